@@ -125,7 +125,7 @@ def test_train_then_eval_its_checkpoint(tmp_path, capsys):
     assert "| seen_sizes (3 people) |" in capsys.readouterr().out
     sets = json.loads((tmp_path / "eval/eval.json").read_text())
     assert {s["name"] for s in sets} >= {"seen_sizes", "unseen_sizes"}
-    assert len((tmp_path / "eval/samples.jsonl").read_text().splitlines()) == 2 * 2
+    assert len((tmp_path / "eval/samples.jsonl").read_text().splitlines()) == 3 * 2
     assert main(["train", *QUICK, f"output_dir={tmp_path}/runs", "run_name=mine"]) == 2
     assert "already holds a run" in capsys.readouterr().err
 

@@ -24,7 +24,8 @@ def test_the_shipped_base_opens_its_gates_on_puzzles_that_chose_nothing():
     config = ModelConfig()
     report = measure(load_network(config, torch.device("cpu")), load_tokenizer(config), recipe, split="test", seed=7)
     assert 0.35 <= report.accuracy[3] <= 0.60, str(report)
-    assert report.accuracy[4] > 0
+    assert not {4, 5} & set(recipe.sizes)
+    assert report.accuracy[4] > report.accuracy[5] > 0
     assert 70 <= report.length <= 160
     assert report.signals["correct_gain on correct"] > 0
     assert report.signals["wrong_gain on correct"] < 0

@@ -14,6 +14,7 @@ from ..prompts import hint_text, question_text, teacher_text
 from ..tasks.knights_and_knaves import NAMES, Puzzle, assignment_text, draw_puzzle, puzzle_text, split_of
 from ..tasks.knights_and_knaves.solution import DIRECT, TALKATIVE, Case, search, solution_text
 from .recipe import Recipe
+from .telling import Telling
 
 
 @dataclass(frozen=True)
@@ -43,18 +44,23 @@ def _draw(size: int, recipe: Recipe, rng: random.Random) -> tuple[Puzzle, tuple[
 def draw_example(recipe: Recipe, rng: random.Random) -> Example:
     """One example by the recipe's proportions."""
     puzzle, roles = _draw(rng.choice(recipe.sizes), recipe, rng)
-    question = puzzle_text(puzzle, "plain")
     right = search(puzzle)
     assert right is not None
-    if rng.random() >= recipe.hinted:
-        answer = assignment_text(puzzle.names, roles)
-        return Example(question_text(question), solution_text(puzzle, right, answer, TALKATIVE, rng))
-    shown = right
-    if rng.random() < recipe.wrong:
+    hinted = rng.random() < recipe.hinted
+    shown = written = right
+    if hinted and rng.random() < recipe.wrong:
         while shown[-1].roles == roles:
-            shown = _slipped(puzzle, recipe.slip, rng)
-    answer = assignment_text(puzzle.names, shown[-1].roles)
-    reference = solution_text(puzzle, shown, answer, TALKATIVE, rng)
-    written = _slipped(puzzle, recipe.slip, rng) if rng.random() < recipe.diverging else shown
-    manner = DIRECT if rng.random() < recipe.direct else TALKATIVE
-    return Example(teacher_text(question, hint_text(reference, answer)), solution_text(puzzle, written, answer, manner, rng))
+            shown = written = _slipped(puzzle, recipe.slip, rng)
+    if hinted and rng.random() < recipe.diverging:
+        written = _slipped(puzzle, recipe.slip, rng)
+
+    telling = Telling.draw(puzzle.size, recipe.entries if rng.random() < recipe.repeats else puzzle.size, rng)
+    told = telling.puzzle(puzzle)
+    shown, written = [telling.case(case) for case in shown], [telling.case(case) for case in written]
+    question = puzzle_text(told, "plain")
+    answer = assignment_text(told.names, shown[-1].roles)
+    manner = DIRECT if hinted and rng.random() < recipe.direct else TALKATIVE
+    prompt = question_text(question)
+    if hinted:
+        prompt = teacher_text(question, hint_text(solution_text(told, shown, answer, TALKATIVE, rng), answer))
+    return Example(prompt, solution_text(told, written, answer, manner, rng))

@@ -44,9 +44,11 @@ class Recipe(Section):
     vocabulary: int = Field(700, ge=300)
     context: int = Field(2048, ge=128)
     # data
-    sizes: list[int] = Field([2, 3, 3, 3, 4], description="people per puzzle, drawn evenly from this list")
+    sizes: list[int] = Field([2, 3, 3], description="people per puzzle, drawn evenly from this list")
     train_sizes: list[int] = Field([3], description="what reinforcement learning will train on")
-    unseen_sizes: list[int] = Field([4], description="what it never will")
+    unseen_sizes: list[int] = Field([4, 5], description="what neither will")
+    repeats: float = Field(0.7, ge=0, le=1, description="share of examples in which people may be heard more than once")
+    entries: int = Field(6, ge=2, description="the most entries of such an example")
     forms: list[str] = ["atom", "not", "and", "or"]
     people: int = Field(8, ge=2)
     hinted: float = Field(0.6, ge=0, le=1, description="share of examples with a reference")

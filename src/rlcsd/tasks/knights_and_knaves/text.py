@@ -13,7 +13,8 @@ NAMES = (
 )  # fmt: skip
 
 # `varied` introduces the speakers in changing words and numbers the answer, as Logic-RL's data does; `plain`
-# always says "says" and counts nothing, so that a small model can carry what it learns to more people.
+# always says "says", counts nothing, and opens with what everybody on the island says of himself: the first case,
+# ready to be copied. So a small model can carry what it learns to more people.
 WORDINGS = ("varied", "plain")
 _LEADS = (
     '{name} said, "{claim}."',
@@ -53,12 +54,12 @@ def statement_text(statement: Statement, names: Sequence[str]) -> str:
 def puzzle_text(puzzle: Puzzle, wording: str = "varied", rng: random.Random | None = None) -> str:
     """The question as posed to the model. `rng` chooses the lead-ins of the `varied` wording."""
     names = puzzle.names
-    people = f"{len(names)} inhabitants: {', '.join(names)}"
     claims = [statement_text(statement, names) for statement in puzzle.statements]
     if wording == "plain":
-        people = ", ".join(names)
+        people = f"people who say of themselves: {assignment_text(names, [True] * len(names))}"
         told = " ".join(f"{name} says {claim}." for name, claim in zip(names, claims, strict=True))
     elif wording == "varied":
+        people = f"{len(names)} inhabitants: {', '.join(names)}"
         rng = rng or random.Random(0)
         told = " ".join(rng.choice(_LEADS).format(name=name, claim=claim) for name, claim in zip(names, claims, strict=True))
     else:
