@@ -3,15 +3,37 @@
 `rlcsd.train()` runs the embedded default; see README.md for a task and a method of your own.
 """
 
+from __future__ import annotations
+
 import os
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-from .config.load import load as load_config
-from .config.schema import Config
-from .errors import InputError
-from .run import train
-from .tasks.base import Problem, Task
+if TYPE_CHECKING:
+    from .config.load import load as load_config
+    from .config.schema import Config
+    from .errors import InputError
+    from .run import train
+    from .tasks.base import Problem, Task
 
 __version__ = "0.1.0"
 __all__ = ["Config", "InputError", "Problem", "Task", "load_config", "train"]
+
+# Names are found when first asked for: a verifier's worker or `rlcsd --help` need not load torch.
+_WHERE = {
+    "Config": "config.schema:Config",
+    "InputError": "errors:InputError",
+    "Problem": "tasks.base:Problem",
+    "Task": "tasks.base:Task",
+    "load_config": "config.load:load",
+    "train": "run:train",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'rlcsd' has no attribute {name!r}")
+    module, _, attribute = _WHERE[name].partition(":")
+    return getattr(import_module(f".{module}", __name__), attribute)

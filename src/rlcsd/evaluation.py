@@ -14,7 +14,7 @@ from .engine.base import Engine, Sampling
 from .errors import InputError
 from .prompts import question_text, render
 from .tasks.base import Problem, Task
-from .verifiers.boxed import last_boxed
+from .verifiers import grade, last_boxed
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def answer_problems(
                 problem.question,
                 problem.answer,
                 texts,
-                tuple(float(task.verifier(text, problem.answer)) for text in texts),
+                tuple(grade(task.verifier, texts, [problem.answer] * samples)),
                 tuple(len(sample.ids) for sample in drawn),
                 tuple(sample.finished for sample in drawn),
             )

@@ -22,7 +22,7 @@ from .hints import Hint, HintCounts, Hints, draw_hints, solution_hint, teacher_c
 from .methods.base import Evidence, HintedConfig, Method, Metrics
 from .prompts import question_text, render
 from .tasks.base import Problem, Task
-from .verifiers.boxed import last_boxed
+from .verifiers import grade, last_boxed
 
 
 @dataclass
@@ -102,12 +102,14 @@ class Trainer:
             drawn = self.engine.sample(prompts, self.config.group_size, self.config.sampling.settings(), seed)
         groups = []
         with self.clock("grade"):
-            for problem, prompt, samples in zip(problems, prompts, drawn, strict=True):
-                texts = [self.engine.tokenizer.decode(sample.ids, skip_special_tokens=True) for sample in samples]
-                rewards = [float(self.task.verifier(text, problem.answer)) for text in texts]
+            texts = [[self.engine.tokenizer.decode(s.ids, skip_special_tokens=True) for s in samples] for samples in drawn]
+            answers = [problem.answer for problem in problems for _ in range(self.config.group_size)]
+            judged = iter(grade(self.task.verifier, [text for group in texts for text in group], answers))
+            for problem, prompt, samples, written in zip(problems, prompts, drawn, texts, strict=True):
+                rewards = [next(judged) for _ in written]
                 rollouts = tuple(
                     Rollout(sample, text, reward, last_boxed(text) or None)
-                    for sample, text, reward in zip(samples, texts, rewards, strict=True)
+                    for sample, text, reward in zip(samples, written, rewards, strict=True)
                 )
                 advantages = group_advantages(rewards, self.method.config.advantage_std)
                 groups.append(Group(problem, tuple(prompt), rollouts, advantages))

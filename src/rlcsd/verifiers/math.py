@@ -1,0 +1,68 @@
+"""Is the last boxed answer mathematically the reference answer?"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import Any
+
+from ..errors import InputError
+from .boxed import last_boxed
+from .notation import clean, closed, number
+from .pool import WorkerPool
+
+LONGEST = 1000  # characters; a longer answer is an essay, and right only if it is the reference itself
+
+
+class MathVerifier:
+    """Exact where text or rational numbers decide it, symbolic (math-verify, in worker processes) elsewhere.
+
+    `seconds` is the hard limit of one comparison; what takes longer counts as wrong.
+
+    Raises:
+        InputError: math-verify is not installed.
+    """
+
+    def __init__(self, seconds: float = 5.0, processes: int | None = None) -> None:
+        if find_spec("math_verify") is None:
+            raise InputError("verifier=math: comparing answers needs math-verify; pip install 'rlcsd[data]'")
+        self.pool = WorkerPool(processes or min(8, os.cpu_count() or 1), seconds)
+
+    def __call__(self, response: str, answer: Any) -> bool:
+        """True if the last box of `response` says the same as `answer`, itself boxed or not.
+
+        Raises:
+            ValueError: `answer` is empty.
+        """
+        return self.batch([response], [answer])[0]
+
+    def batch(self, responses: Sequence[str], answers: Sequence[Any]) -> list[bool]:
+        """As a call, for many responses side by side."""
+        verdicts: list[bool | None] = []
+        undecided = []
+        for response, answer in zip(responses, answers, strict=True):
+            reference = last_boxed(str(answer)) or str(answer).strip()
+            if not reference:
+                raise ValueError("the reference answer is empty")
+            given = last_boxed(response)
+            verdicts.append(_at_once(given, reference))
+            if verdicts[-1] is None:
+                undecided.append((given or "", reference))
+        found = iter(self.pool.equivalent(undecided) if undecided else [])
+        return [next(found) if verdict is None else verdict for verdict in verdicts]
+
+
+def _at_once(given: str | None, reference: str) -> bool | None:
+    """The verdict where it needs no algebra, else None."""
+    if not given:
+        return False
+    if given == reference:
+        return True
+    if len(given) > LONGEST or len(reference) > LONGEST:
+        return False
+    ours, theirs = clean(given), clean(reference)
+    if theirs and closed(ours) == closed(theirs):
+        return True
+    a, b = number(ours), number(theirs)
+    return None if a is None or b is None else a == b

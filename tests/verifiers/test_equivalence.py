@@ -1,0 +1,224 @@
+"""A table of answers that say the same and answers that only look alike."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlcsd.verifiers.equivalence import equivalent
+from rlcsd.verifiers.notation import bracketed, clean, number, parts
+
+SAME = [
+    (r"5\text{ m}", "5"),
+    (r"3 \text{ apples}", "3"),
+    (r"20 \text{ square meters}", "20"),
+    (r"\{\}", r"\emptyset"),
+    ("(5)", "5"),
+    (r"\{5\}", "5"),
+    (r"5 \text{ m}/\text{s}", "5"),
+    ("42", "42"),
+    ("42.0", "42"),
+    ("042", "42"),
+    ("1,000", "1000"),
+    ("1{,}000", "1000"),
+    ("12,345,678", "12345678"),
+    ("+7", "7"),
+    ("-0.5", r"-\frac{1}{2}"),
+    ("1e3", "1000"),
+    (r"1.5\times 10^{3}", "1500"),
+    (r"2 \times 10^4", "20000"),
+    (r"\frac12", "0.5"),
+    (r"\dfrac{3}{4}", r"\frac{3}{4}"),
+    (r"\tfrac{6}{8}", "3/4"),
+    ("0.75", r"\frac{3}{4}"),
+    (r"-\frac{1}{2}", r"\frac{-1}{2}"),
+    (r"\frac{\pi}{2}", r"\pi/2"),
+    (r"1\frac{1}{2}", r"\frac{3}{2}"),
+    (r"\{1,2,3\}", r"\{3,2,1\}"),
+    (r"\left\{1, 2\right\}", r"\{1,2\}"),
+    ("1, 2", "2, 1"),
+    (r"\{1,2\}", "1,2"),
+    (r"\emptyset", r"\varnothing"),
+    (r"\{\frac12, 2\}", r"\{0.5,2\}"),
+    (r"1 \text{ or } 2", "1, 2"),
+    (r"\pm 2", "-2, 2"),
+    (r"x = 1 \text{ and } x = 2", "1,2"),
+    ("(0,1)", r"\left(0, 1\right)"),
+    (r"[0,\infty)", r"[0, +\infty)"),
+    (r"(-\infty,0)\cup(1,2]", r"(1,2]\cup(-\infty,0)"),
+    (r"(\frac12,1)", "(0.5,1)"),
+    ("(1,2)", "1, 2"),
+    ("(3,-4,5)", "(3, -4, 5)"),
+    ("(x,y)=(1,2)", "(1,2)"),
+    ("90°", r"90^\circ"),
+    (r"90^{\circ}", "90"),
+    (r"90\degree", r"90^\circ"),
+    (r"45^\circ", r"\frac{\pi}{4}"),
+    (r"5\text{ cm}", "5 cm"),
+    (r"5 \mathrm{cm}", "5"),
+    (r"12\text{ cm}^2", "12"),
+    (r"10\text{ km/h}", "10"),
+    (r"\$5", "5"),
+    (r"50\%", "50%"),
+    (r"50\%", "0.5"),
+    ("50", r"50\%"),
+    ("0.5", r"50\%"),
+    (r"\sqrt{8}", r"2\sqrt{2}"),
+    (r"\sqrt2", r"\sqrt{2}"),
+    (r"\frac{1}{\sqrt{2}}", r"\frac{\sqrt{2}}{2}"),
+    (r"\sqrt[3]{27}", "3"),
+    (r"3\sqrt{2}+1", r"1+3\sqrt2"),
+    (r"\infty", r"+\infty"),
+    ("∞", r"\infty"),
+    (r"-\infty", r"-\infty"),
+    ("A", "(A)"),
+    (r"\text{B}", "B"),
+    ("(C)", r"\textbf{(C)}"),
+    (r"\text{Yes}", "yes"),
+    (r"\text{even}", "Even"),
+    ("True", "true"),
+    ("x=5", "5"),
+    ("5", "x = 5"),
+    ("f(x)=x^2", "x^2"),
+    ("x^2+2x+1", "(x+1)^2"),
+    ("2x", r"x\cdot 2"),
+    (r"\frac{x+1}{2}", r"\frac{1}{2}(x+1)"),
+    (r"\ln 2", r"\ln(2)"),
+    (r"\ln 2", r"\log 2"),
+    (r"e^{i\pi}", "-1"),
+    (r"\sin^2 x+\cos^2 x", "1"),
+    ("2^{10}", "1024"),
+    ("5!", "120"),
+    (r"\binom{5}{2}", "10"),
+    (r"\mathbb{R}", r"\mathbb R"),
+    ("i", "i"),
+    ("2+3i", "3i+2"),
+    ("$7$", "7"),
+    (r"\(7\)", "7"),
+    ("7.", "7"),
+    (r"\frac{2}{4}", "0.5"),
+    (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\begin{pmatrix} 1 & 2 \\ 3 & 4 \end{pmatrix}"),
+    ("y = 2x+1", "y=1+2x"),
+    (r"\log_2 8", "3"),
+    ("|x|", "|x|"),
+    ("x>2", "x > 2"),
+    ("2<x", "x>2"),
+    (r"x \in (1,2)", "(1,2)"),
+    (r"\frac{\sqrt{3}}{3}", r"\frac{1}{\sqrt3}"),
+    (r"\text{(A)}", "A"),
+    ("10^{-3}", "0.001"),
+    ("C", r"\text{C}"),
+    (r"1/2 + \frac{\pi}{4}", r"\frac{\pi}{4}+\frac12"),
+    (r"\frac{1}{3}\pi", r"\frac{\pi}{3}"),
+    (r"k\pi, k\in\mathbb{Z}", r"k\pi, k\in\mathbb{Z}"),
+]
+
+DIFFERENT = [
+    ("2x", "2"),
+    ("2i", "2"),
+    (r"5\text{ m}", r"5\text{ s}"),
+    (r"3 \text{ apples}", r"4 \text{ apples}"),
+    (r"2\pi", "2"),
+    ("(5)", "6"),
+    ("41", "42"),
+    ("0.33", r"\frac13"),
+    ("3.14", r"\pi"),
+    ("3.1416", r"\pi"),
+    (r"\frac{22}{7}", r"\pi"),
+    ("1.414", r"\sqrt2"),
+    ("-5", "5"),
+    ("1000", "1,001"),
+    ("1000001", "10^6"),
+    (r"\{1,2\}", r"\{1,2,3\}"),
+    (r"\{1,2,3\}", r"\{1,2\}"),
+    ("(1,2)", "(2,1)"),
+    ("(1,2)", "[1,2]"),
+    ("(1,2)", r"\{1,2\}"),
+    ("[0,1)", "[0,1]"),
+    ("1", "1,2"),
+    (r"(0,1)\cup(2,3)", "(0,1)"),
+    ("(1,2,3)", "(1,2)"),
+    (r"\emptyset", "0"),
+    (r"\emptyset", r"\{0\}"),
+    (r"90^\circ", r"60^\circ"),
+    (r"90^\circ", r"\pi"),
+    (r"5\text{ cm}", r"5\text{ m}"),
+    ("5 cm", "6 cm"),
+    (r"50\%", "5"),
+    (r"50\%", r"5\%"),
+    ("0.05", r"50\%"),
+    (r"\sqrt{2}", "2"),
+    (r"2\sqrt{3}", r"3\sqrt{2}"),
+    (r"\sqrt{-1}", "1"),
+    (r"\infty", r"-\infty"),
+    (r"\infty", "10^{100}"),
+    ("A", "B"),
+    ("(A)", "(D)"),
+    ("yes", "no"),
+    ("even", "odd"),
+    ("x+1", "x-1"),
+    ("x^2", "x^3"),
+    ("2x", "2y"),
+    ("e^2", "e^3"),
+    (r"\ln 2", r"\ln 3"),
+    (r"\log_{10} 2", r"\ln 2"),
+    ("", "5"),
+    (r"\frac{1}{0}", "0"),
+    ("1e3", "1e4"),
+    ("y=2x", "y=3x"),
+    ("x=5", "y=5"),
+    ("2+3i", "2-3i"),
+    (r"\pm 2", "2"),
+    (r"\frac{1}{2}", r"\frac{2}{1}"),
+    (r"\begin{pmatrix}1&2\\3&4\end{pmatrix}", r"\begin{pmatrix}1&2\\3&5\end{pmatrix}"),
+    (r"\text{I do not know}", "5"),
+    ("12", "1 2"),
+    ("10^6", "10^7"),
+    ("x>2", "x<2"),
+    (r"(1,\infty)", "(1,2)"),
+    ("0.6667", r"\frac{2}{3}"),
+    ("100", "10^{3}"),
+    ("none", "0"),
+]
+
+
+@pytest.mark.parametrize(("given", "reference"), SAME)
+def test_answers_that_say_the_same(given, reference):
+    assert equivalent(given, reference)
+    assert equivalent(reference, given)
+
+
+@pytest.mark.parametrize(("given", "reference"), DIFFERENT)
+def test_answers_that_only_look_alike(given, reference):
+    assert not equivalent(given, reference)
+    assert not equivalent(reference, given)
+
+
+@given(st.fractions(max_denominator=999))
+def test_a_fraction_in_three_spellings_is_one_number(value):
+    sign = "-" if value < 0 else ""
+    above, below = abs(value.numerator), value.denominator
+    for text in (f"{sign}{above}/{below}", rf"{sign}\frac{{{above}}}{{{below}}}", rf"\dfrac{{{sign}{above}}}{{{below}}}"):
+        assert number(clean(text)) == value
+
+
+@given(st.integers(-(10**9), 10**9), st.integers(0, 6))
+def test_a_decimal_is_exact(whole, places):
+    text = f"{whole}" if not places else f"{whole / 10**places:.{places}f}"
+    found = number(text)
+    assert found is not None
+    assert found * 10**places == whole
+
+
+def test_parts_are_cut_outside_brackets_only():
+    assert parts(r"1, (2, 3], \{4, [5, 6)\}") == ["1", "(2, 3]", r"\{4, [5, 6)\}"]
+    assert bracketed("(1, 2]") == ("(]", "1, 2")
+    assert bracketed("(1)+(2)") is None
+
+
+@given(st.text(alphabet=r"0123456789abcxyz\{}()[]^_+-*/=,.$% ", max_size=30))
+def test_no_text_breaks_the_notation(text):
+    assert isinstance(clean(text), str)
+    number(clean(text))
+    bracketed(clean(text))
