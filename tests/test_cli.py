@@ -56,10 +56,10 @@ FINE = '{"question": "1?", "answer": "1"}'
         ("a.jsonl", "5\n", "line 1 must be an object"),
         ("a.jsonl", FINE + "\n{oops\n", "line 2 is not JSON"),
         ("a.jsonl", '{"question": "1?"}', "no column 'answer'"),
-        ("a.jsonl", '{"question": " ", "answer": "1"}', "question of row 0"),
-        ("a.jsonl", '{"question": 7, "answer": "1"}', "question of row 0"),
-        ("a.jsonl", '{"question": "1?", "answer": ""}', "answer of row 0"),
-        ("a.jsonl", '{"question": "1?", "answer": {"a": 1}}', "answer of row 0"),
+        ("a.jsonl", '{"question": " ", "answer": "1"}', "row 0: the question"),
+        ("a.jsonl", '{"question": 7, "answer": "1"}', "row 0: the question"),
+        ("a.jsonl", '{"question": "1?", "answer": ""}', "row 0: the answer"),
+        ("a.jsonl", '{"question": "1?", "answer": {"a": 1}}', "row 0: the answer"),
         ("a.jsonl", "", "no problems in 'train'"),
         ("a.jsonl", b"\xff\xfe\x00", "cannot be read as jsonl"),
         ("a.parquet", "no parquet", "cannot be read as parquet"),
@@ -152,7 +152,7 @@ def test_data_is_written_whole_and_serves_as_a_task(tmp_path, capsys):
     out = tmp_path / "kk"
     arguments = ["data", "kk", "--out", str(out), "--sizes", "3", "--unseen", "4", "--train", "5", "--test", "3", "--processes", "1"]
     assert main(arguments) == 0
-    assert "| train | 5 |" in capsys.readouterr().out
+    assert "| train.jsonl | 5 |" in capsys.readouterr().out
     rows = [json.loads(line) for line in (out / "test.jsonl").read_text().splitlines()]
     assert [row["size"] for row in rows] == [3, 3, 3, 4, 4, 4]
     (out / "mine.txt").write_text("thesis")

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from .cli_data import add_data_commands
 from .errors import InputError
 
 _OVERRIDES = "key=value overrides, for example method=grpo learning_rate=3e-4; see `rlcsd config show`"
@@ -45,18 +46,7 @@ def parser() -> argparse.ArgumentParser:
     compare.add_argument("--figure", type=Path, default=Path("comparison.png"))
     compare.set_defaults(run=_compare)
 
-    data = commands.add_parser("data", help="build data sets")
-    kinds = data.add_subparsers(dest="kind", required=True, metavar="kind")
-    kk = kinds.add_parser("kk", help="Knights & Knaves puzzles with unique solutions, as JSONL splits")
-    kk.add_argument("--out", type=Path, required=True, help="folder to write; it appears only when it is whole")
-    kk.add_argument("--sizes", default="4,5,6,7,8", help="people per puzzle in train and test (default 4,5,6,7,8)")
-    kk.add_argument("--unseen", default="9,10,11", help="sizes for the test split alone (default 9,10,11)")
-    kk.add_argument("--train", type=int, default=1000, help="training puzzles per size (default 1000)")
-    kk.add_argument("--test", type=int, default=100, help="test and validation puzzles per size (default 100)")
-    kk.add_argument("--wording", choices=("varied", "plain"), default="varied")
-    kk.add_argument("--seed", type=int, default=0)
-    kk.add_argument("--processes", type=int, default=os.cpu_count() or 1)
-    kk.set_defaults(run=_data_kk)
+    add_data_commands(commands.add_parser("data", help="build data sets, and compare them"))
 
     warm = commands.add_parser("warmstart", help="make the tiny base model again")
     warm.add_argument("recipe", nargs="?", default="kk_tiny", help="kk_tiny (default) or kk_small")
@@ -153,40 +143,6 @@ def _compare(arguments: argparse.Namespace) -> None:
     runs = [read_run(folder, arguments.by) for folder in arguments.runs]
     print(comparison_table(runs))
     print(f"\nfigure: {draw_comparison(runs, arguments.figure)}")
-
-
-def _sizes(option: str, text: str) -> list[int]:
-    try:
-        sizes = [int(part) for part in text.split(",") if part.strip()]
-    except ValueError:
-        raise InputError(f"{option} {text}: sizes read like 4,5,6") from None
-    if any(not 2 <= size <= 11 for size in sizes):
-        raise InputError(f"{option} {text}: a puzzle has 2 to 11 people")
-    return sizes
-
-
-def _data_kk(arguments: argparse.Namespace) -> None:
-    from .checkpoint import check_new_folder
-    from .tasks.knights_and_knaves.dataset import build_dataset
-
-    for option, value in (("--train", arguments.train), ("--test", arguments.test), ("--processes", arguments.processes)):
-        if value < 1:
-            raise InputError(f"{option} {value}: must be at least 1")
-    sizes, unseen = _sizes("--sizes", arguments.sizes), _sizes("--unseen", arguments.unseen)
-    if set(sizes) & set(unseen):
-        raise InputError(f"--unseen {arguments.unseen}: {min(set(sizes) & set(unseen))} is among --sizes as well")
-    check_new_folder(arguments.out)
-    card = build_dataset(
-        arguments.out,
-        sizes,
-        unseen,
-        arguments.train,
-        arguments.test,
-        arguments.wording,
-        arguments.seed,
-        arguments.processes,
-    )
-    print(card)
 
 
 def _warmstart(arguments: argparse.Namespace) -> None:

@@ -39,6 +39,8 @@ class Progress:
                 self.console.print(f"run folder {self.folder}", soft_wrap=True)
                 if facts["left_out"]:
                     self.console.print(f"{facts['left_out']} training problems are longer than max_prompt_tokens and left out")
+                for shared in facts["overlaps"]:
+                    self.console.print(f"overlap: {shared}", soft_wrap=True)
             case "step":
                 self.console.print(self._line(facts["step"], facts["metrics"]), soft_wrap=True)
             case "evaluation":

@@ -24,8 +24,8 @@ BOXED_INSTRUCTION = "Put the final answer in \\boxed{}."
 
 
 def question_text(question: str, instruction: str = BOXED_INSTRUCTION) -> str:
-    """The user's turn as the student sees it."""
-    return f"{question} {instruction}" if instruction else question
+    """The user's turn as the student sees it; a question that itself asks for a box keeps its own words."""
+    return f"{question} {instruction}" if instruction and "\\boxed" not in question else question
 
 
 def hint_text(text: str | None, answer: str) -> str:

@@ -27,6 +27,7 @@ from .report.samples import records
 from .report.training import read_jsonl, summaries_of, write_report
 from .tasks.base import Task
 from .tasks.build import build_task
+from .tasks.overlap import overlaps
 from .tracking import Tracker, check_trackers, open_trackers
 from .trainer import StepResult, Trainer
 
@@ -100,7 +101,8 @@ class Run:
             raise InputError(f"output_dir={self.config.output_dir}: cannot be written to ({error.strerror})") from None
         self.trackers = open_trackers(self.config.trackers, self.folder, self.config.project, self.config.model_dump())
         left_out = len(self.task.train) - len(self.trainer.train)
-        self.watch("start", {"folder": str(self.folder), "steps": self.trainer.steps, "left_out": left_out})
+        shared = [str(found) for found in overlaps(self.task.train, self.task.evaluations) if found.normalised]
+        self.watch("start", {"folder": str(self.folder), "steps": self.trainer.steps, "left_out": left_out, "overlaps": shared})
         return start
 
     def _restore(self) -> int:

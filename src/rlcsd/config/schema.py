@@ -33,6 +33,7 @@ class ModelConfig(Section):
     thinking_eval: bool = True
     lora: LoraConfig | None = None
     gradient_checkpointing: bool = False
+    deepmath_band: str = Field("5_7", description="the difficulty band of DeepMath that task=math_deepmath trains on")
 
 
 class SamplingConfig(Section):

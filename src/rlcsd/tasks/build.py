@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import difflib
-import json
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -16,8 +13,10 @@ from ..config.load import first_complaint
 from ..errors import InputError
 from ..plugins import described, load_attribute
 from ..prompts import BOXED_INSTRUCTION
-from .base import Problem, Task
+from .base import Task
+from .files import Columns, read_problems
 from .knights_and_knaves import FORMS, NAMES, Recipe, draw_problems
+from .verl import read_layout
 
 
 class TaskParameters(BaseModel):
@@ -43,7 +42,7 @@ class KnightsAndKnavesParameters(TaskParameters):
 
 
 class FileParameters(TaskParameters):
-    """A user's own data: jsonl, csv or parquet, with the columns that hold each field."""
+    """A user's own data: jsonl, csv, parquet or a data set on the hub, with the columns that hold each field."""
 
     train: str
     evaluations: dict[str, str] = {}
@@ -52,6 +51,15 @@ class FileParameters(TaskParameters):
     answer: str = "answer"
     solution: str | None = None
     group: str | None = None
+
+
+class VerlParameters(TaskParameters):
+    """Data in the published parquet layout under `root`; each data source of `evaluation` is a set of its own."""
+
+    root: str = "data/verl"
+    train: str
+    evaluation: str | None = None
+    verifier: str = "math"
 
 
 def knights_and_knaves(p: KnightsAndKnavesParameters) -> Task:
@@ -69,79 +77,18 @@ def knights_and_knaves(p: KnightsAndKnavesParameters) -> Task:
     return Task(p.name, train, evaluations, verifiers.get("knights_and_knaves"), p.instruction)
 
 
-def _jsonl(field: str, path: str) -> list[Mapping[str, Any]]:
-    rows: list[Mapping[str, Any]] = []
-    with open(path, encoding="utf-8-sig") as handle:
-        for number, line in enumerate(handle, start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise InputError(f"{field}={path}: line {number} is not JSON ({error.msg})") from None
-            if not isinstance(row, dict):
-                raise InputError(f"{field}={path}: line {number} must be an object with named fields, not {line.strip()[:40]}")
-            rows.append(row)
-    return rows
-
-
-def _parquet(field: str, path: str) -> list[Mapping[str, Any]]:
-    try:
-        import pyarrow.parquet as parquet
-    except ImportError:
-        raise InputError(f"{field}={path}: reading parquet needs pip install 'rlcsd[data]'") from None
-    return parquet.read_table(path).to_pylist()
-
-
-def _csv(field: str, path: str) -> list[Mapping[str, Any]]:
-    csv.field_size_limit(1 << 30)  # worked solutions are long
-    with open(path, newline="", encoding="utf-8-sig") as handle:
-        return [dict(row) for row in csv.DictReader(handle)]
-
-
-_READERS = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
-
-
-def _rows(field: str, path: str) -> list[Mapping[str, Any]]:
-    file = Path(path)
-    if not file.is_file():
-        raise InputError(f"{field}={path}: there is no such file")
-    if file.suffix not in _READERS:
-        raise InputError(f"{field}={path}: the file must end in .jsonl, .csv or .parquet")
-    try:
-        return _READERS[file.suffix](field, path)
-    except InputError:
-        raise
-    except Exception as error:  # not UTF-8, not parquet, not readable: each library has its own
-        raise InputError(f"{field}={path}: cannot be read as {file.suffix[1:]} ({str(error).splitlines()[0]})") from None
-
-
-def read_problems(field: str, path: str, p: FileParameters) -> list[Problem]:
-    """The problems in a file.
-
-    Raises:
-        InputError: no such file, a format or column that is not there, or an empty question or answer.
-    """
-    problems = []
-    for number, row in enumerate(_rows(field, path)):
-        for column in filter(None, (p.question, p.answer, p.solution, p.group)):
-            if column not in row:
-                raise InputError(f"{field}={path}: row {number} has no column {column!r}; it has {', '.join(map(str, row))}")
-        question, answer = row[p.question], row[p.answer]
-        if not isinstance(question, str) or not question.strip():
-            raise InputError(f"{field}={path}: the question of row {number} must be a text that is not empty, not {question!r}")
-        if not isinstance(answer, str | int | float) or not str(answer).strip():
-            raise InputError(f"{field}={path}: the answer of row {number} must be a text or a number that is not empty, not {answer!r}")
-        solution = row[p.solution] if p.solution else None
-        if not isinstance(solution, str | None):
-            raise InputError(f"{field}={path}: the solution of row {number} must be a text or null, not {solution!r}")
-        problems.append(Problem(question, str(answer), solution or None, str(row[p.group]) if p.group else ""))
-    return problems
-
-
 def from_files(p: FileParameters) -> Task:
-    evaluations = {name: read_problems(f"task.evaluations.{name}", path, p) for name, path in p.evaluations.items()}
-    return Task(p.name, read_problems("task.train", p.train, p), evaluations, verifiers.get(p.verifier), p.instruction)
+    verifier = verifiers.get(p.verifier)
+    columns = Columns(p.question, p.answer, p.solution, p.group)
+    evaluations = {name: read_problems(f"task.evaluations.{name}", path, columns) for name, path in p.evaluations.items()}
+    return Task(p.name, read_problems("task.train", p.train, columns), evaluations, verifier, p.instruction)
+
+
+def from_verl(p: VerlParameters) -> Task:
+    verifier = verifiers.get(p.verifier)
+    evaluations = read_layout("task.evaluation", p.root, p.evaluation, "val") if p.evaluation else {}
+    train = [problem for problems in read_layout("task.train", p.root, p.train, "train").values() for problem in problems]
+    return Task(p.name, train, evaluations, verifier, p.instruction)
 
 
 def _plugin(name: str, parameters: Mapping[str, Any]) -> Task:
@@ -162,6 +109,7 @@ def _plugin(name: str, parameters: Mapping[str, Any]) -> Task:
 _BUILDERS: dict[str, tuple[type[TaskParameters], Callable[[Any], Task]]] = {
     "knights_and_knaves": (KnightsAndKnavesParameters, knights_and_knaves),
     "files": (FileParameters, from_files),
+    "verl": (VerlParameters, from_verl),
 }
 
 

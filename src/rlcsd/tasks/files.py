@@ -1,0 +1,127 @@
+"""A user's own data: rows from a jsonl, csv or parquet file or from the hub, and the columns that hold each field."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from .base import Problem
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which column holds what; `solution` and `group` are optional."""
+
+    question: str = "question"
+    answer: str = "answer"
+    solution: str | None = None
+    group: str | None = None
+
+
+def _jsonl(field: str, path: str) -> list[Row]:
+    rows: list[Row] = []
+    with open(path, encoding="utf-8-sig") as handle:
+        for number, line in enumerate(handle, start=1):
+            if not line.strip():
+                continue
+            try:
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise InputError(f"{field}={path}: line {number} is not JSON ({error.msg})") from None
+            if not isinstance(row, dict):
+                raise InputError(f"{field}={path}: line {number} must be an object with named fields, not {line.strip()[:40]}")
+            rows.append(row)
+    return rows
+
+
+def _parquet(field: str, path: str) -> list[Row]:
+    try:
+        import pyarrow.parquet as parquet
+    except ImportError:
+        raise InputError(f"{field}={path}: reading parquet needs pip install 'rlcsd[data]'") from None
+    return parquet.read_table(path).to_pylist()
+
+
+def _csv(field: str, path: str) -> list[Row]:
+    csv.field_size_limit(1 << 30)  # worked solutions are long
+    with open(path, newline="", encoding="utf-8-sig") as handle:
+        return [dict(row) for row in csv.DictReader(handle)]
+
+
+def _hub(field: str, path: str) -> list[Row]:
+    """`hub:owner/name[/config][:split]`, by default the split `train`."""
+    name, _, split = path.removeprefix("hub:").partition(":")
+    owner, _, rest = name.partition("/")
+    dataset, _, config = rest.partition("/")
+    if not owner or not dataset:
+        raise InputError(f"{field}={path}: a data set on the hub reads hub:owner/name, hub:owner/name/config or hub:owner/name:split")
+    try:
+        import datasets
+    except ImportError:
+        raise InputError(f"{field}={path}: data from the hub needs pip install 'rlcsd[data]'") from None
+    datasets.disable_progress_bars()
+    try:
+        return datasets.load_dataset(f"{owner}/{dataset}", config or None, split=split or "train").to_list()
+    except Exception as error:  # no network, no such name, no such split, gated: each layer has its own exception
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        check = "check the name and the network (HF_ENDPOINT, HF_HUB_OFFLINE and HF_TOKEN count)"
+        raise InputError(f"{field}={path}: could not be fetched ({reason}); {check}") from None
+
+
+_READERS = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
+
+
+def read_rows(field: str, path: str) -> list[Row]:
+    """All rows of a file, or of a data set on the hub (`hub:owner/name[/config][:split]`, kept in its cache).
+
+    Raises:
+        InputError: it is not there, not of a known format, or cannot be read; the sentence names `field`.
+    """
+    if path.startswith("hub:"):
+        return _hub(field, path)
+    file = Path(path)
+    if not file.is_file():
+        raise InputError(f"{field}={path}: there is no such file")
+    if file.suffix not in _READERS:
+        raise InputError(f"{field}={path}: the file must end in .jsonl, .csv or .parquet")
+    try:
+        return _READERS[file.suffix](field, path)
+    except InputError:
+        raise
+    except Exception as error:  # not UTF-8, not parquet, not readable: each library has its own
+        raise InputError(f"{field}={path}: cannot be read as {file.suffix[1:]} ({str(error).splitlines()[0]})") from None
+
+
+def checked_problem(where: str, question: Any, answer: Any, solution: Any, group: Any = None) -> Problem:
+    """A problem of the given fields. Raises InputError, beginning with `where`, for an empty field or a wrong type."""
+    if not isinstance(question, str) or not question.strip():
+        raise InputError(f"{where}: the question must be a text that is not empty, not {question!r}")
+    if not isinstance(answer, str | int | float) or not str(answer).strip():
+        raise InputError(f"{where}: the answer must be a text or a number that is not empty, not {answer!r}")
+    if not isinstance(solution, str | None):
+        raise InputError(f"{where}: the solution must be a text or null, not {solution!r}")
+    return Problem(question, str(answer), solution or None, "" if group is None else str(group))
+
+
+def read_problems(field: str, path: str, columns: Columns) -> list[Problem]:
+    """The problems in a file or on the hub.
+
+    Raises:
+        InputError: no such file, a format or column that is not there, or an empty question or answer.
+    """
+    problems = []
+    for number, row in enumerate(read_rows(field, path)):
+        for column in filter(None, (columns.question, columns.answer, columns.solution, columns.group)):
+            if column not in row:
+                raise InputError(f"{field}={path}: row {number} has no column {column!r}; it has {', '.join(map(str, row))}")
+        solution = row[columns.solution] if columns.solution else None
+        group = row[columns.group] if columns.group else None
+        problems.append(checked_problem(f"{field}={path}: row {number}", row[columns.question], row[columns.answer], solution, group))
+    return problems

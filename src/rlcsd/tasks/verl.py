@@ -1,0 +1,85 @@
+"""The published parquet layout, which is also verl's: `<root>/<dataset>/{train,val}.parquet`.
+
+One row a problem: `data_source`, `prompt` (chat messages), `ability`, `reward_model` {style, ground_truth},
+`extra_info` {index, problem, solution, …}. Several evaluation sets share one file, their names joined by `+`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..errors import InputError
+from ..prompts import BOXED_INSTRUCTION, question_text
+from .base import Problem
+from .files import Row, checked_problem, read_rows
+
+
+def to_rows(problems: Sequence[Problem], data_source: str, ability: str, split: str, instruction: str = BOXED_INSTRUCTION) -> list[Row]:
+    """The problems as rows of the layout; what a problem carries in `extra` goes into `extra_info`."""
+    return [
+        {
+            "data_source": data_source,
+            "prompt": [{"role": "user", "content": question_text(problem.question, instruction)}],
+            "ability": ability,
+            "reward_model": {"style": "rule", "ground_truth": problem.answer},
+            "extra_info": {
+                "index": index,
+                "split": split,
+                "problem": problem.question,
+                "solution": problem.solution or "",
+                "group": problem.group,
+                **problem.extra,
+            },
+        }
+        for index, problem in enumerate(problems)
+    ]
+
+
+def _part(where: str, row: Row, column: str, kind: type) -> Any:
+    if column not in row:
+        raise InputError(f"{where} has no column {column!r}; it has {', '.join(map(str, row))}")
+    if not isinstance(row[column], kind):
+        raise InputError(f"{where}: column {column!r} must be a {'struct' if kind is dict else kind.__name__}, not {row[column]!r}")
+    return row[column]
+
+
+def _question(where: str, row: Row, extra: Mapping[str, Any]) -> Any:
+    """The bare question if the row keeps it, else the last user message."""
+    if extra.get("problem"):
+        return extra["problem"]
+    messages = [m for m in _part(where, row, "prompt", list) if isinstance(m, dict) and m.get("role") == "user"]
+    if not messages:
+        raise InputError(f"{where}: column 'prompt' has no user message")
+    return messages[-1].get("content")
+
+
+def from_row(where: str, row: Row) -> tuple[str, Problem]:
+    """(data source, problem) of one row. Raises InputError, beginning with `where`, if it is not of the layout."""
+    extra = row.get("extra_info") or {}
+    if not isinstance(extra, dict):
+        raise InputError(f"{where}: column 'extra_info' must be a struct, not {extra!r}")
+    judged = _part(where, row, "reward_model", dict)
+    source = _part(where, row, "data_source", str)
+    group = extra.get("group") or source
+    return source, checked_problem(where, _question(where, row, extra), judged.get("ground_truth"), extra.get("solution"), group)
+
+
+def read_layout(field: str, root: str, dataset: str, split: str) -> dict[str, list[Problem]]:
+    """The problems of `<root>/<dataset>/<split>.parquet` by data source.
+
+    Raises:
+        InputError: no such file, or a row that is not of the layout.
+    """
+    path = str(Path(root) / dataset / f"{split}.parquet")
+    if not Path(path).is_file():
+        raise InputError(
+            f"{field}={dataset}: there is no file {path}; `rlcsd data` builds the published sets, and task.root says where they are"
+        )
+    found: dict[str, list[Problem]] = defaultdict(list)
+    for number, row in enumerate(read_rows(field, path)):
+        source, problem = from_row(f"{path}: row {number}", row)
+        found[source].append(problem)
+    return dict(found)
