@@ -1,45 +1,67 @@
-"""Estimates and their intervals."""
+"""Evaluations that are broken off go on and end as if nothing had happened."""
 
-import itertools
+from __future__ import annotations
 
-import numpy as np
+import json
+
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from rlcsd.evaluation import Answered, bootstrap_interval, markdown_table, pass_at_k, summarise
+import rlcsd.evaluation as evaluation
+from rlcsd.cli import main
 
-
-@given(n=st.integers(1, 8), data=st.data())
-def test_pass_at_k_is_the_share_of_subsets_with_a_correct_one(n, data):
-    correct, k = data.draw(st.integers(0, n)), data.draw(st.integers(1, n))
-    subsets = list(itertools.combinations([i < correct for i in range(n)], k))
-    assert pass_at_k(n, correct, k) == pytest.approx(sum(any(s) for s in subsets) / len(subsets))
-
-
-def test_pass_at_more_than_n_is_refused():
-    with pytest.raises(ValueError, match="pass@5 needs"):
-        pass_at_k(4, 1, 5)
+QUICK = [
+    "task.train_sizes=[2]",
+    "task.unseen_sizes=[3]",
+    "task.train_per_size=2",
+    "task.eval_per_size=6",
+    "task.forms=[atom,not,and,or,iff,if]",
+]
+COMMAND = ["eval", *QUICK, "evaluation.sampling.max_tokens=24", "evaluation.batch=4", "engine.threads=1", "--out"]
 
 
-def test_the_bootstrap_interval_covers_about_as_often_as_it_says():
-    rng = np.random.default_rng(0)
-    hits = 0
-    for trial in range(200):
-        low, high = bootstrap_interval((rng.random(80) < 0.4).astype(float).tolist(), draws=400, seed=trial)
-        hits += low <= 0.4 <= high
-    assert 0.88 <= hits / 200 <= 0.99
+def test_a_broken_off_evaluation_ends_as_a_whole_one(tmp_path, monkeypatch, capsys):
+    assert main([*COMMAND, str(tmp_path / "whole")]) == 0
+    table = capsys.readouterr().out
+    calls, real = [], evaluation.answer_problems
+
+    def counted(*arguments):
+        calls.append(arguments[1])
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(evaluation, "answer_problems", counted)
+    assert main([*COMMAND, str(tmp_path / "broken")]) == 130
+    kept = tmp_path / "broken/samples.jsonl"
+    assert len(kept.read_text().splitlines()) == 6
+    kept.write_text(kept.read_text()[:-20])  # cut off in the middle of a line
+    capsys.readouterr()
+    calls.clear()
+    calls.extend(["", "", ""])
+    assert main([*COMMAND, str(tmp_path / "broken")]) == 0
+    assert calls[3:] == ["seen_sizes", "unseen_sizes", "unseen_sizes"]  # the cut batch, and those never begun
+    assert capsys.readouterr().out == table
+    for name in ("eval.md", "eval.json", "samples.jsonl", "config.yaml"):
+        assert (tmp_path / "broken" / name).read_text() == (tmp_path / "whole" / name).read_text()
+    assert "| average | 12 |" in table
+    names = [summary["name"] for summary in json.loads((tmp_path / "whole/eval.json").read_text())]
+    assert names == ["seen_sizes", "unseen_sizes", "average"]
 
 
-def answered(rewards, lengths=(5, 7), finished=(True, False)):
-    return Answered("set", "kind", "q", "a", ("\\boxed{1}", "none"), tuple(map(float, rewards)), lengths, finished)
+def test_a_finished_evaluation_is_read_not_repeated(tmp_path, monkeypatch, capsys):
+    assert main([*COMMAND, str(tmp_path / "a")]) == 0
+    table = capsys.readouterr().out
+    monkeypatch.setattr(evaluation, "answer_problems", lambda *arguments: pytest.fail("asked again"))
+    assert main([*COMMAND, str(tmp_path / "a")]) == 0
+    assert capsys.readouterr().out == table
 
 
-def test_a_summary_counts_what_it_names():
-    summary = summarise("set", [answered((1, 0)), answered((1, 1)), answered((0, 0))])
-    assert summary.mean == pytest.approx(0.5)
-    assert summary.pass_at == {1: pytest.approx(0.5), 2: pytest.approx(2 / 3)}
-    assert (summary.boxed, summary.truncated, summary.length, summary.problems) == (0.5, 0.5, 6.0, 3)
-    assert summary.low <= summary.mean <= summary.high
-    assert "0.500" in markdown_table([summary])
-    assert markdown_table([summary], [summary]).count("0.500") == 2
+def test_another_config_or_a_folder_of_other_things_is_refused(tmp_path, capsys):
+    assert main([*COMMAND, str(tmp_path / "a")]) == 0
+    assert main([*COMMAND, str(tmp_path / "a"), "seed=1"]) == 2
+    assert "another config" in capsys.readouterr().err
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b/notes.txt").write_text("mine")
+    assert main([*COMMAND, str(tmp_path / "b")]) == 2
+    assert "not an empty folder" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "b").iterdir()] == ["notes.txt"]

@@ -31,7 +31,7 @@ def parser() -> argparse.ArgumentParser:
 
     evaluate = commands.add_parser("eval", help="held-out accuracy of a model or checkpoint on a task")
     evaluate.add_argument("overrides", nargs="*", metavar="key=value", help=_OVERRIDES + "; the model is model.path=…")
-    evaluate.add_argument("--out", type=Path, help="folder for eval.json, eval.md and samples.jsonl")
+    evaluate.add_argument("--out", type=Path, help="folder for eval.json, eval.md and samples.jsonl; a broken-off evaluation goes on there")
     evaluate.set_defaults(run=_evaluate)
 
     inspect = commands.add_parser("inspect", help="where hints speak: the token signal by kind of token")
@@ -83,33 +83,27 @@ def _train(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    import json
-
-    from .checkpoint import check_new_folder, whole_folder
     from .config.load import build_method, load
     from .engine.local import LocalEngine
-    from .evaluation import check, evaluate, markdown_table
+    from .evaluation import Asking, check, evaluate
+    from .evaluation_folder import EvaluationFolder
+    from .summary import markdown_table
     from .tasks.build import build_task
 
-    if arguments.out:
-        check_new_folder(arguments.out)
     config = load(["method=grpo", *arguments.overrides, "kl_coefficient=0"])
+    folder = EvaluationFolder(arguments.out, config) if arguments.out else None
     task = build_task(config.task)
     if not task.evaluations:
         raise InputError(f"task={task.name}: it has no evaluation sets; give task.evaluations.NAME=FILE")
     engine = LocalEngine(config, build_method(config))
-    e = config.evaluation
-    check(engine, task, e.sampling.settings(), config.model.thinking_eval)
-    summaries, answered = evaluate(engine, task, e.samples, e.sampling.settings(), config.seed, config.model.thinking_eval)
-    table = markdown_table(summaries)
-    print(table)
-    if arguments.out:
-        with whole_folder(arguments.out) as partial:
-            (partial / "eval.md").write_text(table + "\n", encoding="utf-8")
-            (partial / "eval.json").write_text(json.dumps([summary.as_dict() for summary in summaries], indent=2), encoding="utf-8")
-            with (partial / "samples.jsonl").open("w", encoding="utf-8") as file:
-                for item in answered:
-                    file.write(json.dumps(item.__dict__, ensure_ascii=False) + "\n")
+    asking = Asking.of(config)
+    check(engine, task, asking)
+    if folder is None:
+        summaries, _ = evaluate(engine, task, asking)
+    else:
+        summaries, answered = evaluate(engine, task, asking, folder.open(), folder.keep)
+        folder.finish(summaries, answered)
+    print(markdown_table(summaries))
 
 
 def _inspect(arguments: argparse.Namespace) -> None:
@@ -176,7 +170,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    parsed = parser().parse_args(arguments)
+    top = parser()
+    parsed, rest = top.parse_known_args(arguments)
+    if any("=" not in word or word.startswith("-") for word in rest) or (rest and not hasattr(parsed, "overrides")):
+        top.error(f"unrecognized arguments: {' '.join(rest)}")
+    if rest:  # overrides behind an option: argparse takes positional words in one piece only
+        parsed.overrides = [*parsed.overrides, *rest]
     try:
         parsed.run(parsed)
     except InputError as error:

@@ -1,192 +1,111 @@
-"""Held-out accuracy: mean@n and pass@k with bootstrap intervals, per set and per kind of problem."""
+"""Held-out accuracy: every evaluation set of a task, answered and graded in batches that can be resumed."""
 
 from __future__ import annotations
 
+import random
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
-from math import comb
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
-import numpy as np
-
+from .config.schema import Config
 from .engine.base import Engine, Sampling
 from .errors import InputError
 from .prompts import question_text, render
+from .summary import Answered, Summary, average, summarise
 from .tasks.base import Problem, Task
-from .verifiers import grade, last_boxed
+from .verifiers import grade
 
 
 @dataclass(frozen=True)
-class Answered:
-    """One problem's responses, graded."""
+class Asking:
+    """How a set is answered: `samples` responses to each problem, `batch` problems at a time with a seed of their own."""
 
-    dataset: str
-    group: str
-    question: str
-    answer: str
-    responses: tuple[str, ...]
-    rewards: tuple[float, ...]
-    lengths: tuple[int, ...]
-    finished: tuple[bool, ...]
-
-    @property
-    def correct(self) -> int:
-        return sum(reward > 0 for reward in self.rewards)
-
-
-@dataclass(frozen=True)
-class Summary:
-    """Figures of one data set (or one group of it). Rates are in [0, 1], lengths in tokens."""
-
-    name: str
-    problems: int
     samples: int
-    mean: float
-    low: float
-    high: float
-    pass_at: Mapping[int, float]
-    boxed: float
-    truncated: float
-    length: float
-    kind: str = ""  # the one kind of problem that a set consists of, if it is one
+    sampling: Sampling
+    seed: int = 0
+    thinking: bool = True
+    batch: int = 128
 
-    @property
-    def label(self) -> str:
-        return f"{self.name} ({self.kind})" if self.kind else self.name
-
-    def as_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "pass_at": {str(k): v for k, v in self.pass_at.items()}}
+    @staticmethod
+    def of(config: Config) -> Asking:
+        e = config.evaluation
+        return Asking(e.samples, e.sampling.settings(), config.seed, config.model.thinking_eval, e.batch)
 
 
-def pass_at_k(n: int, correct: int, k: int) -> float:
-    """Unbiased chance that k of n samples contain a correct one: 1 − C(n−c, k) / C(n, k) (arXiv 2107.03374, eq. 1).
-
-    Raises:
-        ValueError: k exceeds n.
-    """
-    if k > n:
-        raise ValueError(f"pass@{k} needs at least {k} samples, not {n}")
-    return 1.0 - comb(n - correct, k) / comb(n, k)
+Keeper = Callable[[Sequence[Answered]], None]
 
 
-def bootstrap_interval(values: Sequence[float], level: float = 0.95, draws: int = 2000, seed: int = 0) -> tuple[float, float]:
-    """Percentile interval of the mean over problems, by resampling them with replacement."""
-    if len(values) < 2:
-        return (float(np.mean(values)), float(np.mean(values))) if values else (float("nan"), float("nan"))
-    array = np.asarray(values, dtype=float)
-    rng = np.random.default_rng(seed)
-    means = array[rng.integers(0, len(array), size=(draws, len(array)))].mean(axis=1)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
-def check(engine: Engine, task: Task, sampling: Sampling, thinking: bool = True) -> None:
+def check(engine: Engine, task: Task, asking: Asking) -> None:
     """Raise InputError if the longest evaluation prompt and a response exceed the model's context."""
     problems = [problem for problems in task.evaluations.values() for problem in problems]
     texts = (question_text(problem.question, task.instruction) for problem in problems)
-    longest = max((len(render(engine.tokenizer, text, thinking)) for text in texts), default=0)
-    if longest and longest + sampling.max_tokens > engine.context_length:
+    longest = max((len(render(engine.tokenizer, text, asking.thinking)) for text in texts), default=0)
+    if longest and longest + asking.sampling.max_tokens > engine.context_length:
         raise InputError(
-            f"evaluation.sampling.max_tokens={sampling.max_tokens}: with a prompt of {longest} tokens the model's "
+            f"evaluation.sampling.max_tokens={asking.sampling.max_tokens}: with a prompt of {longest} tokens the model's "
             f"context of {engine.context_length} is exceeded; use at most {engine.context_length - longest}"
         )
 
 
-def answer_problems(
-    engine: Engine, dataset: str, problems: Sequence[Problem], task: Task, samples: int, sampling: Sampling, seed: int, thinking: bool
-) -> list[Answered]:
-    """Sample and grade `samples` responses for each problem."""
-    prompts = [render(engine.tokenizer, question_text(p.question, task.instruction), thinking) for p in problems]
-    answered = []
-    for problem, drawn in zip(problems, engine.sample(prompts, samples, sampling, seed), strict=True):
-        texts = tuple(engine.tokenizer.decode(sample.ids, skip_special_tokens=True) for sample in drawn)
-        answered.append(
-            Answered(
-                dataset,
-                problem.group or dataset,
-                problem.question,
-                problem.answer,
-                texts,
-                tuple(grade(task.verifier, texts, [problem.answer] * samples)),
-                tuple(len(sample.ids) for sample in drawn),
-                tuple(sample.finished for sample in drawn),
-            )
+def answer_problems(engine: Engine, dataset: str, problems: Mapping[int, Problem], task: Task, asking: Asking, seed: int) -> list[Answered]:
+    """Sample and grade the responses to some problems of a set, given by their places, in one call of the engine."""
+    prompts = [render(engine.tokenizer, question_text(p.question, task.instruction), asking.thinking) for p in problems.values()]
+    drawn = engine.sample(prompts, asking.samples, asking.sampling, seed)
+    texts = [tuple(engine.tokenizer.decode(sample.ids, skip_special_tokens=True) for sample in samples) for samples in drawn]
+    answers = [problem.answer for problem in problems.values() for _ in range(asking.samples)]
+    rewards = iter(grade(task.verifier, [text for written in texts for text in written], answers))
+    return [
+        Answered(
+            dataset,
+            place,
+            problem.group or dataset,
+            problem.question,
+            problem.answer,
+            written,
+            tuple(next(rewards) for _ in written),
+            tuple(len(sample.ids) for sample in samples),
+            tuple(sample.finished for sample in samples),
         )
-    return answered
+        for (place, problem), samples, written in zip(problems.items(), drawn, texts, strict=True)
+    ]
 
 
-def summarise(name: str, answered: Sequence[Answered]) -> Summary:
-    """mean@n with its interval, pass@k for powers of two up to n, and how the responses look."""
-    n = len(answered[0].rewards)
-    rates = [item.correct / n for item in answered]
-    low, high = bootstrap_interval(rates)
-    powers = [k for k in (1, 2, 4, 8, 16, 32, 64) if k <= n]
-    texts = [text for item in answered for text in item.responses]
-    return Summary(
-        name,
-        len(answered),
-        n,
-        float(np.mean(rates)),
-        low,
-        high,
-        {k: float(np.mean([pass_at_k(n, item.correct, k) for item in answered])) for k in powers},
-        float(np.mean([last_boxed(text) is not None for text in texts])),
-        1.0 - float(np.mean([end for item in answered for end in item.finished])),
-        float(np.mean([length for item in answered for length in item.lengths])),
-    )
+def answer_set(
+    engine: Engine, dataset: str, task: Task, asking: Asking, done: Mapping[tuple[str, int], Answered], keep: Keeper
+) -> list[Answered]:
+    """All problems of one set, batch by batch; a batch that is in `done` whole is taken from there, others go to `keep`."""
+    problems = task.evaluations[dataset]
+    order = sorted(range(len(problems)), key=lambda place: len(problems[place].question))  # like lengths side by side
+    answered: list[Answered] = []
+    for start in range(0, len(order), asking.batch):
+        places = order[start : start + asking.batch]
+        batch = [done[dataset, place] for place in places if (dataset, place) in done]
+        if len(batch) < len(places):
+            seed = random.Random(f"{asking.seed}/evaluation/{dataset}/{start}").getrandbits(62)
+            batch = answer_problems(engine, dataset, {place: problems[place] for place in places}, task, asking, seed)
+            keep(batch)
+        answered += batch
+    return sorted(answered, key=lambda item: item.place)
 
 
 def evaluate(
-    engine: Engine, task: Task, samples: int, sampling: Sampling, seed: int, thinking: bool = True
+    engine: Engine, task: Task, asking: Asking, done: Sequence[Answered] = (), keep: Keeper = lambda batch: None
 ) -> tuple[list[Summary], list[Answered]]:
-    """Every evaluation set of the task: one summary per set and, where a set has several kinds, per kind."""
-    summaries, everything = [], []
-    for name, problems in task.evaluations.items():
-        answered = answer_problems(engine, name, problems, task, samples, sampling, seed, thinking)
-        everything += answered
+    """Every evaluation set of the task: one summary per set and, where a set has several kinds, per kind; then the average.
+
+    `done` are answers of an earlier, broken-off evaluation; `keep` is given each new batch of answers.
+    """
+    earlier = {(item.dataset, item.place): item for item in done}
+    summaries, sets = [], []
+    for name in task.evaluations:
+        sets.append(answer_set(engine, name, task, asking, earlier, keep))
         kinds: dict[str, list[Answered]] = defaultdict(list)
-        for item in answered:
+        for item in sets[-1]:
             kinds[item.group].append(item)
         only = next(iter(kinds)) if len(kinds) == 1 else name
-        summaries.append(replace(summarise(name, answered), kind="" if only == name else only))
+        summaries.append(replace(summarise(name, sets[-1]), kind="" if only == name else only))
         if len(kinds) > 1:
             summaries += [summarise(f"{name}: {kind}", items) for kind, items in sorted(kinds.items())]
-    return summaries, everything
-
-
-def metrics(summaries: Sequence[Summary]) -> dict[str, float]:
-    """For the log: `eval/<set>/mean`, `/boxed`, `/length`, `/truncated`."""
-    found = {}
-    for summary in summaries:
-        name = summary.name.replace(": ", "/").replace(" ", "_")
-        found[f"eval/{name}/mean"] = summary.mean
-        found[f"eval/{name}/boxed"] = summary.boxed
-        found[f"eval/{name}/length"] = summary.length
-        found[f"eval/{name}/truncated"] = summary.truncated
-    return found
-
-
-def markdown_table(summaries: Sequence[Summary], before: Sequence[Summary] = ()) -> str:
-    """One line per set; with `before`, both accuracies side by side."""
-    earlier = {summary.name: summary for summary in before}
-
-    def rate(summary: Summary | None) -> str:
-        return "" if summary is None else f"{summary.mean:.3f} [{summary.low:.3f}, {summary.high:.3f}]"
-
-    if before:
-        lines = ["| set | problems | before | after | length before | after |", "|---|---|---|---|---|---|"]
-        for s in summaries:
-            old = earlier.get(s.name)
-            lines.append(f"| {s.label} | {s.problems} | {rate(old)} | {rate(s)} | {old.length if old else 0:.0f} | {s.length:.0f} |")
-        return "\n".join(lines)
-    best = max(max(s.pass_at) for s in summaries)
-    lines = [
-        f"| set | problems | mean@{summaries[0].samples} [95 %] | pass@{best} | boxed | truncated | length |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for s in summaries:
-        lines.append(
-            f"| {s.label} | {s.problems} | {rate(s)} | {s.pass_at[best]:.3f} | {s.boxed:.3f} | {s.truncated:.3f} | {s.length:.0f} |"
-        )
-    return "\n".join(lines)
+    if len(sets) > 1:
+        summaries.append(average(sets))
+    return summaries, [item for answered in sets for item in answered]

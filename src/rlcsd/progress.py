@@ -10,7 +10,7 @@ from typing import Any, Self
 from rich.console import Console
 from rich.table import Table
 
-from .evaluation import Summary
+from .summary import Summary
 
 _PHASES = ("sample", "hint", "score", "update")
 

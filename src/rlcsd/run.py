@@ -14,17 +14,18 @@ from typing import Any
 
 import torch
 
-from . import evaluation
+from . import evaluation, summary
 from .checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
 from .config.load import build_method, load, to_yaml, validated
 from .config.schema import Config
 from .engine.base import Engine
 from .engine.local import LocalEngine
 from .errors import InputError
-from .evaluation import Summary
+from .evaluation import Asking
 from .methods.base import Method
 from .report.samples import records
 from .report.training import read_jsonl, summaries_of, write_report
+from .summary import Summary
 from .tasks.base import Task
 from .tasks.build import build_task
 from .tasks.overlap import overlaps
@@ -47,7 +48,7 @@ class Run:
         self.task = task or build_task(config.task)
         self.engine: Engine = LocalEngine(config, self.method)
         self.trainer = Trainer(config, self.task, self.method, self.engine)
-        evaluation.check(self.engine, self.task, config.evaluation.sampling.settings(), config.model.thinking_eval)
+        evaluation.check(self.engine, self.task, Asking.of(config))
         check_trackers(config.trackers)
         self.folder = folder or new_folder(config, self.task.name)
         self.watch = watch or (lambda event, facts: None)
@@ -78,14 +79,11 @@ class Run:
             self.evaluations.append((step, []))
             return []
         begun = time.perf_counter()
-        chosen = self.config.evaluation
-        summaries, _ = evaluation.evaluate(
-            self.engine, self.task, chosen.samples, chosen.sampling.settings(), self.config.seed, self.config.model.thinking_eval
-        )
+        summaries, _ = evaluation.evaluate(self.engine, self.task, Asking.of(self.config))
         self.evaluations.append((step, summaries))
         with (self.folder / "evaluations.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, "sets": [summary.as_dict() for summary in summaries]}) + "\n")
-        found = {**evaluation.metrics(summaries), "time/evaluation": time.perf_counter() - begun}
+            file.write(json.dumps({"step": step, "sets": [one.as_dict() for one in summaries]}) + "\n")
+        found = {**summary.metrics(summaries), "time/evaluation": time.perf_counter() - begun}
         for tracker in self.trackers:
             tracker.log(found, step)
         self.watch("evaluation", {"step": step, "summaries": summaries})
@@ -192,7 +190,7 @@ def plan(config: Config) -> str:
 def train(
     config: Config | Mapping[str, Any] | list[str] | None = None, task: Task | None = None, watch: Watcher | None = None
 ) -> dict[str, Any]:
-    """Train, and return `{"folder", "before", "after"}`, the last two as lists of `evaluation.Summary`.
+    """Train, and return `{"folder", "before", "after"}`, the last two as lists of `summary.Summary`.
 
     `config` is a `Config`, a list of overrides (`["method=grpo", "steps=20"]`), a mapping
     (`{"method": "grpo", "sampling": {"max_tokens": 256}, "method.tau": 0.1}`), or None for the embedded default.

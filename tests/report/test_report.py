@@ -5,9 +5,9 @@ import json
 import pytest
 
 from rlcsd.errors import InputError
-from rlcsd.evaluation import Summary
 from rlcsd.report.compare import comparison_table, draw_comparison, interval, read_run
 from rlcsd.report.token_kinds import kinds_of
+from rlcsd.summary import Summary
 
 
 def test_kinds_of_a_puzzles_tokens():

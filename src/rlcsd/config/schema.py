@@ -55,6 +55,7 @@ class EvaluationConfig(Section):
     samples: int = Field(1, ge=1, description="responses per problem: the n of mean@n")
     sampling: SamplingConfig = SamplingConfig(temperature=0.6, max_tokens=38912)
     before: bool = True
+    batch: int = Field(128, ge=1, description="problems answered at a time; what is resumed, and part of what a seed draws")
 
 
 class EngineConfig(Section):

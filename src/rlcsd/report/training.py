@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from ..evaluation import Summary, markdown_table
+from ..summary import Summary, markdown_table
 
 _PANELS = (
     ("training reward", "rollout/reward"),

@@ -10,9 +10,10 @@ from ..config.schema import Config, SamplingConfig
 from ..engine.base import Sampling
 from ..engine.local.engine import LocalEngine
 from ..engine.local.network import Network
-from ..evaluation import answer_problems, summarise
+from ..evaluation import Asking, answer_problems
 from ..methods.rlcsd import RLCSD
 from ..report.signals import hint_signals
+from ..summary import summarise
 from ..tasks.base import Task
 from ..tasks.build import KnightsAndKnavesParameters, knights_and_knaves
 from .recipe import Recipe
@@ -70,7 +71,7 @@ def measure(
     accuracy: dict[int, float] = {}
     lengths: list[float] = []
     for problems in task.evaluations.values():
-        answered = answer_problems(engine, "val", problems, task, 4, Sampling(max_tokens=limit), seed, True)
+        answered = answer_problems(engine, "val", dict(enumerate(problems)), task, Asking(4, Sampling(max_tokens=limit)), seed)
         by_size = defaultdict(list)
         for problem, item in zip(problems, answered, strict=True):
             by_size[problem.extra["size"]].append(item)
