@@ -27,12 +27,13 @@ def plain(network: Network, pairs: list[Pair]) -> torch.Tensor:
 
 @st.composite
 def batches(draw):
+    """Pairs whose contexts share nothing, a question, or all of it; and a token budget."""
     token = st.integers(3, 89)
-    contexts = draw(st.lists(st.lists(token, min_size=1, max_size=25).map(tuple), min_size=1, max_size=4, unique=True))
-    size = draw(st.integers(1, 9))
-    return [Pair(draw(st.sampled_from(contexts)), tuple(draw(st.lists(token, min_size=1, max_size=20)))) for _ in range(size)], draw(
-        st.integers(1, 400)
-    )
+    questions = draw(st.lists(st.lists(token, max_size=12).map(tuple), min_size=1, max_size=2, unique=True))
+    hints = draw(st.lists(st.lists(token, min_size=1, max_size=14).map(tuple), min_size=1, max_size=4, unique=True))
+    context = st.tuples(st.sampled_from(questions), st.sampled_from(hints)).map(lambda both: both[0] + both[1])
+    response = st.lists(token, min_size=1, max_size=20).map(tuple)
+    return draw(st.lists(st.builds(Pair, context, response), min_size=1, max_size=9)), draw(st.integers(1, 400))
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -75,3 +76,20 @@ def test_the_same_context_is_computed_once(monkeypatch):
     finally:
         object.__setattr__(network, "backbone", inner)
     assert seen == [(1, 39), (6, 3)]
+
+
+def test_the_same_question_before_several_hints_is_computed_once(monkeypatch):
+    network = NETWORKS["qwen3"]
+    tokens = []
+    inner = network.backbone
+
+    def counting(**inputs):
+        tokens.append(inputs["input_ids"].numel())
+        return inner(**inputs)
+
+    object.__setattr__(network, "backbone", counting)
+    try:
+        score(network, [Pair((*range(3, 43), 50 + hint, 60, 61), (7, 8)) for hint in range(5)], pad_id=0)
+    finally:
+        object.__setattr__(network, "backbone", inner)
+    assert tokens == [40, 5 * 2, 5 * 2]  # the question; hints but for their last token; that and the response but for its last

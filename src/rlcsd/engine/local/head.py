@@ -23,6 +23,11 @@ class HeadOutput:
     support_log_prob: Tensor | None
 
 
+def _entropy(logits: Tensor, norm: Tensor) -> Tensor:
+    """H = log Z − E[logit], in nats; the log-probs `[n, V]` themselves are never written."""
+    return norm - torch.linalg.vecdot(logits.softmax(dim=-1), logits)
+
+
 class Head(nn.Module):
     """Log-probabilities from hidden states, for one model's output embedding.
 
@@ -40,12 +45,13 @@ class Head(nn.Module):
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
     def _chunk(self, hidden: Tensor, ids: Tensor, support: Tensor | None, entropy: bool) -> tuple[Tensor, ...]:
-        log_probs = self.logits(hidden).log_softmax(dim=-1)
-        found = [log_probs.gather(-1, ids[:, None])[:, 0]]
+        logits = self.logits(hidden)
+        norm = logits.logsumexp(dim=-1)
+        found = [logits.gather(-1, ids[:, None])[:, 0] - norm]
         if entropy:
-            found.append(-(log_probs.exp() * log_probs).sum(dim=-1))
+            found.append(_entropy(logits, norm))
         if support is not None:
-            found.append(log_probs.gather(-1, support))
+            found.append(logits.gather(-1, support) - norm[:, None])
         return tuple(found)
 
     def forward(self, hidden: Tensor, ids: Tensor, support: Tensor | None = None, entropy: bool = True) -> HeadOutput:
@@ -64,8 +70,9 @@ class Head(nn.Module):
         """As `forward`, on the `k` most likely tokens (all, if the vocabulary is smaller)."""
         parts = []
         for start in range(0, max(len(ids), 1), self.chunk):
-            log_probs = self.logits(hidden[start : start + self.chunk]).log_softmax(dim=-1)
-            best = log_probs.topk(min(k, log_probs.shape[-1]), dim=-1)
-            chosen = log_probs.gather(-1, ids[start : start + self.chunk, None])[:, 0]
-            parts.append((chosen, -(log_probs.exp() * log_probs).sum(dim=-1), best.indices, best.values))
+            logits = self.logits(hidden[start : start + self.chunk])
+            norm = logits.logsumexp(dim=-1)
+            best = logits.topk(min(k, logits.shape[-1]), dim=-1)
+            chosen = logits.gather(-1, ids[start : start + self.chunk, None])[:, 0]
+            parts.append((chosen - norm, _entropy(logits, norm), best.indices, best.values - norm[:, None]))
         return HeadOutput(*(torch.cat(column) for column in zip(*parts, strict=True)))

@@ -131,6 +131,8 @@ def load_network(config: ModelConfig, device: torch.device, head_chunk: int = 40
         model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="sdpa", **extra)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise InputError(f"model.path={config.path}: no model could be loaded ({_first_line(error)})") from None
+    if config.gguf_file:
+        model = _unquantised(model)
     model.to(device)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -150,6 +152,17 @@ def load_network(config: ModelConfig, device: torch.device, head_chunk: int = 40
     network = Network(model, head_chunk, config.dtype == "bfloat16")
     network.check()
     return network
+
+
+def _unquantised(model: Any) -> Any:
+    """The same model without its memory of having been read from a GGUF file, because of which it would refuse to be saved."""
+    config = copy.deepcopy(model.config)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    plain = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
+    plain.load_state_dict(model.state_dict())
+    plain.generation_config = model.generation_config
+    return plain
 
 
 def _first_line(error: Exception) -> str:

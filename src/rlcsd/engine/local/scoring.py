@@ -1,12 +1,14 @@
-"""Log-probs of given responses behind given contexts, each distinct context computed once.
+"""Log-probs of given responses behind given contexts, each distinct prefix computed once.
 
-Responses that share a context (the same hint in the same group) are scored side by side behind one
-prefilled KV cache. Contexts are sorted by length and cut by a token budget, so memory is bounded
-whatever the batch; the result does not depend on the cut beyond rounding.
+Three levels: roots (a question that stands before several hints), contexts (one hint), and the responses behind each.
+Every level runs in batches of like length within a token budget, so memory is bounded whatever the batch and hardly
+anything is padding; the result does not depend on the cut beyond rounding.
 """
 
 from __future__ import annotations
 
+import copy
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -17,44 +19,16 @@ from transformers import DynamicCache
 from ..base import Pair, Scores
 from .head import HeadOutput
 from .network import Network
+from .prefixes import Family, Ids, batches, families
 
 
-@dataclass(frozen=True)
-class _Shared:
-    """A context and the places of the pairs that stand behind it."""
+@dataclass
+class _Prefix:
+    """KV caches of several prefixes, left-padded: `mask [R, W]`, `lengths [R]` real tokens each."""
 
-    context: tuple[int, ...]
-    places: tuple[int, ...]
-
-
-def _plan(pairs: Sequence[Pair], budget: int) -> Iterator[list[_Shared]]:
-    """Chunks whose padded rows × (context + response) stay within `budget` slots, if a single row does."""
-    places: dict[tuple[int, ...], list[int]] = {}
-    for place, pair in enumerate(pairs):
-        places.setdefault(pair.context, []).append(place)
-
-    def longest(some: Sequence[int]) -> int:
-        return max(len(pairs[place].response) for place in some)
-
-    shared = []
-    for context, found in places.items():
-        found.sort(key=lambda place: len(pairs[place].response))
-        rows = max(1, budget // (len(context) + longest(found)))
-        shared += [_Shared(context, tuple(found[i : i + rows])) for i in range(0, len(found), rows)]
-    shared.sort(key=lambda item: (len(item.context), longest(item.places)))
-
-    chunk: list[_Shared] = []
-    for item in shared:
-        wider = [*chunk, item]
-        rows = sum(len(each.places) for each in wider)
-        width = len(item.context) + max(longest(each.places) for each in wider)
-        no_prefix = chunk and len(chunk[0].context) == 1 < len(item.context)  # nothing to prefill: apart
-        if chunk and (rows * width > budget or no_prefix):
-            yield chunk
-            wider = [item]
-        chunk = wider
-    if chunk:
-        yield chunk
+    cache: DynamicCache
+    mask: Tensor
+    lengths: Tensor
 
 
 def _padded(rows: Sequence[Sequence[int]], pad: int, device: torch.device, left: bool) -> tuple[Tensor, Tensor]:
@@ -68,31 +42,91 @@ def _padded(rows: Sequence[Sequence[int]], pad: int, device: torch.device, left:
     return ids.to(device), mask.to(device)
 
 
-def _hidden(network: Network, pairs: Sequence[Pair], chunk: Sequence[_Shared], pad: int) -> Tensor:
-    """Hidden states that predict each response token of the chunk, `[n, H]`, pair by pair."""
-    device = network.device
-    places = [place for item in chunk for place in item.places]
-    origin = torch.tensor([index for index, item in enumerate(chunk) for _ in item.places], device=device)
-    # The last context token predicts the first response token, so it goes with the response.
-    block, block_mask = _padded([(pairs[p].context[-1], *pairs[p].response[:-1]) for p in places], pad, device, left=False)
-    starts = torch.tensor([len(pairs[p].context) - 1 for p in places], device=device)
-    positions = starts[:, None] + torch.arange(block.shape[1], device=device)
-    if len(chunk[-1].context) == 1:
-        hidden = network.hidden(input_ids=block, attention_mask=block_mask, position_ids=positions, use_cache=False)
-        return hidden[block_mask.bool()]
-    prefix, prefix_mask = _padded([item.context[:-1] for item in chunk], pad, device, left=True)
+def _prefill(network: Network, prefixes: Sequence[Sequence[int]], pad: int) -> _Prefix:
+    """Caches of the given prefixes from their first token on."""
+    ids, mask = _padded(prefixes, pad, network.device, left=True)
     cache = DynamicCache(config=network.core.config)
-    before = (prefix_mask.cumsum(1) - 1).clamp(min=0)
-    network.hidden(input_ids=prefix, attention_mask=prefix_mask, position_ids=before, past_key_values=cache, use_cache=True)
-    cache.batch_select_indices(origin)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    network.hidden(input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True)
+    return _Prefix(cache, mask, mask.sum(1))
+
+
+def _selected(network: Network, prefix: _Prefix, rows: Tensor) -> _Prefix:
+    """A copy of some rows, a row as often as it is named; the prefix itself serves again."""
+    if _slides(network):  # such a cache knows how much it has forgotten, so it is copied whole
+        cache = copy.deepcopy(prefix.cache)
+        cache.batch_select_indices(rows)
+    else:
+        cache = DynamicCache(config=network.core.config)
+        for index, layer in enumerate(prefix.cache.layers):
+            cache.update(layer.keys.index_select(0, rows), layer.values.index_select(0, rows), index)
+    return _Prefix(cache, prefix.mask[rows], prefix.lengths[rows])
+
+
+def _slides(network: Network) -> bool:
+    """Does any layer attend within a sliding window? Padding between a root and its hints would tear it."""
+    kinds = getattr(network.core.config.get_text_config(), "layer_types", None) or []
+    return any(kind != "full_attention" for kind in kinds)
+
+
+def _behind(network: Network, prefix: _Prefix, blocks: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
+    """Hidden states `[R, B, H]` of one block of tokens behind each prefix, and the blocks' mask; the caches grow in place."""
+    ids, mask = _padded(blocks, pad, network.device, left=False)
+    positions = prefix.lengths[:, None] + torch.arange(ids.shape[1], device=network.device)
     hidden = network.hidden(
-        input_ids=block,
-        attention_mask=torch.cat([prefix_mask[origin], block_mask], dim=1),
+        input_ids=ids,
+        attention_mask=torch.cat([prefix.mask, mask], dim=1),
         position_ids=positions,
-        past_key_values=cache,
+        past_key_values=prefix.cache,
         use_cache=True,
     )
-    return hidden[block_mask.bool()]
+    return hidden, mask
+
+
+def _lengthened(network: Network, prefix: _Prefix, blocks: Sequence[Sequence[int]], pad: int) -> _Prefix:
+    """The prefixes with a block behind each, rows turned so that all padding stands in front again."""
+    _, block = _behind(network, prefix, blocks, pad)
+    mask = torch.cat([prefix.mask, block], dim=1)
+    width, behind = mask.shape[1], block.shape[1] - block.sum(1)
+    turned = (torch.arange(width, device=mask.device)[None] - behind[:, None]) % width
+    cache = DynamicCache(config=network.core.config)
+    for index, layer in enumerate(prefix.cache.layers):
+        place = turned[:, None, :, None].expand_as(layer.keys)
+        cache.update(layer.keys.gather(2, place), layer.values.gather(2, place), index)
+    return _Prefix(cache, mask.gather(1, turned), prefix.lengths + block.sum(1))
+
+
+def _contexts(network: Network, contexts: Sequence[Ids], pad: int, budget: int) -> Iterator[tuple[list[Ids], _Prefix | None]]:
+    """All contexts in batches, with the caches of all but their last tokens (None where that is the only one)."""
+    found = [Family(0, tuple(set(contexts)))] if _slides(network) else families(contexts)
+    for chosen in batches([family.root for family in found], budget):
+        roots = None
+        if found[chosen[0]].root:
+            roots = _prefill(network, [found[place].contexts[0][: found[place].root] for place in chosen], pad)
+        members = [(row, context) for row, place in enumerate(chosen) for context in found[place].contexts]
+        for some in batches([len(context) - 1 for _, context in members], budget):
+            batch = [members[index][1] for index in some]
+            if len(batch[0]) == 1:
+                yield batch, None
+            elif roots is None:
+                yield batch, _prefill(network, [context[:-1] for context in batch], pad)
+            else:
+                begun = _selected(network, roots, torch.tensor([members[index][0] for index in some], device=network.device))
+                rest = [context[length:-1] for context, length in zip(batch, begun.lengths.tolist(), strict=True)]
+                yield batch, _lengthened(network, begun, rest, pad)
+
+
+def _hidden(network: Network, pairs: Sequence[Pair], contexts: _Prefix | None, origin: Sequence[int], pad: int) -> Tensor:
+    """Hidden states that predict each response token, `[n, H]`, pair by pair; `origin` is each pair's row in `contexts`."""
+    # The last context token predicts the first response token, so it goes with the response.
+    blocks = [(pair.context[-1], *pair.response[:-1]) for pair in pairs]
+    if contexts is None:
+        ids, mask = _padded(blocks, pad, network.device, left=False)
+        hidden = network.hidden(input_ids=ids, attention_mask=mask, use_cache=False)
+    else:
+        rows = torch.tensor(origin, device=network.device)
+        hidden, mask = _behind(network, _selected(network, contexts, rows), blocks, pad)
+    return hidden[mask.bool()]
 
 
 @torch.no_grad()
@@ -108,17 +142,24 @@ def score(
     starts = torch.tensor([0, *lengths]).cumsum(0).tolist()
     order: list[Tensor] = []
     parts: list[HeadOutput] = []
+
+    behind: dict[Ids, list[int]] = defaultdict(list)
+    for place, pair in enumerate(pairs):
+        behind[pair.context].append(place)
     with network.precision():
-        for chunk in _plan(pairs, budget):
-            places = [place for item in chunk for place in item.places]
-            tokens = torch.cat([torch.arange(starts[p], starts[p + 1]) for p in places]).to(device)
-            ids = torch.tensor([token for p in places for token in pairs[p].response], device=device)
-            hidden = _hidden(network, pairs, chunk, pad_id)
-            if top_k:
-                parts.append(network.head.top_k(hidden, ids, top_k))  # type: ignore[operator,union-attr]
-            else:
-                parts.append(network.head(hidden, ids, None if support is None else support[tokens]))  # type: ignore[operator]
-            order.append(tokens)
+        for batch, contexts in _contexts(network, list(behind), pad_id, budget):
+            rows = [(row, place) for row, context in enumerate(batch) for place in behind[context]]
+            width = len(batch[-1]) - 1
+            for some in batches([width + lengths[place] for _, place in rows], budget):
+                places = [rows[index][1] for index in some]
+                tokens = torch.cat([torch.arange(starts[p], starts[p + 1]) for p in places]).to(device)
+                ids = torch.tensor([token for p in places for token in pairs[p].response], device=device)
+                hidden = _hidden(network, [pairs[p] for p in places], contexts, [rows[index][0] for index in some], pad_id)
+                if top_k:
+                    parts.append(network.head.top_k(hidden, ids, top_k))  # type: ignore[operator,union-attr]
+                else:
+                    parts.append(network.head(hidden, ids, None if support is None else support[tokens]))  # type: ignore[operator]
+                order.append(tokens)
     inverse = torch.argsort(torch.cat(order))
 
     def ordered(name: str) -> Tensor | None:
