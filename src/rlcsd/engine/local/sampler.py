@@ -7,10 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 from transformers import StaticCache
 
 from ..base import Sample, Sampling
 
+_FIRST_ROOM = 64  # tokens of a response that the cache has room for at first; then it grows by half
 _SHRINK_BELOW = 0.75  # rows are copied together once fewer than this share still write
 
 
@@ -49,9 +51,16 @@ def _keep_rows(cache: StaticCache, rows: Tensor) -> None:
         layer.batch_size = len(rows)
 
 
-def _left_padded(prompts: Sequence[Sequence[int]], pad: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def _grow(cache: StaticCache, slots: int) -> None:
+    for layer in cache.layers:
+        layer.keys = pad(layer.keys, (0, 0, 0, slots))
+        layer.values = pad(layer.values, (0, 0, 0, slots))
+        layer.max_cache_len += slots
+
+
+def _left_padded(prompts: Sequence[Sequence[int]], filler: int, device: torch.device) -> tuple[Tensor, Tensor]:
     width = max(len(prompt) for prompt in prompts)
-    ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts], device=device)
+    ids = torch.tensor([[filler] * (width - len(p)) + list(p) for p in prompts], device=device)
     mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
     return ids, mask
 
@@ -69,23 +78,25 @@ class _OneTypeCache(StaticCache):  # type: ignore[misc]
 
 @torch.inference_mode()
 def _decode(
-    model: Any, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, generator: torch.Generator, stop: Tensor, pad: int
+    model: Any, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, generator: torch.Generator, stop: Tensor, filler: int
 ) -> list[Sample]:
     """`n` samples for each of a few prompts, prompt by prompt."""
     device = model.device
-    prompt_ids, mask = _left_padded(prompts, pad, device)
+    prompt_ids, mask = _left_padded(prompts, filler, device)
     width, limit, rows = prompt_ids.shape[1], sampling.max_tokens, len(prompts) * n
     dtype = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else model.dtype
-    cache = _OneTypeCache(dtype, config=model.config, max_cache_len=width + limit)
-    full_mask = torch.ones(len(prompts), width + limit, dtype=mask.dtype, device=device)
-    full_mask[:, :width] = mask
+    # Attention runs over every slot, so the cache begins small and grows; a sliding window's layers cannot.
+    sliding = any(kind != "full_attention" for kind in getattr(model.config.get_text_config(), "layer_types", None) or [])
+    room = limit if sliding else min(limit, _FIRST_ROOM)
+    cache = _OneTypeCache(dtype, config=model.config, max_cache_len=width + room)
+    full_mask = pad(mask, (0, room), value=1)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     output = model(prompt_ids, attention_mask=full_mask, position_ids=positions, past_key_values=cache, logits_to_keep=1)
 
     origin = torch.arange(len(prompts), device=device).repeat_interleave(n)
     _keep_rows(cache, origin)
     logits, full_mask, position = output.logits[origin, -1].float(), full_mask[origin], positions[origin, -1]
-    written = torch.full((rows, limit), pad, device=device)
+    written = torch.full((rows, limit), filler, device=device)
     figures = torch.zeros(rows, limit, 3, device=device)
     lengths = torch.full((rows,), limit, device=device)
     active = torch.arange(rows, device=device)  # which row of the result each row of the batch writes
@@ -100,6 +111,10 @@ def _decode(
         if not alive or step + 1 == limit:
             break
         position = position + 1
+        if step == room:
+            more = min(limit - room, room // 2)
+            _grow(cache, more)
+            full_mask, room = pad(full_mask, (0, more), value=1), room + more
         if alive < _SHRINK_BELOW * len(writing):
             keep = writing.nonzero()[:, 0]
             _keep_rows(cache, keep)

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from ...methods.base import Evidence, Method, Policy
 from ..base import Pair
+from .caches import SharedPrompts, slides
 from .network import Network
+from .prefixes import Ids
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,14 @@ def low_variance_kl(log_prob: Tensor, reference: Tensor) -> Tensor:
     return (gap.exp() - gap - 1).clamp(max=10)
 
 
-def response_hidden(network: Network, pairs: Sequence[Pair], pad: int) -> Tensor:
+def response_hidden(
+    network: Network, pairs: Sequence[Pair], pad: int, shared: tuple[SharedPrompts, dict[Ids, int]] | None = None
+) -> Tensor:
     """Hidden states that predict each response token, `[n, H]`, with gradient; rows are right-padded."""
+    if shared is not None:
+        prompts, row_of = shared
+        hidden, mask = prompts.hidden([row_of[p.context] for p in pairs], [(p.context[-1], *p.response[:-1]) for p in pairs])
+        return hidden[mask.bool()]
     rows = [(*pair.context, *pair.response) for pair in pairs]
     width = max(len(row) for row in rows)
     ids = torch.full((len(rows), width), pad)
@@ -58,6 +66,19 @@ def response_hidden(network: Network, pairs: Sequence[Pair], pad: int) -> Tensor
     device = network.device
     hidden = network.hidden(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False)
     return hidden[chosen.to(device)]
+
+
+def shared_prompts(network: Network, pairs: Sequence[Pair], pad: int) -> tuple[SharedPrompts, dict[Ids, int]] | None:
+    """The pairs' prompts computed once, and each prompt's row; None where that does not pay or cannot be.
+
+    It cannot under gradient checkpointing, which keeps no cache, nor is it tried with sliding windows. How a mini-batch
+    is cut does not enter, so the result does not depend on it.
+    """
+    prompts = list(dict.fromkeys(pair.context for pair in pairs))
+    checkpointed = any(getattr(module, "gradient_checkpointing", False) for module in network.core.modules())
+    if not pairs or slides(network) or checkpointed or 2 * len(prompts) > len(pairs) or any(len(prompt) < 2 for prompt in prompts):
+        return None
+    return SharedPrompts(network, prompts, pad), {prompt: row for row, prompt in enumerate(prompts)}
 
 
 def accumulate(
@@ -82,12 +103,16 @@ def accumulate(
     needed = method.needs_update(evidence)
     rows = [row for row in range(len(pairs)) if regularisers.any or bool(needed[starts[row] : starts[row + 1]].any())]
     sums: dict[str, float] = defaultdict(float)
+    with network.precision():
+        shared = shared_prompts(network, [pairs[row] for row in rows], pad_id)
+    if shared is not None:
+        lengths = [len(pair.response) for pair in pairs]
     for chunk in micro_batches(lengths, rows, budget):
         tokens = torch.cat([torch.arange(starts[row], starts[row + 1]) for row in chunk]).to(network.device)
         ids = torch.tensor([token for row in chunk for token in pairs[row].response], device=network.device)
         part = evidence[tokens]
         with network.precision():
-            hidden = response_hidden(network, [pairs[row] for row in chunk], pad_id)
+            hidden = response_hidden(network, [pairs[row] for row in chunk], pad_id, shared)
             output = network.head(hidden, ids, part.support, entropy=regularisers.entropy > 0)  # type: ignore[operator]
         # In float64 from here: differences of close log-probs keep their digits.
         at_support = None if output.support_log_prob is None else output.support_log_prob.double()
@@ -99,6 +124,8 @@ def accumulate(
             loss = loss - regularisers.entropy * output.entropy.sum() / len(evidence)
         loss.backward()
         _add_metrics(sums, loss.detach(), output.log_prob.detach(), part, method)
+    if shared is not None:
+        shared[0].backward()
     count = max(sums.pop("tokens", 0.0), 1.0)
     found = {name: value / count for name, value in sums.items() if name != "actor/loss"}
     return {**found, "actor/loss": sums["actor/loss"], "actor/updated_share": len(rows) / max(len(pairs), 1)}

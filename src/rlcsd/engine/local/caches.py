@@ -1,0 +1,119 @@
+"""KV caches of prefixes: made once, selected and lengthened as often as needed, with gradient where there is one.
+
+Rows of a cache are padded on the left, so that what comes next follows directly and sliding windows stay whole.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from .network import Network
+
+
+@dataclass
+class Prefix:
+    """KV caches of several prefixes, left-padded: `mask [R, W]`, `lengths [R]` real tokens each."""
+
+    cache: DynamicCache
+    mask: Tensor
+    lengths: Tensor
+
+
+def padded(rows: Sequence[Sequence[int]], pad: int, device: torch.device, left: bool) -> tuple[Tensor, Tensor]:
+    width = max(len(row) for row in rows)
+    ids = torch.full((len(rows), width), pad)
+    mask = torch.zeros(len(rows), width, dtype=torch.long)
+    for index, row in enumerate(rows):
+        where = slice(width - len(row), width) if left else slice(0, len(row))
+        ids[index, where] = torch.tensor(list(row), dtype=torch.long)
+        mask[index, where] = 1
+    return ids.to(device), mask.to(device)
+
+
+def prefill(network: Network, prefixes: Sequence[Sequence[int]], pad: int) -> Prefix:
+    """Caches of the given prefixes from their first token on."""
+    ids, mask = padded(prefixes, pad, network.device, left=True)
+    cache = DynamicCache(config=network.core.config)
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    network.hidden(input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True)
+    return Prefix(cache, mask, mask.sum(1))
+
+
+def selected(network: Network, prefix: Prefix, rows: Tensor) -> Prefix:
+    """A copy of some rows, a row as often as it is named; the prefix itself serves again."""
+    if slides(network):  # such a cache knows how much it has forgotten, so it is copied whole
+        cache = copy.deepcopy(prefix.cache)
+        cache.batch_select_indices(rows)
+    else:
+        cache = DynamicCache(config=network.core.config)
+        for index, layer in enumerate(prefix.cache.layers):
+            cache.update(layer.keys.index_select(0, rows), layer.values.index_select(0, rows), index)
+    return Prefix(cache, prefix.mask[rows], prefix.lengths[rows])
+
+
+def slides(network: Network) -> bool:
+    """Does any layer attend within a sliding window? Padding between a root and its hints would tear it."""
+    kinds = getattr(network.core.config.get_text_config(), "layer_types", None) or []
+    return any(kind != "full_attention" for kind in kinds)
+
+
+def behind(network: Network, prefix: Prefix, blocks: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
+    """Hidden states `[R, B, H]` of one block of tokens behind each prefix, and the blocks' mask; the caches grow in place."""
+    ids, mask = padded(blocks, pad, network.device, left=False)
+    positions = prefix.lengths[:, None] + torch.arange(ids.shape[1], device=network.device)
+    hidden = network.hidden(
+        input_ids=ids,
+        attention_mask=torch.cat([prefix.mask, mask], dim=1),
+        position_ids=positions,
+        past_key_values=prefix.cache,
+        use_cache=True,
+    )
+    return hidden, mask
+
+
+def lengthened(network: Network, prefix: Prefix, blocks: Sequence[Sequence[int]], pad: int) -> Prefix:
+    """The prefixes with a block behind each, rows turned so that all padding stands in front again."""
+    _, block = behind(network, prefix, blocks, pad)
+    mask = torch.cat([prefix.mask, block], dim=1)
+    width, empty = mask.shape[1], block.shape[1] - block.sum(1)
+    turned = (torch.arange(width, device=mask.device)[None] - empty[:, None]) % width
+    cache = DynamicCache(config=network.core.config)
+    for index, layer in enumerate(prefix.cache.layers):
+        place = turned[:, None, :, None].expand_as(layer.keys)
+        cache.update(layer.keys.gather(2, place), layer.values.gather(2, place), index)
+    return Prefix(cache, mask.gather(1, turned), prefix.lengths + block.sum(1))
+
+
+class SharedPrompts:
+    """Prompts computed once for all their responses in a mini-batch, however it is cut into micro-batches.
+
+    Micro-batches run backward as far as the caches, which collect their gradients in float32; `backward` then takes the
+    sum through the prompts. The last token of a prompt goes with the responses.
+    """
+
+    def __init__(self, network: Network, prompts: Sequence[Sequence[int]], pad: int) -> None:
+        self.network, self.pad = network, pad
+        self.prefix = prefill(network, [prompt[:-1] for prompt in prompts], pad)
+        self.computed = [tensor for layer in self.prefix.cache.layers for tensor in (layer.keys, layer.values)]
+        self.leaves = [tensor.detach().float().requires_grad_() for tensor in self.computed]
+
+    def hidden(self, origin: Sequence[int], blocks: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Hidden states `[R, B, H]` and mask of one block behind the prompt `origin[r]` of each row."""
+        rows = torch.tensor(origin, device=self.network.device)
+        cache = DynamicCache(config=self.network.core.config)
+        held = [leaf.to(tensor.dtype).index_select(0, rows) for leaf, tensor in zip(self.leaves, self.computed, strict=True)]
+        for index, (keys, values) in enumerate(zip(held[::2], held[1::2], strict=True)):
+            cache.update(keys, values, index)
+        return behind(self.network, Prefix(cache, self.prefix.mask[rows], self.prefix.lengths[rows]), blocks, self.pad)
+
+    def backward(self) -> None:
+        """Through the prompts, with the gradients that the micro-batches left. To be called once, after them."""
+        reached = [(tensor, leaf.grad) for tensor, leaf in zip(self.computed, self.leaves, strict=True) if leaf.grad is not None]
+        if reached:
+            torch.autograd.backward([tensor for tensor, _ in reached], [grad.to(tensor.dtype) for tensor, grad in reached])
