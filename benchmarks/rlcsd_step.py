@@ -3,8 +3,8 @@
     python benchmarks/rlcsd_step.py [--rounds 5] [--json FILE] [key=value …]
 
 Straightforward: transformers' `generate`, a pass for the old log-probs, every (hinted prompt, response) pair scored in
-full as one padded row, whole logits kept, no recomputation. Both are the same `Trainer` with another engine, and cut
-their batches by the same token budgets. Any override of `rlcsd train` may follow.
+full as one padded row, whole logits kept, the prompt computed again for each rollout. Both are the same `Trainer` with
+another engine, and cut their batches by the same token budgets. Any override of `rlcsd train` may follow.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 from common import interleaved, median, write
@@ -23,6 +24,7 @@ from rlcsd.engine.local import LocalEngine
 from rlcsd.engine.local.head import Head, HeadOutput
 from rlcsd.engine.local.network import Network
 from rlcsd.engine.local.update import micro_batches, response_hidden
+from rlcsd.methods.base import Evidence, Method
 from rlcsd.tasks.build import build_task
 from rlcsd.trainer import Trainer
 
@@ -65,6 +67,10 @@ class Straightforward(LocalEngine):
             for (ids, finished), old, entropy in zip(rows, log_probs, entropies, strict=True)
         ]
         return [samples[start : start + n] for start in range(0, len(samples), n)]
+
+    def gradient(self, pairs: Sequence[Pair], evidence: Evidence, method: Method) -> dict[str, float]:
+        with patch("rlcsd.engine.local.update.shared_prompts", lambda *arguments: None):
+            return super().gradient(pairs, evidence, method)
 
     @torch.no_grad()
     def score(self, pairs: Sequence[Pair], who: str = "teacher", top_k: int = 0, support: Tensor | None = None) -> Scores:

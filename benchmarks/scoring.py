@@ -17,6 +17,7 @@ from common import interleaved, matmul_rate, median, random_network, write
 
 from rlcsd.engine.base import Pair
 from rlcsd.engine.local.network import Network
+from rlcsd.engine.local.prefixes import families
 from rlcsd.engine.local.scoring import score
 from rlcsd.engine.local.update import micro_batches, response_hidden
 
@@ -55,12 +56,31 @@ def naive(network: Network, pairs: list[Pair]) -> torch.Tensor:
 
 
 def useful_flops(network: Network, pairs: list[Pair]) -> float:
-    """Two FLOPs per weight for each context once and each response token, the head for response tokens alone."""
+    """The arithmetic that must be done: each distinct prefix once, each response token, the head for response tokens alone.
+
+    Two FLOPs per weight and token, and in each layer four per attended key and dimension of the heads.
+    """
+    config = network.core.config
     embedding = network.core.get_output_embeddings().weight.numel()
     body = sum(p.numel() for p in network.core.base_model.parameters()) - embedding
-    contexts = sum(len(context) for context in {p.context for p in pairs})
+    attention = 4 * config.num_hidden_layers * config.num_attention_heads * config.head_dim
+    tokens, attended = 0, 0.0
+    for family in families([pair.context for pair in pairs]):
+        for number, context in enumerate(family.contexts):
+            new = len(context) - (family.root if number else 0)
+            tokens += new
+            attended += new * (len(context) - new / 2)
     responses = sum(len(p.response) for p in pairs)
-    return 2.0 * body * (contexts + responses) + 2.0 * embedding * responses
+    attended += sum(len(p.response) * (len(p.context) + len(p.response) / 2) for p in pairs)
+    return 2.0 * body * (tokens + responses) + 2.0 * embedding * responses + attention * attended
+
+
+CASES = [  # hidden, G, K, hint, response: the target's case at two sizes, then each axis
+    (256, 8, 4, 96, 96), (512, 8, 4, 96, 96),
+    (256, 4, 4, 96, 96), (256, 16, 4, 96, 96),
+    (256, 8, 1, 96, 96), (256, 16, 8, 96, 96),
+    (256, 8, 4, 48, 96), (256, 8, 4, 192, 96),
+]  # fmt: skip
 
 
 def main() -> None:
@@ -68,25 +88,32 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    network = random_network(hidden=256, layers=4, vocab=2048)
-    rate = matmul_rate()
-    print(f"measured matrix-product rate {rate / 1e9:.0f} GFLOP/s")
-    print("| G | K | hint : response | naive s | ours s | ratio | tokens ratio | share of the rate |\n|---|---|---|---|---|---|---|---|")
+    print(
+        "| hidden | G | K | hint : response | naive s | ours s | ratio | tokens ratio | share of the matrix-product rate |\n"
+        + "|---" * 9
+        + "|"
+    )
     records = []
-    for size, k, hint, response in [(8, 4, 96, 96), (4, 1, 96, 96), (8, 1, 96, 96), (16, 8, 96, 96), (8, 4, 192, 96), (8, 4, 48, 96)]:
+    for hidden, size, k, hint, response in CASES:
+        rate = matmul_rate()  # beside each case: machines change their pace
+        network = random_network(hidden=hidden, layers=4, vocab=2048)
         pairs = pairs_of(2 if size == 16 else 4, size, k, hint, response, 2048)
         torch.testing.assert_close(naive(network, pairs), score(network, pairs, pad_id=0, budget=BUDGET).log_prob, rtol=1e-3, atol=1e-4)
         seconds = interleaved(
-            {"naive": lambda p=pairs: naive(network, p), "ours": lambda p=pairs: score(network, p, pad_id=0, budget=BUDGET)},
+            {
+                "naive": lambda n=network, p=pairs: naive(n, p),
+                "ours": lambda n=network, p=pairs: score(n, p, pad_id=0, budget=BUDGET),
+            },
             arguments.rounds,
         )
         slow, fast = median(seconds["naive"]), median(seconds["ours"])
         full = sum(len(p.context) + len(p.response) for p in pairs)
         once = sum(len(c) for c in {p.context for p in pairs}) + sum(len(p.response) for p in pairs)
         share = useful_flops(network, pairs) / fast / rate
-        print(f"| {size} | {k} | {hint}:{response} | {slow:.2f} | {fast:.2f} | {slow / fast:.2f} | {full / once:.2f} | {share:.0%} |")
-        records.append({"G": size, "K": k, "hint": hint, "response": response, "seconds": seconds, "share_of_rate": share})
-    write(arguments.json, {"matmul_rate": rate, "cases": records})
+        case = f"{hidden} | {size} | {k} | {hint}:{response}"
+        print(f"| {case} | {slow:.2f} | {fast:.2f} | {slow / fast:.2f} | {full / once:.2f} | {share:.0%} |", flush=True)
+        records.append({"case": case, "seconds": seconds, "share_of_rate": share, "matmul_rate": rate})
+    write(arguments.json, {"cases": records})
 
 
 if __name__ == "__main__":

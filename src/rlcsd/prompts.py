@@ -7,6 +7,7 @@ stand inside byte-identical words, so that whatever those words do to style canc
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 # Each wrapper surrounds the hint; `{hint}` occurs exactly once.
@@ -48,11 +49,18 @@ def teacher_text(question: str, hint: str, template: str = "neutral", instructio
 
 def render(tokenizer: Any, user_text: str, thinking: bool = True) -> list[int]:
     """Token ids of a one-turn conversation up to where the assistant begins to write."""
+    return list(_rendered(tokenizer, tokenizer.chat_template, user_text, thinking))
+
+
+@lru_cache(maxsize=128)
+def _rendered(tokenizer: Any, template: str, user_text: str, thinking: bool) -> tuple[int, ...]:
+    """Remembered for a while: one hint is shown for several rollouts of its group, one after the other."""
     ids = tokenizer.apply_chat_template(
         [{"role": "user", "content": user_text}],
+        chat_template=template,
         add_generation_prompt=True,
         tokenize=True,
         return_dict=False,
         enable_thinking=thinking,
     )
-    return list(ids)
+    return tuple(ids)

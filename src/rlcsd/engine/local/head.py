@@ -60,7 +60,8 @@ class Head(nn.Module):
         for start in range(0, max(len(ids), 1), self.chunk):
             where = slice(start, start + self.chunk)
             given = (hidden[where], ids[where], None if support is None else support[where], entropy)
-            parts.append(checkpoint(self._chunk, *given, use_reentrant=False) if torch.is_grad_enabled() else self._chunk(*given))
+            recomputed = torch.is_grad_enabled() and len(ids) > self.chunk  # the peak is one chunk's either way
+            parts.append(checkpoint(self._chunk, *given, use_reentrant=False) if recomputed else self._chunk(*given))
         columns = [torch.cat(column) for column in zip(*parts, strict=True)]
         at_support = columns.pop() if support is not None else None
         return HeadOutput(columns[0], columns[1] if entropy else None, support, at_support)
