@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test lint types unit slow golden clean
+.PHONY: demo test lint types unit slow golden real-model clean
 
 $(BIN)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=…")'
@@ -34,6 +34,9 @@ slow: $(BIN)/.ready
 
 golden: $(BIN)/.ready
 	$(BIN)/python -m tests.golden tests/data/golden_losses
+
+real-model: $(BIN)/.ready
+	$(BIN)/python examples/real_model.py
 
 clean:
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

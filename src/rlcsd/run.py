@@ -20,6 +20,7 @@ from .config.load import build_method, load, to_yaml, validated
 from .config.schema import Config
 from .engine.base import Engine
 from .engine.local import LocalEngine
+from .engine.local.memory import memory_line
 from .errors import InputError
 from .evaluation import Asking
 from .methods.base import Method
@@ -183,7 +184,9 @@ def plan(config: Config) -> str:
         f"tokens     at most {rollouts * config.sampling.max_tokens:,} sampled per step, "
         f"{steps * rollouts * config.sampling.max_tokens:,} in all",
         f"engine     {config.engine.name} on {config.engine.device}",
+        f"memory     {memory_line(config, build_method(config))}",
     ]
+    lines += [f"overlap    {found}" for found in overlaps(task.train, task.evaluations) if found.normalised]
     return "\n".join(lines)
 
 

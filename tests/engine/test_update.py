@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -192,3 +194,20 @@ def test_a_checkpoint_carries_policy_optimizer_and_teacher(tokenizer):
 
 def test_model_config_accepts_lora():
     assert ModelConfig(lora=LoraConfig(rank=2)).lora.rank == 2
+
+
+@pytest.mark.parametrize("name", ["grpo", "sdpo"])
+@pytest.mark.parametrize("architecture", ["qwen3", "llama"])
+def test_prompts_computed_once_give_the_gradient_of_prompts_computed_for_each_row(name, architecture, tokenizer, monkeypatch):
+    method = built(name)
+    model = Network(random_model(architecture, vocab=len(tokenizer), dtype=torch.float64))
+    engine = engine_for(method, tokenizer, model=model, micro=40, kl_coefficient=0.01)
+    rows = rows_for(engine, method, count=9)
+    prompts = [tuple(range(5, 15)), tuple(range(20, 27))]
+    rows = [replace(row, prompt=prompts[place % 2]) for place, row in enumerate(rows)]
+    evidence = method.prepare(gather_evidence(engine, rows, method, 2.0), 1)
+    shared = gradient(engine, rows, method, evidence)
+    monkeypatch.setattr("rlcsd.engine.local.update.shared_prompts", lambda *arguments: None)
+    plain = gradient(engine, rows, method, evidence)
+    assert float(plain.norm()) > 0
+    assert float((shared - plain).norm() / plain.norm()) < 1e-6  # norms and rotations are float32 inside

@@ -67,6 +67,9 @@ class EngineConfig(Section):
     micro_batch_tokens: int = Field(16384, ge=1, description="tokens of one forward pass with gradient")
     score_tokens: int = Field(32768, ge=1, description="tokens of one forward pass without gradient")
     sample_rows: int = Field(256, ge=1, description="responses decoded side by side")
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = "adamw"
+    sampler: Literal["auto", "local", "vllm"] = Field("auto", description="auto: vLLM if it is installed and the device is a GPU")
+    vllm_memory: float = Field(0.35, gt=0, lt=1, description="share of the GPU's memory that vLLM may take")
     head_chunk: int = Field(4096, ge=1, description="tokens whose logits are held at once")
 
 

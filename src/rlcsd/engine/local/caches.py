@@ -101,7 +101,7 @@ class SharedPrompts:
         self.network, self.pad = network, pad
         self.prefix = prefill(network, [prompt[:-1] for prompt in prompts], pad)
         self.computed = [tensor for layer in self.prefix.cache.layers for tensor in (layer.keys, layer.values)]
-        self.leaves = [tensor.detach().float().requires_grad_() for tensor in self.computed]
+        self.leaves = [t.detach().to(torch.promote_types(t.dtype, torch.float32)).requires_grad_() for t in self.computed]
 
     def hidden(self, origin: Sequence[int], blocks: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Hidden states `[R, B, H]` and mask of one block behind the prompt `origin[r]` of each row."""

@@ -16,8 +16,10 @@ from ...methods.base import Evidence, HintedConfig, Method
 from ..base import Pair, Sample, Sampling, Scores
 from . import sampler, scoring
 from .network import Network, load_network, load_tokenizer, resolve_device
+from .optimizer import build_optimizer
 from .teacher import Teacher
 from .update import Regularisers, accumulate
+from .vllm_sampler import VllmSampler, vllm_wanted
 
 
 class LocalEngine:
@@ -43,8 +45,9 @@ class LocalEngine:
         if config.kl_coefficient > 0:
             fixed = self.teacher is not None and self.teacher.kind == "fixed"
             self.reference = self.teacher.network if fixed and self.teacher else self.policy.twin()
-        self.optimizer = torch.optim.AdamW(self.policy.trainable(), lr=config.learning_rate, weight_decay=config.weight_decay)
+        self.optimizer = build_optimizer(self.policy.trainable(), config)
         self.optimizer_steps = 0
+        self.vllm = VllmSampler(config) if vllm_wanted(config, device) else None
 
     def _other_teacher(self, path: str) -> Network:
         """Another model as the teacher. Raises InputError unless it speaks the policy's token ids."""
@@ -72,6 +75,8 @@ class LocalEngine:
         return sorted({token for token in (*several, self.tokenizer.eos_token_id) if token is not None})
 
     def sample(self, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, seed: int) -> list[list[Sample]]:
+        if self.vllm is not None:
+            return self.vllm.sample(prompts, n, sampling, seed, self.stop_ids(), lambda pairs: self.score(pairs, "policy"))
         with self.policy.precision():
             return sampler.sample(
                 self.policy.model,
@@ -129,6 +134,8 @@ class LocalEngine:
             self.optimizer_steps += 1
             if self.teacher is not None:
                 self.teacher.follow(self.policy, self.optimizer_steps)
+            if self.vllm is not None:
+                self.vllm.sync(self.policy)
         self.optimizer.zero_grad(set_to_none=True)
         return {**metrics, "actor/grad_norm": float(norm), "actor/learning_rate": learning_rate}
 
@@ -159,3 +166,5 @@ class LocalEngine:
         self.optimizer_steps = state["optimizer_steps"]
         if self.teacher is not None:
             self.teacher.load_state(state["teacher"])
+        if self.vllm is not None:
+            self.vllm.sync(self.policy)

@@ -121,14 +121,15 @@ def load_tokenizer(config: ModelConfig) -> Any:
 
 
 def load_network(config: ModelConfig, device: torch.device, head_chunk: int = 4096) -> Network:
-    """The policy in float32 master weights, ready to train.
+    """The policy, ready to train: what is trained in float32, frozen weights below adapters in the config's type.
 
     Raises:
         InputError: no such model, or one whose logits are not those of its output embedding.
     """
     path, extra = resolve_path(config.path), {"gguf_file": config.gguf_file} if config.gguf_file else {}
+    held = torch.bfloat16 if config.lora is not None and config.dtype == "bfloat16" else torch.float32
     try:
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32, attn_implementation="sdpa", **extra)
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=held, attn_implementation="sdpa", **extra)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise InputError(f"model.path={config.path}: no model could be loaded ({_first_line(error)})") from None
     if config.gguf_file:
@@ -159,7 +160,7 @@ def _unquantised(model: Any) -> Any:
     config = copy.deepcopy(model.config)
     if hasattr(config, "quantization_config"):
         del config.quantization_config
-    plain = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
+    plain = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=model.dtype)
     plain.load_state_dict(model.state_dict())
     plain.generation_config = model.generation_config
     return plain

@@ -1,0 +1,116 @@
+"""How much memory a run needs on its device, from the model's shape and the config alone.
+
+An estimate to plan with: `benchmarks/memory.py` holds it against measured peaks. Counted are weights, gradients, optimizer
+moments, teacher and reference, and the largest of the three phases (sampling, scoring, update).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from ...config.schema import Config, ModelConfig
+from ...methods.base import HintedConfig, Method
+from .network import resolve_path
+
+_MOMENT_BYTES = {"adamw": 8.0, "adamw_8bit": 2.1, "paged_adamw_8bit": 0.0}  # per trained parameter, on the device
+_HEAD_COPIES = 3  # of a chunk's logits: themselves, their softmax, their gradient
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes that memory depends on; `queries` and `keys` are heads × head dimension."""
+
+    parameters: int
+    layers: int
+    hidden: int
+    feed_forward: int
+    queries: int
+    keys: int
+    vocabulary: int
+    linear: int  # in + out dimensions of all linear layers in the backbone: what an adapter's size is a multiple of
+
+
+def shape_of(config: Any) -> Shape:
+    """The shape of a transformers config, counted on a model without memory."""
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    text = config.get_text_config()
+    head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    linear = [module for module in model.base_model.modules() if isinstance(module, torch.nn.Linear)]
+    return Shape(
+        sum(parameter.numel() for parameter in model.parameters()),
+        text.num_hidden_layers,
+        text.hidden_size,
+        text.intermediate_size,
+        text.num_attention_heads * head_dim,
+        (getattr(text, "num_key_value_heads", None) or text.num_attention_heads) * head_dim,
+        text.vocab_size,
+        sum(module.in_features + module.out_features for module in linear),
+    )
+
+
+def load_shape(model: ModelConfig) -> Shape:
+    """The shape of a config's model, without its weights. Raises OSError or ValueError if its config cannot be loaded."""
+    extra = {"gguf_file": model.gguf_file} if model.gguf_file else {}
+    return shape_of(AutoConfig.from_pretrained(resolve_path(model.path), **extra))
+
+
+def update_bytes(shape: Shape, config: Config, tokens: int) -> float:
+    """Activations of one micro-batch of `tokens`, forward and backward, and the head's chunk."""
+    half = config.model.dtype == "bfloat16"
+    stream = 2 if half and config.model.lora else 4  # the residual stream has the weights' type
+    inner = 2 if half else 4
+    # A layer keeps for its backward pass: both norms' inputs, quotients and results; queries and keys before and after
+    # their norm and their rotation, values, what attention gives; gate, its activation, up, and their product.
+    saved = stream * 6 * shape.hidden + inner * (7 * shape.queries + 6 * shape.keys + 4 * shape.feed_forward)
+    layers = stream * shape.layers * shape.hidden + saved if config.model.gradient_checkpointing else shape.layers * saved
+    kept = tokens * (layers + saved)  # and the gradients of the layer that is being gone through
+    head = min(config.engine.head_chunk, tokens) * shape.vocabulary * 4 * _HEAD_COPIES
+    return kept + head
+
+
+def cache_bytes(shape: Shape, config: Config, tokens: int) -> float:
+    """Keys and values of `tokens` positions in all layers."""
+    return tokens * shape.layers * 2 * shape.keys * (2 if config.model.dtype == "bfloat16" else 4)
+
+
+def memory_plan(shape: Shape, config: Config, method: Method) -> dict[str, float]:
+    """Bytes by purpose on the one device of the local engine; `peak` is what must fit."""
+    lora = config.model.lora
+    trained = lora.rank * shape.linear if lora else shape.parameters
+    frozen = shape.parameters * (2 if config.model.dtype == "bfloat16" else 4) if lora else 0
+    twins = 1 if method.hinted else 0
+    fixed = isinstance(method.config, HintedConfig) and method.config.teacher == "fixed"
+    if config.kl_coefficient > 0 and not fixed:
+        twins += 1
+    c = config
+    longest = c.max_prompt_tokens + c.sampling.max_tokens
+    rows = min(c.engine.sample_rows, c.prompts_per_step * c.group_size)
+    teacher = max(c.engine.score_tokens, longest + c.sampling.max_tokens)  # prompt, a sibling as the hint, the response
+    head = min(c.engine.head_chunk, teacher) * shape.vocabulary * 4 * _HEAD_COPIES
+    plan = {
+        "weights": frozen + 4.0 * trained,
+        "gradients": 4.0 * trained,
+        "optimizer": _MOMENT_BYTES[c.engine.optimizer] * trained,
+        "teacher and reference": 4.0 * trained * twins,
+        "sampling": cache_bytes(shape, c, rows * longest),
+        "scoring": 2 * cache_bytes(shape, c, teacher) + head if method.hinted else 0.0,
+        "update": update_bytes(shape, c, max(c.engine.micro_batch_tokens, longest)),
+    }
+    static = sum(plan[name] for name in ("weights", "gradients", "optimizer", "teacher and reference"))
+    return {**plan, "peak": static + max(plan["sampling"], plan["scoring"], plan["update"])}
+
+
+def memory_line(config: Config, method: Method) -> str:
+    """One line for a run's plan; says so if the model's config is out of reach."""
+    try:
+        plan = memory_plan(load_shape(config.model), config, method)
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return f"not estimated: the config of {config.model.path} could not be loaded ({reason})"
+    parts = ", ".join(f"{name} {value / 2**30:.2f}" for name, value in plan.items() if name != "peak" and value)
+    return f"about {plan['peak'] / 2**30:.2f} GiB on one device ({parts}; the largest of sampling, scoring and update counts)"

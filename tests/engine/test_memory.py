@@ -1,0 +1,68 @@
+"""The memory estimate: exact where it counts tensors, monotone in what costs memory."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from rlcsd.config.load import build_method, load
+from rlcsd.engine.local import LocalEngine
+from rlcsd.engine.local.memory import load_shape, memory_line, memory_plan
+from rlcsd.engine.local.network import load_network
+from rlcsd.errors import InputError
+
+
+def plan(*overrides: str) -> dict[str, float]:
+    config = load(list(overrides))
+    return memory_plan(load_shape(config.model), config, build_method(config))
+
+
+@pytest.mark.parametrize("overrides", [["method=rlcsd"], ["method=grpo", "kl_coefficient=0.1"], ["method=rlcsd", "model.lora.rank=4"]])
+def test_static_parts_are_those_of_the_real_engine(overrides):
+    config = load(overrides)
+    method = build_method(config)
+    engine = LocalEngine(config, method)
+    found = memory_plan(load_shape(config.model), config, method)
+    trained = sum(parameter.numel() for parameter in engine.policy.trainable())
+    everything = sum(parameter.numel() for parameter in engine.policy.model.parameters())
+    assert found["gradients"] == 4 * trained
+    assert found["weights"] == 4 * everything
+    assert found["optimizer"] == 8 * trained
+    assert found["teacher and reference"] == 4 * trained  # one twin in each of these cases
+
+
+def test_it_grows_with_what_costs_memory_and_shrinks_with_what_saves_it():
+    base = plan()["peak"]
+    assert plan("kl_coefficient=0.1")["peak"] > base
+    assert plan("engine.micro_batch_tokens=65536")["update"] > plan()["update"]
+    assert plan("sampling.max_tokens=1024")["sampling"] > plan()["sampling"]
+    assert plan("engine.sample_rows=8")["sampling"] < plan()["sampling"]
+    assert plan("model.gradient_checkpointing=true")["update"] < plan()["update"]
+    assert plan("engine.optimizer=adamw_8bit")["optimizer"] < plan()["optimizer"] / 3
+    assert plan("model.lora.rank=2")["gradients"] < plan()["gradients"]
+    assert plan("method=grpo")["teacher and reference"] == 0
+
+
+def test_a_model_out_of_reach_is_said_so():
+    config = load(["model.path=owner/nowhere"])
+    assert "not estimated" in memory_line(config, build_method(config))
+
+
+def test_frozen_weights_below_adapters_are_bf16_and_adapters_float32():
+    config = load(["model.lora.rank=4", "model.dtype=bfloat16"])
+    network = load_network(config.model, torch.device("cpu"))
+    kinds = {(parameter.requires_grad, parameter.dtype) for parameter in network.model.parameters()}
+    assert kinds == {(True, torch.float32), (False, torch.bfloat16)}
+
+
+def test_moments_in_eight_bits_train_or_say_what_they_need(monkeypatch):
+    pytest.importorskip("bitsandbytes")
+    config = load(["engine.optimizer=adamw_8bit", "method=grpo"])
+    assert type(LocalEngine(config, build_method(config)).optimizer).__name__ == "AdamW8bit"
+
+
+def test_moments_in_eight_bits_need_a_library(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "bitsandbytes", None)
+    config = load(["engine.optimizer=adamw_8bit", "method=grpo"])
+    with pytest.raises(InputError, match="eight-bit"):
+        LocalEngine(config, build_method(config))

