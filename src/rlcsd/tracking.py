@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import json
 import math
+import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -51,19 +52,27 @@ class TensorBoardTracker:
         self.writer.close()
 
 
-class RunTracker:
-    """wandb, SwanLab and trackio share one shape: `init`, `log`, `finish`."""
+def run_id(folder: Path) -> str:
+    """The run's own name among all runs anywhere, drawn once and kept in its folder, so that a resumed run is found again."""
+    path = folder / "run_id"
+    if not path.is_file():
+        path.write_text(uuid.uuid4().hex[:21], encoding="utf-8")  # 21 characters: what SwanLab asks for
+    return path.read_text(encoding="utf-8").strip()
 
-    def __init__(self, library: str, project: str, name: str, config: Mapping[str, Any], folder: Path) -> None:
+
+class RunTracker:
+    """wandb, SwanLab and trackio share one shape: `init`, `log`, `finish`. A resumed run goes on in its own record."""
+
+    def __init__(self, library: str, project: str, config: Mapping[str, Any], folder: Path) -> None:
         self.library: Any = importlib.import_module(library)
-        options: dict[str, Any] = {"project": project, "config": dict(config)}
+        options: dict[str, Any] = {"project": project, "config": dict(config), "resume": "allow"}
         match library:
             case "wandb":
-                options |= {"name": name, "id": name, "resume": "allow", "dir": str(folder)}
+                options |= {"name": folder.name, "id": run_id(folder), "dir": str(folder)}
             case "swanlab":
-                options |= {"experiment_name": name, "logdir": str(folder / "swanlab")}
+                options |= {"experiment_name": folder.name, "id": run_id(folder), "logdir": str(folder / "swanlab")}
             case _:
-                options |= {"name": name, "resume": "allow"}
+                options |= {"name": f"{folder.name}-{run_id(folder)[:6]}"}  # trackio knows a run by its name alone
         self.library.init(**options)
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
@@ -87,5 +96,5 @@ def open_trackers(names: Sequence[str], folder: Path, project: str, config: Mapp
         if name == "tensorboard":
             trackers.append(TensorBoardTracker(folder / "tensorboard"))
         else:
-            trackers.append(RunTracker(name, project, folder.name, config, folder))
+            trackers.append(RunTracker(name, project, config, folder))
     return trackers
