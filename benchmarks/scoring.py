@@ -1,6 +1,7 @@
 """Teacher scoring: every (hinted prompt, response) pair in full against shared prefixes.
 
     python benchmarks/scoring.py [--rounds 5] [--json FILE]
+    python benchmarks/scoring.py --profile         # where the time of the first case goes
 
 Groups of G rollouts; each rollout is scored under one correct and K wrong siblings. "naive" scores each pair as one padded
 row, with the same chunked head and the same token budget.
@@ -83,11 +84,24 @@ CASES = [  # hidden, G, K, hint, response: the target's case at two sizes, then 
 ]  # fmt: skip
 
 
+def print_profile() -> None:
+    hidden, size, k, hint, response = CASES[0]
+    network, pairs = random_network(hidden=hidden, layers=4, vocab=2048), pairs_of(4, size, k, hint, response, 2048)
+    score(network, pairs, pad_id=0, budget=BUDGET)
+    with torch.profiler.profile() as profiler:
+        score(network, pairs, pad_id=0, budget=BUDGET)
+    by = "self_cuda_time_total" if network.device.type == "cuda" else "self_cpu_time_total"
+    print(profiler.key_averages().table(sort_by=by, row_limit=16, max_name_column_width=48))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--profile", action="store_true")
     arguments = parser.parse_args()
+    if arguments.profile:
+        return print_profile()
     print(
         "| hidden | G | K | hint : response | naive s | ours s | ratio | tokens ratio | share of the matrix-product rate |\n"
         + "|---" * 9
