@@ -61,7 +61,7 @@ def table() -> None:
         for recipe, overrides in RECIPES.items():
             cells = []
             for length in lengths:
-                settings = [f"sampling.max_tokens={length}", "engine.sample_rows=32", "engine.head_chunk=1024"]
+                settings = [f"sampling.max_tokens={length}", "engine.head_chunk=1024"]
                 config = load(["model=qwen3_8b", "task=logic_kk", "method=rlcsd", *settings, *overrides])
                 cells.append(f"{memory_plan(shape, config, build_method(config))['peak'] / 2**30:.0f}")
             print(f"| {name} | {recipe} | {' | '.join(cells)} |")

@@ -7,7 +7,7 @@ import torch
 
 from rlcsd.config.load import build_method, load
 from rlcsd.engine.local import LocalEngine
-from rlcsd.engine.local.memory import load_shape, memory_line, memory_plan
+from rlcsd.engine.local.memory import cache_bytes, load_shape, memory_line, memory_plan, rows_at_once
 from rlcsd.engine.local.network import load_network
 from rlcsd.errors import InputError
 
@@ -66,3 +66,13 @@ def test_moments_in_eight_bits_need_a_library(monkeypatch):
     config = load(["engine.optimizer=adamw_8bit", "method=grpo"])
     with pytest.raises(InputError, match="eight-bit"):
         LocalEngine(config, build_method(config))
+
+
+def test_long_responses_are_decoded_fewer_at_a_time_but_a_prompts_own_together():
+    config = load(["engine.sample_gib=0.01"])
+    shape = load_shape(config.model)
+    assert cache_bytes(shape, config, 1) == 4 * 2 * 64 * 4  # layers, keys and values, 2 heads of 32, float32
+    few, many = rows_at_once(shape, config, 8, 300), rows_at_once(shape, config, 8, 100)
+    assert 8 < few < many <= 256
+    assert few * cache_bytes(shape, config, 300) <= 0.01 * 2**30
+    assert rows_at_once(shape, config, 8, 100_000) == 8

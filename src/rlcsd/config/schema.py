@@ -59,14 +59,15 @@ class EvaluationConfig(Section):
 
 
 class EngineConfig(Section):
-    """Where and how the arithmetic is done. Budgets change results by rounding alone; `sample_rows` also the draws of a seed."""
+    """Where and how the arithmetic is done. Budgets change results by rounding alone; those of sampling also the draws of a seed."""
 
     name: Literal["local"] = "local"
     device: str = Field("auto", description="auto, cpu, cuda, cuda:1 …")
     threads: int = Field(0, ge=0, description="CPU threads; 0 leaves torch's choice")
     micro_batch_tokens: int = Field(16384, ge=1, description="tokens of one forward pass with gradient")
     score_tokens: int = Field(32768, ge=1, description="tokens of one forward pass without gradient")
-    sample_rows: int = Field(256, ge=1, description="responses decoded side by side")
+    sample_rows: int = Field(256, ge=1, description="responses decoded side by side, at most")
+    sample_gib: float = Field(16.0, gt=0, description="GiB that their caches may take: fewer rows for long responses")
     optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = "adamw"
     sampler: Literal["auto", "local", "vllm"] = Field("auto", description="auto: vLLM if it is installed and the device is a GPU")
     vllm_memory: float = Field(0.35, gt=0, lt=1, description="share of the GPU's memory that vLLM may take")

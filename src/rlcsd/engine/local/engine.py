@@ -15,6 +15,7 @@ from ...errors import InputError
 from ...methods.base import Evidence, HintedConfig, Method
 from ..base import Pair, Sample, Sampling, Scores
 from . import sampler, scoring
+from .memory import rows_at_once, shape_of
 from .network import Network, load_network, load_tokenizer, resolve_device
 from .optimizer import build_optimizer
 from .teacher import Teacher
@@ -34,6 +35,7 @@ class LocalEngine:
         device = resolve_device(config.engine.device)
         self.policy = network or load_network(config.model, device, config.engine.head_chunk)
         self.policy.model.train()
+        self.shape = shape_of(self.policy.core.config, self.policy.core)
         self.teacher: Teacher | None = None
         if method.hinted:
             wanted = method.config
@@ -77,6 +79,7 @@ class LocalEngine:
     def sample(self, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, seed: int) -> list[list[Sample]]:
         if self.vllm is not None:
             return self.vllm.sample(prompts, n, sampling, seed, self.stop_ids(), lambda pairs: self.score(pairs, "policy"))
+        longest = max(map(len, prompts)) + sampling.max_tokens
         with self.policy.precision():
             return sampler.sample(
                 self.policy.model,
@@ -86,7 +89,7 @@ class LocalEngine:
                 seed=seed,
                 stop_ids=self.stop_ids(),
                 pad_id=self.tokenizer.pad_token_id,
-                max_rows=self.config.engine.sample_rows,
+                max_rows=rows_at_once(self.shape, self.config, n, longest),
             )
 
     def score(self, pairs: Sequence[Pair], who: str = "teacher", top_k: int = 0, support: Tensor | None = None) -> Scores:

@@ -34,10 +34,11 @@ class Shape:
     linear: int  # in + out dimensions of all linear layers in the backbone: what an adapter's size is a multiple of
 
 
-def shape_of(config: Any) -> Shape:
-    """The shape of a transformers config, counted on a model without memory."""
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+def shape_of(config: Any, model: Any = None) -> Shape:
+    """The shape of a transformers config, counted on `model` or on one without memory."""
+    if model is None:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(config)
     text = config.get_text_config()
     head_dim = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     linear = [module for module in model.base_model.modules() if isinstance(module, torch.nn.Linear)]
@@ -45,7 +46,7 @@ def shape_of(config: Any) -> Shape:
         sum(parameter.numel() for parameter in model.parameters()),
         text.num_hidden_layers,
         text.hidden_size,
-        text.intermediate_size,
+        getattr(text, "intermediate_size", None) or 4 * text.hidden_size,
         text.num_attention_heads * head_dim,
         (getattr(text, "num_key_value_heads", None) or text.num_attention_heads) * head_dim,
         text.vocab_size,
@@ -78,6 +79,15 @@ def cache_bytes(shape: Shape, config: Config, tokens: int) -> float:
     return tokens * shape.layers * 2 * shape.keys * (2 if config.model.dtype == "bfloat16" else 4)
 
 
+def rows_at_once(shape: Shape, config: Config, n: int, longest: int) -> int:
+    """How many responses are decoded side by side: `engine.sample_rows`, or fewer if their caches would exceed `engine.sample_gib`.
+
+    `longest` is prompt and response in tokens. Never fewer than the `n` of one prompt.
+    """
+    within = int(config.engine.sample_gib * 2**30 / cache_bytes(shape, config, longest))
+    return max(n, min(config.engine.sample_rows, within))
+
+
 def memory_plan(shape: Shape, config: Config, method: Method) -> dict[str, float]:
     """Bytes by purpose on the one device of the local engine; `peak` is what must fit."""
     lora = config.model.lora
@@ -89,7 +99,7 @@ def memory_plan(shape: Shape, config: Config, method: Method) -> dict[str, float
         twins += 1
     c = config
     longest = c.max_prompt_tokens + c.sampling.max_tokens
-    rows = min(c.engine.sample_rows, c.prompts_per_step * c.group_size)
+    rows = min(rows_at_once(shape, c, c.group_size, longest), c.prompts_per_step * c.group_size)
     teacher = max(c.engine.score_tokens, longest + c.sampling.max_tokens)  # prompt, a sibling as the hint, the response
     head = min(c.engine.head_chunk, teacher) * shape.vocabulary * 4 * _HEAD_COPIES
     plan = {
