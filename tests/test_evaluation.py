@@ -65,3 +65,23 @@ def test_another_config_or_a_folder_of_other_things_is_refused(tmp_path, capsys)
     assert main([*COMMAND, str(tmp_path / "b")]) == 2
     assert "not an empty folder" in capsys.readouterr().err
     assert [path.name for path in (tmp_path / "b").iterdir()] == ["notes.txt"]
+
+
+def test_answers_to_other_problems_and_broken_lines_are_not_taken_over(tmp_path, capsys):
+    data, out = tmp_path / "t.jsonl", tmp_path / "out"
+    command = [
+        "eval",
+        "task=files",
+        f"task.train={data}",
+        f"++task.evaluations.e={data}",
+        "evaluation.sampling.max_tokens=8",
+        "--out",
+        str(out),
+    ]
+    data.write_text(json.dumps({"question": "Who is a knight?", "answer": "1"}) + "\n")
+    assert main(command) == 0
+    data.write_text(json.dumps({"question": "Who is a knave?", "answer": "2"}) + "\n")
+    (out / "samples.jsonl").write_text((out / "samples.jsonl").read_text() + '{}\n5\n{"rewards": null}\nnot json\n')
+    assert main(command) == 0
+    (sample,) = map(json.loads, (out / "samples.jsonl").read_text().splitlines())
+    assert (sample["question"], sample["answer"]) == ("Who is a knave?", "2")

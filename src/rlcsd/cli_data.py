@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from pathlib import Path
 
 from .errors import InputError
@@ -48,7 +49,7 @@ def _sizes(option: str, text: str) -> list[int]:
         raise InputError(f"{option} {text}: sizes read like 4,5,6") from None
     if any(not 2 <= size <= 11 for size in sizes):
         raise InputError(f"{option} {text}: a puzzle has 2 to 11 people")
-    return sizes
+    return list(dict.fromkeys(sizes))
 
 
 def _kk(arguments: argparse.Namespace) -> None:
@@ -84,7 +85,7 @@ def _competitions(arguments: argparse.Namespace) -> None:
     sources = dict(COMPETITIONS)
     for given in arguments.source:
         name, equals, source = given.partition("=")
-        if not (name and equals and source) or "+" in name:
+        if not (equals and source) or not re.fullmatch(r"[\w.-]+", name):
             raise InputError(f"--source {given}: reads NAME=SOURCE, for example aime26=aime26.jsonl")
         sources[name] = source
     print(build_competitions(arguments.root, sources))

@@ -70,6 +70,12 @@ def answer_problems(engine: Engine, dataset: str, problems: Mapping[int, Problem
     ]
 
 
+def _answers(item: Answered, problem: Problem, asking: Asking) -> bool:
+    """Is this an answer to this very problem, as asked? Data may have changed since it was given."""
+    samples = len(item.rewards) == len(item.responses) == len(item.lengths) == len(item.finished) == asking.samples
+    return samples and (item.question, item.answer) == (problem.question, problem.answer)
+
+
 def answer_set(
     engine: Engine, dataset: str, task: Task, asking: Asking, done: Mapping[tuple[str, int], Answered], keep: Keeper
 ) -> list[Answered]:
@@ -79,7 +85,8 @@ def answer_set(
     answered: list[Answered] = []
     for start in range(0, len(order), asking.batch):
         places = order[start : start + asking.batch]
-        batch = [done[dataset, place] for place in places if (dataset, place) in done]
+        found = [done[dataset, place] for place in places if (dataset, place) in done]
+        batch = [item for item in found if _answers(item, problems[item.place], asking)]
         if len(batch) < len(places):
             seed = random.Random(f"{asking.seed}/evaluation/{dataset}/{start}").getrandbits(62)
             batch = answer_problems(engine, dataset, {place: problems[place] for place in places}, task, asking, seed)

@@ -20,13 +20,14 @@ def _line(item: Answered) -> str:
 
 
 def _read(line: str) -> Answered | None:
-    """An answer from its line; None for a line that was cut off in writing."""
+    """An answer from its line; None for a line that was cut off in writing or is none of ours."""
     try:
         record: dict[str, Any] = json.loads(line)
-    except json.JSONDecodeError:
+        fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in record.items()}
+        item = Answered(**fields)
+        return item if all(isinstance(getattr(item, name), tuple) for name in ("responses", "rewards", "lengths", "finished")) else None
+    except (json.JSONDecodeError, TypeError, AttributeError):
         return None
-    fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in record.items()}
-    return Answered(**fields)
 
 
 class EvaluationFolder:
@@ -41,7 +42,7 @@ class EvaluationFolder:
         self.samples = folder / "samples.jsonl"
         if not (folder / "config.yaml").is_file():
             check_new_folder(folder)
-        elif (folder / "config.yaml").read_text(encoding="utf-8") != self.config:
+        elif (folder / "config.yaml").read_text(encoding="utf-8", errors="replace") != self.config:
             raise InputError(f"--out {folder}: it holds an evaluation with another config; choose another place")
 
     def open(self) -> list[Answered]:
@@ -53,7 +54,7 @@ class EvaluationFolder:
             raise InputError(f"--out {self.folder}: cannot be written ({error.strerror})") from None
         if not self.samples.is_file():
             return []
-        found = [_read(line) for line in self.samples.read_text(encoding="utf-8").splitlines()]
+        found = [_read(line) for line in self.samples.read_text(encoding="utf-8", errors="replace").split("\n")]
         kept = [item for item in found if item is not None]
         self.samples.write_text("".join(map(_line, kept)), encoding="utf-8")
         return kept

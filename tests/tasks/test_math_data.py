@@ -111,3 +111,17 @@ def test_the_command_reports_overlap(tmp_path, capsys):
     files = [f"task.train={tmp_path}/a.jsonl", f"++task.evaluations.again={tmp_path}/a.jsonl"]
     assert main(["data", "overlap", "task=files", *files]) == 0
     assert "again: 1 of 1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("answer", ["NaN", "Infinity", "true", "null", '""', '"x\\ud800"'])
+def test_what_is_no_answer_is_named_by_its_row(answer, tmp_path, capsys):
+    path = tmp_path / "a.jsonl"
+    path.write_text(f'{{"question": "Q?", "answer": {answer}}}\n')
+    assert (
+        main(["data", "competitions", "--root", str(tmp_path / "v"), "--source", *(f"{n}={path}" for n in ("amc23", "aime24", "aime25"))])
+        == 2
+    )
+    said = capsys.readouterr().err
+    assert "row 0" in said
+    assert len(said.strip().splitlines()) == 1
+    assert not (tmp_path / "v").exists()

@@ -70,3 +70,12 @@ def test_a_script_without_a_main_guard_can_verify(tmp_path):
 
 def test_the_named_verifier_is_one_pool():
     assert get("math") is get("math")
+
+
+def test_a_worker_that_cannot_start_is_said_so_and_not_counted_as_wrong_answers():
+    verifier = MathVerifier(processes=1)
+    worker = verifier.pool.idle.get()
+    worker.command = [sys.executable, "-c", "raise SystemExit(1)"]
+    verifier.pool.idle.put(worker)
+    with pytest.raises(RuntimeError, match="cannot start"):
+        verifier(r"\boxed{b+a}", "a+b")

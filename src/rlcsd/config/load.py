@@ -174,7 +174,7 @@ def to_yaml(config: Config) -> str:
 def from_yaml(path: str | Path) -> Config:
     """A config written by `to_yaml`. Raises InputError if the file is missing or not a valid config."""
     try:
-        values = yaml.safe_load(Path(path).read_text())
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8", errors="replace"))
     except OSError as error:
         raise InputError(f"{path}: {'there is no such file' if not Path(path).exists() else error.strerror}") from None
     except yaml.YAMLError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,10 +104,13 @@ def checked_problem(where: str, question: Any, answer: Any, solution: Any, group
     """A problem of the given fields. Raises InputError, beginning with `where`, for an empty field or a wrong type."""
     if not isinstance(question, str) or not question.strip():
         raise InputError(f"{where}: the question must be a text that is not empty, not {question!r}")
-    if not isinstance(answer, str | int | float) or not str(answer).strip():
+    number = isinstance(answer, int | float) and not isinstance(answer, bool) and math.isfinite(answer)
+    if not (number or (isinstance(answer, str) and answer.strip())):
         raise InputError(f"{where}: the answer must be a text or a number that is not empty, not {answer!r}")
     if not isinstance(solution, str | None):
         raise InputError(f"{where}: the solution must be a text or null, not {solution!r}")
+    if any("\ud800" <= character <= "\udfff" for text in (question, str(answer), solution or "") for character in text):
+        raise InputError(f"{where}: its text holds half of a character (a lone surrogate), which no file can")
     return Problem(question, str(answer), solution or None, "" if group is None else str(group))
 
 

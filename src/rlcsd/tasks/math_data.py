@@ -97,6 +97,8 @@ def competition_problems(name: str, source: str) -> list[Problem]:
         if isinstance(answer, float) and answer.is_integer():
             answer = int(answer)  # 27.0 in the file is the integer 27
         found.append(checked_problem(where, _column(where, row, _QUESTIONS), answer, row.get("solution")))
+    if not found:
+        raise InputError(f"{name}={source}: there are no problems in it")
     return found
 
 

@@ -82,4 +82,6 @@ def read_layout(field: str, root: str, dataset: str, split: str) -> dict[str, li
     for number, row in enumerate(read_rows(field, path)):
         source, problem = from_row(f"{path}: row {number}", row)
         found[source].append(problem)
+    if not found:
+        raise InputError(f"{field}={dataset}: there are no problems in {path}")
     return dict(found)

@@ -14,10 +14,16 @@ from .notation import bracketed, clean, closed, number, parts
 
 # A short unit is known by name, a long one by the space before it; a bare single letter is a variable.
 _POWER = r"(?:\s*\^\{?-?\d\}?)?"
-_FIRST = rf"(?:[kcmn]m|[km]g|m[lL]|hr|min|sec|in|ft|yd|mi|lbs?|oz|mph|°|(?<=\s)[a-zA-Z]{{3,}}|(?<=\s)[a-zA-Z]-unit){_POWER}"
+_NO_UNIT = r"(?:hundred|thousand|[mb]illion|dozen|squared|cubed|factorial|log|ln|sin|cos|tan|exp|mod|pi)\b"
+_LONG = rf"(?<=\s)(?!{_NO_UNIT})(?=\w*[aeiou])[a-zA-Z]{{3,}}|(?<=\s)[a-zA-Z]-unit"
+_FIRST = rf"(?:[kcmn]m|[km]g|m[lL]|hr|min|sec|in|ft|yd|mi|lbs?|oz|mph|°|{_LONG}){_POWER}"
 _UNIT = re.compile(rf"(.*[\d}})])\s*({_FIRST}(?:[\s/]+[a-zA-Z/ -]+{_POWER})?)", re.DOTALL)
-_ASSIGNED = re.compile(r"(?:[a-zA-Z](?:_\{?\w+\}?)?(?:\([a-zA-Z]\))?|\([a-zA-Z](?:, ?[a-zA-Z])*\))\s*(?:=|\\in\b)(.+)", re.DOTALL)
+_ASSIGNED = re.compile(r"(?:[a-zA-Z](?:_\{?\w+\}?)?(?:\([a-zA-Z0-9]+\))?|\([a-zA-Z](?:, ?[a-zA-Z])*\))\s*(?:=|\\in\b)(.+)", re.DOTALL)
 _PLAIN_LOG = re.compile(r"\\log(?![_a-z])")
+_COMMAND = re.compile(r"\\[a-zA-Z]+")
+_BASE = re.compile(r"(\w+)_\{?(\d+)\}?")
+_MARKED = re.compile(r"'|\^\{?(?:T|\\top)\b\}?")
+_COEFFICIENT = re.compile(r"[-+]?(?:\d[\d./]*|\\frac\{\d+\}\{\d+\})\s*([a-zA-Z])")
 _WORDS = re.compile(r"[A-Za-z][A-Za-z' -]*[A-Za-z]")
 _LETTERS = re.compile(r"\(?([A-Z])\)?[.)]?")
 
@@ -31,6 +37,17 @@ def _items(text: str) -> list[str]:
 def _same_members(given: list[str], reference: list[str]) -> bool:
     """Equal as sets: each member has its own counterpart, repetitions aside."""
     return all(any(equivalent(a, b) for b in reference) for a in given) and all(any(equivalent(a, b) for a in given) for b in reference)
+
+
+def _same_list(given: list[str], reference: list[str]) -> bool:
+    """Equal in any order, each member as often as the other has it."""
+    left = list(reference)
+    for item in given:
+        match = next((place for place, other in enumerate(left) if equivalent(item, other)), None)
+        if match is None:
+            return False
+        del left[match]
+    return not left
 
 
 def _without_unit(text: str) -> tuple[str, str]:
@@ -67,6 +84,29 @@ def _parsed(text: str) -> list[Any]:
     return [item.subs({s: I for s in item.free_symbols if s.name == "i"}) if isinstance(item, Expr) else item for item in found]
 
 
+def _told_apart(given: str, reference: str) -> bool:
+    """What math-verify would overlook: letters' case, primes and transposes, number bases, a letter taken for a unit, `=`."""
+    for pattern in (_COMMAND, re.compile(r"[a-zA-Z]")):
+        texts = (given, reference) if pattern is _COMMAND else (_COMMAND.sub(" ", given), _COMMAND.sub(" ", reference))
+        ours, theirs = (set(pattern.findall(text)) for text in texts)
+        if ours != theirs and {name.lower() for name in ours} == {name.lower() for name in theirs}:
+            return True
+    if len(_MARKED.findall(given)) != len(_MARKED.findall(reference)) or ("=" in given) != ("=" in reference):
+        return True
+    if _BASE.fullmatch(given) or _BASE.fullmatch(reference):
+        written = [found.groups() if (found := _BASE.fullmatch(text)) else None for text in (given, reference)]
+        return written[0] != written[1]
+    return any((found := _COEFFICIENT.fullmatch(a)) and found[1] not in b for a, b in ((given, reference), (reference, given)))
+
+
+def _close(ours: Any, theirs: Any) -> bool:
+    """Relative comparison of two numbers, since math-verify's is absolute; True for anything else."""
+    if not (getattr(ours, "is_number", False) and getattr(theirs, "is_number", False)):
+        return True
+    a, b = complex(ours.evalf(30)), complex(theirs.evalf(30))
+    return a == b or abs(a - b) <= 1e-9 * max(abs(a), abs(b))
+
+
 def _symbolic(given: str, reference: str) -> bool:
     from math_verify import verify
 
@@ -76,7 +116,8 @@ def _symbolic(given: str, reference: str) -> bool:
     if r"\ln" in both:  # a plain log beside a natural one is natural too
         given, reference = _PLAIN_LOG.sub(r"\\ln", given), _PLAIN_LOG.sub(r"\\ln", reference)
     ours, theirs = _parsed(given), _parsed(reference)
-    return bool(ours and theirs and verify(theirs, ours, float_rounding=12, timeout_seconds=None))
+    same = ours and theirs and verify(theirs, ours, float_rounding=12, timeout_seconds=None)
+    return bool(same) and _close(ours[0], theirs[0])
 
 
 def _same_scalar(given: str, reference: str) -> bool:
@@ -86,9 +127,12 @@ def _same_scalar(given: str, reference: str) -> bool:
     letters = _LETTERS.fullmatch(given), _LETTERS.fullmatch(reference)
     if letters[0] and letters[1]:
         return letters[0][1] == letters[1][1]
-    if _WORDS.fullmatch(given) and _WORDS.fullmatch(reference) and max(len(given), len(reference)) > 2:
-        return given.casefold() == reference.casefold()
-    return _symbolic(given, reference)
+    if _WORDS.fullmatch(given) and _WORDS.fullmatch(reference):
+        if max(len(given), len(reference)) > 2:
+            return given.casefold() == reference.casefold()
+        if given.isupper() and reference.isupper():
+            return given == reference
+    return not _told_apart(given, reference) and _symbolic(given, reference)
 
 
 def _collection(text: str) -> tuple[str, list[str]] | None:
@@ -107,22 +151,41 @@ def equivalent(given: str, reference: str) -> bool:
 
     A bare list may stand for a set or a tuple; brackets, where both have them, must be of one kind.
     """
-    given, reference = clean(given), clean(reference)
+    if _equivalent(clean(given), clean(reference)):
+        return True
+    apart = clean(given, thousands=False), clean(reference, thousands=False)
+    return apart != (clean(given), clean(reference)) and _equivalent(*apart)
+
+
+def _equivalent(given: str, reference: str) -> bool:
+    """`equivalent` for cleaned texts."""
     if closed(given) == closed(reference):
         return bool(reference)
     if not given or not reference:
         return False
-    if bool(_ASSIGNED.fullmatch(given)) != bool(_ASSIGNED.fullmatch(reference)):
+    if ("=" in given or r"\in" in given) != ("=" in reference or r"\in" in reference):
         given, reference = _value(given), _value(reference)
     if r"\cup" in given or r"\cup" in reference:
         return _same_members(parts(given, r"\\cup\b"), parts(reference, r"\\cup\b"))
     ours, theirs = _collection(given), _collection(reference)
     if ours is None and theirs is None:
-        return _same_scalar(given, reference)
+        return _same_ratio(given, reference) if ":" in given + reference else _same_scalar(given, reference)
     (our_kind, a), (their_kind, b) = ours or ("", [given]), theirs or ("", [reference])
     kinds = {our_kind, their_kind} - {""}
     if len(kinds) > 1:
         return False
-    if kinds and kinds != {"{}"}:
-        return len(a) == len(b) and all(equivalent(x, y) for x, y in zip(a, b, strict=True))
-    return _same_members(a, b)
+    if not kinds:
+        return _same_list(a, b)
+    if kinds == {"{}"}:
+        return _same_members(a, b)
+    return len(a) == len(b) and all(equivalent(x, y) for x, y in zip(a, b, strict=True))
+
+
+def _same_ratio(given: str, reference: str) -> bool:
+    """3:30 and 1:2:3 part by part; 2:3 may be written as a fraction."""
+    ours, theirs = parts(given, ":"), parts(reference, ":")
+    if len(ours) == len(theirs):
+        return all(equivalent(a, b) for a, b in zip(ours, theirs, strict=True))
+    pair, other = (ours, theirs) if len(ours) > len(theirs) else (theirs, ours)
+    a, b, c = number(pair[0]), number(pair[-1]), number(other[0])
+    return len(pair) == 2 and "/" in other[0].replace(r"\frac", "/") and a is not None and b is not None and c is not None and a == b * c

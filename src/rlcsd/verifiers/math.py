@@ -42,7 +42,8 @@ class MathVerifier:
         verdicts: list[bool | None] = []
         undecided = []
         for response, answer in zip(responses, answers, strict=True):
-            reference = last_boxed(str(answer)) or str(answer).strip()
+            boxed = last_boxed(str(answer))
+            reference = str(answer).strip() if boxed is None else boxed
             if not reference:
                 raise ValueError("the reference answer is empty")
             given = last_boxed(response)

@@ -7,6 +7,7 @@ their input does. They are plain subprocesses, so a caller needs no `if __name__
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -36,10 +37,17 @@ class _Worker:
                 env=environment,
                 start_new_session=True,  # Ctrl-C is for the run, not for its workers
             )
+            assert self.process.stdout is not None
+            if self.process.stdout.readline() != "ready\n":  # silence would look like wrong answers
+                raise RuntimeError(f"the math verifier's worker cannot start; try: {' '.join(self.command)}")
         return self.process
 
     def ask(self, given: str, reference: str) -> bool:
-        """The worker's word; False if it takes too long. A worker killed by anything else gets one successor."""
+        """The worker's word; False if it takes too long. A worker killed by anything else gets one successor.
+
+        Raises:
+            RuntimeError: a worker does not even start.
+        """
         for _ in range(2):
             process = self._running()
             assert process.stdin is not None and process.stdout is not None
@@ -51,7 +59,8 @@ class _Worker:
                 line = ""
             if line:
                 return bool(json.loads(line))
-            process.stdin.close()
+            with contextlib.suppress(OSError):
+                process.stdin.close()
             process.stdout.close()
             if process.wait() == -signal.SIGALRM:
                 return False

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...checkpoint import check_new_folder
 from ..base import Problem
 from ..dataset import to_line, write_dataset
 from ..files import Row
@@ -65,8 +66,10 @@ def build_layout(root: Path, wanted: Wanted) -> list[str]:
     Returns the two cards. Raises as `build_splits`.
     """
     name = range_name(wanted.sizes)
-    train = to_rows(wanted.draw(wanted.sizes, wanted.train, "train"), name, "logic", "train")
     sets = {f"{name}_test": list(wanted.sizes), **{range_name([size]): [size] for size in wanted.unseen}}
+    for folder in (name, "+".join(sets)):
+        check_new_folder(root / folder)  # both, before either is made
+    train = to_rows(wanted.draw(wanted.sizes, wanted.train, "train"), name, "logic", "train")
     tests = [row for source, sizes in sets.items() for row in to_rows(wanted.draw(sizes, wanted.test, "test"), source, "logic", "test")]
     return [
         write_dataset(root / name, name, {"train.parquet": train}, wanted.facts),
