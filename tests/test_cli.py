@@ -175,3 +175,26 @@ def test_config_list_and_show(capsys):
     assert "rlsd_ectr" in capsys.readouterr().out
     assert main(["config", "show", "method=grpo"]) == 0
     assert "name: grpo" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["data", "kk", "--out", "x" * 300, "--sizes", "3", "--unseen", "4", "--train", "1", "--test", "1", "--processes", "1"],
+        ["eval", "--out", "x" * 300],
+        ["train", "task=files", "task.train=" + "x" * 300 + ".jsonl"],
+        ["train", f"output_dir={__file__}", *QUICK],
+    ],
+)
+def test_a_path_that_cannot_be_is_one_sentence(arguments, capsys):
+    assert main(arguments) == 2
+    assert len(capsys.readouterr().err.strip().splitlines()) == 1
+
+
+def test_overrides_may_stand_behind_an_option(capsys):
+    assert main(["train", "seed=3", "--dry-run", "steps=7"]) == 0
+    shown = capsys.readouterr().out
+    assert "seed: 3" in shown
+    assert "steps: 7" in shown
+    with pytest.raises(SystemExit):
+        main(["train", "--dry-run", "nonsense", "--else"])

@@ -7,6 +7,7 @@ its traceback.
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
 import sys
@@ -17,6 +18,9 @@ from .cli_data import add_data_commands
 from .errors import InputError
 
 _OVERRIDES = "key=value overrides, for example method=grpo learning_rate=3e-4; see `rlcsd config show`"
+
+
+_OF_A_PATH = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR)  # the user's doing, not ours
 
 
 def parser() -> argparse.ArgumentParser:
@@ -182,8 +186,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"rlcsd: {error}", file=sys.stderr)
         return 2
     except OSError as error:
-        if error.errno == 28:
+        if error.errno == errno.ENOSPC:
             print("rlcsd: no space is left on the disk; free some, then go on with `rlcsd train --resume RUN`", file=sys.stderr)
+            return 2
+        if error.errno in _OF_A_PATH and error.filename:
+            print(f"rlcsd: {error.filename}: cannot be used as a path here ({error.strerror}); choose another", file=sys.stderr)
             return 2
         raise
     except KeyboardInterrupt:
