@@ -3,3 +3,8 @@
 
 class InputError(ValueError):
     """One clear sentence: the field, its value, and what would be right. The CLI exits with code 2."""
+
+
+def first_line(error: Exception) -> str:
+    """What an error of a library says first, or its type if it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

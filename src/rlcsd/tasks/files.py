@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, first_line
 from .base import Problem
 
 Row = Mapping[str, Any]
@@ -71,9 +71,8 @@ def _hub(field: str, path: str) -> list[Row]:
     try:
         return datasets.load_dataset(f"{owner}/{dataset}", config or None, split=split or "train").to_list()
     except Exception as error:  # no network, no such name, no such split, gated: each layer has its own exception
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         check = "check the name and the network (HF_ENDPOINT, HF_HUB_OFFLINE and HF_TOKEN count)"
-        raise InputError(f"{field}={path}: could not be fetched ({reason}); {check}") from None
+        raise InputError(f"{field}={path}: could not be fetched ({first_line(error)}); {check}") from None
 
 
 _READERS = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}

@@ -8,12 +8,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from ..base import Pair
 from .network import Network
+from .prefixes import Ids
 
 
 @dataclass
@@ -26,6 +29,7 @@ class Prefix:
 
 
 def padded(rows: Sequence[Sequence[int]], pad: int, device: torch.device, left: bool) -> tuple[Tensor, Tensor]:
+    """Ids and mask `[R, longest]`, the padding in front or behind."""
     width = max(len(row) for row in rows)
     ids = torch.full((len(rows), width), pad)
     mask = torch.zeros(len(rows), width, dtype=torch.long)
@@ -47,7 +51,7 @@ def prefill(network: Network, prefixes: Sequence[Sequence[int]], pad: int) -> Pr
 
 def selected(network: Network, prefix: Prefix, rows: Tensor) -> Prefix:
     """A copy of some rows, a row as often as it is named; the prefix itself serves again."""
-    if slides(network):  # such a cache knows how much it has forgotten, so it is copied whole
+    if slides(network.core.config):  # such a cache knows how much it has forgotten, so it is copied whole
         cache = copy.deepcopy(prefix.cache)
         cache.batch_select_indices(rows)
     else:
@@ -57,10 +61,15 @@ def selected(network: Network, prefix: Prefix, rows: Tensor) -> Prefix:
     return Prefix(cache, prefix.mask[rows], prefix.lengths[rows])
 
 
-def slides(network: Network) -> bool:
-    """Does any layer attend within a sliding window? Padding between a root and its hints would tear it."""
-    kinds = getattr(network.core.config.get_text_config(), "layer_types", None) or []
+def slides(config: Any) -> bool:
+    """Does any layer of a transformers config attend within a sliding window, which padding between tokens would tear?"""
+    kinds = getattr(config.get_text_config(), "layer_types", None) or []
     return any(kind != "full_attention" for kind in kinds)
+
+
+def response_block(pair: Pair) -> Ids:
+    """The tokens behind a context's cache that predict the response: the context's last goes with all but the response's last."""
+    return (pair.context[-1], *pair.response[:-1])
 
 
 def behind(network: Network, prefix: Prefix, blocks: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
@@ -94,23 +103,26 @@ class SharedPrompts:
     """Prompts computed once for all their responses in a mini-batch, however it is cut into micro-batches.
 
     Micro-batches run backward as far as the caches, which collect their gradients in float32; `backward` then takes the
-    sum through the prompts. The last token of a prompt goes with the responses.
+    sum through the prompts.
     """
 
-    def __init__(self, network: Network, prompts: Sequence[Sequence[int]], pad: int) -> None:
+    def __init__(self, network: Network, prompts: Sequence[Ids], pad: int) -> None:
         self.network, self.pad = network, pad
+        self.row_of = {prompt: row for row, prompt in enumerate(prompts)}
         self.prefix = prefill(network, [prompt[:-1] for prompt in prompts], pad)
         self.computed = [tensor for layer in self.prefix.cache.layers for tensor in (layer.keys, layer.values)]
         self.leaves = [t.detach().to(torch.promote_types(t.dtype, torch.float32)).requires_grad_() for t in self.computed]
 
-    def hidden(self, origin: Sequence[int], blocks: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
-        """Hidden states `[R, B, H]` and mask of one block behind the prompt `origin[r]` of each row."""
-        rows = torch.tensor(origin, device=self.network.device)
+    def hidden(self, pairs: Sequence[Pair]) -> Tensor:
+        """Hidden states that predict each response token, `[n, H]`, of pairs behind these prompts."""
+        rows = torch.tensor([self.row_of[pair.context] for pair in pairs], device=self.network.device)
         cache = DynamicCache(config=self.network.core.config)
         held = [leaf.to(tensor.dtype).index_select(0, rows) for leaf, tensor in zip(self.leaves, self.computed, strict=True)]
         for index, (keys, values) in enumerate(zip(held[::2], held[1::2], strict=True)):
             cache.update(keys, values, index)
-        return behind(self.network, Prefix(cache, self.prefix.mask[rows], self.prefix.lengths[rows]), blocks, self.pad)
+        prompts = Prefix(cache, self.prefix.mask[rows], self.prefix.lengths[rows])
+        hidden, mask = behind(self.network, prompts, [response_block(pair) for pair in pairs], self.pad)
+        return hidden[mask.bool()]
 
     def backward(self) -> None:
         """Through the prompts, with the gradients that the micro-batches left. To be called once, after them."""

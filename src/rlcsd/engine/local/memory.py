@@ -13,6 +13,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from ...config.schema import Config, ModelConfig
+from ...errors import first_line
 from ...methods.base import HintedConfig, Method
 from .network import resolve_path
 
@@ -70,8 +71,12 @@ def update_bytes(shape: Shape, config: Config, tokens: int) -> float:
     saved = stream * 6 * shape.hidden + inner * (7 * shape.queries + 6 * shape.keys + 4 * shape.feed_forward)
     layers = stream * shape.layers * shape.hidden + saved if config.model.gradient_checkpointing else shape.layers * saved
     kept = tokens * (layers + saved)  # and the gradients of the layer that is being gone through
-    head = min(config.engine.head_chunk, tokens) * shape.vocabulary * 4 * _HEAD_COPIES
-    return kept + head
+    return kept + head_bytes(shape, config, tokens)
+
+
+def head_bytes(shape: Shape, config: Config, tokens: int) -> float:
+    """The logits of one chunk and what is made of them."""
+    return min(config.engine.head_chunk, tokens) * shape.vocabulary * 4 * _HEAD_COPIES
 
 
 def cache_bytes(shape: Shape, config: Config, tokens: int) -> float:
@@ -101,14 +106,13 @@ def memory_plan(shape: Shape, config: Config, method: Method) -> dict[str, float
     longest = c.max_prompt_tokens + c.sampling.max_tokens
     rows = min(rows_at_once(shape, c, c.group_size, longest), c.prompts_per_step * c.group_size)
     teacher = max(c.engine.score_tokens, longest + c.sampling.max_tokens)  # prompt, a sibling as the hint, the response
-    head = min(c.engine.head_chunk, teacher) * shape.vocabulary * 4 * _HEAD_COPIES
     plan = {
         "weights": frozen + 4.0 * trained,
         "gradients": 4.0 * trained,
         "optimizer": _MOMENT_BYTES[c.engine.optimizer] * trained,
         "teacher and reference": 4.0 * trained * twins,
         "sampling": cache_bytes(shape, c, rows * longest),
-        "scoring": 2 * cache_bytes(shape, c, teacher) + head if method.hinted else 0.0,
+        "scoring": 2 * cache_bytes(shape, c, teacher) + head_bytes(shape, c, teacher) if method.hinted else 0.0,
         "update": update_bytes(shape, c, max(c.engine.micro_batch_tokens, longest)),
     }
     static = sum(plan[name] for name in ("weights", "gradients", "optimizer", "teacher and reference"))
@@ -120,7 +124,6 @@ def memory_line(config: Config, method: Method) -> str:
     try:
         plan = memory_plan(load_shape(config.model), config, method)
     except (OSError, ValueError, KeyError, AttributeError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        return f"not estimated: the config of {config.model.path} could not be loaded ({reason})"
+        return f"not estimated: the config of {config.model.path} could not be loaded ({first_line(error)})"
     parts = ", ".join(f"{name} {value / 2**30:.2f}" for name, value in plan.items() if name != "peak" and value)
     return f"about {plan['peak'] / 2**30:.2f} GiB on one device ({parts}; the largest of sampling, scoring and update counts)"

@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from ...config.schema import ModelConfig
-from ...errors import InputError
+from ...errors import InputError, first_line
 from .head import Head
 
 transformers_logging.disable_progress_bar()  # a bar for a model of a second says nothing
@@ -112,7 +112,7 @@ def load_tokenizer(config: ModelConfig) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, **extra)
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise InputError(f"model.path={config.path}: no tokenizer could be loaded ({_first_line(error)})") from None
+        raise InputError(f"model.path={config.path}: no tokenizer could be loaded ({first_line(error)})") from None
     if not getattr(tokenizer, "chat_template", None):
         raise InputError(f"model.path={config.path}: the tokenizer has no chat template, which prompts are rendered with")
     if tokenizer.pad_token_id is None:
@@ -131,7 +131,7 @@ def load_network(config: ModelConfig, device: torch.device, head_chunk: int = 40
     try:
         model = AutoModelForCausalLM.from_pretrained(path, dtype=held, attn_implementation="sdpa", **extra)
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise InputError(f"model.path={config.path}: no model could be loaded ({_first_line(error)})") from None
+        raise InputError(f"model.path={config.path}: no model could be loaded ({first_line(error)})") from None
     if config.gguf_file:
         model = _unquantised(model)
     model.to(device)
@@ -164,7 +164,3 @@ def _unquantised(model: Any) -> Any:
     plain.load_state_dict(model.state_dict())
     plain.generation_config = model.generation_config
     return plain
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

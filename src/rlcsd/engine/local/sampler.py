@@ -11,6 +11,7 @@ from torch.nn.functional import pad
 from transformers import StaticCache
 
 from ..base import Sample, Sampling
+from .caches import padded, slides
 
 _FIRST_ROOM = 64  # tokens of a response that the cache has room for at first; then it grows by half
 _SHRINK_BELOW = 0.75  # rows are copied together once fewer than this share still write
@@ -58,13 +59,6 @@ def _grow(cache: StaticCache, slots: int) -> None:
         layer.max_cache_len += slots
 
 
-def _left_padded(prompts: Sequence[Sequence[int]], filler: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    width = max(len(prompt) for prompt in prompts)
-    ids = torch.tensor([[filler] * (width - len(p)) + list(p) for p in prompts], device=device)
-    mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
-    return ids, mask
-
-
 class _OneTypeCache(StaticCache):  # type: ignore[misc]
     """Under autocast, normalised keys come in float32 and values in bf16; a static cache holds one type."""
 
@@ -82,12 +76,11 @@ def _decode(
 ) -> list[Sample]:
     """`n` samples for each of a few prompts, prompt by prompt."""
     device = model.device
-    prompt_ids, mask = _left_padded(prompts, filler, device)
+    prompt_ids, mask = padded(prompts, filler, device, left=True)
     width, limit, rows = prompt_ids.shape[1], sampling.max_tokens, len(prompts) * n
     dtype = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else model.dtype
     # Attention runs over every slot, so the cache begins small and grows; a sliding window's layers cannot.
-    sliding = any(kind != "full_attention" for kind in getattr(model.config.get_text_config(), "layer_types", None) or [])
-    room = limit if sliding else min(limit, _FIRST_ROOM)
+    room = limit if slides(model.config) else min(limit, _FIRST_ROOM)
     cache = _OneTypeCache(dtype, config=model.config, max_cache_len=width + room)
     full_mask = pad(mask, (0, room), value=1)
     positions = (mask.cumsum(1) - 1).clamp(min=0)

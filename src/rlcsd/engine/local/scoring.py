@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..base import Pair, Scores
-from .caches import Prefix, behind, lengthened, padded, prefill, selected, slides
+from .caches import Prefix, behind, lengthened, padded, prefill, response_block, selected, slides
 from .head import HeadOutput
 from .network import Network
 from .prefixes import Family, Ids, batches, families
@@ -22,7 +22,7 @@ from .prefixes import Family, Ids, batches, families
 
 def _contexts(network: Network, contexts: Sequence[Ids], pad: int, budget: int) -> Iterator[tuple[list[Ids], Prefix | None]]:
     """All contexts in batches, with the caches of all but their last tokens (None where that is the only one)."""
-    found = [Family(0, tuple(set(contexts)))] if slides(network) else families(contexts)
+    found = [Family(0, tuple(set(contexts)))] if slides(network.core.config) else families(contexts)
     for chosen in batches([family.root for family in found], budget):
         roots = None
         if found[chosen[0]].root:
@@ -42,8 +42,7 @@ def _contexts(network: Network, contexts: Sequence[Ids], pad: int, budget: int) 
 
 def _hidden(network: Network, pairs: Sequence[Pair], contexts: Prefix | None, origin: Sequence[int], pad: int) -> Tensor:
     """Hidden states that predict each response token, `[n, H]`, pair by pair; `origin` is each pair's row in `contexts`."""
-    # The last context token predicts the first response token, so it goes with the response.
-    blocks = [(pair.context[-1], *pair.response[:-1]) for pair in pairs]
+    blocks = [response_block(pair) for pair in pairs]
     if contexts is None:
         ids, mask = padded(blocks, pad, network.device, left=False)
         hidden = network.hidden(input_ids=ids, attention_mask=mask, use_cache=False)

@@ -13,7 +13,7 @@ from ...methods.base import Evidence, Method, Policy
 from ..base import Pair
 from .caches import SharedPrompts, slides
 from .network import Network
-from .prefixes import Ids
+from .prefixes import batches
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,8 @@ class Regularisers:
 
 def micro_batches(lengths: Sequence[int], rows: Sequence[int], budget: int) -> Iterator[list[int]]:
     """`rows` sorted by length and cut so that count × longest stays within `budget` tokens, if one row does."""
-    chunk: list[int] = []
-    for row in sorted(rows, key=lambda index: lengths[index]):
-        if chunk and (len(chunk) + 1) * lengths[row] > budget:
-            yield chunk
-            chunk = []
-        chunk.append(row)
-    if chunk:
-        yield chunk
+    for batch in batches([lengths[row] for row in rows], budget):
+        yield [rows[place] for place in batch]
 
 
 def low_variance_kl(log_prob: Tensor, reference: Tensor) -> Tensor:
@@ -46,14 +40,10 @@ def low_variance_kl(log_prob: Tensor, reference: Tensor) -> Tensor:
     return (gap.exp() - gap - 1).clamp(max=10)
 
 
-def response_hidden(
-    network: Network, pairs: Sequence[Pair], pad: int, shared: tuple[SharedPrompts, dict[Ids, int]] | None = None
-) -> Tensor:
+def response_hidden(network: Network, pairs: Sequence[Pair], pad: int, shared: SharedPrompts | None = None) -> Tensor:
     """Hidden states that predict each response token, `[n, H]`, with gradient; rows are right-padded."""
     if shared is not None:
-        prompts, row_of = shared
-        hidden, mask = prompts.hidden([row_of[p.context] for p in pairs], [(p.context[-1], *p.response[:-1]) for p in pairs])
-        return hidden[mask.bool()]
+        return shared.hidden(pairs)
     rows = [(*pair.context, *pair.response) for pair in pairs]
     width = max(len(row) for row in rows)
     ids = torch.full((len(rows), width), pad)
@@ -68,17 +58,23 @@ def response_hidden(
     return hidden[chosen.to(device)]
 
 
-def shared_prompts(network: Network, pairs: Sequence[Pair], pad: int) -> tuple[SharedPrompts, dict[Ids, int]] | None:
-    """The pairs' prompts computed once, and each prompt's row; None where that does not pay or cannot be.
+def shared_prompts(network: Network, pairs: Sequence[Pair], pad: int) -> SharedPrompts | None:
+    """The pairs' prompts computed once; None where that does not pay or cannot be.
 
     It cannot under gradient checkpointing, which keeps no cache, nor is it tried with sliding windows. How a mini-batch
     is cut does not enter, so the result does not depend on it.
     """
     prompts = list(dict.fromkeys(pair.context for pair in pairs))
     checkpointed = any(getattr(module, "gradient_checkpointing", False) for module in network.core.modules())
-    if not pairs or slides(network) or checkpointed or 2 * len(prompts) > len(pairs) or any(len(prompt) < 2 for prompt in prompts):
+    if (
+        not pairs
+        or slides(network.core.config)
+        or checkpointed
+        or 2 * len(prompts) > len(pairs)
+        or any(len(prompt) < 2 for prompt in prompts)
+    ):
         return None
-    return SharedPrompts(network, prompts, pad), {prompt: row for row, prompt in enumerate(prompts)}
+    return SharedPrompts(network, prompts, pad)
 
 
 def accumulate(
@@ -125,7 +121,7 @@ def accumulate(
         loss.backward()
         _add_metrics(sums, loss.detach(), output.log_prob.detach(), part, method)
     if shared is not None:
-        shared[0].backward()
+        shared.backward()
     count = max(sums.pop("tokens", 0.0), 1.0)
     found = {name: value / count for name, value in sums.items() if name != "actor/loss"}
     return {**found, "actor/loss": sums["actor/loss"], "actor/updated_share": len(rows) / max(len(pairs), 1)}
