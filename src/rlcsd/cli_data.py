@@ -53,7 +53,6 @@ def _sizes(option: str, text: str) -> list[int]:
 
 
 def _kk(arguments: argparse.Namespace) -> None:
-    from .checkpoint import check_new_folder
     from .tasks.knights_and_knaves.dataset import Wanted, build_layout, build_splits
 
     for option, value in (("--train", arguments.train), ("--test", arguments.test), ("--processes", arguments.processes)):
@@ -67,7 +66,6 @@ def _kk(arguments: argparse.Namespace) -> None:
     a = arguments
     wanted = Wanted(sizes, unseen, a.train, a.test, a.wording, a.seed, a.processes)
     if a.format == "jsonl":
-        check_new_folder(a.out)
         print(build_splits(a.out, wanted))
     else:
         print("\n".join(build_layout(a.out, wanted)))

@@ -13,7 +13,7 @@ from .errors import InputError
 from .prompts import question_text, render
 from .summary import Answered, Summary, average, summarise
 from .tasks.base import Problem, Task
-from .verifiers import grade
+from .verifiers import grade_groups
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,7 @@ def answer_problems(engine: Engine, dataset: str, problems: Mapping[int, Problem
     prompts = [render(engine.tokenizer, question_text(p.question, task.instruction), asking.thinking) for p in problems.values()]
     drawn = engine.sample(prompts, asking.samples, asking.sampling, seed)
     texts = [tuple(engine.tokenizer.decode(sample.ids, skip_special_tokens=True) for sample in samples) for samples in drawn]
-    answers = [problem.answer for problem in problems.values() for _ in range(asking.samples)]
-    rewards = iter(grade(task.verifier, [text for written in texts for text in written], answers))
+    judged = grade_groups(task.verifier, texts, [problem.answer for problem in problems.values()])
     return [
         Answered(
             dataset,
@@ -62,11 +61,11 @@ def answer_problems(engine: Engine, dataset: str, problems: Mapping[int, Problem
             problem.question,
             problem.answer,
             written,
-            tuple(next(rewards) for _ in written),
+            rewards,
             tuple(len(sample.ids) for sample in samples),
             tuple(sample.finished for sample in samples),
         )
-        for (place, problem), samples, written in zip(problems.items(), drawn, texts, strict=True)
+        for (place, problem), samples, written, rewards in zip(problems.items(), drawn, texts, judged, strict=True)
     ]
 
 

@@ -22,7 +22,7 @@ from .hints import Hint, HintCounts, Hints, draw_hints, solution_hint, teacher_c
 from .methods.base import Evidence, HintedConfig, Method, Metrics
 from .prompts import question_text, render
 from .tasks.base import Problem, Task
-from .verifiers import grade, last_boxed
+from .verifiers import grade_groups, last_boxed
 
 
 @dataclass
@@ -103,10 +103,8 @@ class Trainer:
         groups = []
         with self.clock("grade"):
             texts = [[self.engine.tokenizer.decode(s.ids, skip_special_tokens=True) for s in samples] for samples in drawn]
-            answers = [problem.answer for problem in problems for _ in range(self.config.group_size)]
-            judged = iter(grade(self.task.verifier, [text for group in texts for text in group], answers))
-            for problem, prompt, samples, written in zip(problems, prompts, drawn, texts, strict=True):
-                rewards = [next(judged) for _ in written]
+            judged = grade_groups(self.task.verifier, texts, [problem.answer for problem in problems])
+            for problem, prompt, samples, written, rewards in zip(problems, prompts, drawn, texts, judged, strict=True):
                 rollouts = tuple(
                     Rollout(sample, text, reward, last_boxed(text) or None)
                     for sample, text, reward in zip(samples, written, rewards, strict=True)

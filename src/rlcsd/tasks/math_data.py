@@ -51,19 +51,20 @@ def deepmath_problems(source: str, band: tuple[float, float]) -> tuple[list[Prob
     problems = []
     dropped = {"outside the band": 0, "without question or answer": 0}
     for number, row in enumerate(rows):
-        difficulty = _column(f"--source={source}: row {number}", row, ["difficulty"])
+        where = f"--source={source}: row {number}"
+        difficulty = _column(where, row, ["difficulty"])
         if not isinstance(difficulty, int | float):
             raise InputError(f"--source={source}: the difficulty of row {number} must be a number, not {difficulty!r}")
         if not band[0] <= difficulty <= band[1]:
             dropped["outside the band"] += 1
             continue
-        question = _column(f"--source={source}: row {number}", row, ["question"])
-        answer = _column(f"--source={source}: row {number}", row, ["final_answer"])
+        question = _column(where, row, ["question"])
+        answer = _column(where, row, ["final_answer"])
         if not str(question or "").strip() or not str("" if answer is None else answer).strip():
             dropped["without question or answer"] += 1
             continue
         solution = next((row[f"r1_solution_{i}"] for i in (1, 2, 3) if row.get(f"r1_solution_{i}")), None)
-        problem = checked_problem(f"--source={source}: row {number}", question, answer, solution)
+        problem = checked_problem(where, question, answer, solution)
         problems.append(replace(problem, extra={"difficulty": float(difficulty), "topic": str(row.get("topic", ""))}))
     if not problems:
         raise InputError(f"--source={source}: none of its {len(rows)} problems has a difficulty from {band[0]:g} to {band[1]:g}")

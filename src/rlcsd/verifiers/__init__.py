@@ -15,7 +15,7 @@ from .boxed import last_boxed, without_thinking
 # `batch(responses, answers)` is given many at a time.
 Verifier = Callable[[str, Any], float | bool]
 
-__all__ = ["Verifier", "exact", "get", "grade", "last_boxed", "register", "without_thinking"]
+__all__ = ["Verifier", "exact", "get", "grade", "grade_groups", "last_boxed", "register", "without_thinking"]
 
 
 def exact(response: str, answer: Any) -> bool:
@@ -57,3 +57,10 @@ def grade(verifier: Verifier, responses: Sequence[str], answers: Sequence[Any]) 
     if batch is not None:
         return [float(reward) for reward in batch(responses, answers)]
     return [float(verifier(response, answer)) for response, answer in zip(responses, answers, strict=True)]
+
+
+def grade_groups(verifier: Verifier, groups: Sequence[Sequence[str]], answers: Sequence[Any]) -> list[tuple[float, ...]]:
+    """The rewards of several responses to each answer, all judged side by side."""
+    flat = [answer for texts, answer in zip(groups, answers, strict=True) for _ in texts]
+    rewards = iter(grade(verifier, [text for texts in groups for text in texts], flat))
+    return [tuple(next(rewards) for _ in texts) for texts in groups]

@@ -86,9 +86,8 @@ def _parsed(text: str) -> list[Any]:
 
 def _told_apart(given: str, reference: str) -> bool:
     """What math-verify would overlook: letters' case, primes and transposes, number bases, a letter taken for a unit, `=`."""
-    for pattern in (_COMMAND, re.compile(r"[a-zA-Z]")):
-        texts = (given, reference) if pattern is _COMMAND else (_COMMAND.sub(" ", given), _COMMAND.sub(" ", reference))
-        ours, theirs = (set(pattern.findall(text)) for text in texts)
+    for names in (_COMMAND.findall, lambda text: re.findall("[a-zA-Z]", _COMMAND.sub(" ", text))):
+        ours, theirs = set(names(given)), set(names(reference))
         if ours != theirs and {name.lower() for name in ours} == {name.lower() for name in theirs}:
             return True
     if len(_MARKED.findall(given)) != len(_MARKED.findall(reference)) or ("=" in given) != ("=" in reference):
@@ -151,10 +150,9 @@ def equivalent(given: str, reference: str) -> bool:
 
     A bare list may stand for a set or a tuple; brackets, where both have them, must be of one kind.
     """
-    if _equivalent(clean(given), clean(reference)):
-        return True
-    apart = clean(given, thousands=False), clean(reference, thousands=False)
-    return apart != (clean(given), clean(reference)) and _equivalent(*apart)
+    merged = clean(given), clean(reference)
+    listed = clean(given, thousands=False), clean(reference, thousands=False)
+    return _equivalent(*merged) or (listed != merged and _equivalent(*listed))
 
 
 def _equivalent(given: str, reference: str) -> bool:

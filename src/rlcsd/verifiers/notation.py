@@ -20,11 +20,11 @@ _ARGUMENT = r"(\{[^{}]*\}|\\[a-zA-Z]+|[a-zA-Z0-9])"
 _UNBRACED = (re.compile(rf"\\(frac|binom)\s*{_ARGUMENT}\s*{_ARGUMENT}"), re.compile(rf"\\(sqrt)\s*{_ARGUMENT}"))
 _DEGREES = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ)|\s*\bdegrees?\b")
 _THOUSANDS = re.compile(r"[-+]?\d{1,3}(?:(?:,\d{3})+|(?: \d{3})+)(?:\.\d+)?(?![\d,])")
-NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)"
-_DECIMAL = re.compile(rf"({NUMBER})(?:[eE]([-+]?\d{{1,3}})|(?:\\times|\\cdot)10\^(?:\{{([-+]?\d{{1,3}})\}}|(\d)))?")
+_NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)"
+_DECIMAL = re.compile(rf"({_NUMBER})(?:[eE]([-+]?\d{{1,3}})|(?:\\times|\\cdot)10\^(?:\{{([-+]?\d{{1,3}})\}}|(\d)))?")
 _REPEATING = re.compile(r"([-+]?)(\d*)\.(\d*)\\overline\{(\d+)\}")
 _FRACTION = re.compile(r"([-+]?)(?:\\frac\{([-+]?\d+)\}\{([-+]?\d+)\}|\\frac(\d)(\d)|(\d+)/(\d+))")
-_OPENING = {"(": ")", "[": "]", r"\{": r"\}", "{": "}"}
+_OPENING = ("(", "[", r"\{", "{")
 _BRACKETS = re.compile(r"\\[{}]|[()\[\]{}]")
 
 

@@ -52,6 +52,7 @@ def build_splits(out: Path, wanted: Wanted) -> str:
     Raises:
         InputError: the grammar has too few puzzles of some size, or `out` cannot be written.
     """
+    check_new_folder(out)  # before the drawing, which takes a while
     files: dict[str, list[Row]] = {
         "train.jsonl": [to_line(p) for p in wanted.draw(wanted.sizes, wanted.train, "train")],
         "val.jsonl": [to_line(p) for p in wanted.draw(wanted.sizes, wanted.test, "val")],
