@@ -20,11 +20,10 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from rlcsd.config.load import build_method, load
 from rlcsd.config.schema import Config
-from rlcsd.engine.base import Pair
 from rlcsd.engine.local import LocalEngine
 from rlcsd.engine.local.memory import memory_plan, shape_of
 from rlcsd.engine.local.network import Network, load_tokenizer
-from rlcsd.methods.base import Evidence
+from rlcsd.records import Evidence, Pair
 
 MODELS = {  # hidden, layers, heads, feed-forward, tied embeddings: as on the models' cards
     "0.6B (Qwen3)": (1024, 28, 16, 3072, True),

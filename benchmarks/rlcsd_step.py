@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import torch
@@ -19,12 +20,13 @@ from common import interleaved, median, write
 from torch import Tensor
 
 from rlcsd.config.load import build_method, load
-from rlcsd.engine.base import Pair, Sample, Sampling, Scores
 from rlcsd.engine.local import LocalEngine
 from rlcsd.engine.local.head import Head, HeadOutput
 from rlcsd.engine.local.network import Network
 from rlcsd.engine.local.update import micro_batches, response_hidden
-from rlcsd.methods.base import Evidence, Method
+from rlcsd.methods.base import Method
+from rlcsd.metrics import Metrics
+from rlcsd.records import Evidence, Pair, Sample, Sampling, Scores
 from rlcsd.tasks.build import build_task
 from rlcsd.trainer import Trainer
 
@@ -41,7 +43,7 @@ class Straightforward(LocalEngine):
     """The local engine without its economies."""
 
     def _plain(self, network: Network) -> Network:
-        object.__setattr__(network, "head", WholeHead(network.core.get_output_embeddings()))
+        network.head = WholeHead(network.core.get_output_embeddings())
         return network
 
     @torch.no_grad()
@@ -63,17 +65,17 @@ class Straightforward(LocalEngine):
         lengths = [len(pair.response) for pair in pairs]
         log_probs, entropies = scored.log_prob.split(lengths), scored.entropy.split(lengths)
         samples = [
-            Sample(ids, tuple(old.tolist()), tuple(old.tolist()), finished, float(entropy.mean()))
+            Sample(ids, old, old, finished, float(entropy.mean()))
             for (ids, finished), old, entropy in zip(rows, log_probs, entropies, strict=True)
         ]
         return [samples[start : start + n] for start in range(0, len(samples), n)]
 
-    def gradient(self, pairs: Sequence[Pair], evidence: Evidence, method: Method) -> dict[str, float]:
+    def gradient(self, pairs: Sequence[Pair], evidence: Evidence, method: Method) -> Metrics:
         with patch("rlcsd.engine.local.update.shared_prompts", lambda *arguments: None):
             return super().gradient(pairs, evidence, method)
 
     @torch.no_grad()
-    def score(self, pairs: Sequence[Pair], who: str = "teacher", top_k: int = 0, support: Tensor | None = None) -> Scores:
+    def score(self, pairs: Sequence[Pair], who: str = "teacher", **options: Any) -> Scores:
         network = self._plain(self.policy if who == "policy" or self.teacher is None else self.teacher.network)
         lengths = [len(p.context) + len(p.response) for p in pairs]
         found: list[tuple[Tensor, Tensor] | None] = [None] * len(pairs)
@@ -105,8 +107,8 @@ def main() -> None:
         phases[name] = []
 
     def step(name: str) -> None:
-        trainers[name].step(next(numbers[name]))
-        phases[name].append(dict(trainers[name].seconds))
+        metrics = trainers[name].step(next(numbers[name])).metrics
+        phases[name].append({phase: metrics.get(f"time/{phase}", 0.0) for phase in ("sample", "score", "update")})
 
     seconds = interleaved({name: lambda n=name: step(n) for name in trainers}, arguments.rounds)
     print("| step | seconds | sample | score | update |\n|---|---|---|---|---|")

@@ -16,10 +16,10 @@ from common import device, interleaved, median, write
 
 from rlcsd.config.load import load
 from rlcsd.config.schema import ModelConfig
-from rlcsd.engine.base import Sampling
 from rlcsd.engine.local.network import load_network, load_tokenizer
 from rlcsd.engine.local.sampler import sample
 from rlcsd.prompts import question_text, render
+from rlcsd.records import Sampling
 from rlcsd.tasks.build import build_task
 
 

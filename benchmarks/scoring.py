@@ -16,11 +16,11 @@ from pathlib import Path
 import torch
 from common import interleaved, matmul_rate, median, random_network, write
 
-from rlcsd.engine.base import Pair
 from rlcsd.engine.local.network import Network
 from rlcsd.engine.local.prefixes import families
 from rlcsd.engine.local.scoring import score
 from rlcsd.engine.local.update import micro_batches, response_hidden
+from rlcsd.records import Pair
 
 BUDGET = 4096
 

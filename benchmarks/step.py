@@ -15,7 +15,7 @@ from pathlib import Path
 
 from rlcsd.config.load import build_method, load
 from rlcsd.engine.local import LocalEngine
-from rlcsd.run import environment
+from rlcsd.run.run import environment
 from rlcsd.tasks.build import build_task
 from rlcsd.trainer import Trainer
 

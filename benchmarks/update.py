@@ -15,10 +15,9 @@ from unittest.mock import patch
 import torch
 from common import interleaved, median, random_network, write
 
-from rlcsd.engine.base import Pair
-from rlcsd.engine.local.update import accumulate
+from rlcsd.engine.local.update import MiniBatch, accumulate
 from rlcsd.methods import METHODS
-from rlcsd.methods.base import Evidence
+from rlcsd.records import Evidence, Pair
 
 CASES = [(128, 60), (256, 60), (256, 150), (512, 60)]  # hidden size, prompt length
 
@@ -47,7 +46,7 @@ def main() -> None:
 
         def run(network=network, pairs=pairs, evidence=evidence, method=method) -> None:
             network.model.zero_grad()
-            accumulate(network, pairs, evidence, method, pad_id=0, budget=2048)
+            accumulate(network, MiniBatch(pairs, evidence, method), pad_id=0, budget=2048)
 
         def again(run=run) -> None:
             with patch("rlcsd.engine.local.update.shared_prompts", lambda *arguments: None):

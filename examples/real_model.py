@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import rlcsd
-from rlcsd.progress import Progress
+from rlcsd.cli.progress import Progress
 
 SETTINGS = [
     f"task={Path(__file__).parent / 'parity.py'}:task",

@@ -23,8 +23,8 @@ LOSS_TOLERANCE, GRADIENT_TOLERANCE = 1e-9, 1e-8
 # Names of the published code's hyper-parameters → ours, by method where they differ.
 RENAMED = {
     "epsilon": "epsilon", "clip_ratio_c": "dual_clip", "jsd_token_clip": "clip", "distill_add_tail": "add_tail",
-    "is_clip": "ratio_cap", "srpo_beta": "entropy_beta", "epsilon_w": "epsilon_weight", "lam": "mix",
-    "lam_decay_steps": "mix_decay_steps", "opsd_ectr_alpha": "alpha", "opsd_ectr_log_w_floor": "log_wrong_floor",
+    "is_clip": "ratio_cap", "srpo_beta": "entropy_beta", "epsilon_w": "epsilon_weight", "lam": "lam",
+    "lam_decay_steps": "lam_decay_steps", "opsd_ectr_alpha": "alpha", "opsd_ectr_log_w_floor": "log_wrong_floor",
     "rlcsd_tau": "tau", "rlcsd_beta": "beta", "rlcsd_lam": "lam", "rlcsd_delta": "delta", "rlcsd_eta": "eta",
     "rlcsd_residual_clip_low": "residual_low",
     "rlcsd_residual_clip_high": "residual_high", "opsd_ectr_cw_tau": "weight_tau", "alpha": "alpha",
@@ -92,7 +92,7 @@ def evidence_of(case: dict[str, Any], arrays: Any, method: Method) -> tuple[torc
     if method.support != "none":
         source = teacher if method.support == "teacher" else log_probs(student.detach()[mask])
         support = source.topk(min(method.top_k, source.shape[-1])).indices
-        evidence = evidence.having(
+        evidence = evidence.with_columns(
             support=support, teacher_support=teacher.gather(-1, support), wrong_support=wrong[:, 0].gather(-1, support)
         )
     return student, mask, evidence

@@ -10,7 +10,7 @@ import torch
 
 from rlcsd.config.schema import ModelConfig
 from rlcsd.engine.local.network import load_network, load_tokenizer
-from rlcsd.report.training import read_jsonl
+from rlcsd.folders import read_jsonl
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 

@@ -28,7 +28,7 @@ _WHERE = {
     "Problem": "tasks.base:Problem",
     "Task": "tasks.base:Task",
     "load_config": "config.load:load",
-    "train": "run:train",
+    "train": "run.run:train",
 }
 
 

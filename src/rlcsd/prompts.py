@@ -47,6 +47,11 @@ def teacher_text(question: str, hint: str, template: str = "neutral", instructio
     return f"{question_text(question, instruction)}\n\n{before}{hint}{after}"
 
 
+def student_prompt(tokenizer: Any, question: str, instruction: str = BOXED_INSTRUCTION, thinking: bool = True) -> list[int]:
+    """Token ids of what the student is asked."""
+    return render(tokenizer, question_text(question, instruction), thinking)
+
+
 def render(tokenizer: Any, user_text: str, thinking: bool = True) -> list[int]:
     """Token ids of a one-turn conversation up to where the assistant begins to write."""
     return list(_rendered(tokenizer, tokenizer.chat_template, user_text, thinking))

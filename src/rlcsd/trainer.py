@@ -2,7 +2,7 @@
 
     sample → grade → hint → score → credit → update
 
-Data only flows down this street; no stage knows the command line, a tracker or the file system.
+Each stage takes what the one before it made. No stage knows the command line, a tracker or the file system.
 """
 
 from __future__ import annotations
@@ -10,31 +10,48 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import perf_counter
+from typing import Any
 
 from .config.schema import Config
 from .engine.base import Engine
 from .errors import InputError
-from .evidence import Row, gather_evidence
-from .groups import Group, Rollout, group_advantages
-from .hints import Hint, HintCounts, Hints, draw_hints, solution_hint, teacher_context
-from .methods.base import Evidence, HintedConfig, Method, Metrics
-from .prompts import question_text, render
-from .tasks.base import Problem, Task
-from .verifiers import grade_groups, last_boxed
+from .methods.base import HintedConfig, Method
+from .metrics import Mean, Metrics, Sum, combined
+from .prompts import student_prompt
+from .records import Evidence, Group, Problem, Row
+from .stages.grade import grade
+from .stages.hint import HintedRows, TeacherPrompts, hint_rows, solution_hint
+from .stages.score import gather_evidence, with_old_log_probs
+from .tasks.base import Task
 
 
-@dataclass
+@dataclass(frozen=True)
 class StepResult:
-    """What one step leaves behind: metrics, the groups, and the prepared evidence of each mini-batch."""
+    """What one step leaves behind: metrics, the groups, and the rows and prepared evidence of each mini-batch."""
 
     step: int
     groups: list[Group]
-    hints: list[list[Hints | None]]
-    metrics: Metrics
-    rows: list[list[Row]] = field(default_factory=list)
-    evidence: list[Evidence] = field(default_factory=list)
+    metrics: dict[str, float]
+    rows: list[list[Row]]
+    evidence: list[Evidence]
+
+
+class Clock:
+    """Seconds by phase."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, phase: str) -> Iterator[None]:
+        begun = perf_counter()
+        yield
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + perf_counter() - begun
+
+    def metrics(self) -> dict[str, float]:
+        return {f"time/{phase}": seconds for phase, seconds in self.seconds.items()}
 
 
 class Trainer:
@@ -42,96 +59,59 @@ class Trainer:
 
     def __init__(self, config: Config, task: Task, method: Method, engine: Engine) -> None:
         self.config, self.task, self.method, self.engine = config, task, method, engine
-        self.seconds: dict[str, float] = {}
-        self.train = self._checked_problems()
-        self.steps = config.steps or max(1, config.epochs * len(self.train) // config.prompts_per_step)
+        self.train = fitting_problems(engine.tokenizer, task, config)
+        self.steps = training_steps(config, len(self.train))
+        self._check(engine)
 
-    def _checked_problems(self) -> list[Problem]:
-        """The training problems whose prompt fits `max_prompt_tokens`.
-
-        Raises:
-            InputError: anything that can be wrong before sampling: no solutions to hint with, no problem that
-                fits, a context too short for prompt and response.
-        """
+    def _check(self, engine: Engine) -> None:
+        """Raise InputError for what would go wrong only later: a context too short, a problem without a solution."""
         if isinstance(self.method.config, HintedConfig) and self.method.config.hint_source == "gt_cot":
             for problem in self.task.train:
                 solution_hint(problem)
-        lengths = [len(self._prompt(problem)) for problem in self.task.train]
-        fits = [p for p, length in zip(self.task.train, lengths, strict=True) if length <= self.config.max_prompt_tokens]
-        if not fits:
-            raise InputError(
-                f"max_prompt_tokens={self.config.max_prompt_tokens}: every training prompt is longer; the shortest has {min(lengths)}"
-            )
-        longest = max(length for length in lengths if length <= self.config.max_prompt_tokens)
-        if longest + self.config.sampling.max_tokens > self.engine.context_length:
+        longest = max(len(self._prompt(problem)) for problem in self.train)
+        if longest + self.config.sampling.max_tokens > engine.context_length:
             raise InputError(
                 f"sampling.max_tokens={self.config.sampling.max_tokens}: with a prompt of {longest} tokens the model's context "
-                f"of {self.engine.context_length} is exceeded; use at most {self.engine.context_length - longest}"
+                f"of {engine.context_length} is exceeded; use at most {engine.context_length - longest}"
             )
-        return fits
 
     # ------------------------------------------------------------------ the step
 
     def step(self, number: int) -> StepResult:
         """One training step: `prompts_per_step` groups, and an optimizer step for each mini-batch of them."""
-        self.seconds = {}
-        groups = self.sample_and_grade(self.problems(number), number)
-        rows, hints, counts = self.hint(groups, number)
-        result = StepResult(number, groups, hints, rollout_metrics(groups) | (counts.metrics() if self.method.hinted else {}))
-        updates = []
-        for batch in self.mini_batches(rows):
-            with self.clock("score"):
+        clock = Clock()
+        with clock("sample"):
+            problems = self.problems(number)
+            prompts = [self._prompt(problem) for problem in problems]
+            samples = self.engine.sample(prompts, self.config.group_size, self.config.sampling.settings(), self._seed("sample", number))
+        with clock("grade"):
+            std = self.method.config.advantage_std
+            groups = grade(self.engine.tokenizer, self.task.verifier, problems, prompts, samples, divide_by_std=std)
+        with clock("hint"):
+            hinted = self.hint(groups, number)
+        with clock("score"):
+            rows = with_old_log_probs(self.engine, hinted.rows)
+        metrics: list[Metrics] = [rollout_metrics(groups), hinted.counts.metrics() if self.method.hinted else {}]
+        batches, prepared = list(self.mini_batches(rows)), []
+        for batch in batches:
+            with clock("score"):
                 evidence = gather_evidence(self.engine, batch, self.method, self.correction_cap)
             evidence = self.method.prepare(evidence, number)
-            with self.clock("update"):
+            with clock("update"):
                 pairs = [row.pair for row in batch]
                 updated = self.engine.update(pairs, evidence, self.method, self.learning_rate(number))
-            updates.append({**self.method.metrics(evidence), **updated})
-            result.rows.append(batch)
-            result.evidence.append(evidence)
-        result.metrics |= mean_of(updates)
-        result.metrics |= {"update/count": float(len(updates))}
-        result.metrics |= {f"time/{phase}": seconds for phase, seconds in self.seconds.items()}
-        return result
+            if evidence.held is not None:
+                self.engine.release(evidence.held)
+            metrics += [self.method.metrics(evidence), updated]
+            prepared.append(evidence)
+        logged = combined([*metrics, {"update/count": Sum(len(batches))}]) | entropy_metric(rows, groups) | clock.metrics()
+        return StepResult(number, groups, logged, batches, prepared)
 
-    def sample_and_grade(self, problems: Sequence[Problem], number: int) -> list[Group]:
-        """G rollouts per problem, judged; the group advantage from the rewards."""
-        prompts = [self._prompt(problem) for problem in problems]
-        with self.clock("sample"):
-            seed = random.Random(f"{self.config.seed}/sample/{number}").getrandbits(62)
-            drawn = self.engine.sample(prompts, self.config.group_size, self.config.sampling.settings(), seed)
-        groups = []
-        with self.clock("grade"):
-            texts = [[self.engine.tokenizer.decode(s.ids, skip_special_tokens=True) for s in samples] for samples in drawn]
-            judged = grade_groups(self.task.verifier, texts, [problem.answer for problem in problems])
-            for problem, prompt, samples, written, rewards in zip(problems, prompts, drawn, texts, judged, strict=True):
-                rollouts = tuple(
-                    Rollout(sample, text, reward, last_boxed(text) or None)
-                    for sample, text, reward in zip(samples, written, rewards, strict=True)
-                )
-                advantages = group_advantages(rewards, self.method.config.advantage_std)
-                groups.append(Group(problem, tuple(prompt), rollouts, advantages))
-        return groups
-
-    def hint(self, groups: Sequence[Group], number: int) -> tuple[list[list[Row]], list[list[Hints | None]], HintCounts]:
-        """Which sibling each rollout's teacher is shown; a rollout without a usable hint is left out or kept plain.
-
-        Returns one list of rows per group, the hints drawn, and how the draws went.
-        """
-        counts = HintCounts()
-        if not isinstance(self.method.config, HintedConfig):
-            plain = [[Row(g.prompt, r, a) for r, a in zip(g.rollouts, g.advantages, strict=True)] for g in groups]
-            return plain, [[None] * len(group.rollouts) for group in groups], counts
-        rng = random.Random(f"{self.config.seed}/hint/{number}")
-        all_rows, all_hints = [], []
-        with self.clock("hint"):
-            for group in groups:
-                hints = draw_hints(group, self.method.config, self.method.contrast, rng, counts)
-                graded = zip(group.rollouts, group.advantages, hints, strict=True)
-                rows = [self._row(group, rollout, advantage, hint, counts) for rollout, advantage, hint in graded]
-                all_rows.append([row for row in rows if row is not None])
-                all_hints.append(hints)
-        return all_rows, all_hints, counts
+    def hint(self, groups: Sequence[Group], number: int) -> HintedRows:
+        """The hint stage with this run's seed; see `stages.hint.hint_rows`."""
+        return hint_rows(
+            groups, self.method, teacher_prompts(self.engine, self.task, self.config), random.Random(self._name("hint", number))
+        )
 
     def mini_batches(self, rows: Sequence[Sequence[Row]]) -> Iterator[list[Row]]:
         """The rows of `prompts_per_update` groups at a time; a mini-batch left empty is passed over."""
@@ -170,67 +150,78 @@ class Trainer:
     def correction_cap(self) -> float | None:
         return self.config.correction_cap if self.config.rollout_correction == "token" else None
 
-    def _row(self, group: Group, rollout: Rollout, advantage: float, hint: Hints | None, counts: HintCounts) -> Row | None:
-        """The rollout with the teacher's prompts for it; without them, or None, if it has no usable hint."""
-        assert isinstance(self.method.config, HintedConfig)
-        plain = Row(group.prompt, rollout, advantage)
-        kept = plain if self.method.config.unusable == "plain" else None
-        if hint is None:
-            return kept
-        if advantage == 0 and not self.method.scores_zero_advantage:
-            return plain
-        contexts = [self._context(group, rollout, each, counts) for each in (hint.correct, *hint.wrong)]
-        if any(context is None for context in contexts):
-            counts.no_room += 1
-            return kept
-        correct, *wrong = [context for context in contexts if context is not None]
-        return Row(group.prompt, rollout, advantage, correct, tuple(wrong))
-
     def _prompt(self, problem: Problem) -> list[int]:
-        text = question_text(problem.question, self.task.instruction)
-        return render(self.engine.tokenizer, text, self.config.model.thinking_student)
+        return training_prompt(self.engine.tokenizer, self.task, self.config, problem)
 
-    def _context(self, group: Group, rollout: Rollout, hint: Hint, counts: HintCounts) -> tuple[int, ...] | None:
-        room = min(self.config.max_teacher_tokens or 1 << 30, self.engine.context_length) - len(rollout.sample.ids)
-        ids, cut = teacher_context(
-            self.engine.tokenizer,
-            group.problem,
-            hint,
-            template=self.method.config.template,
-            thinking=self.config.model.thinking_teacher,
-            room=room,
-            instruction=self.task.instruction,
-        )
-        counts.cut += cut
-        return ids
+    def _name(self, stage: str, number: int) -> str:
+        return f"{self.config.seed}/{stage}/{number}"
 
-    @contextmanager
-    def clock(self, phase: str) -> Iterator[None]:
-        begun = perf_counter()
-        yield
-        self.seconds[phase] = self.seconds.get(phase, 0.0) + perf_counter() - begun
+    def _seed(self, stage: str, number: int) -> int:
+        return random.Random(self._name(stage, number)).getrandbits(62)
+
+
+# ------------------------------------------------------------------ what a plan needs as well
+
+
+def training_prompt(tokenizer: Any, task: Task, config: Config, problem: Problem) -> list[int]:
+    """Token ids of a training problem as the student sees it."""
+    return student_prompt(tokenizer, problem.question, task.instruction, config.model.thinking_student)
+
+
+def fitting_problems(tokenizer: Any, task: Task, config: Config) -> list[Problem]:
+    """The training problems whose prompt fits `max_prompt_tokens`.
+
+    Raises:
+        InputError: none of them does.
+    """
+    lengths = [len(training_prompt(tokenizer, task, config, problem)) for problem in task.train]
+    fits = [problem for problem, length in zip(task.train, lengths, strict=True) if length <= config.max_prompt_tokens]
+    if not fits:
+        raise InputError(f"max_prompt_tokens={config.max_prompt_tokens}: every training prompt is longer; the shortest has {min(lengths)}")
+    return fits
+
+
+def training_steps(config: Config, problems: int) -> int:
+    """How many training steps a run on so many problems has."""
+    return config.steps or max(1, config.epochs * problems // config.prompts_per_step)
+
+
+def teacher_prompts(engine: Engine, task: Task, config: Config) -> TeacherPrompts:
+    """How the teacher's prompts of a run are made."""
+    most = min(config.max_teacher_tokens or engine.context_length, engine.context_length)
+    return TeacherPrompts(engine.tokenizer, most, config.model.thinking_teacher, task.instruction)
+
+
+# ------------------------------------------------------------------ metrics
 
 
 def rollout_metrics(groups: Sequence[Group]) -> Metrics:
-    """Reward, length, entropy and how mixed the groups are."""
+    """Reward, length and how mixed the groups are."""
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     count = len(rollouts)
-    tokens = sum(len(r.sample.ids) for r in rollouts)
-    return {
-        "rollout/reward": sum(r.reward for r in rollouts) / count,
-        "rollout/accuracy": sum(r.correct for r in rollouts) / count,
-        "rollout/length": tokens / count,
-        "rollout/truncated": sum(not r.sample.finished for r in rollouts) / count,
-        "rollout/boxed": sum(r.boxed is not None for r in rollouts) / count,
-        "actor/entropy": sum(r.sample.entropy * len(r.sample.ids) for r in rollouts) / tokens,
-        "groups/mixed": sum(0 < len(g.correct) < len(g.rollouts) for g in groups) / len(groups),
-        "groups/lone_winner": sum(len(g.correct) == 1 for g in groups) / len(groups),
-        "groups/lone_loser": sum(len(g.wrong) == 1 for g in groups) / len(groups),
+    shares = {
+        "rollout/reward": sum(r.reward for r in rollouts),
+        "rollout/accuracy": sum(r.correct for r in rollouts),
+        "rollout/length": sum(len(r.sample) for r in rollouts),
+        "rollout/truncated": sum(not r.sample.finished for r in rollouts),
+        "rollout/boxed": sum(r.boxed is not None for r in rollouts),
     }
+    mixed = {
+        "groups/mixed": sum(0 < len(g.correct) < len(g.rollouts) for g in groups),
+        "groups/lone_winner": sum(len(g.correct) == 1 for g in groups),
+        "groups/lone_loser": sum(len(g.wrong) == 1 for g in groups),
+    }
+    by_rollout = {name: Mean(total / count, count) for name, total in shares.items()}
+    return {**by_rollout, **{name: Mean(total / len(groups), len(groups)) for name, total in mixed.items()}}
 
 
-def mean_of(records: Sequence[Metrics]) -> Metrics:
-    """Mean of each metric over the records that have it."""
-    names = {name for record in records for name in record}
-    found = {name: [record[name] for record in records if name in record] for name in sorted(names)}
-    return {name: sum(values) / len(values) for name, values in found.items()}
+def entropy_metric(rows: Sequence[Sequence[Row]], groups: Sequence[Group]) -> dict[str, float]:
+    """Mean entropy of the policy's distributions over the tokens of all rollouts whose entropy is known.
+
+    A sampler that computes no entropies leaves those of the rows that were scored for the update.
+    """
+    sampled = [rollout.sample for group in groups for rollout in group.rollouts]
+    scored = [row.rollout.sample for group in rows for row in group]
+    known = sampled if all(sample.entropy is not None for sample in sampled) else scored
+    tokens = sum(len(sample) for sample in known)
+    return {"actor/entropy": sum((s.entropy or 0.0) * len(s) for s in known) / tokens} if tokens else {}

@@ -42,7 +42,7 @@ BY_METHOD = {
              "method.hint_source": "gt_cot"},
     "srpo": {"method.teacher": "ema", "method.ema_rate": 0.05, "method.entropy_beta": 1.0, "method.route": "advantage",
              "method.hint_source": "gt_cot"},
-    "rlsd": {"method.teacher": "snapshot", "method.snapshot_every": 10, "method.mix": 0.5, "method.mix_decay_steps": 50,
+    "rlsd": {"method.teacher": "snapshot", "method.snapshot_every": 10, "method.lam": 0.5, "method.lam_decay_steps": 50,
              "method.epsilon_weight": 0.2, "method.hint_source": "gt_cot", "method.reduction": "token"},
     "rlcsd": {"method.teacher": "snapshot", "method.snapshot_every": 10, "method.tau": 0.02, "method.beta": 1.0, "method.lam": 0.5,
               "method.residual_low": -2.0, "method.residual_high": 2.0, "method.delta": 0.02, "method.eta": 1.0, "method.k_max": 4,
@@ -50,7 +50,7 @@ BY_METHOD = {
               "method.path_norm": "minibatch", "method.unusable": "drop", "method.template": "neutral"},
     "opsd_ectr": {"method.teacher": "fixed", "method.alpha": 0.5, "method.log_wrong_floor": -5.0, "method.clip": 0.05, "method.k_max": 1,
                   "method.hint_source": "self_rollout"},
-    "rlsd_ectr": {"method.teacher": "snapshot", "method.k_max": 1, "method.mix": 0.5, "method.mix_decay_steps": 50,
+    "rlsd_ectr": {"method.teacher": "snapshot", "method.k_max": 1, "method.lam": 0.5, "method.lam_decay_steps": 50,
                   "method.hint_source": "self_rollout"},
 }  # fmt: skip
 

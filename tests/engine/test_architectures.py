@@ -11,12 +11,12 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 import rlcsd
-import rlcsd.trainer
+import rlcsd.stages.grade
 from rlcsd import Problem, Task
 from rlcsd.config.schema import ModelConfig
 from rlcsd.engine.local.network import load_network, load_tokenizer
+from rlcsd.folders import read_jsonl
 from rlcsd.prompts import render
-from rlcsd.report.training import read_jsonl
 from tests.conftest import ARCHITECTURES, random_model
 
 
@@ -51,7 +51,7 @@ QUICK = [
 @pytest.mark.parametrize("method", ["grpo", "rlcsd", "sdpo"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_step_trains_and_saves_any_architecture(architecture, method, saved, tmp_path, monkeypatch):
-    monkeypatch.setattr(rlcsd.trainer, "last_boxed", lambda text: text[:4] or "x")  # random models box nothing
+    monkeypatch.setattr(rlcsd.stages.grade, "last_boxed", lambda text: text[:4] or "x")  # random models box nothing
     folder = saved(architecture)
     result = rlcsd.train([*QUICK, f"method={method}", f"model.path={folder}", f"output_dir={tmp_path}/runs"], task())
     (record,) = [r for r in read_jsonl(Path(result["folder"]) / "metrics.jsonl") if "time/step" in r]
@@ -79,7 +79,7 @@ def test_thinking_is_passed_on_for_student_teacher_and_evaluation_separately(sav
         seen.add(("teacher" if "Reference Solution" in text else "student or evaluation", thinking))
         return real(tokenizer, text, thinking)
 
-    for module in ("rlcsd.trainer", "rlcsd.hints", "rlcsd.evaluation"):
+    for module in ("rlcsd.prompts", "rlcsd.stages.hint"):
         monkeypatch.setattr(f"{module}.render", spy)
     flags = ["model.thinking_student=false", "model.thinking_teacher=true", "model.thinking_eval=true", "evaluation.before=false"]
     rlcsd.train([*QUICK, *flags, "method=sdpo", f"output_dir={tmp_path}"], task())

@@ -7,10 +7,11 @@ import torch
 
 from rlcsd.config.load import build_method
 from rlcsd.engine.local import LocalEngine
-from rlcsd.evidence import gather_evidence
 from rlcsd.methods import METHODS
+from rlcsd.stages.grade import grade
+from rlcsd.stages.score import gather_evidence
 from rlcsd.tasks.build import build_task
-from rlcsd.trainer import Trainer
+from rlcsd.trainer import Trainer, training_prompt
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if not name.startswith("opd")])
@@ -27,8 +28,11 @@ def test_the_gradient_of_real_rollouts_does_not_depend_on_the_cut(name, tiny_con
     method = build_method(config)
     engine = LocalEngine(config, method)
     trainer = Trainer(config, build_task(config.task), method, engine)
-    rows, _, _ = trainer.hint(trainer.sample_and_grade(trainer.problems(1), 1), 1)
-    batch = [row for group in rows for row in group]
+    problems = trainer.problems(1)
+    prompts = [training_prompt(engine.tokenizer, trainer.task, config, problem) for problem in problems]
+    samples = engine.sample(prompts, config.group_size, config.sampling.settings(), 1)
+    groups = grade(engine.tokenizer, trainer.task.verifier, problems, prompts, samples)
+    batch = [row for group in trainer.hint(groups, 1).rows for row in group]
     assert len(batch) > 6
     evidence = method.prepare(gather_evidence(engine, batch, method, None), 1)
 

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlcsd.engine.base import Pair
 from rlcsd.engine.local.network import Network
 from rlcsd.engine.local.scoring import score
+from rlcsd.records import Pair
 from tests.conftest import ARCHITECTURES, random_model
 
 NETWORKS = {name: Network(random_model(name)) for name in ARCHITECTURES}

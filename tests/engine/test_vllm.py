@@ -10,11 +10,12 @@ import torch
 
 import rlcsd.engine.local.vllm_sampler as vllm_sampler
 from rlcsd.config.schema import Config, EngineConfig, LoraConfig, ModelConfig, SamplingConfig
-from rlcsd.engine.base import Pair, Sampling
 from rlcsd.engine.local import LocalEngine
 from rlcsd.engine.local.network import load_network
 from rlcsd.errors import InputError
 from rlcsd.methods import METHODS
+from rlcsd.records import Pair, Rollout, Row, Sampling
+from rlcsd.stages.score import with_old_log_probs
 
 
 class StandIn:
@@ -63,17 +64,21 @@ def engine(stand_in, monkeypatch):
 def test_what_is_drawn_and_what_the_policy_says_of_it_are_kept_apart(engine):
     groups = engine.sample([[5, 6], [7]], 2, Sampling(0.9, 0.95, 0, 64), seed=3)
     assert [[sample.ids for sample in group] for group in groups] == [[(8, 9), (8, 9, 10)], [(10, 11), (10, 11, 12)]]
-    assert groups[0][1].sampled_log_probs == (-0.5, -1.5, -2.5)
+    sample = groups[0][1]
+    assert sample.sampled_log_probs.tolist() == [-0.5, -1.5, -2.5]
+    assert sample.log_probs is None and sample.entropy is None
     own = engine.score([Pair((5, 6), (8, 9, 10))], "policy")
-    assert groups[0][1].log_probs == pytest.approx(own.log_prob.tolist(), abs=1e-4)
-    assert groups[0][1].entropy == pytest.approx(float(own.entropy.mean()), abs=1e-4)
+    rows = [Row((5, 6), Rollout(one, "", 1.0, None), 1.0) for one in groups[0]]
+    completed = with_old_log_probs(engine, [rows])[0][1].rollout.sample
+    assert completed.log_probs.tolist() == pytest.approx(own.log_prob.tolist(), abs=1e-4)
+    assert completed.entropy == pytest.approx(float(own.entropy.mean()), abs=1e-4)
     asked = StandIn.last.parameters
     assert (asked.n, asked.temperature, asked.top_p, asked.top_k, asked.max_tokens) == (2, 0.9, 0.95, -1, 64)
     assert set(asked.stop_token_ids) == set(engine.stop_ids())
     assert StandIn.last.settings["logprobs_mode"] == "processed_logprobs"
 
 
-def test_weights_follow_each_update_in_place(engine):
+def test_weights_follow_each_update_in_place(engine, tmp_path):
     with torch.no_grad():
         next(iter(engine.policy.model.parameters())).add_(1.0)
     engine.vllm.sync(engine.policy)
@@ -81,7 +86,8 @@ def test_weights_follow_each_update_in_place(engine):
     assert StandIn.last.loaded.keys() == ours.keys()
     assert all(torch.equal(StandIn.last.loaded[name], parameter) for name, parameter in ours.items())
     assert StandIn.last.resets == 1
-    engine.load_state(engine.state())
+    engine.save_state(tmp_path)
+    engine.load_state(tmp_path)
     assert StandIn.last.resets == 2
 
 

@@ -129,7 +129,7 @@ def test_k_marginalisation_is_a_mean_of_probabilities_over_valid_hints():
 def test_tokens_without_a_usable_pair_stay_on_the_plain_path():
     method = METHODS["rlcsd"].from_fields(unusable="plain")
     logits, ids, evidence = random_batch(method, [4, 4], 5)
-    evidence = evidence.having(hinted=evidence.rollout == 0, wrong_valid=evidence.wrong_valid & (evidence.rollout == 0)[:, None])
+    evidence = evidence.with_columns(hinted=evidence.rollout == 0, wrong_valid=evidence.wrong_valid & (evidence.rollout == 0)[:, None])
     assert bool((contrast(evidence)[evidence.rollout == 1] == 0).all())
     prepared = method.prepare(evidence, 1)
     assert not bool(prepared.selected[evidence.rollout == 1].any())
@@ -168,7 +168,7 @@ def test_the_ratio_is_clamped_only_where_asked():
 def test_srpo_routes_by_advantage_or_by_reward():
     by_advantage, by_reward = METHODS["srpo"].from_fields(), METHODS["srpo"].from_fields(route="reward")
     _, _, evidence = random_batch(by_advantage, [3, 3], 6)
-    evidence = evidence.having(advantage=torch.zeros(6, dtype=torch.float64), reward=torch.ones(6, dtype=torch.float64))
+    evidence = evidence.with_columns(advantage=torch.zeros(6, dtype=torch.float64), reward=torch.ones(6, dtype=torch.float64))
     assert bool(by_advantage.prepare(evidence, 1).selected.all())  # an all-correct group goes to distillation
     assert not bool(by_reward.prepare(evidence, 1).selected.any())
 

@@ -1,30 +1,12 @@
-"""Token kinds, and several runs side by side."""
+"""Several runs side by side."""
 
 import json
 
 import pytest
 
 from rlcsd.errors import InputError
+from rlcsd.evaluation.summary import Summary
 from rlcsd.report.compare import comparison_table, draw_comparison, interval, read_run
-from rlcsd.report.token_kinds import kinds_of
-from rlcsd.summary import Summary
-
-
-def test_kinds_of_a_puzzles_tokens():
-    tokens = ["Wait", ". Now assume", " Bob is a knight", ",", " Bob says", " Eve is a knave", ": true", ", contradiction", ".", "\n",
-              "Therefore", " ", "\\boxed", "{", " Bob is a knave", ",", " Eve is a knight", "}."]  # fmt: skip
-    assert kinds_of(tokens) == ["style", "style", "task", "other", "other", "task", "verdict", "verdict", "other", "style",
-                                "style", "other", "other", "other", "conclusion", "other", "conclusion", "other"]  # fmt: skip
-
-
-def test_kinds_of_mathematics():
-    assert kinds_of(["So", " x", " =", " 12", "\\frac", " Hmm", "\\boxed{", "12", "}"]) == [
-        "style", "other", "task", "task", "task", "style", "other", "conclusion", "other",
-    ]  # fmt: skip
-
-
-def test_only_the_last_box_concludes():
-    assert kinds_of(["\\boxed{", "1", "}", " no ", "\\boxed{", "2", "}"])[1] == "task"
 
 
 def write_run(folder, method, seed, before, after):

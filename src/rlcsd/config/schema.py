@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from ..engine.base import Sampling
+from ..records import Sampling
 
 
 class Section(BaseModel):

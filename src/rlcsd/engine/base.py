@@ -1,98 +1,80 @@
-"""What an engine does for the trainer, and the plain records that pass between them.
+"""What an engine does for the trainer, and how the config chooses one.
 
-The trainer knows nothing else about hardware. Token ids are lists of int; log-probabilities are natural
-logarithms; tensors handed out by an engine are float32 on its own device.
+The trainer knows nothing else about hardware. An engine holds one policy and its teacher; it samples, scores,
+updates and saves them. Large tensors (weights, supports) stay with it.
 """
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+
+from ..config.schema import Config
+from ..errors import InputError
+from ..methods.base import Method
+from ..metrics import Metrics
+from ..records import Evidence, Pair, Sample, Sampling, Scores, Support
+
+# Each name is a package of this folder with `build(config, method) -> Engine` and `memory_line(config, method) -> str`.
+ENGINES = ("local",)
 
 
-@dataclass(frozen=True)
-class Sampling:
-    """How responses are drawn. `top_k = 0` and `top_p = 1` switch the two filters off."""
-
-    temperature: float = 1.0
-    top_p: float = 1.0
-    top_k: int = 0
-    max_tokens: int = 256
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One sampled response.
-
-    `log_probs` are the model's own, at temperature 1 without filters: what an old-policy pass would
-    return. `sampled_log_probs` are those of the distribution actually drawn from. `finished` is False
-    if the token limit cut the response off. `entropy` is the mean of the model's own distributions, in nats.
-    """
-
-    ids: tuple[int, ...]
-    log_probs: tuple[float, ...]
-    sampled_log_probs: tuple[float, ...]
-    finished: bool
-    entropy: float = float("nan")
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A context and the response whose tokens are to be scored behind it."""
-
-    context: tuple[int, ...]
-    response: tuple[int, ...]
-
-
-@dataclass
-class Scores:
-    """Per response token, for all pairs laid end to end: N tokens in all.
-
-    `log_prob [N]`; `entropy [N]` in nats; `support [N, k]` token ids and `support_log_prob [N, k]`, only
-    if asked for.
-    """
-
-    log_prob: Tensor
-    entropy: Tensor
-    support: Tensor | None = None
-    support_log_prob: Tensor | None = None
-
-
-class Engine(Protocol):
-    """Sampling, scoring and updating one policy and its teacher."""
+class Scorer(Protocol):
+    """Sampling and scoring: all that measuring a model's hint signals or its accuracy needs."""
 
     tokenizer: Any
 
     @property
     def device(self) -> torch.device:
-        """Where the tensors it takes and gives live."""
+        """Where the columns that it takes and gives are."""
         ...
 
     @property
     def context_length(self) -> int:
-        """Most tokens that the model takes at once."""
+        """The most tokens that the model takes at once."""
         ...
 
     def sample(self, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, seed: int) -> list[list[Sample]]:
         """`n` responses for each prompt."""
         ...
 
-    def score(self, pairs: Sequence[Pair], who: str = "teacher", top_k: int = 0, support: Tensor | None = None) -> Scores:
-        """Log-probs of given responses under `who` (policy, teacher, reference), without gradient.
+    def score(
+        self,
+        pairs: Sequence[Pair],
+        who: str = "teacher",
+        *,
+        top_k: int = 0,
+        support: Support | None = None,
+        rows: Sequence[int] | None = None,
+    ) -> Scores:
+        """Log-probs of given responses under `who` (policy, teacher or reference), without gradient.
 
-        `top_k > 0` asks for the k most likely tokens at each place, `support [N, k]` for the log-probs at given ids.
+        `top_k > 0` makes a new support: the k most likely tokens under `who` at each response token, one row for each
+        pair; the teacher's log-probs at it are kept. With `support`, each pair is scored at the support's row that
+        `rows` names (by default one after another), and the log-probs are kept as the teacher's; if the teacher's are
+        there already, they are those under wrong hints: the engine keeps the marginal over the pairs of a row
+        (`methods.contrast.marginal_log_prob`).
         """
         ...
 
-    def update(self, pairs: Sequence[Pair], evidence: Any, method: Any, learning_rate: float) -> dict[str, float]:
-        """One optimizer step on one prepared mini-batch (`methods.Evidence`, in the order of `pairs`).
+    def release(self, support: Support) -> None:
+        """Forget a support. To be called once, after the update that used it."""
+        ...
 
-        The teacher follows as its kind demands. Returns metrics.
+
+class Engine(Scorer, Protocol):
+    """A scorer that also trains and saves."""
+
+    def update(self, pairs: Sequence[Pair], evidence: Evidence, method: Method, learning_rate: float) -> Metrics:
+        """One optimizer step on one prepared mini-batch, `evidence` in the order of `pairs`.
+
+        The teacher follows as its schedule demands. Returns metrics (`actor/…`, `update/…`).
         """
         ...
 
@@ -100,8 +82,33 @@ class Engine(Protocol):
         """The policy in Hugging Face format under `folder`."""
         ...
 
-    def state(self) -> dict[str, Any]:
-        """All that `load_state` needs to go on exactly here: weights, optimizer, teacher."""
+    def save_state(self, folder: Path) -> None:
+        """All that `load_state` needs to go on exactly here (weights, optimizer, teacher), as files in `folder`."""
         ...
 
-    def load_state(self, state: dict[str, Any]) -> None: ...
+    def load_state(self, folder: Path) -> None:
+        """Raises ValueError if the state is not one of this model."""
+        ...
+
+    def close(self) -> None:
+        """End the engine's processes and free its memory."""
+        ...
+
+
+def _package(config: Config) -> ModuleType:
+    name = config.engine.name
+    if name not in ENGINES:
+        close = difflib.get_close_matches(name, ENGINES, n=1)
+        raise InputError(f"engine.name={name}: " + (f"did you mean {close[0]!r}?" if close else f"known: {', '.join(ENGINES)}"))
+    return import_module(f"{__package__}.{name}")
+
+
+def build_engine(config: Config, method: Method) -> Engine:
+    """The engine that `engine.name` selects. Raises InputError for an unknown name, a model that cannot be loaded …"""
+    engine: Engine = _package(config).build(config, method)
+    return engine
+
+
+def memory_line(config: Config, method: Method) -> str:
+    """One line on the memory that the config's engine will need, without loading weights."""
+    return str(_package(config).memory_line(config, method))

@@ -6,7 +6,8 @@ import difflib
 
 from ..errors import InputError
 from ..plugins import load_attribute
-from .base import Evidence, HintedConfig, Method, MethodConfig, Policy
+from ..records import Evidence, Policy
+from .base import HintedConfig, Method, MethodConfig, Sums
 from .grpo import GRPO
 from .opd import OPD, OPDContrast
 from .opsd import OPSD
@@ -19,20 +20,10 @@ from .sdpo import SDPO
 from .srpo import SRPO
 
 # The eight of the paper's table, then two that its argument points to.
-METHODS: dict[str, type[Method]] = {
-    "grpo": GRPO,
-    "opsd": OPSD,
-    "sdpo": SDPO,
-    "srpo": SRPO,
-    "rlsd": RLSD,
-    "rlcsd": RLCSD,
-    "opsd_ectr": OPSDContrast,
-    "rlsd_ectr": RLSDContrast,
-    "opd": OPD,
-    "opd_ectr": OPDContrast,
-}
+_CLASSES: tuple[type[Method], ...] = (GRPO, OPSD, SDPO, SRPO, RLSD, RLCSD, OPSDContrast, RLSDContrast, OPD, OPDContrast)
+METHODS: dict[str, type[Method]] = {cls.name: cls for cls in _CLASSES}
 
-__all__ = ["METHODS", "CreditMethod", "Evidence", "HintedConfig", "Method", "MethodConfig", "Policy", "method_class"]
+__all__ = ["METHODS", "CreditMethod", "Evidence", "HintedConfig", "Method", "MethodConfig", "Policy", "Sums", "method_class"]
 
 
 def method_class(name: str) -> type[Method]:

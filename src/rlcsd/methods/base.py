@@ -1,75 +1,34 @@
-"""What a method is given, what it declares, and what it returns.
+"""What a method declares, and the pure functions it consists of.
 
-All tensors are flat over the N response tokens of one optimizer mini-batch, rollout after rollout, so
-"mean over the mini-batch" is a sum divided by N and there is no padding. `prepare` sees the whole
-mini-batch and fixes every normaliser; `token_loss` sees any slice of it. The sum of the token losses of
-all slices is therefore the loss however the mini-batch was cut.
+All tensors are flat over the N response tokens of one optimizer mini-batch, rollout after rollout, so a mean over
+the mini-batch is a sum divided by N and there is no padding. A method has no state: whatever its loss reads stands
+in the `Evidence` that it is given, so an instance that was rebuilt elsewhere (a worker) computes the same.
+
+    assign     what belongs to each token alone: contrast, credit, selection         any part of the mini-batch
+    sums       what has to be added up over the whole mini-batch: token counts       added over the parts
+    normalise  the weight of each token, from the sums of the whole mini-batch       any part
+    token_loss the weighted loss of each token, with gradient                        any part
+
+A part consists of whole rollouts (for `token_loss` of any tokens). The sum of the token losses of all parts is the
+loss, however the mini-batch was cut into micro-batches or spread over ranks.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
-TeacherKind = Literal["fixed", "ema", "snapshot", "model"]
-Metrics = dict[str, float]
+from ..metrics import Mean, Metrics
+from ..records import Evidence, Policy
+from .teacher import TeacherKind
 
-
-@dataclass(frozen=True)
-class Evidence:
-    """What is known of each response token before the update. Nothing here carries a gradient.
-
-    Always there: `rollout [N]` (index of the token's rollout within the mini-batch), `advantage [N]`,
-    `reward [N]`, `old_log_prob [N]`, `correction [N]` (the weight w_t), `hinted [N]` (bool: a usable hint
-    exists). With a teacher: `teacher [N]` = log π_T(y|h_c), `teacher_entropy [N]` (nats). With wrong
-    hints: `wrong [N, K]` = log π_T(y|h_w,k) and `wrong_valid [N, K]` (bool). With a support: `support
-    [N, k]` (token ids), `teacher_support [N, k]` and `wrong_support [N, k]` (log-probs). Set by
-    `Method.prepare`: `weight [N]`, the token's share in the loss, and `signal [N]`, what the method
-    makes of the teacher (e_ctr, d_t …).
-    """
-
-    rollout: Tensor
-    advantage: Tensor
-    reward: Tensor
-    old_log_prob: Tensor
-    correction: Tensor
-    hinted: Tensor
-    teacher: Tensor | None = None
-    teacher_entropy: Tensor | None = None
-    wrong: Tensor | None = None
-    wrong_valid: Tensor | None = None
-    support: Tensor | None = None
-    teacher_support: Tensor | None = None
-    wrong_support: Tensor | None = None
-    weight: Tensor | None = None
-    signal: Tensor | None = None
-    selected: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.rollout)
-
-    def __getitem__(self, tokens: Tensor | slice) -> Evidence:
-        """The same record for some of the tokens."""
-        present: dict[str, Any] = {f.name: getattr(self, f.name) for f in fields(self)}
-        sliced: dict[str, Any] = {name: None if value is None else value[tokens] for name, value in present.items()}
-        return Evidence(**sliced)
-
-    def having(self, **changes: Tensor) -> Evidence:
-        return replace(self, **changes)
-
-
-@dataclass(frozen=True)
-class Policy:
-    """The student at the tokens of a slice, with gradient: `log_prob [n]`; `support_log_prob [n, k]` at
-    `Evidence.support` for a method that distils."""
-
-    log_prob: Tensor
-    support_log_prob: Tensor | None = None
+Reduction = Literal["token", "sequence"]
+Sums = Mapping[str, Tensor]
 
 
 class MethodConfig(BaseModel):
@@ -110,16 +69,20 @@ class ContrastConfig(HintedConfig):
 
 
 class Method(ABC):
-    """One training method: a declaration of needs and two pure functions.
+    """One training method: a declaration of what it needs, and pure functions of the evidence.
 
-    `contrast` says that wrong hints are needed beside the correct one; `support` whose top-k carries the
-    distillation target. A method without hints has a `Config` derived from `MethodConfig` alone.
+    `name` is its key in the config. `contrast` says that wrong hints are needed beside the correct one, `support`
+    whose top-k tokens carry the distillation target, and `loss_columns` which optional columns of `Evidence` are read
+    by `token_loss`, `clipped_advantage` and `needs_update`. A method without hints has a `Config` derived from
+    `MethodConfig` alone.
     """
 
+    name: ClassVar[str] = ""
     Config: ClassVar[type[Any]] = MethodConfig
     contrast: ClassVar[bool] = False
     support: ClassVar[Literal["none", "student", "teacher"]] = "none"
-    scores_zero_advantage: ClassVar[bool] = True  # False: a teacher's word on a token with A = 0 changes nothing
+    loss_columns: ClassVar[tuple[str, ...]] = ("weight",)
+    scores_zero_advantage: ClassVar[bool] = True  # False: a token with A = 0 needs no teacher, for its loss stays 0
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -127,26 +90,41 @@ class Method(ABC):
     @classmethod
     def from_fields(cls, **values: Any) -> Self:
         """Built from keyword hyper-parameters. Raises pydantic.ValidationError on a bad one."""
-        return cls(cls.Config(**{"name": cls.__name__.lower(), **values}))
+        return cls(cls.Config(**{"name": cls.name or cls.__name__.lower(), **values}))
 
     @property
     def hinted(self) -> bool:
+        """Does the method ask a teacher at all?"""
         return isinstance(self.config, HintedConfig)
 
     @property
     def top_k(self) -> int:
+        """Size of the support, 0 without one."""
         return getattr(self.config, "top_k", 0) if self.support != "none" else 0
 
     def prepare(self, evidence: Evidence, step: int) -> Evidence:
-        """The whole mini-batch with `weight` (and what else the method needs) filled in; `step` counts from 1."""
-        return evidence.having(weight=mean_weights(evidence.rollout, self.config.reduction))
+        """The whole mini-batch with all of the method's columns filled in; `step` counts from 1."""
+        assigned = self.assign(evidence, step)
+        return self.normalise(assigned, self.sums(assigned))
+
+    def assign(self, evidence: Evidence, step: int) -> Evidence:
+        """The columns that depend on each token alone (`contrast`, `credit`, `selected` …)."""
+        return evidence
+
+    def sums(self, evidence: Evidence) -> Sums:
+        """Scalars in float64 that add up over the parts of a mini-batch, for `normalise`."""
+        return mean_sums("all", evidence.rollout, self.config.reduction)
+
+    def normalise(self, evidence: Evidence, sums: Sums) -> Evidence:
+        """`weight` (and what else depends on `sums`, those of the whole mini-batch)."""
+        return evidence.with_columns(weight=mean_weights(evidence.rollout, self.config.reduction, sums=sums))
 
     @abstractmethod
     def token_loss(self, policy: Policy, evidence: Evidence) -> Tensor:
         """`[n]`, weighted, so that the sum over the mini-batch is the loss."""
 
     def clipped_advantage(self, log_prob: Tensor, evidence: Evidence) -> Tensor:
-        """`[n]`: the advantage that the clipped surrogate sees, 0 where another loss stands; for the clip fraction."""
+        """`[n]`: the advantage that the clipped surrogate sees, 0 where another loss is used; for the clip fraction."""
         return torch.zeros_like(log_prob)
 
     def needs_update(self, evidence: Evidence) -> Tensor:
@@ -158,29 +136,45 @@ class Method(ABC):
         return teacher_metrics(evidence)
 
 
-def mean_weights(rollout: Tensor, reduction: str = "token", among: Tensor | None = None) -> Tensor:
-    """`[N]` weights of a mean over `among` (bool `[N]`, default all).
+def mean_sums(name: str, rollout: Tensor, reduction: Reduction = "token", among: Tensor | None = None) -> dict[str, Tensor]:
+    """What `mean_weights` needs of the whole mini-batch: the number of tokens of the mean, or of rollouts.
+
+    A rollout counts whether or not it has a token in `among` (bool `[N]`, default all).
+    """
+    if reduction == "sequence":
+        return {name: torch.tensor(float(torch.unique(rollout).numel()), dtype=torch.float64, device=rollout.device)}
+    if among is None:
+        among = torch.ones_like(rollout, dtype=torch.bool)
+    return {name: among.double().sum()}
+
+
+def mean_weights(
+    rollout: Tensor, reduction: Reduction = "token", among: Tensor | None = None, *, sums: Sums | None = None, name: str = "all"
+) -> Tensor:
+    """`[N]` weights of a mean over `among` (bool `[N]`, default all), float64.
 
     `token`: 1 over the number of such tokens. `sequence`: the mean of each rollout's own such tokens, averaged over
-    *all* rollouts of the mini-batch; a rollout without such a token contributes nothing.
+    *all* rollouts of the mini-batch; a rollout without such a token contributes nothing. `sums[name]` is the number of
+    tokens or rollouts in the whole mini-batch; without `sums`, `rollout` is the whole mini-batch.
     """
     if among is None:
         among = torch.ones_like(rollout, dtype=torch.bool)
+    total = (sums or mean_sums(name, rollout, reduction, among))[name].clamp(min=1)
     share = among.double()
     if reduction == "token":
-        return share / share.sum().clamp(min=1)
+        return share / total
     rollouts = int(rollout.max()) + 1 if len(rollout) else 0
     counts = torch.zeros(rollouts, dtype=share.dtype, device=share.device).index_add_(0, rollout, share)
-    present = torch.unique(rollout).numel()
-    return share / counts.clamp(min=1)[rollout] / max(present, 1)
+    return share / counts.clamp(min=1)[rollout] / total
 
 
 def teacher_metrics(evidence: Evidence) -> Metrics:
     """Mean log-prob gap between the teacher and the policy that sampled, over hinted tokens."""
     if evidence.teacher is None or not bool(evidence.hinted.any()):
         return {}
-    gap = (evidence.teacher - evidence.old_log_prob)[evidence.hinted]
-    found = {"teacher/gap": gap.mean(), "teacher/gap_abs": gap.abs().mean()}
+    hinted = evidence.hinted
+    gap = (evidence.teacher - evidence.old_log_prob)[hinted]
+    values = {"teacher/gap": gap.mean(), "teacher/gap_abs": gap.abs().mean()}
     if evidence.teacher_entropy is not None:
-        found["teacher/entropy"] = evidence.teacher_entropy[evidence.hinted].mean()
-    return {name: float(value) for name, value in found.items()}
+        values["teacher/entropy"] = evidence.teacher_entropy[hinted].mean()
+    return {name: Mean(float(value), len(gap)) for name, value in values.items()}

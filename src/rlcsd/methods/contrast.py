@@ -5,18 +5,20 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .base import Evidence, Metrics
+from ..metrics import Distribution, Mean, Metrics
+from ..records import Evidence
+from .base import Method
 
 
 def marginal_log_prob(wrong: Tensor, valid: Tensor) -> Tensor:
-    """log (1/K) Σ_k π_T(y|h_w,k) over the valid of K wrong hints; `[N, K]` → `[N]` (RLCSD, K-marginalisation).
+    """log (1/K) Σ_k π_T(y|h_w,k) over the valid of K wrong hints; `[…, K]` → `[…]` (RLCSD, K-marginalisation).
 
-    A token without any valid hint gets 0 (and must not be used).
+    `valid` (bool) has the shape of `wrong` or broadcasts to it. Without any valid hint the result is 0 and must not be used.
     """
+    valid = valid.expand(wrong.shape)
     count = valid.sum(dim=-1)
-    filled = wrong.masked_fill(~valid, -torch.inf)
     some = count > 0
-    total = torch.where(some[:, None], filled, 0.0).logsumexp(dim=-1)
+    total = torch.where(some[..., None], wrong.masked_fill(~valid, -torch.inf), 0.0).logsumexp(dim=-1)
     return torch.where(some, total - count.clamp(min=1).to(wrong.dtype).log(), 0.0)
 
 
@@ -27,14 +29,20 @@ def contrast(evidence: Evidence) -> Tensor:
     return torch.where(evidence.hinted, e, 0.0)
 
 
-def contrast_metrics(e: Tensor, evidence: Evidence) -> Metrics:
-    """The distribution of e_ctr over hinted tokens, and how many wrong hints a token had."""
-    used = e[evidence.hinted].double()
-    if not len(used) or evidence.wrong_valid is None:
-        return {}
-    found = {"e_ctr/mean": used.mean(), "e_ctr/abs_mean": used.abs().mean(), "e_ctr/std": used.std(correction=0)}
-    levels = torch.tensor([0.05, 0.25, 0.5, 0.75, 0.95], dtype=used.dtype, device=used.device)
-    if len(used) <= 2**24:  # the library's limit for quantiles
-        found |= {f"e_ctr/p{round(100 * float(q)):02d}": v for q, v in zip(levels, used.quantile(levels), strict=True)}
-    found["hints/wrong_mean"] = evidence.wrong_valid[evidence.hinted].sum(dim=-1).double().mean()
-    return {name: float(value) for name, value in found.items()}
+class Contrastive(Method):
+    """What the methods with wrong hints share: the column `contrast` and its figures in the log."""
+
+    contrast = True
+
+    def assign(self, evidence: Evidence, step: int) -> Evidence:
+        return super().assign(evidence.with_columns(contrast=contrast(evidence)), step)
+
+    def metrics(self, evidence: Evidence) -> Metrics:
+        """The distribution of e_t over hinted tokens, and how many wrong hints a token had."""
+        assert evidence.contrast is not None and evidence.wrong_valid is not None
+        hinted = evidence.hinted
+        figures: dict[str, object] = {"e_ctr": Distribution(evidence.contrast[hinted])}
+        wrong_hints = evidence.wrong_valid[hinted].sum(dim=-1).double()
+        if len(wrong_hints):
+            figures["hints/wrong_mean"] = Mean(float(wrong_hints.mean()), len(wrong_hints))
+        return {**super().metrics(evidence), **figures}  # type: ignore[dict-item]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ..records import Evidence, Policy
+
 _MASS_BELOW_ONE = 1e-7  # keeps the tail's logarithm finite when the support holds all the mass
 
 
@@ -19,7 +21,7 @@ def renormalised(log_probs: Tensor) -> Tensor:
     return log_probs - log_probs.logsumexp(dim=-1, keepdim=True)
 
 
-def closed(log_probs: Tensor, tail: bool) -> Tensor:
+def as_distribution(log_probs: Tensor, tail: bool) -> Tensor:
     """The support as a distribution: with a tail bucket (`distill_add_tail`) or rescaled."""
     return with_tail(log_probs) if tail else renormalised(log_probs)
 
@@ -48,3 +50,14 @@ def generalised_jsd(student: Tensor, teacher: Tensor, alpha: float, clip: float 
     weights = torch.tensor([1 - alpha, alpha], dtype=student.dtype, device=student.device).log()
     mixture = torch.logsumexp(torch.stack([student + weights[0], teacher + weights[1]]), dim=0)
     return (1 - alpha) * clipped_kl(student, mixture, clip) + alpha * clipped_kl(teacher, mixture, clip)
+
+
+def only(policy: Policy, evidence: Evidence, where: Tensor) -> tuple[Policy, Evidence]:
+    """Policy and evidence at some tokens (bool `[n]`): a divergence is computed only where there is a target."""
+    at_support = None if policy.support_log_prob is None else policy.support_log_prob[where]
+    return Policy(policy.log_prob[where], at_support), evidence[where]
+
+
+def scattered(values: Tensor, where: Tensor) -> Tensor:
+    """`values` at the tokens where `where` (bool `[n]`) holds, 0 elsewhere, `[n]`."""
+    return values.new_zeros(len(where)).masked_scatter(where, values)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Tensor
 
-from .base import Evidence, MethodConfig
+from ..records import Evidence
+from .base import MethodConfig
 from .ppo import CreditMethod
 
 
@@ -17,6 +18,7 @@ class GRPOConfig(MethodConfig):
 class GRPO(CreditMethod):
     """PPO-clip with dual clip on the group advantage (METHODS: key `grpo`)."""
 
+    name = "grpo"
     Config = GRPOConfig
     ratio_clamp = 20.0
 

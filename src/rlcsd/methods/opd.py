@@ -11,9 +11,11 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
-from .base import ContrastConfig, Evidence, HintedConfig, Metrics, TeacherKind
-from .contrast import contrast, contrast_metrics
+from ..records import Evidence
+from .base import ContrastConfig, HintedConfig
+from .contrast import Contrastive
 from .ppo import CreditMethod
+from .teacher import TeacherKind
 
 
 class OPDConfig(HintedConfig):
@@ -26,7 +28,9 @@ class OPDConfig(HintedConfig):
 class OPD(CreditMethod):
     """Reverse KL(S‖T) on sampled tokens: A_t = log π_T(y_t) − log π(y_t), no reward (GKD, arXiv 2306.13649, with α = 1)."""
 
+    name = "opd"
     Config = OPDConfig
+    loss_columns = ("weight", "teacher")
 
     def advantages(self, log_prob: Tensor, evidence: Evidence) -> Tensor:
         assert evidence.teacher is not None
@@ -44,22 +48,16 @@ class OPDContrastConfig(ContrastConfig):
     k_max: int = Field(4, ge=1, description="most wrong hints marginalised over")
 
 
-class OPDContrast(CreditMethod):
+class OPDContrast(Contrastive, CreditMethod):
     """The other model's contrast between a correct and wrong hints as the advantage: A_t = e_t."""
 
+    name = "opd_ectr"
     Config = OPDContrastConfig
-    contrast = True
-
-    def prepare(self, evidence: Evidence, step: int) -> Evidence:
-        return super().prepare(evidence, step).having(signal=contrast(evidence))
+    loss_columns = ("weight", "contrast")
 
     def advantages(self, log_prob: Tensor, evidence: Evidence) -> Tensor:
-        assert evidence.signal is not None
-        return evidence.signal.clamp(-self.config.bound, self.config.bound)
+        assert evidence.contrast is not None
+        return evidence.contrast.clamp(-self.config.bound, self.config.bound)
 
     def needs_update(self, evidence: Evidence) -> Tensor:
         return evidence.hinted
-
-    def metrics(self, evidence: Evidence) -> Metrics:
-        assert evidence.signal is not None
-        return {**super().metrics(evidence), **contrast_metrics(evidence.signal, evidence)}

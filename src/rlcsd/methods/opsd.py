@@ -1,4 +1,4 @@
-"""OPSD, on-policy self-distillation (arXiv 2601.18734): imitate the hinted self on one's own samples."""
+"""OPSD, on-policy self-distillation (arXiv 2601.18734): imitate the hinted model on the policy's own samples."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
-from .base import Evidence, HintedConfig, Method, Policy, TeacherKind
-from .divergence import closed, generalised_jsd
+from ..records import Evidence, Policy
+from .base import HintedConfig, Method
+from .divergence import as_distribution, generalised_jsd, only, scattered
+from .teacher import TeacherKind
 
 
 class OPSDConfig(HintedConfig):
@@ -23,12 +25,18 @@ class OPSDConfig(HintedConfig):
 class OPSD(Method):
     """KL_clip(T‖S) on the teacher's top-k and tail; no reward term."""
 
+    name = "opsd"
     Config = OPSDConfig
     support = "teacher"
 
     def token_loss(self, policy: Policy, evidence: Evidence) -> Tensor:
-        assert policy.support_log_prob is not None and evidence.teacher_support is not None and evidence.weight is not None
-        c = self.config
-        student, teacher = closed(policy.support_log_prob, c.add_tail), closed(evidence.teacher_support, c.add_tail)
-        loss = generalised_jsd(student, teacher, c.alpha, c.clip)
+        assert evidence.weight is not None
+        loss = scattered(self.divergence(*only(policy, evidence, evidence.hinted)), evidence.hinted)
         return loss * evidence.correction * evidence.weight.to(loss.dtype)
+
+    def divergence(self, policy: Policy, evidence: Evidence) -> Tensor:
+        """Per token `[n]`, all of them hinted."""
+        assert policy.support_log_prob is not None and evidence.teacher_support is not None
+        c = self.config
+        student = as_distribution(policy.support_log_prob, c.add_tail)
+        return generalised_jsd(student, as_distribution(evidence.teacher_support, c.add_tail), c.alpha, c.clip)

@@ -8,10 +8,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from .base import ContrastConfig, Evidence, Method, Metrics, Policy, TeacherKind
-from .contrast import contrast, contrast_metrics
-from .divergence import clipped_kl, closed
-from .opsd import OPSDConfig
+from ..records import Evidence, Policy
+from .base import ContrastConfig
+from .contrast import Contrastive
+from .divergence import as_distribution, clipped_kl
+from .opsd import OPSD, OPSDConfig
+from .teacher import TeacherKind
 
 
 class OPSDContrastConfig(ContrastConfig, OPSDConfig):
@@ -28,26 +30,18 @@ def contrastive_target(correct: Tensor, wrong: Tensor, alpha: float, floor: floa
     return torch.log_softmax((1 + alpha) * correct - alpha * wrong.clamp(min=floor), dim=-1)
 
 
-class OPSDContrast(Method):
+class OPSDContrast(Contrastive, OPSD):
     """c_t · KL_clip(q‖S) on T_c's top-k and tail, c_t = κ/(κ+τ_w) with κ = KL(T_c‖T_w); no reward term."""
 
+    name = "opsd_ectr"
     Config = OPSDContrastConfig
-    contrast = True
-    support = "teacher"
 
-    def prepare(self, evidence: Evidence, step: int) -> Evidence:
-        return super().prepare(evidence, step).having(signal=contrast(evidence))
-
-    def token_loss(self, policy: Policy, evidence: Evidence) -> Tensor:
-        assert policy.support_log_prob is not None and evidence.teacher_support is not None
-        assert evidence.wrong_support is not None and evidence.weight is not None
+    def divergence(self, policy: Policy, evidence: Evidence) -> Tensor:
+        assert policy.support_log_prob is not None
+        assert evidence.teacher_support is not None and evidence.wrong_support is not None
         c = self.config
-        correct, wrong = closed(evidence.teacher_support, c.add_tail), closed(evidence.wrong_support, c.add_tail)
+        correct = as_distribution(evidence.teacher_support, c.add_tail)
+        wrong = as_distribution(evidence.wrong_support, c.add_tail)
         kappa = clipped_kl(correct, wrong)
         target = contrastive_target(correct, wrong, c.alpha, c.log_wrong_floor)
-        loss = clipped_kl(target, closed(policy.support_log_prob, c.add_tail), c.clip) * kappa / (kappa + c.weight_tau)
-        return torch.where(evidence.hinted, loss, 0.0) * evidence.correction * evidence.weight.to(loss.dtype)
-
-    def metrics(self, evidence: Evidence) -> Metrics:
-        assert evidence.signal is not None
-        return {**super().metrics(evidence), **contrast_metrics(evidence.signal, evidence)}
+        return clipped_kl(target, as_distribution(policy.support_log_prob, c.add_tail), c.clip) * kappa / (kappa + c.weight_tau)

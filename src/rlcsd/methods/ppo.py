@@ -7,7 +7,9 @@ from abc import abstractmethod
 import torch
 from torch import Tensor
 
-from .base import Evidence, Method, Metrics, Policy
+from ..metrics import Mean, Metrics
+from ..records import Evidence, Policy
+from .base import Method, Sums
 
 
 def ratio(log_prob: Tensor, old_log_prob: Tensor, clamp: float | None = 20.0) -> Tensor:
@@ -28,6 +30,12 @@ def ppo_loss(rho: Tensor, advantage: Tensor, epsilon: float, dual_clip: float | 
     return loss
 
 
+def clipped(advantage: Tensor, log_ratio: Tensor, epsilon: float) -> Tensor:
+    """Bool: where the clip takes the gradient away. Any common shape."""
+    rho = log_ratio.exp()
+    return ((advantage > 0) & (rho > 1 + epsilon)) | ((advantage < 0) & (rho < 1 - epsilon))
+
+
 class CreditMethod(Method):
     """A method that turns group advantages and teacher evidence into per-token advantages.
 
@@ -41,6 +49,11 @@ class CreditMethod(Method):
     @abstractmethod
     def advantages(self, log_prob: Tensor, evidence: Evidence) -> Tensor:
         """A'_t `[n]`; `log_prob [n]` is the current policy's, without gradient."""
+
+    def normalise(self, evidence: Evidence, sums: Sums) -> Evidence:
+        """Beside `weight`: `credit`, which is A'_t at the policy that sampled."""
+        evidence = super().normalise(evidence, sums)
+        return evidence.with_columns(credit=self.advantages(evidence.old_log_prob, evidence))
 
     def token_loss(self, policy: Policy, evidence: Evidence) -> Tensor:
         assert evidence.weight is not None
@@ -64,4 +77,5 @@ class CreditMethod(Method):
         return evidence.advantage != 0
 
     def metrics(self, evidence: Evidence) -> Metrics:
-        return {**super().metrics(evidence), "credit/zero_advantage": float((evidence.advantage == 0).double().mean())}
+        share = float((evidence.advantage == 0).double().mean())
+        return {**super().metrics(evidence), "credit/zero_advantage": Mean(share, len(evidence))}

@@ -1,4 +1,4 @@
-"""RLCSD (arXiv 2606.11709): contrastive evidence nudges GRPO's advantage where it speaks at all."""
+"""RLCSD (arXiv 2606.11709): shifts GRPO's advantage on the tokens where correct and wrong hints disagree."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from .base import ContrastConfig, Evidence, Metrics, TeacherKind, mean_weights
-from .contrast import contrast, contrast_metrics
+from ..metrics import Mean, Metrics
+from ..records import Evidence
+from .base import ContrastConfig, Reduction, Sums, mean_sums, mean_weights
+from .contrast import Contrastive
 from .ppo import CreditMethod
+from .teacher import TeacherKind
 
 
 class RLCSDConfig(ContrastConfig):
@@ -29,34 +32,58 @@ class RLCSDConfig(ContrastConfig):
     two_path: bool = Field(True, description="average selected and other tokens separately")
 
 
-class RLCSD(CreditMethod):
+class RLCSD(Contrastive, CreditMethod):
     """Two paths, each the mean of its own tokens: PPO(A) on the others + η · PPO(A + r_t) on the selected.
 
-    `signal` holds the residual r_t = clamp(βλ tanh(e_t/τ)); `selected` where |r_t| > δ.
+    The residual is r_t = clamp(βλ tanh(e_t/τ)); `selected` are the tokens with |r_t| > δ; `credit` is A'_t.
     """
 
+    name = "rlcsd"
     Config = RLCSDConfig
-    contrast = True
+    loss_columns = ("weight", "credit")
 
-    def prepare(self, evidence: Evidence, step: int) -> Evidence:
+    def residual(self, contrast: Tensor) -> Tensor:
+        """r_t of the contrast e_t, any shape."""
         c = self.config
-        residual = (c.beta * c.lam * torch.tanh(contrast(evidence) / c.tau)).clamp(c.residual_low, c.residual_high)
-        selected = residual.abs() > c.delta
-        if c.two_path:
-            reduction = "token" if c.path_norm == "minibatch" else "sequence"
-            weight = mean_weights(evidence.rollout, reduction, ~selected)
-            weight = weight + c.eta * mean_weights(evidence.rollout, reduction, selected)
-        else:
-            weight = mean_weights(evidence.rollout, c.reduction)
-        return evidence.having(signal=residual, selected=selected, weight=weight)
+        return (c.beta * c.lam * torch.tanh(contrast / c.tau)).clamp(c.residual_low, c.residual_high)
 
-    def advantages(self, log_prob: Tensor, evidence: Evidence) -> Tensor:
-        assert evidence.signal is not None and evidence.selected is not None
-        a = evidence.advantage
-        shifted = a + torch.where(evidence.selected, evidence.signal, 0.0)
+    def assign(self, evidence: Evidence, step: int) -> Evidence:
+        evidence = super().assign(evidence, step)
+        assert evidence.contrast is not None
+        residual = self.residual(evidence.contrast)
+        selected = residual.abs() > self.config.delta
+        return evidence.with_columns(selected=selected, credit=self.shifted(evidence.advantage, torch.where(selected, residual, 0.0)))
+
+    def shifted(self, advantage: Tensor, residual: Tensor) -> Tensor:
+        """A + r_t, clamped to the sign of A if the verifier anchors it (A = 0 then stays 0)."""
+        shifted = advantage + residual
         if not self.config.anchor:
             return shifted
-        return torch.where(a > 0, shifted.clamp(min=0), torch.where(a < 0, shifted.clamp(max=0), 0.0))
+        return torch.where(advantage > 0, shifted.clamp(min=0), torch.where(advantage < 0, shifted.clamp(max=0), 0.0))
+
+    def advantages(self, log_prob: Tensor, evidence: Evidence) -> Tensor:
+        assert evidence.credit is not None
+        return evidence.credit  # it does not depend on the policy
+
+    @property
+    def _path_reduction(self) -> Reduction:
+        return "token" if self.config.path_norm == "minibatch" else "sequence"
+
+    def sums(self, evidence: Evidence) -> Sums:
+        assert evidence.selected is not None
+        rollout, kind, selected = evidence.rollout, self._path_reduction, evidence.selected
+        paths = mean_sums("others", rollout, kind, ~selected) | mean_sums("selected", rollout, kind, selected)
+        return {**super().sums(evidence), **paths}
+
+    def normalise(self, evidence: Evidence, sums: Sums) -> Evidence:
+        evidence = super().normalise(evidence, sums)
+        if not self.config.two_path:
+            return evidence
+        assert evidence.selected is not None
+        rollout, kind = evidence.rollout, self._path_reduction
+        weight = mean_weights(rollout, kind, ~evidence.selected, sums=sums, name="others")
+        weight = weight + self.config.eta * mean_weights(rollout, kind, evidence.selected, sums=sums, name="selected")
+        return evidence.with_columns(weight=weight)
 
     def needs_update(self, evidence: Evidence) -> Tensor:
         if self.config.anchor:
@@ -64,14 +91,12 @@ class RLCSD(CreditMethod):
         return torch.ones_like(evidence.hinted)
 
     def metrics(self, evidence: Evidence) -> Metrics:
-        assert evidence.signal is not None and evidence.selected is not None
-        found = {**super().metrics(evidence), **contrast_metrics(contrast(evidence), evidence)}
-        found["rlcsd/selected_share"] = float(evidence.selected.double().mean())
-        if bool(evidence.selected.any()) and evidence.weight is not None:
-            weight = evidence.weight
-            others = ~evidence.selected
-            mean_other = weight[others].mean() if bool(others.any()) else weight.new_ones(())
-            found["rlcsd/selected_weight"] = float(weight[evidence.selected].mean() / mean_other)
-            agree = (evidence.signal.sign() == evidence.advantage.sign())[evidence.selected]
-            found["rlcsd/residual_agrees"] = float(agree.double().mean())
-        return found
+        assert evidence.contrast is not None and evidence.selected is not None and evidence.weight is not None
+        selected, weight = evidence.selected, evidence.weight
+        figures = {**super().metrics(evidence), "rlcsd/selected_share": Mean(float(selected.double().mean()), len(evidence))}
+        if bool(selected.any()):
+            mean_other = weight[~selected].mean() if bool((~selected).any()) else weight.new_ones(())
+            agree = (evidence.contrast.sign() == evidence.advantage.sign())[selected]
+            figures["rlcsd/selected_weight"] = Mean(float(weight[selected].mean() / mean_other))
+            figures["rlcsd/residual_agrees"] = Mean(float(agree.double().mean()), int(selected.sum()))
+        return figures

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .base import ContrastConfig, Evidence, Metrics
-from .contrast import contrast, contrast_metrics
+from ..records import Evidence
+from .base import ContrastConfig
+from .contrast import Contrastive
 from .rlsd import RLSD, RLSDConfig
 
 
@@ -13,19 +14,13 @@ class RLSDContrastConfig(ContrastConfig, RLSDConfig):
     pass
 
 
-class RLSDContrast(RLSD):
+class RLSDContrast(Contrastive, RLSD):
     """As `rlsd`, with log π_T(y|h_c) − log π_T(y|h_w), clamped to ±60, as the log-weight."""
 
+    name = "rlsd_ectr"
     Config = RLSDContrastConfig
-    contrast = True
-
-    def prepare(self, evidence: Evidence, step: int) -> Evidence:
-        return super().prepare(evidence, step).having(signal=contrast(evidence))
+    loss_columns = ("weight", "contrast", "lam")
 
     def log_weight(self, log_prob: Tensor, evidence: Evidence) -> Tensor:
-        assert evidence.signal is not None
-        return evidence.signal.clamp(-60, 60)
-
-    def metrics(self, evidence: Evidence) -> Metrics:
-        assert evidence.signal is not None
-        return {**super().metrics(evidence), **contrast_metrics(evidence.signal, evidence)}
+        assert evidence.contrast is not None
+        return evidence.contrast.clamp(-60, 60)

@@ -7,9 +7,11 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
-from .base import Evidence, HintedConfig, Method, Policy, TeacherKind
-from .divergence import closed, generalised_jsd
+from ..records import Evidence, Policy
+from .base import HintedConfig, Method
+from .divergence import as_distribution, generalised_jsd, only, scattered
 from .ppo import ratio
+from .teacher import TeacherKind
 
 
 class DivergenceConfig(HintedConfig):
@@ -26,21 +28,26 @@ class SDPOConfig(DivergenceConfig):
     unusable: Literal["drop"] = "drop"  # there is no reward path to keep them on
 
 
-def distillation_loss(policy: Policy, evidence: Evidence, config: DivergenceConfig) -> Tensor:
-    """JSD_α(S, T) · min(ρ, cap) · w per token `[n]`; the ratio carries no gradient."""
+def distillation_loss(policy: Policy, evidence: Evidence, config: DivergenceConfig, where: Tensor) -> Tensor:
+    """JSD_α(S, T) · min(ρ, cap) · w per token `[n]`, 0 off `where` (bool `[n]`); the ratio carries no gradient."""
+    policy, evidence = only(policy, evidence, where)
+    if not len(evidence):
+        return scattered(policy.log_prob, where)
     assert policy.support_log_prob is not None and evidence.teacher_support is not None
-    student, teacher = closed(policy.support_log_prob, config.add_tail), closed(evidence.teacher_support, config.add_tail)
+    student = as_distribution(policy.support_log_prob, config.add_tail)
+    teacher = as_distribution(evidence.teacher_support, config.add_tail)
     rho = ratio(policy.log_prob.detach(), evidence.old_log_prob).clamp(max=config.ratio_cap)
-    return generalised_jsd(student, teacher, config.alpha) * rho * evidence.correction
+    return scattered(generalised_jsd(student, teacher, config.alpha) * rho * evidence.correction, where)
 
 
 class SDPO(Method):
     """JSD_0.5 on the student's own top-k and tail."""
 
+    name = "sdpo"
     Config = SDPOConfig
     support = "student"
 
     def token_loss(self, policy: Policy, evidence: Evidence) -> Tensor:
         assert evidence.weight is not None
-        loss = distillation_loss(policy, evidence, self.config)
+        loss = distillation_loss(policy, evidence, self.config, evidence.hinted)
         return loss * evidence.weight.to(loss.dtype)

@@ -1,4 +1,4 @@
-"""SRPO (arXiv 2604.02288): reward what went right, distil where it went wrong, sure teachers first."""
+"""SRPO (arXiv 2604.02288): the reward trains correct rollouts, distillation the others, weighted by the teacher's certainty."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from .base import Evidence, Method, Metrics, Policy
+from ..metrics import Mean, Metrics
+from ..records import Evidence, Policy
+from .base import Method, Sums
 from .ppo import ppo_loss, ratio
 from .sdpo import DivergenceConfig, distillation_loss
 
@@ -25,10 +27,12 @@ class SRPOConfig(DivergenceConfig):
 class SRPO(Method):
     """Each rollout takes one of two losses; both share the denominator of all tokens.
 
-    `signal` holds d_t = exp(−βH_t) / mean(exp(−βH)) over the distilled tokens, H the teacher's entropy.
+    `credit` is d_t = exp(−βH_t) / mean(exp(−βH)) over the distilled (`selected`) tokens, H the teacher's entropy.
     """
 
+    name = "srpo"
     Config = SRPOConfig
+    loss_columns = ("weight", "credit", "selected")
     support = "student"
 
     def distilled(self, evidence: Evidence) -> Tensor:
@@ -36,20 +40,29 @@ class SRPO(Method):
             return (evidence.advantage <= 0) & evidence.hinted
         return (evidence.reward <= 0) & evidence.hinted
 
-    def prepare(self, evidence: Evidence, step: int) -> Evidence:
+    def assign(self, evidence: Evidence, step: int) -> Evidence:
         assert evidence.teacher_entropy is not None
-        evidence = super().prepare(evidence, step)
         routed = self.distilled(evidence)
-        confidence = torch.exp(-self.config.entropy_beta * evidence.teacher_entropy)
-        mean = confidence[routed].mean() if bool(routed.any()) else confidence.new_ones(())
-        return evidence.having(signal=torch.where(routed, confidence / mean, 0.0), selected=routed)
+        certainty = torch.exp(-self.config.entropy_beta * evidence.teacher_entropy)
+        return super().assign(evidence.with_columns(selected=routed, credit=torch.where(routed, certainty, 0.0)), step)
+
+    def sums(self, evidence: Evidence) -> Sums:
+        assert evidence.selected is not None and evidence.credit is not None
+        routed = {"routed": evidence.selected.double().sum(), "certainty": evidence.credit.double().sum()}
+        return {**super().sums(evidence), **routed}
+
+    def normalise(self, evidence: Evidence, sums: Sums) -> Evidence:
+        assert evidence.credit is not None
+        mean = sums["certainty"] / sums["routed"].clamp(min=1)
+        scale = torch.where(sums["routed"] > 0, 1 / mean, 0.0).to(evidence.credit.dtype)
+        return super().normalise(evidence, sums).with_columns(credit=evidence.credit * scale)
 
     def token_loss(self, policy: Policy, evidence: Evidence) -> Tensor:
-        assert evidence.signal is not None and evidence.selected is not None and evidence.weight is not None
+        assert evidence.credit is not None and evidence.selected is not None and evidence.weight is not None
         c = self.config
         rho = ratio(policy.log_prob, evidence.old_log_prob)
         rewarded = ppo_loss(rho, evidence.advantage, c.epsilon, c.dual_clip) * evidence.correction
-        distilled = distillation_loss(policy, evidence, c) * evidence.signal
+        distilled = distillation_loss(policy, evidence, c, evidence.selected) * evidence.credit
         return torch.where(evidence.selected, distilled, rewarded) * evidence.weight.to(rho.dtype)
 
     def clipped_advantage(self, log_prob: Tensor, evidence: Evidence) -> Tensor:
@@ -58,4 +71,5 @@ class SRPO(Method):
 
     def metrics(self, evidence: Evidence) -> Metrics:
         assert evidence.selected is not None
-        return {**super().metrics(evidence), "srpo/distilled_share": float(evidence.selected.double().mean())}
+        share = float(evidence.selected.double().mean())
+        return {**super().metrics(evidence), "srpo/distilled_share": Mean(share, len(evidence))}

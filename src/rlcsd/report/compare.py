@@ -12,7 +12,8 @@ import numpy as np
 import yaml
 
 from ..errors import InputError
-from .training import curve, read_jsonl, summaries_of
+from ..folders import read_jsonl
+from .training import curve, summaries_of
 
 _T95 = {
     2: 12.706,

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from ..summary import Summary, markdown_table
+from ..evaluation.summary import Summary, markdown_table
+from ..folders import read_jsonl
 
 _PANELS = (
     ("training reward", "rollout/reward"),
     ("actor entropy (nats)", "actor/entropy"),
     ("response length (tokens)", "rollout/length"),
 )
-
-
-def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """All records of a JSONL file; none if it is not there."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line] if path.is_file() else []
 
 
 def summaries_of(record: dict[str, Any]) -> list[Summary]:

@@ -3,23 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from ..errors import InputError
 from ..prompts import BOXED_INSTRUCTION
+from ..records import Problem
 from ..verifiers import Verifier
 
-
-@dataclass(frozen=True)
-class Problem:
-    """One problem. `solution` is a worked solution if the data has one; `group` labels it in tables."""
-
-    question: str
-    answer: str
-    solution: str | None = None
-    group: str = ""
-    extra: Mapping[str, Any] = field(default_factory=dict)
+__all__ = ["Problem", "Task"]
 
 
 @dataclass(frozen=True)

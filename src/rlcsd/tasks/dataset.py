@@ -7,8 +7,8 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ..checkpoint import whole_folder
 from ..errors import InputError
+from ..folders import whole_folder
 from .base import Problem
 from .files import Row
 

@@ -7,13 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..config.schema import Config, SamplingConfig
-from ..engine.base import Sampling
 from ..engine.local.engine import LocalEngine
 from ..engine.local.network import Network
-from ..evaluation import Asking, answer_problems
+from ..evaluation import EvaluationSettings, answer_problems, summarise
+from ..inspection.signals import SignalSettings, hint_signals
 from ..methods.rlcsd import RLCSD
-from ..report.signals import hint_signals
-from ..summary import summarise
+from ..records import Sampling
 from ..tasks.base import Task
 from ..tasks.build import KnightsAndKnavesParameters, knights_and_knaves
 from .recipe import Recipe
@@ -71,7 +70,7 @@ def measure(
     accuracy: dict[int, float] = {}
     lengths: list[float] = []
     for problems in task.evaluations.values():
-        answered = answer_problems(engine, "val", dict(enumerate(problems)), task, Asking(4, Sampling(max_tokens=limit)), seed)
+        answered = answer_problems(engine, "val", dict(enumerate(problems)), task, EvaluationSettings(4, Sampling(max_tokens=limit)), seed)
         by_size = defaultdict(list)
         for problem, item in zip(problems, answered, strict=True):
             by_size[problem.extra["size"]].append(item)
@@ -89,7 +88,7 @@ def conclusion_signals(engine: LocalEngine, task: Task, config: Config, method: 
     """Mean over conclusion tokens of what hints do: gain under a correct hint, loss under wrong ones, contrast."""
     problems = task.evaluations["seen_sizes"]
     shown = Task(task.name, problems[:groups], {}, task.verifier, task.instruction)
-    table = hint_signals(engine, shown, config, method)
+    table = hint_signals(engine, shown, method, SignalSettings(config.group_size, config.sampling.settings(), seed=config.seed))
     found = {}
     for target in ("correct", "wrong"):
         for name in ("correct_gain", "wrong_gain", "contrast"):

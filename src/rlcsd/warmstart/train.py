@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from ..checkpoint import whole_folder
+from ..decoding import token_offsets
 from ..engine.local.network import Network
 from ..engine.local.update import micro_batches
+from ..folders import whole_folder
+from ..inspection.token_kinds import kinds_of
 from ..prompts import render
-from ..report.token_kinds import kinds_of
 from .examples import Example, draw_example
 from .gates import GateReport, measure
 from .model_card import model_card
@@ -49,7 +50,7 @@ def new_model(recipe: Recipe, vocabulary: int, tokenizer: Any) -> Qwen3ForCausal
 def encode(tokenizer: Any, example: Example, verdict_weight: float) -> Encoded:
     """Prompt ids, response ids with the end token, and the loss weight of each response token."""
     response = tokenizer(example.response, add_special_tokens=False).input_ids
-    kinds = kinds_of([tokenizer.decode([token]) for token in response])
+    kinds = kinds_of(*token_offsets(tokenizer, response))
     weights = [verdict_weight if kind in ("verdict", "conclusion") else 1.0 for kind in kinds]
     return render(tokenizer, example.prompt), [*response, tokenizer.convert_tokens_to_ids(END)], [*weights, 1.0]
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from ..base import Pair
+from ...records import Pair
 from .network import Network
 from .prefixes import Ids
 

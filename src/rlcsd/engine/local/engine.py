@@ -8,18 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ...config.schema import Config, ModelConfig
 from ...errors import InputError
-from ...methods.base import Evidence, HintedConfig, Method
-from ..base import Pair, Sample, Sampling, Scores
-from . import sampler, scoring
+from ...methods.base import HintedConfig, Method
+from ...methods.regularisers import Regularisers
+from ...methods.teacher import TeacherSchedule
+from ...metrics import Mean, Metric, Metrics, Sum
+from ...records import Evidence, Pair, Sample, Sampling, Scores, Support
+from . import sampler, scoring, state
 from .memory import rows_at_once, shape_of
 from .network import Network, load_network, load_tokenizer, resolve_device
 from .optimizer import build_optimizer
+from .supports import SupportStore
 from .teacher import Teacher
-from .update import Regularisers, accumulate
+from .update import MiniBatch, accumulate
 from .vllm_sampler import VllmSampler, vllm_wanted
 
 
@@ -41,18 +44,20 @@ class LocalEngine:
             wanted = method.config
             assert isinstance(wanted, HintedConfig)
             other = self._other_teacher(wanted.teacher_model) if wanted.teacher_model else None
-            self.teacher = Teacher(self.policy, wanted.teacher, wanted.ema_rate, wanted.snapshot_every, other)
+            schedule = TeacherSchedule(wanted.teacher, wanted.ema_rate, wanted.snapshot_every)
+            self.teacher = Teacher(self.policy, schedule, other)
+        self.supports = SupportStore()
         self.regularisers = Regularisers(config.kl_coefficient, config.entropy_coefficient)
         self.reference: Network | None = None
         if config.kl_coefficient > 0:
-            fixed = self.teacher is not None and self.teacher.kind == "fixed"
+            fixed = self.teacher is not None and self.teacher.schedule.kind == "fixed"
             self.reference = self.teacher.network if fixed and self.teacher else self.policy.twin()
         self.optimizer = build_optimizer(self.policy.trainable(), config)
         self.optimizer_steps = 0
         self.vllm = VllmSampler(config) if vllm_wanted(config, device) else None
 
     def _other_teacher(self, path: str) -> Network:
-        """Another model as the teacher. Raises InputError unless it speaks the policy's token ids."""
+        """Another model as the teacher. Raises InputError unless it has the policy's vocabulary."""
         named = ModelConfig(path=path, dtype=self.config.model.dtype)
         theirs, ours = load_tokenizer(named), self.tokenizer
         if theirs.get_vocab() != ours.get_vocab():
@@ -78,7 +83,7 @@ class LocalEngine:
 
     def sample(self, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, seed: int) -> list[list[Sample]]:
         if self.vllm is not None:
-            return self.vllm.sample(prompts, n, sampling, seed, self.stop_ids(), lambda pairs: self.score(pairs, "policy"))
+            return self.vllm.sample(prompts, n, sampling, seed, self.stop_ids())
         longest = max(map(len, prompts)) + sampling.max_tokens
         with self.policy.precision():
             return sampler.sample(
@@ -92,47 +97,63 @@ class LocalEngine:
                 max_rows=rows_at_once(self.shape, self.config, n, longest),
             )
 
-    def score(self, pairs: Sequence[Pair], who: str = "teacher", top_k: int = 0, support: Tensor | None = None) -> Scores:
+    def score(
+        self,
+        pairs: Sequence[Pair],
+        who: str = "teacher",
+        *,
+        top_k: int = 0,
+        support: Support | None = None,
+        rows: Sequence[int] | None = None,
+    ) -> Scores:
         teacher = self.teacher.network if self.teacher is not None else None
         network = {"policy": self.policy, "teacher": teacher, "reference": self.reference}[who]
         if network is None:
             raise RuntimeError(f"this run has no {who}")
+        rows = list(range(len(pairs))) if rows is None else rows
         training = network.model.training
         network.model.eval()
-        scores = scoring.score(
+        columns = scoring.score(
             network,
             pairs,
             pad_id=self.tokenizer.pad_token_id,
             budget=self.config.engine.score_tokens,
             top_k=top_k,
-            support=support,
+            support=None if support is None else self.supports.ids_at(support, rows),
         )
         network.model.train(training)
-        return scores
+        made = None
+        if top_k:
+            assert columns.support is not None
+            made = self.supports.add(
+                columns.support, [len(pair.response) for pair in pairs], columns.support_log_prob if who == "teacher" else None
+            )
+        if support is not None:
+            assert columns.support_log_prob is not None
+            self.supports.keep(support, rows, columns.support_log_prob)
+        assert columns.entropy is not None
+        return Scores(columns.log_prob, columns.entropy, made)
 
-    def gradient(self, pairs: Sequence[Pair], evidence: Evidence, method: Method) -> dict[str, float]:
+    def release(self, support: Support) -> None:
+        self.supports.release(support)
+
+    def gradient(self, pairs: Sequence[Pair], evidence: Evidence, method: Method) -> Metrics:
         """Accumulate the gradient of one prepared mini-batch, without a step."""
         reference = self.score(pairs, "reference").log_prob if self.reference is not None else None
-        return accumulate(
-            self.policy,
-            pairs,
-            evidence,
-            method,
-            pad_id=self.tokenizer.pad_token_id,
-            budget=self.config.engine.micro_batch_tokens,
-            regularisers=self.regularisers,
-            reference=reference,
-        )
+        batch = MiniBatch(pairs, evidence, method, self.regularisers, reference, self.supports)
+        budget = self.config.engine.micro_batch_tokens
+        return accumulate(self.policy, batch, pad_id=self.tokenizer.pad_token_id, budget=budget)
 
-    def update(self, pairs: Sequence[Pair], evidence: Evidence, method: Method, learning_rate: float) -> dict[str, float]:
+    def update(self, pairs: Sequence[Pair], evidence: Evidence, method: Method, learning_rate: float) -> Metrics:
         self.optimizer.zero_grad(set_to_none=True)
         metrics = self.gradient(pairs, evidence, method)
-        if metrics["actor/updated_share"] == 0:
-            return metrics  # nothing to learn from: weights, moments and teacher stay
+        if not any(parameter.grad is not None for parameter in self.policy.trainable()):
+            return {**metrics, "update/skipped": Sum(0)}  # nothing to learn from: weights, moments and teacher stay
         norm = torch.nn.utils.clip_grad_norm_(self.policy.trainable(), self.config.grad_norm)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        if bool(torch.isfinite(norm)):
+        finite = bool(torch.isfinite(norm))
+        if finite:
             self.optimizer.step()
             self.optimizer_steps += 1
             if self.teacher is not None:
@@ -140,7 +161,12 @@ class LocalEngine:
             if self.vllm is not None:
                 self.vllm.sync(self.policy)
         self.optimizer.zero_grad(set_to_none=True)
-        return {**metrics, "actor/grad_norm": float(norm), "actor/learning_rate": learning_rate}
+        figures: dict[str, Metric] = {
+            "actor/grad_norm": Mean(float(norm)),
+            "actor/learning_rate": Mean(learning_rate),
+            "update/skipped": Sum(not finite),
+        }
+        return {**metrics, **figures}
 
     def save(self, folder: Path) -> None:
         model = self.policy.model
@@ -149,25 +175,21 @@ class LocalEngine:
         model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 
-    def state(self) -> dict[str, Any]:
+    def save_state(self, folder: Path) -> None:
         # Frozen weights and the reference are those of step 0, which the config's model gives again.
-        return {
-            "policy": {name: parameter.detach() for name, parameter in self.policy.named_trainable().items()},
-            "optimizer": self.optimizer.state_dict(),
-            "optimizer_steps": self.optimizer_steps,
-            "teacher": self.teacher.state() if self.teacher is not None else None,
-        }
+        teacher = self.teacher.state() if self.teacher is not None else {}
+        trained = {name: parameter.detach() for name, parameter in self.policy.named_trainable().items()}
+        state.save(folder, trained, teacher, self.optimizer, self.optimizer_steps)
 
-    def load_state(self, state: dict[str, Any]) -> None:
+    def load_state(self, folder: Path) -> None:
         ours = self.policy.named_trainable()
-        if ours.keys() != state["policy"].keys():
-            raise ValueError("other parameters are trained")
-        with torch.no_grad():
-            for name, parameter in ours.items():
-                parameter.copy_(state["policy"][name])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.optimizer_steps = state["optimizer_steps"]
+        teacher, self.optimizer_steps = state.load(folder, ours, self.optimizer)
         if self.teacher is not None:
-            self.teacher.load_state(state["teacher"])
+            if teacher.keys() != self.teacher.state().keys():
+                raise ValueError("the teacher has other parameters")
+            self.teacher.load_state(teacher)
         if self.vllm is not None:
             self.vllm.sync(self.policy)
+
+    def close(self) -> None:
+        """Nothing runs outside this process."""

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 from transformers import StaticCache
 
-from ..base import Sample, Sampling
+from ...records import Sample, Sampling
 from .caches import padded, slides
 
 _FIRST_ROOM = 64  # tokens of a response that the cache has room for at first; then it grows by half
@@ -119,7 +119,7 @@ def _decode(
     for ids, (scored, drawn, entropy), k, end in zip(
         written.tolist(), figures.transpose(1, 2).tolist(), lengths.tolist(), finished.tolist(), strict=True
     ):
-        results.append(Sample(tuple(ids[:k]), tuple(scored[:k]), tuple(drawn[:k]), end, sum(entropy[:k]) / k))
+        results.append(Sample(tuple(ids[:k]), torch.tensor(scored[:k]), torch.tensor(drawn[:k]), end, sum(entropy[:k]) / k))
     return results
 
 

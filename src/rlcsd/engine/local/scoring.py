@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from ..base import Pair, Scores
+from ...records import Pair
 from .caches import Prefix, behind, lengthened, padded, prefill, response_block, selected, slides
 from .head import HeadOutput
 from .network import Network
@@ -55,8 +55,8 @@ def _hidden(network: Network, pairs: Sequence[Pair], contexts: Prefix | None, or
 @torch.no_grad()
 def score(
     network: Network, pairs: Sequence[Pair], *, pad_id: int, budget: int = 32768, top_k: int = 0, support: Tensor | None = None
-) -> Scores:
-    """Scores of all response tokens, pairs laid end to end; see `engine.base.Scores`.
+) -> HeadOutput:
+    """Log-probs and entropies of all response tokens, and those at a support if asked for; pairs laid end to end.
 
     `support [N, k]` is in the order of the pairs. Responses must not be empty.
     """
@@ -91,4 +91,4 @@ def score(
 
     log_prob, entropy = ordered("log_prob"), ordered("entropy")
     assert log_prob is not None and entropy is not None
-    return Scores(log_prob, entropy, ordered("support"), ordered("support_log_prob"))
+    return HeadOutput(log_prob, entropy, ordered("support"), ordered("support_log_prob"))

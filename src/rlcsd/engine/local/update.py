@@ -4,40 +4,46 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from ...methods.base import Evidence, Method, Policy
-from ..base import Pair
+from ...methods.base import Method
+from ...methods.ppo import clipped
+from ...methods.regularisers import Regularisers
+from ...metrics import Mean, Metrics
+from ...records import Evidence, Pair, Policy
 from .caches import SharedPrompts, slides
 from .network import Network
 from .prefixes import batches
+from .supports import SupportStore
 
 
 @dataclass(frozen=True)
-class Regularisers:
-    """Optional terms on top of any method: reference KL (`low_var_kl`) and an entropy bonus."""
+class MiniBatch:
+    """One prepared optimizer mini-batch, `evidence` in the order of `pairs`, and what its loss consists of.
 
-    kl: float = 0.0
-    entropy: float = 0.0
+    `reference [N]` are the reference's log-probs, needed with a reference KL; `supports` holds `evidence.held`.
+    """
 
-    @property
-    def any(self) -> bool:
-        return self.kl > 0 or self.entropy > 0
+    pairs: Sequence[Pair]
+    evidence: Evidence
+    method: Method
+    regularisers: Regularisers = field(default_factory=Regularisers)
+    reference: Tensor | None = None
+    supports: SupportStore = field(default_factory=SupportStore)
+
+    def rows_to_update(self) -> list[int]:
+        """Rows with a token whose loss can have a gradient. The others have already counted in the weights."""
+        needed = self.method.needs_update(self.evidence).split([len(pair.response) for pair in self.pairs])
+        return [row for row, tokens in enumerate(needed) if self.regularisers.any or bool(tokens.any())]
 
 
 def micro_batches(lengths: Sequence[int], rows: Sequence[int], budget: int) -> Iterator[list[int]]:
     """`rows` sorted by length and cut so that count × longest stays within `budget` tokens, if one row does."""
     for batch in batches([lengths[row] for row in rows], budget):
         yield [rows[place] for place in batch]
-
-
-def low_variance_kl(log_prob: Tensor, reference: Tensor) -> Tensor:
-    """min(exp(r − p) − (r − p) − 1, 10) per token, p and r log-probs of policy and reference (Schulman's k3)."""
-    gap = (reference - log_prob).clamp(-20, 20)
-    return (gap.exp() - gap - 1).clamp(max=10)
 
 
 def response_hidden(network: Network, pairs: Sequence[Pair], pad: int, shared: SharedPrompts | None = None) -> Tensor:
@@ -77,63 +83,56 @@ def shared_prompts(network: Network, pairs: Sequence[Pair], pad: int) -> SharedP
     return SharedPrompts(network, prompts, pad)
 
 
-def accumulate(
-    network: Network,
-    pairs: Sequence[Pair],
-    evidence: Evidence,
-    method: Method,
-    *,
-    pad_id: int,
-    budget: int,
-    regularisers: Regularisers | None = None,
-    reference: Tensor | None = None,
-) -> dict[str, float]:
-    """Add the mini-batch's gradient to the policy; returns metrics (`actor/…`).
-
-    `evidence` is prepared and in the order of `pairs`. Rows none of whose tokens can have a gradient are
-    not computed; their tokens have already counted in the weights.
-    """
-    regularisers = regularisers or Regularisers()
-    lengths = [len(pair.context) + len(pair.response) for pair in pairs]
-    starts = torch.tensor([0, *(len(pair.response) for pair in pairs)]).cumsum(0).tolist()
-    needed = method.needs_update(evidence)
-    rows = [row for row in range(len(pairs)) if regularisers.any or bool(needed[starts[row] : starts[row + 1]].any())]
-    sums: dict[str, float] = defaultdict(float)
+def accumulate(network: Network, batch: MiniBatch, *, pad_id: int, budget: int) -> Metrics:
+    """Add the mini-batch's gradient to the policy, in micro-batches of at most `budget` tokens; returns metrics (`actor/…`)."""
+    rows = batch.rows_to_update()
     with network.precision():
-        shared = shared_prompts(network, [pairs[row] for row in rows], pad_id)
-    if shared is not None:
-        lengths = [len(pair.response) for pair in pairs]
+        shared = shared_prompts(network, [batch.pairs[row] for row in rows], pad_id)
+    context = 0 if shared else 1  # a shared prompt is no part of the micro-batches
+    lengths = [context * len(pair.context) + len(pair.response) for pair in batch.pairs]
+    starts = torch.tensor([0, *(len(pair.response) for pair in batch.pairs)]).cumsum(0).tolist()
+    sums: dict[str, float] = defaultdict(float)
     for chunk in micro_batches(lengths, rows, budget):
         tokens = torch.cat([torch.arange(starts[row], starts[row + 1]) for row in chunk]).to(network.device)
-        ids = torch.tensor([token for row in chunk for token in pairs[row].response], device=network.device)
-        part = evidence[tokens]
-        with network.precision():
-            hidden = response_hidden(network, [pairs[row] for row in chunk], pad_id, shared)
-            output = network.head(hidden, ids, part.support, entropy=regularisers.entropy > 0)  # type: ignore[operator]
-        # In float64 from here: differences of close log-probs keep their digits.
-        at_support = None if output.support_log_prob is None else output.support_log_prob.double()
-        loss = method.token_loss(Policy(output.log_prob.double(), at_support), part).sum()
-        if regularisers.kl > 0:
-            assert reference is not None
-            loss = loss + regularisers.kl * low_variance_kl(output.log_prob, reference[tokens]).sum() / len(evidence)
-        if regularisers.entropy > 0:
-            loss = loss - regularisers.entropy * output.entropy.sum() / len(evidence)
-        loss.backward()
-        _add_metrics(sums, loss.detach(), output.log_prob.detach(), part, method)
+        pairs = [batch.pairs[row] for row in chunk]
+        for name, value in _backward(network, batch, pairs, tokens, pad_id, shared).items():
+            sums[name] += value
     if shared is not None:
         shared.backward()
-    count = max(sums.pop("tokens", 0.0), 1.0)
-    found = {name: value / count for name, value in sums.items() if name != "actor/loss"}
-    return {**found, "actor/loss": sums["actor/loss"], "actor/updated_share": len(rows) / max(len(pairs), 1)}
+    return _metrics(sums, len(rows), len(batch.pairs))
 
 
-def _add_metrics(sums: dict[str, float], loss: Tensor, log_prob: Tensor, part: Evidence, method: Method) -> None:
+def _backward(
+    network: Network, batch: MiniBatch, pairs: Sequence[Pair], tokens: Tensor, pad_id: int, shared: SharedPrompts | None
+) -> dict[str, float]:
+    """Forward and backward of one micro-batch, whose response tokens are `tokens` of the mini-batch; returns sums over them."""
+    part = batch.supports.columns(batch.evidence, tokens)
+    ids = torch.tensor([token for pair in pairs for token in pair.response], device=network.device)
+    with network.precision():
+        hidden = response_hidden(network, pairs, pad_id, shared)
+        output = network.head(hidden, ids, part.support, entropy=batch.regularisers.entropy > 0)  # type: ignore[operator]
+    # In float64 from here: differences of close log-probs keep their digits.
+    at_support = None if output.support_log_prob is None else output.support_log_prob.double()
+    loss = batch.method.token_loss(Policy(output.log_prob.double(), at_support), part).sum()
+    reference = None if batch.reference is None else batch.reference[tokens]
+    extra = batch.regularisers.token_loss(output.log_prob, output.entropy, reference, len(batch.evidence))
+    if extra is not None:
+        loss = loss + extra.sum()
+    loss.backward()
+    return _sums(float(loss.detach()), output.log_prob.detach(), part, batch.method)
+
+
+def _sums(loss: float, log_prob: Tensor, part: Evidence, method: Method) -> dict[str, float]:
     log_ratio = log_prob - part.old_log_prob
-    sums["tokens"] += len(part)
-    sums["actor/loss"] += float(loss)
-    sums["actor/kl_to_old"] += float((-log_ratio).sum())
+    sums = {"tokens": float(len(part)), "actor/loss": loss, "actor/kl_to_old": float((-log_ratio).sum())}
     epsilon = getattr(method.config, "epsilon", None)
     if epsilon is not None:
-        rho, a = log_ratio.exp(), method.clipped_advantage(log_prob, part)
-        clipped = ((a > 0) & (rho > 1 + epsilon)) | ((a < 0) & (rho < 1 - epsilon))
-        sums["actor/clip_fraction"] += float(clipped.sum())
+        sums["actor/clip_fraction"] = float(clipped(method.clipped_advantage(log_prob, part), log_ratio, epsilon).sum())
+    return sums
+
+
+def _metrics(sums: dict[str, float], updated: int, rows: int) -> Metrics:
+    tokens = sums.pop("tokens", 0.0)
+    loss = sums.pop("actor/loss", 0.0)
+    means = {name: Mean(value / max(tokens, 1.0), tokens) for name, value in sums.items()}
+    return {**means, "actor/loss": Mean(loss), "actor/updated_share": Mean(updated / max(rows, 1), rows)}

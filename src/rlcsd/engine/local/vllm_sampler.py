@@ -1,7 +1,8 @@
-"""vLLM as the sampler: it draws, the policy's own pass says what it would have given, and weights follow in place.
+"""vLLM as the sampler: it draws, and its weights follow the policy's in place.
 
-vLLM's kernels differ from the trainer's, so the log-probs it drew with are kept apart from the policy's; the
-rollout-correction weight is their ratio. vLLM runs in this process, where its weights can be replaced without a copy on disk.
+vLLM's kernels differ from the trainer's, so a sample carries only the log-probs that it was drawn with. The trainer
+asks the engine for the policy's own where it needs them; the rollout-correction weight is their ratio. vLLM runs in
+this process, where its weights can be replaced without a copy on disk.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from ...config.schema import Config
 from ...errors import InputError
-from ..base import Pair, Sample, Sampling, Scores
+from ...records import Sample, Sampling
 from .network import Network, resolve_path
 
 
@@ -71,9 +72,9 @@ class VllmSampler:
         self.llm.reset_prefix_cache()
 
     def sample(
-        self, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, seed: int, stop_ids: Sequence[int], score: Any
+        self, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, seed: int, stop_ids: Sequence[int]
     ) -> list[list[Sample]]:
-        """`n` responses for each prompt; `score(pairs)` gives the policy's own log-probs and entropies of them."""
+        """`n` responses for each prompt, without the policy's own log-probs."""
         parameters = self.vllm.SamplingParams(
             n=n,
             temperature=sampling.temperature,
@@ -87,13 +88,10 @@ class VllmSampler:
         )
         requests = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
         outputs = self.llm.generate(requests, parameters, use_tqdm=False)
-        drawn = [(prompt, one) for prompt, output in zip(prompts, outputs, strict=True) for one in output.outputs]
-        scores: Scores = score([Pair(tuple(prompt), tuple(one.token_ids)) for prompt, one in drawn])
-        lengths = [len(one.token_ids) for _, one in drawn]
-        samples = []
-        parts = zip(drawn, scores.log_prob.split(lengths), scores.entropy.split(lengths), strict=True)
-        for (_, one), log_probs, entropies in parts:
-            ids = tuple(one.token_ids)
-            sampled = tuple(float(step[token].logprob) for token, step in zip(ids, one.logprobs, strict=True))
-            samples.append(Sample(ids, tuple(log_probs.tolist()), sampled, ids[-1] in stop_ids, float(entropies.mean())))
-        return [samples[start : start + n] for start in range(0, len(samples), n)]
+        return [[self._sample(one, stop_ids) for one in output.outputs] for output in outputs]
+
+    @staticmethod
+    def _sample(output: Any, stop_ids: Sequence[int]) -> Sample:
+        ids = tuple(output.token_ids)
+        sampled = [float(step[token].logprob) for token, step in zip(ids, output.logprobs, strict=True)]
+        return Sample(ids, None, torch.tensor(sampled), ids[-1] in stop_ids)

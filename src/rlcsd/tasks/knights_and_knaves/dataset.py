@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...checkpoint import check_new_folder
+from ...folders import check_new_folder
 from ..base import Problem
 from ..dataset import to_line, write_dataset
 from ..files import Row

@@ -1,0 +1,17 @@
+"""Held-out accuracy: answers, what they amount to, and the folder of a stand-alone evaluation."""
+
+from .answers import EvaluationSettings, answer_problems, check, evaluate
+from .folder import EvaluationFolder
+from .summary import Answered, Summary, markdown_table, summarise
+
+__all__ = [
+    "Answered",
+    "EvaluationFolder",
+    "EvaluationSettings",
+    "Summary",
+    "answer_problems",
+    "check",
+    "evaluate",
+    "markdown_table",
+    "summarise",
+]

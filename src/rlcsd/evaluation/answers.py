@@ -1,0 +1,120 @@
+"""Held-out accuracy: every evaluation set of a task, answered and graded in batches that can be resumed."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ..config.schema import Config
+from ..engine.base import Scorer
+from ..errors import InputError
+from ..prompts import student_prompt
+from ..records import Problem, Sampling
+from ..tasks.base import Task
+from ..verifiers import grade_groups
+from .summary import Answered, Summary, average, summarise
+
+
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """`samples` responses to each problem, `batch` problems at a time; each batch has a seed of its own."""
+
+    samples: int
+    sampling: Sampling
+    seed: int = 0
+    thinking: bool = True
+    batch: int = 128
+
+    @staticmethod
+    def of(config: Config) -> EvaluationSettings:
+        e = config.evaluation
+        return EvaluationSettings(e.samples, e.sampling.settings(), config.seed, config.model.thinking_eval, e.batch)
+
+
+Keeper = Callable[[Sequence[Answered]], None]
+
+
+def check(engine: Scorer, task: Task, settings: EvaluationSettings) -> None:
+    """Raise InputError if the longest evaluation prompt and a response exceed the model's context."""
+    problems = [problem for problems in task.evaluations.values() for problem in problems]
+    prompts = (student_prompt(engine.tokenizer, problem.question, task.instruction, settings.thinking) for problem in problems)
+    longest = max(map(len, prompts), default=0)
+    if longest and longest + settings.sampling.max_tokens > engine.context_length:
+        raise InputError(
+            f"evaluation.sampling.max_tokens={settings.sampling.max_tokens}: with a prompt of {longest} tokens the model's "
+            f"context of {engine.context_length} is exceeded; use at most {engine.context_length - longest}"
+        )
+
+
+def answer_problems(
+    engine: Scorer, dataset: str, problems: Mapping[int, Problem], task: Task, settings: EvaluationSettings, seed: int
+) -> list[Answered]:
+    """Sample and grade the responses to some problems of a set, given by their places, in one call of the engine."""
+    prompts = [student_prompt(engine.tokenizer, p.question, task.instruction, settings.thinking) for p in problems.values()]
+    drawn = engine.sample(prompts, settings.samples, settings.sampling, seed)
+    texts = [tuple(engine.tokenizer.decode(sample.ids, skip_special_tokens=True) for sample in samples) for samples in drawn]
+    judged = grade_groups(task.verifier, texts, [problem.answer for problem in problems.values()])
+    return [
+        Answered(
+            dataset,
+            place,
+            problem.group or dataset,
+            problem.question,
+            problem.answer,
+            written,
+            rewards,
+            tuple(len(sample.ids) for sample in samples),
+            tuple(sample.finished for sample in samples),
+        )
+        for (place, problem), samples, written, rewards in zip(problems.items(), drawn, texts, judged, strict=True)
+    ]
+
+
+def _answers(item: Answered, problem: Problem, settings: EvaluationSettings) -> bool:
+    """Is this an answer to this very problem, as asked? Data may have changed since it was given."""
+    samples = len(item.rewards) == len(item.responses) == len(item.lengths) == len(item.finished) == settings.samples
+    return samples and (item.question, item.answer) == (problem.question, problem.answer)
+
+
+def answer_set(
+    engine: Scorer, dataset: str, task: Task, settings: EvaluationSettings, done: Mapping[tuple[str, int], Answered], keep: Keeper
+) -> list[Answered]:
+    """All problems of one set, batch by batch; a batch that is in `done` whole is taken from there, others go to `keep`."""
+    problems = task.evaluations[dataset]
+    order = sorted(range(len(problems)), key=lambda place: len(problems[place].question))  # like lengths side by side
+    answered: list[Answered] = []
+    for start in range(0, len(order), settings.batch):
+        places = order[start : start + settings.batch]
+        found = [done[dataset, place] for place in places if (dataset, place) in done]
+        batch = [item for item in found if _answers(item, problems[item.place], settings)]
+        if len(batch) < len(places):
+            seed = random.Random(f"{settings.seed}/evaluation/{dataset}/{start}").getrandbits(62)
+            batch = answer_problems(engine, dataset, {place: problems[place] for place in places}, task, settings, seed)
+            keep(batch)
+        answered += batch
+    return sorted(answered, key=lambda item: item.place)
+
+
+def evaluate(
+    engine: Scorer, task: Task, settings: EvaluationSettings, done: Sequence[Answered] = (), keep: Keeper = lambda batch: None
+) -> tuple[list[Summary], list[Answered]]:
+    """Every evaluation set of the task: one summary per set and, where a set has several kinds, per kind; then the average.
+
+    `done` are answers of an earlier, interrupted evaluation; `keep` is given each new batch of answers.
+    """
+    earlier = {(item.dataset, item.place): item for item in done}
+    summaries, sets = [], []
+    for name in task.evaluations:
+        sets.append(answer_set(engine, name, task, settings, earlier, keep))
+        kinds: dict[str, list[Answered]] = defaultdict(list)
+        for item in sets[-1]:
+            kinds[item.group].append(item)
+        only = next(iter(kinds)) if len(kinds) == 1 else name
+        summaries.append(replace(summarise(name, sets[-1]), kind="" if only == name else only))
+        if len(kinds) > 1:
+            summaries += [summarise(f"{name}: {kind}", items) for kind, items in sorted(kinds.items())]
+    if len(sets) > 1:
+        summaries.append(average(sets))
+    return summaries, [item for answered in sets for item in answered]

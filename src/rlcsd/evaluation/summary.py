@@ -1,0 +1,158 @@
+"""What graded answers amount to: mean@n and pass@k with bootstrap intervals, per set, kind and average."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from math import comb
+from typing import Any
+
+import numpy as np
+
+from ..verifiers import last_boxed
+
+
+@dataclass(frozen=True)
+class Answered:
+    """One problem's responses, graded; `place` is the problem's within its data set."""
+
+    dataset: str
+    place: int
+    group: str
+    question: str
+    answer: str
+    responses: tuple[str, ...]
+    rewards: tuple[float, ...]
+    lengths: tuple[int, ...]
+    finished: tuple[bool, ...]
+
+    @property
+    def correct(self) -> int:
+        return sum(reward > 0 for reward in self.rewards)
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Figures of one data set (or one group of it). Rates are in [0, 1], lengths in tokens."""
+
+    name: str
+    problems: int
+    samples: int
+    mean: float
+    low: float
+    high: float
+    pass_at: Mapping[int, float]
+    boxed: float
+    truncated: float
+    length: float
+    kind: str = ""  # the one kind of problem that a set consists of, if it is one
+
+    @property
+    def label(self) -> str:
+        return f"{self.name} ({self.kind})" if self.kind else self.name
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "pass_at": {str(k): v for k, v in self.pass_at.items()}}
+
+
+def pass_at_k(n: int, correct: int, k: int) -> float:
+    """Unbiased chance that k of n samples contain a correct one: 1 − C(n−c, k) / C(n, k) (arXiv 2107.03374, eq. 1).
+
+    Raises:
+        ValueError: k exceeds n.
+    """
+    if k > n:
+        raise ValueError(f"pass@{k} needs at least {k} samples, not {n}")
+    return 1.0 - comb(n - correct, k) / comb(n, k)
+
+
+def bootstrap_interval(*sets: Sequence[float], level: float = 0.95, draws: int = 2000, seed: int = 0) -> tuple[float, float]:
+    """Percentile interval of the mean over problems, by resampling them with replacement; of several sets, of their means' mean."""
+    rng = np.random.default_rng(seed)
+    means = np.zeros(draws)
+    for values in sets:
+        array = np.asarray(values, dtype=float)
+        means += array[rng.integers(0, len(array), size=(draws, len(array)))].mean(axis=1) / len(sets)
+    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
+    return float(low), float(high)
+
+
+def summarise(name: str, answered: Sequence[Answered]) -> Summary:
+    """mean@n with its interval, pass@k for powers of two up to n, and how the responses look."""
+    n = len(answered[0].rewards)
+    rates = [item.correct / n for item in answered]
+    low, high = bootstrap_interval(rates)
+    powers = [k for k in (1, 2, 4, 8, 16, 32, 64) if k <= n]
+    texts = [text for item in answered for text in item.responses]
+    return Summary(
+        name,
+        len(answered),
+        n,
+        float(np.mean(rates)),
+        low,
+        high,
+        {k: float(np.mean([pass_at_k(n, item.correct, k) for item in answered])) for k in powers},
+        float(np.mean([last_boxed(text) is not None for text in texts])),
+        1.0 - float(np.mean([end for item in answered for end in item.finished])),
+        float(np.mean([length for item in answered for length in item.lengths])),
+    )
+
+
+def average(sets: Sequence[Sequence[Answered]]) -> Summary:
+    """The mean of the sets' figures, each set counting alike; the interval resamples problems within each set."""
+    summaries = [summarise("", answered) for answered in sets]
+    n = summaries[0].samples
+    low, high = bootstrap_interval(*[[item.correct / n for item in answered] for answered in sets])
+
+    def mean(name: str) -> float:
+        return float(np.mean([getattr(summary, name) for summary in summaries]))
+
+    return Summary(
+        "average",
+        sum(s.problems for s in summaries),
+        n,
+        mean("mean"),
+        low,
+        high,
+        {k: float(np.mean([s.pass_at[k] for s in summaries])) for k in summaries[0].pass_at},
+        mean("boxed"),
+        mean("truncated"),
+        mean("length"),
+    )
+
+
+def metrics(summaries: Sequence[Summary]) -> dict[str, float]:
+    """For the log: `eval/<set>/mean`, `/boxed`, `/length`, `/truncated`."""
+    found = {}
+    for summary in summaries:
+        name = summary.name.replace(": ", "/").replace(" ", "_")
+        found[f"eval/{name}/mean"] = summary.mean
+        found[f"eval/{name}/boxed"] = summary.boxed
+        found[f"eval/{name}/length"] = summary.length
+        found[f"eval/{name}/truncated"] = summary.truncated
+    return found
+
+
+def markdown_table(summaries: Sequence[Summary], before: Sequence[Summary] = ()) -> str:
+    """One line per set; with `before`, both accuracies side by side."""
+    earlier = {summary.name: summary for summary in before}
+
+    def rate(summary: Summary | None) -> str:
+        return "" if summary is None else f"{summary.mean:.3f} [{summary.low:.3f}, {summary.high:.3f}]"
+
+    if before:
+        lines = ["| set | problems | before | after | length before | after |", "|---|---|---|---|---|---|"]
+        for s in summaries:
+            old = earlier.get(s.name)
+            lines.append(f"| {s.label} | {s.problems} | {rate(old)} | {rate(s)} | {old.length if old else 0:.0f} | {s.length:.0f} |")
+        return "\n".join(lines)
+    best = max(max(s.pass_at) for s in summaries)
+    lines = [
+        f"| set | problems | mean@{summaries[0].samples} [95 %] | pass@{best} | boxed | truncated | length |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for s in summaries:
+        lines.append(
+            f"| {s.label} | {s.problems} | {rate(s)} | {s.pass_at[best]:.3f} | {s.boxed:.3f} | {s.truncated:.3f} | {s.length:.0f} |"
+        )
+    return "\n".join(lines)

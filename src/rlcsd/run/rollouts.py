@@ -1,0 +1,104 @@
+"""`rollouts.jsonl`: a few groups of each step with hints and the signal on each token, for people and for `report/`.
+
+One record a group. Every rollout has `tokens`, the number of recorded tokens, and columns of exactly that length:
+`ids`, `start` and `end` (character offsets of the token in `text`), `log_prob`, and as far as the method has them
+`teacher`, `wrong`, `contrast`, `credit`, `selected`, `weight`. A character whose bytes are spread over several tokens
+belongs to each of them.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from ..decoding import token_offsets
+from ..methods.contrast import marginal_log_prob
+from ..records import Evidence, Group, Hint, Rollout, Row
+from ..trainer import StepResult
+
+SCHEMA = 2
+MAX_TOKENS = 4096  # recorded of one rollout; longer ones are cut, so that a record stays readable
+COLUMNS = ("ids", "start", "end", "log_prob", "teacher", "wrong", "contrast", "credit", "selected", "weight")
+
+
+def records(result: StepResult, tokenizer: Any, groups: int) -> list[dict[str, Any]]:
+    """The first `groups` groups of a step, ready for JSON."""
+    signals = _signals(result)
+    return [_group_record(result.step, number, group, signals, tokenizer) for number, group in enumerate(result.groups[:groups])]
+
+
+def _signals(result: StepResult) -> dict[tuple[int, int], tuple[Row, Evidence]]:
+    """Row and evidence of each updated rollout, by its group and its place in it."""
+    found = {}
+    for rows, evidence in zip(result.rows, result.evidence, strict=True):
+        start = 0
+        for row in rows:
+            end = start + len(row.rollout.sample)
+            found[row.group, row.place] = (row, evidence[slice(start, end)])
+            start = end
+    return found
+
+
+def _group_record(
+    step: int, number: int, group: Group, signals: dict[tuple[int, int], tuple[Row, Evidence]], tokenizer: Any
+) -> dict[str, Any]:
+    rollouts = []
+    for place, (rollout, advantage) in enumerate(zip(group.rollouts, group.advantages, strict=True)):
+        row, evidence = signals.get((number, place), (None, None))
+        rollouts.append(_rollout_record(rollout, advantage, row, evidence, tokenizer))
+    return {
+        "schema": SCHEMA,
+        "step": step,
+        "group": number,
+        "question": group.problem.question,
+        "answer": group.problem.answer,
+        "rollouts": rollouts,
+    }
+
+
+def _rollout_record(rollout: Rollout, advantage: float, row: Row | None, evidence: Evidence | None, tokenizer: Any) -> dict[str, Any]:
+    ids = rollout.sample.ids[:MAX_TOKENS]
+    text, offsets = token_offsets(tokenizer, ids)
+    columns: dict[str, list[Any]] = {"ids": list(ids), "start": [a for a, _ in offsets], "end": [b for _, b in offsets]}
+    sample = rollout.sample if row is None else row.rollout.sample
+    if sample.log_probs is not None:
+        columns["log_prob"] = _plain(sample.log_probs)
+    if evidence is not None:
+        columns |= {name: _plain(values) for name, values in _evidence_columns(evidence).items()}
+    columns = {name: values[: len(ids)] for name, values in columns.items()}
+    lengths = {name: len(values) for name, values in columns.items()}
+    if set(lengths.values()) != {len(ids)}:
+        raise RuntimeError(f"columns of unequal length in a rollout record: {lengths}")
+    record: dict[str, Any] = {
+        "text": text,
+        "reward": rollout.reward,
+        "correct": rollout.correct,
+        "advantage": advantage,
+        "boxed": rollout.boxed,
+        "updated": row is not None,
+        "tokens": len(ids),
+        "cut": len(rollout.sample) - len(ids),
+        **columns,
+    }
+    if row is not None and row.hints is not None:
+        record["hints"] = {"correct": _hint_record(row.hints.correct), "wrong": [_hint_record(hint) for hint in row.hints.wrong]}
+    return record
+
+
+def _evidence_columns(evidence: Evidence) -> dict[str, Tensor]:
+    hinted = bool(evidence.hinted.any())
+    columns = {name: getattr(evidence, name) for name in ("contrast", "credit", "selected", "weight")}
+    if hinted and evidence.teacher is not None:
+        columns["teacher"] = evidence.teacher
+    if hinted and evidence.wrong is not None and evidence.wrong_valid is not None:
+        columns["wrong"] = marginal_log_prob(evidence.wrong, evidence.wrong_valid)
+    return {name: values for name, values in columns.items() if values is not None}
+
+
+def _plain(values: Tensor) -> list[Any]:
+    return [round(value, 6) if isinstance(value, float) else value for value in values.tolist()]
+
+
+def _hint_record(hint: Hint) -> dict[str, Any]:
+    return {"place": hint.place, "answer": hint.answer, "text": hint.text}

@@ -1,0 +1,100 @@
+"""Where metrics go: a JSONL file always, TensorBoard and others by name."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import math
+import uuid
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from ..errors import InputError
+
+
+class Tracker(Protocol):
+    """Takes one step's metrics."""
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class JsonlTracker:
+    """One JSON object a step, appended and flushed; what is not finite is written as null."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = path.open("a", encoding="utf-8")
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        plain = {name: value if math.isfinite(value) else None for name, value in sorted(metrics.items())}
+        self.file.write(json.dumps({"step": step, **plain}) + "\n")
+        self.file.flush()
+
+    def close(self) -> None:
+        self.file.close()
+
+
+class TensorBoardTracker:
+    def __init__(self, folder: Path) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.writer = SummaryWriter(str(folder))
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        for name, value in metrics.items():
+            if math.isfinite(value):
+                self.writer.add_scalar(name, value, step)
+
+    def close(self) -> None:
+        self.writer.close()
+
+
+def run_id(folder: Path) -> str:
+    """The run's own name among all runs anywhere, drawn once and kept in its folder, so that a resumed run is found again."""
+    path = folder / "run_id"
+    if not path.is_file():
+        path.write_text(uuid.uuid4().hex[:21], encoding="utf-8")  # 21 characters: what SwanLab asks for
+    return path.read_text(encoding="utf-8").strip()
+
+
+class RunTracker:
+    """wandb, SwanLab and trackio share one shape: `init`, `log`, `finish`. A resumed run goes on in its own record."""
+
+    def __init__(self, library: str, project: str, config: Mapping[str, Any], folder: Path) -> None:
+        self.library: Any = importlib.import_module(library)
+        options: dict[str, Any] = {"project": project, "config": dict(config), "resume": "allow"}
+        match library:
+            case "wandb":
+                options |= {"name": folder.name, "id": run_id(folder), "dir": str(folder)}
+            case "swanlab":
+                options |= {"experiment_name": folder.name, "id": run_id(folder), "logdir": str(folder / "swanlab")}
+            case _:
+                options |= {"name": f"{folder.name}-{run_id(folder)[:6]}"}  # trackio knows a run by its name alone
+        self.library.init(**options)
+
+    def log(self, metrics: Mapping[str, float], step: int) -> None:
+        self.library.log({name: value for name, value in metrics.items() if math.isfinite(value)}, step=step)
+
+    def close(self) -> None:
+        self.library.finish()
+
+
+def check_trackers(names: Sequence[str]) -> None:
+    """Raise InputError if the library of a tracker is not installed."""
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            raise InputError(f"trackers: {name} is not installed; pip install 'rlcsd[trackers]'")
+
+
+def open_trackers(names: Sequence[str], folder: Path, project: str, config: Mapping[str, Any]) -> list[Tracker]:
+    """The JSONL tracker and those named; see `check_trackers`."""
+    trackers: list[Tracker] = [JsonlTracker(folder / "metrics.jsonl")]
+    for name in names:
+        if name == "tensorboard":
+            trackers.append(TensorBoardTracker(folder / "tensorboard"))
+        else:
+            trackers.append(RunTracker(name, project, config, folder))
+    return trackers

@@ -1,0 +1,47 @@
+"""The grade stage: verifier → reward → group advantage."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from ..records import Group, Problem, Rollout, Sample
+from ..verifiers import Verifier, grade_groups, last_boxed
+
+
+def grade(
+    tokenizer: Any,
+    verifier: Verifier,
+    problems: Sequence[Problem],
+    prompts: Sequence[Sequence[int]],
+    samples: Sequence[Sequence[Sample]],
+    *,
+    divide_by_std: bool = True,
+) -> list[Group]:
+    """One group for each problem, from the samples drawn for its prompt: decoded, verified, with group advantages."""
+    texts = [[tokenizer.decode(sample.ids, skip_special_tokens=True) for sample in drawn] for drawn in samples]
+    verdicts = grade_groups(verifier, texts, [problem.answer for problem in problems])
+    groups = []
+    for problem, prompt, drawn, written, rewards in zip(problems, prompts, samples, texts, verdicts, strict=True):
+        rollouts = tuple(
+            Rollout(sample, text, reward, last_boxed(text) or None) for sample, text, reward in zip(drawn, written, rewards, strict=True)
+        )
+        groups.append(Group(problem, tuple(prompt), rollouts, group_advantages(rewards, divide_by_std)))
+    return groups
+
+
+def group_advantages(rewards: Sequence[float], divide_by_std: bool = True) -> tuple[float, ...]:
+    """(r − mean) / (std + 1e-6) over one group, std unbiased (GRPO, arXiv 2402.03300, section 4.1.2).
+
+    A group of one has mean 0 and std 1; a group of equal rewards gets zeros. `divide_by_std=False` leaves
+    out the division.
+    """
+    values = torch.tensor(list(rewards), dtype=torch.float64)
+    if len(values) == 1:
+        return (float(values[0] / (1 + 1e-6)) if divide_by_std else float(values[0]),)
+    if bool((values == values[0]).all()):
+        return (0.0,) * len(values)  # exactly, whatever rounding does to the mean
+    centred = values - values.mean()
+    return tuple((centred / (values.std() + 1e-6) if divide_by_std else centred).tolist())

@@ -1,0 +1,75 @@
+"""docs/metrics.md names what runs log, and nothing else."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from rlcsd.folders import read_jsonl
+from rlcsd.methods import METHODS
+from rlcsd.run import Run
+
+PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
+
+
+def documented() -> set[str]:
+    """Every name of the page; `/b` behind `a/x` in one cell stands for `a/b`, and `<set>` for any word."""
+    names: set[str] = set()
+    for line in PAGE.read_text(encoding="utf-8").splitlines():
+        prefix = ""
+        for name in re.findall(r"`([^`]+)`", line.split("|")[1]) if line.startswith("| `") else []:
+            full = prefix + name if name.startswith("/") else name
+            prefix = full.rpartition("/")[0] if not name.startswith("/") else prefix
+            names.add(full)
+    return names
+
+
+def matches(name: str, pattern: str) -> bool:
+    return re.fullmatch(re.escape(pattern).replace("<set>", ".+"), name) is not None
+
+
+@pytest.fixture(scope="module")
+def logged(tmp_path_factory):
+    from rlcsd.config.load import load
+
+    names: set[str] = set()
+    for method in METHODS:
+        folder = tmp_path_factory.mktemp(method)
+        other = ["method.teacher_model=tiny"] if method.startswith("opd") and method in ("opd", "opd_ectr") else []
+        config = load(
+            [
+                f"method={method}",
+                *other,
+                "steps=1",
+                "prompts_per_step=4",
+                "prompts_per_update=4",
+                "group_size=4",
+                "task.train_sizes=[2]",
+                "task.train_per_size=8",
+                "task.unseen_sizes=[]",
+                "task.eval_per_size=2",
+                "task.forms=[atom,not,and,or,iff,if]",
+                "sampling.max_tokens=96",
+                "evaluation.sampling.max_tokens=16",
+                f"output_dir={folder}",
+                "figures=false",
+                "trackers=[]",
+                "engine.threads=1",
+            ]
+        )
+        result = Run(config).execute()
+        names |= {name for record in read_jsonl(Path(result["folder"]) / "metrics.jsonl") for name in record} - {"step"}
+    return names
+
+
+def test_every_logged_name_is_documented(logged):
+    unknown = {name for name in logged if not any(matches(name, pattern) for pattern in documented())}
+    assert not unknown
+
+
+def test_every_documented_name_is_logged(logged):
+    sometimes = {"hints/without_correct", "hints/without_wrong", "rlcsd/selected_weight", "rlcsd/residual_agrees"}
+    missing = {pattern for pattern in documented() if not any(matches(name, pattern) for name in logged)} - sometimes
+    assert not missing

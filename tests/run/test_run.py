@@ -1,0 +1,226 @@
+"""Whole runs on the shipped tiny model: all methods, reproducibility, resuming, a user's own task and method."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import rlcsd
+from rlcsd.engine.local.network import TINY
+from rlcsd.folders import read_jsonl
+from rlcsd.methods import METHODS
+from rlcsd.run import Run
+from rlcsd.run.checkpoint import latest_checkpoint
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(latest_checkpoint(folder / "checkpoints") / "model.safetensors")
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_two_steps_of_every_method(name, tiny_config):
+    other = ["method.teacher_model=tiny"] if name.startswith("opd") else []
+    result = Run(tiny_config(f"method={name}", "learning_rate=1e-3", "warmup_steps=0", *other)).execute()
+    folder = Path(result["folder"])
+    steps = [record for record in read_jsonl(folder / "metrics.jsonl") if "time/step" in record]
+    assert [record["step"] for record in steps] == [1, 2]
+    expected = {"actor/loss", "actor/entropy", "actor/kl_to_old", "actor/grad_norm", "rollout/length", "rollout/reward", "time/update"}
+    method = METHODS[name]
+    if name != "grpo":
+        expected |= {"teacher/gap", "hints/skipped_rollouts", "hints/correct_pool", "hints/wrong_pool"}
+    if method.contrast:
+        expected |= {"e_ctr/mean", "e_ctr/p95", "hints/wrong_mean"}
+    if name == "rlcsd":
+        expected |= {"rlcsd/selected_share", "rlcsd/selected_weight"}
+    if "epsilon" in method.Config.model_fields:
+        expected |= {"actor/clip_fraction"}
+    for record in steps:
+        assert expected <= set(record), expected - set(record)
+        assert all(value is not None and math.isfinite(value) for value in record.values())
+    base = load_file(TINY / "model.safetensors")
+    assert any(not torch.equal(tensor, base[key]) for key, tensor in weights(folder).items())
+
+
+def test_the_run_folder_holds_what_it_promises(tiny_config):
+    result = Run(tiny_config("figures=true", "trackers=[tensorboard]", "log_rollouts=2")).execute()
+    folder = Path(result["folder"])
+    for name in ("config.yaml", "environment.json", "metrics.jsonl", "rollouts.jsonl", "evaluations.jsonl", "report.md", "report.png"):
+        assert (folder / name).stat().st_size > 0, name
+    assert list((folder / "tensorboard").iterdir())
+    assert (folder / "checkpoints" / "step_000002" / "config.json").is_file()
+    report = (folder / "report.md").read_text()
+    assert "| seen_sizes (2 people) |" in report
+    assert "| sample |" in report
+    records = read_jsonl(folder / "rollouts.jsonl")
+    assert [r["step"] for r in records] == [1, 1, 2, 2]
+    hinted = [r for record in records for r in record["rollouts"] if "teacher" in r]
+    assert hinted, "two groups a step of an untrained tiny model hold usable rollouts"
+    for rollout in hinted:
+        columns = ("ids", "start", "end", "log_prob", "teacher", "wrong", "contrast", "credit", "selected", "weight")
+        assert {len(rollout[name]) for name in columns if name in rollout} == {rollout["tokens"]}
+        assert {"contrast", "credit", "selected"} <= rollout.keys()
+        assert rollout["hints"]["correct"]["answer"]
+        assert rollout["hints"]["wrong"]
+
+
+def test_a_seed_decides_a_run_and_a_resumed_run_is_the_same_run(tiny_config, tmp_path):
+    def config(name: str, *more: str):
+        return tiny_config("steps=4", "save_every=2", f"run_name={name}", "method.snapshot_every=3", *more)
+
+    one, two = (Run(config(name)).execute() for name in ("one", "two"))
+    assert all(torch.equal(a, b) for a, b in zip(weights(tmp_path / "one").values(), weights(tmp_path / "two").values(), strict=True))
+    assert one["after"] == two["after"]
+    import shutil
+
+    (tmp_path / "cut").mkdir()
+    shutil.copytree(tmp_path / "one/checkpoints/step_000002", tmp_path / "cut/checkpoints/step_000002")
+    Run(config("cut"), folder=tmp_path / "cut").execute(resume=True)
+    assert all(torch.equal(a, b) for a, b in zip(weights(tmp_path / "one").values(), weights(tmp_path / "cut").values(), strict=True))
+    other = Run(config("other", "seed=1")).execute()
+    assert any(not torch.equal(a, b) for a, b in zip(weights(tmp_path / "one").values(), weights(tmp_path / "other").values(), strict=True))
+    assert Path(other["folder"]).name == "other"
+
+
+def test_a_resumed_run_forgets_what_was_logged_after_its_checkpoint(tiny_config, tmp_path):
+    Run(tiny_config("steps=4", "save_every=2", "run_name=r", "evaluation.every=1")).execute()
+    folder = tmp_path / "r"
+    whole = {name: read_jsonl(folder / name) for name in ("metrics.jsonl", "evaluations.jsonl", "rollouts.jsonl")}
+    import shutil
+
+    shutil.rmtree(folder / "checkpoints/step_000004")
+    result = Run(tiny_config("steps=4", "save_every=2", "run_name=r", "evaluation.every=1"), folder=folder).execute(resume=True)
+    assert read_jsonl(folder / "rollouts.jsonl") == whole["rollouts.jsonl"]
+    assert read_jsonl(folder / "evaluations.jsonl") == whole["evaluations.jsonl"]
+    assert [r["step"] for r in read_jsonl(folder / "metrics.jsonl")] == [r["step"] for r in whole["metrics.jsonl"]]
+    assert result["before"][0].as_dict() == whole["evaluations.jsonl"][0]["sets"][0]
+
+
+def test_there_is_nothing_to_resume_without_a_checkpoint(tiny_config, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(rlcsd.InputError, match="no checkpoint"):
+        Run(tiny_config(), folder=tmp_path / "empty").execute(resume=True)
+
+
+def test_bf16_trains_with_float32_weights(tiny_config):
+    run = Run(tiny_config("model.dtype=bfloat16", "learning_rate=1e-3", "warmup_steps=0", "method.unusable=plain"))
+    run.execute()
+    assert all(parameter.dtype == torch.float32 for parameter in run.engine.policy.trainable())
+    base = load_file(TINY / "model.safetensors")
+    assert any(not torch.equal(tensor, base[key]) for key, tensor in weights(run.folder).items())
+
+
+@pytest.mark.parametrize("method", ["rlcsd", "sdpo"])
+def test_an_adapter_run_leaves_a_checkpoint_that_loads_like_any_model(method, tiny_config):
+    pytest.importorskip("peft")
+    overrides = (f"method={method}", "model.lora.rank=4", "kl_coefficient=0.01", "learning_rate=1e-2", "warmup_steps=0")
+    run = Run(tiny_config(*overrides))
+    run.execute()
+    base, merged = load_file(TINY / "model.safetensors"), weights(run.folder)
+    assert base.keys() == merged.keys()
+    assert not torch.equal(base["model.layers.0.mlp.up_proj.weight"], merged["model.layers.0.mlp.up_proj.weight"])
+    again = Run(tiny_config(f"model.path={latest_checkpoint(run.folder / 'checkpoints')}", "steps=1"))
+    ids = torch.arange(5, 25)[None]
+    with torch.no_grad():
+        expected = run.engine.policy.model(ids).logits
+        torch.testing.assert_close(again.engine.policy.model(ids).logits, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_unusable_rollouts_are_dropped_or_kept_plain(tiny_config):
+    def updated(mode: str) -> tuple[int, int]:
+        run = Run(tiny_config(f"method.unusable={mode}"))
+        result = run.trainer.step(1)
+        return sum(len(rows) for rows in result.rows), int(result.metrics["hints/skipped_rollouts"])
+
+    dropped, skipped = updated("drop")
+    kept, same = updated("plain")
+    assert skipped == same
+    assert 0 < skipped < 16
+    assert dropped == 16 - skipped
+    assert kept == 16
+
+
+def test_the_task_in_the_readme_trains(tmp_path, monkeypatch):
+    (block,) = re.findall(r"<!-- task -->\n```python\n(.*?)```", README.read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "parity.py").write_text(block)
+    result = rlcsd.train(
+        [
+            "task=parity.py:task",
+            "steps=1",
+            "prompts_per_step=2",
+            "prompts_per_update=2",
+            "group_size=3",
+            "sampling.max_tokens=16",
+            "evaluation.sampling.max_tokens=16",
+            "trackers=[]",
+        ]
+    )
+    assert Path(result["folder"], "report.md").is_file()
+    assert result["after"][0].problems > 0
+
+
+def test_the_method_in_the_docs_trains(tmp_path, tiny_config):
+    text = (README.parent / "docs" / "methods.md").read_text()
+    (block,) = re.findall(r"<!-- method -->\n```python\n(.*?)```", text, re.DOTALL)
+    assert len(block.splitlines()) <= 40
+    (tmp_path / "mine.py").write_text(block)
+    (name,) = re.findall(r"^class (\w+)\(CreditMethod\)", block, re.MULTILINE)
+    result = Run(tiny_config(f"method={tmp_path}/mine.py:{name}", "learning_rate=1e-3", "warmup_steps=0")).execute()
+    steps = [r for r in read_jsonl(Path(result["folder"]) / "metrics.jsonl") if "actor/loss" in r]
+    assert len(steps) == 2
+
+
+def test_a_mapping_configures_a_run_too(tmp_path):
+    with pytest.raises(rlcsd.InputError, match=r"did you mean 'sampling\.max_tokens'"):
+        rlcsd.train({"sampling": {"max_tokns": 5}})
+    result = rlcsd.train(
+        {
+            "method": "grpo",
+            "task.train_per_size": 4,
+            "task.instruction": "Box it, please: \\boxed{}",
+            "steps": 1,
+            "prompts_per_step": 2,
+            "prompts_per_update": 2,
+            "sampling": {"max_tokens": 8},
+            "evaluation": {"before": False, "sampling": {"max_tokens": 8}},
+            "task.eval_per_size": 2,
+            "output_dir": str(tmp_path / "a (b)"),
+            "trackers": [],
+        }
+    )
+    assert result["before"] == []
+    assert result["after"]
+
+
+def test_a_task_of_files_trains(tmp_path, tiny_config):
+    rows = [{"q": f"What is {n} plus {n}?", "a": 2 * n, "why": f"{n} + {n} = {2 * n}"} for n in range(8)]
+    (tmp_path / "sums.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    config = rlcsd.load_config(
+        [
+            "task=files",
+            f"task.train={tmp_path}/sums.jsonl",
+            f"task.evaluations.sums={tmp_path}/sums.jsonl",
+            "task.question=q",
+            "task.answer=a",
+            "task.solution=why",
+            "method=opsd",
+            "steps=1",
+            "prompts_per_step=2",
+            "prompts_per_update=2",
+            "sampling.max_tokens=8",
+            "evaluation.sampling.max_tokens=8",
+            "max_prompt_tokens=500",
+            f"output_dir={tmp_path}",
+            "trackers=[]",
+            "figures=false",
+        ]
+    )
+    assert [summary.name for summary in Run(config).execute()["after"]] == ["sums"]

@@ -1,0 +1,155 @@
+"""Pools, draws and budgets of hints, over random groups."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlcsd.errors import InputError
+from rlcsd.methods import METHODS
+from rlcsd.prompts import TEMPLATES, hint_text, teacher_text
+from rlcsd.records import Group, Hint, Rollout, Sample
+from rlcsd.stages.grade import group_advantages
+from rlcsd.stages.hint import TeacherPrompts, draw_hints, hint_rows, teacher_context
+from rlcsd.tasks.base import Problem
+
+SAMPLE = Sample((1,), torch.zeros(1), torch.zeros(1), True)
+
+
+def group_of(marks: list[tuple[bool, bool]], solution: str | None = "the data set's solution") -> Group:
+    """`marks`: (correct, boxed) of each rollout; a correct rollout always has a box."""
+    rollouts = tuple(
+        Rollout(SAMPLE, f"<think>t{i}</think>text {i}", float(correct), f"answer {i}" if correct or boxed else None)
+        for i, (correct, boxed) in enumerate(marks)
+    )
+    return Group(Problem("Q?", "gold", solution), (1, 2), rollouts, group_advantages([r.reward for r in rollouts]))
+
+
+groups = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=10).map(group_of)
+
+
+@given(
+    group=groups, k=st.integers(1, 6), seed=st.integers(0, 999), exclude=st.booleans(), source=st.sampled_from(["self_rollout", "gt_cot"])
+)
+def test_contrastive_draws_keep_every_rule(group, k, seed, exclude, source):
+    config = METHODS["rlcsd"].from_fields(k_max=k, exclude_self=exclude, hint_source=source).config
+    draws = draw_hints(group, config, True, random.Random(seed))
+    drawn = [draw.hints for draw in draws]
+    good = {i for i, r in enumerate(group.rollouts) if r.reward > 0}
+    bad = {i for i, r in enumerate(group.rollouts) if r.reward <= 0 and r.boxed is not None}
+    for place, hints in enumerate(drawn):
+        others = {place} if exclude else set()
+        usable = bool(bad - others) and (source == "gt_cot" or bool(good - others))
+        assert (hints is not None) == usable
+        if hints is None:
+            continue
+        if source == "self_rollout":
+            assert hints.correct.place in good - others
+        else:
+            assert (hints.correct.place, hints.correct.answer) == (-1, "gold")
+        places = [hint.place for hint in hints.wrong]
+        assert len(set(places)) == len(places) == min(k, len(bad - others))
+        assert set(places) <= bad - others
+        assert all(hint.answer == f"answer {hint.place}" for hint in hints.wrong)
+    assert len(draws) == len(group.rollouts)
+    assert all((draw.hints is None) == (draw.missing is not None) for draw in draws)
+    assert [draw.correct_pool for draw in draws] == [len(good - ({place} if exclude else set())) for place in range(len(draws))]
+    assert [draw.wrong_pool for draw in draws] == [len(bad - ({place} if exclude else set())) for place in range(len(draws))]
+
+
+@given(marks=st.lists(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=5), min_size=1, max_size=4))
+def test_the_rows_of_a_step_and_how_the_draws_went(marks, tokenizer):
+    step = [group_of(each) for each in marks]
+    prompts = TeacherPrompts(tokenizer, 10**6)
+    for name in ("rlcsd", "rlsd", "grpo"):
+        method = METHODS[name].from_fields()
+        hinted = hint_rows(step, method, prompts, random.Random(0))
+        assert len(hinted.rows) == len(step)
+        for number, (group, rows) in enumerate(zip(step, hinted.rows, strict=True)):
+            for row in rows:
+                assert (row.group, row.rollout) == (number, group.rollouts[row.place])
+                assert row.advantage == group.advantages[row.place]
+                assert (row.correct is not None) == (row.hints is not None and (row.advantage != 0 or method.scores_zero_advantage))
+                assert len(row.wrong) == (len(row.hints.wrong) if row.hints and row.correct else 0)
+        kept = sum(len(rows) for rows in hinted.rows)
+        if name == "grpo":
+            assert kept == sum(len(group.rollouts) for group in step)
+        else:
+            assert kept == hinted.counts.usable
+            assert hinted.counts.rollouts == sum(len(group.rollouts) for group in step)
+            assert sum(hinted.counts.missing.values()) == hinted.counts.rollouts - kept
+            assert hinted.counts.unusable_groups == sum(not rows for rows in hinted.rows)
+        kept_plain = hint_rows(step, METHODS["rlcsd"].from_fields(unusable="plain"), prompts, random.Random(0))
+        assert sum(len(rows) for rows in kept_plain.rows) == sum(len(group.rollouts) for group in step)
+
+
+@given(group=groups, seed=st.integers(0, 99))
+def test_own_rollouts_are_correct_siblings(group, seed):
+    config = METHODS["sdpo"].from_fields(hint_source="own_rollout").config
+    good = set(group.correct)
+    for place, hints in enumerate(draw.hints for draw in draw_hints(group, config, False, random.Random(seed))):
+        assert (hints is not None) == bool(good - {place})
+        if hints is not None:
+            assert hints.correct.place in good - {place}
+            assert hints.wrong == ()
+
+
+def test_the_data_sets_solution_serves_every_rollout_and_its_absence_is_named():
+    config = METHODS["opsd"].from_fields().config
+    drawn = [draw.hints for draw in draw_hints(group_of([(False, False)] * 3), config, False, random.Random(0))]
+    assert [h.correct.text for h in drawn] == ["the data set's solution"] * 3
+    only = METHODS["rlsd"].from_fields(hint_source="answer_only").config
+    assert draw_hints(group_of([(True, True)]), only, False, random.Random(0))[0].hints.correct.text is None
+    with pytest.raises(InputError, match="hint_source=gt_cot"):
+        draw_hints(group_of([(True, True)], None), config, False, random.Random(0))
+
+
+def test_every_candidate_is_drawn_sooner_or_later():
+    group = group_of([(True, True)] * 3 + [(False, True)] * 4)
+    config = METHODS["rlcsd"].from_fields(k_max=2).config
+    rng = random.Random(0)
+    seen = [draw_hints(group, config, True, rng)[0].hints for _ in range(200)]
+    assert {h.correct.place for h in seen} == {1, 2}
+    assert {hint.place for h in seen for hint in h.wrong} == {3, 4, 5, 6}
+
+
+def test_thinking_is_stripped_on_request():
+    config = METHODS["sdpo"].from_fields(hint_source="own_rollout", strip_thinking=True).config
+    drawn = draw_hints(group_of([(True, True), (True, True)]), config, False, random.Random(0))
+    assert drawn[0].hints.correct.text == "text 1"
+
+
+@pytest.mark.parametrize("template", TEMPLATES)
+def test_outside_the_hint_correct_and_wrong_prompts_are_byte_identical(template):
+    right, wrong = hint_text("all is well", "42"), hint_text("nothing is", "41")
+    a, b = teacher_text("Why?", right, template), teacher_text("Why?", wrong, template)
+    assert a.count(right) == b.count(wrong) == 1
+    assert a.encode().replace(right.encode(), b"") == b.encode().replace(wrong.encode(), b"")
+    assert "Reference Solution" in a
+
+
+def test_templates_have_three_names_and_differ():
+    assert set(TEMPLATES) == {"neutral", "verbose", "terse"}
+    assert len({teacher_text("Q", "H", name) for name in TEMPLATES}) == 3
+
+
+@given(room=st.integers(40, 200))
+def test_only_the_hints_own_text_is_cut(room, tokenizer):
+    problem = Problem("Alice says Bob is a knave. Who is what?", "Bob is a knight")
+    hint = Hint("Suppose Alice is a knight. " * 20, "Alice is a knave")
+    whole, _ = teacher_context(tokenizer, problem, hint)
+    least, _ = teacher_context(tokenizer, problem, Hint(None, hint.answer))
+    if room < len(least):
+        assert teacher_context(tokenizer, problem, hint, room=room) == (None, True)
+        return
+    ids, cut = teacher_context(tokenizer, problem, hint, room=room)
+    assert len(ids) <= room
+    assert cut == (len(whole) > room)
+    text = tokenizer.decode(ids)
+    assert problem.question in text
+    assert "Correct final answer: Alice is a knave" in text
+    assert text.endswith(tokenizer.decode(least)[-40:])

@@ -1,0 +1,75 @@
+"""Characters and tokens line up, whatever the tokenizer does with bytes and spaces."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from rlcsd.decoding import token_offsets
+
+
+def bytes_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a byte: every symbol beyond ASCII is split."""
+    vocabulary = {symbol: place for place, symbol in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+
+
+def pieces_tokenizer() -> PreTrainedTokenizerFast:
+    """SentencePiece's way: a leading space is dropped in decoding, unknown characters fall back to bytes."""
+    pieces = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", "a", "b", "▁a", "▁b", "ab"]
+    model = models.BPE(
+        vocab={p: i for i, p in enumerate(pieces)}, merges=[("▁", "a"), ("▁", "b"), ("a", "b")], unk_token="<unk>", byte_fallback=True
+    )
+    tokenizer = Tokenizer(model)
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+
+
+@pytest.mark.parametrize("make", [bytes_tokenizer, pieces_tokenizer])
+@given(text=st.text(st.sampled_from("ab ∑π≤é漢😀\n"), max_size=25))
+def test_spans_cover_the_text_in_order(make, text):
+    tokenizer = make()
+    ids = tokenizer(text, add_special_tokens=False).input_ids
+    found, offsets = token_offsets(tokenizer, ids)
+    assert found == tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+    assert len(offsets) == len(ids)
+    assert "�" not in found
+    pieces = list(dict.fromkeys(span for span in offsets if span[0] < span[1]))
+    assert "".join(found[start:end] for start, end in pieces) == found
+    assert all(a[1] <= b[0] for a, b in pairwise(pieces))
+
+
+def test_each_byte_of_a_symbol_belongs_to_the_symbol():
+    tokenizer = bytes_tokenizer()
+    ids = tokenizer("a∑ π", add_special_tokens=False).input_ids
+    text, offsets = token_offsets(tokenizer, ids)
+    assert [text[start:end] for start, end in offsets] == ["a", "∑", "∑", "∑", " ", "π", "π"]
+
+
+def test_a_response_cut_off_within_a_symbol_still_lines_up():
+    tokenizer = bytes_tokenizer()
+    ids = tokenizer("ab∑", add_special_tokens=False).input_ids[:-1]
+    text, offsets = token_offsets(tokenizer, ids)
+    assert len(offsets) == 4
+    assert text.startswith("ab")
+    assert offsets[-1][1] == len(text)
+
+
+def test_nonsense_bytes_do_not_hold_everything_up():
+    tokenizer = bytes_tokenizer()
+    broken = tokenizer("é", add_special_tokens=False).input_ids[1]
+    ids = [broken] * 50 + tokenizer("ab", add_special_tokens=False).input_ids
+    text, offsets = token_offsets(tokenizer, ids)
+    assert len(offsets) == 52
+    assert text.endswith("ab")
+    assert text[slice(*offsets[-1])] == "b"  # the broken bytes right before "a" share its piece
+    assert len(text[slice(*offsets[-2])]) <= 16
