@@ -7,7 +7,10 @@ stand inside byte-identical words, so that whatever those words do to style canc
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Any
 
 # Each wrapper surrounds the hint; `{hint}` occurs exactly once.
@@ -24,6 +27,16 @@ TEMPLATES = {
 BOXED_INSTRUCTION = "Put the final answer in \\boxed{}."
 
 
+@dataclass(frozen=True)
+class Data:
+    """Text from a data set, a model or a user: encoded so that nothing in it becomes a control token."""
+
+    text: str
+
+
+Turn = tuple[str | Data, ...]  # a user's turn in pieces: the project's own words, and data
+
+
 def question_text(question: str, instruction: str = BOXED_INSTRUCTION) -> str:
     """The user's turn as the student sees it; a question that itself asks for a box keeps its own words."""
     return f"{question} {instruction}" if instruction and "\\boxed" not in question else question
@@ -35,7 +48,7 @@ def hint_text(text: str | None, answer: str) -> str:
     return final if not text else f"{text.strip()}\n\n{final}"
 
 
-def teacher_text(question: str, hint: str, template: str = "neutral", instruction: str = BOXED_INSTRUCTION) -> str:
+def teacher_turn(question: str, hint: str, template: str = "neutral", instruction: str = BOXED_INSTRUCTION) -> Turn:
     """The user's turn as the teacher sees it.
 
     Raises:
@@ -44,7 +57,13 @@ def teacher_text(question: str, hint: str, template: str = "neutral", instructio
     if template not in TEMPLATES:
         raise ValueError(f"unknown hint template {template!r}; known: {', '.join(TEMPLATES)}")
     before, after = TEMPLATES[template].split("{hint}")
-    return f"{question_text(question, instruction)}\n\n{before}{hint}{after}"
+    space = before[len(before.rstrip(" ")) :]  # many vocabularies join a space with the word after it
+    return Data(question_text(question, instruction)), f"\n\n{before.rstrip(' ')}", Data(space + hint), after
+
+
+def teacher_text(question: str, hint: str, template: str = "neutral", instruction: str = BOXED_INSTRUCTION) -> str:
+    """`teacher_turn` as one text."""
+    return "".join(piece.text if isinstance(piece, Data) else piece for piece in teacher_turn(question, hint, template, instruction))
 
 
 def student_prompt(tokenizer: Any, question: str, instruction: str = BOXED_INSTRUCTION, thinking: bool = True) -> list[int]:
@@ -52,20 +71,70 @@ def student_prompt(tokenizer: Any, question: str, instruction: str = BOXED_INSTR
     return render(tokenizer, question_text(question, instruction), thinking)
 
 
-def render(tokenizer: Any, user_text: str, thinking: bool = True) -> list[int]:
-    """Token ids of a one-turn conversation up to where the assistant begins to write."""
-    return list(_rendered(tokenizer, tokenizer.chat_template, user_text, thinking))
+# ------------------------------------------------------------------ from text to token ids
+
+
+def render(tokenizer: Any, turn: str | Turn, thinking: bool = True) -> list[int]:
+    """Token ids of a one-turn conversation up to where the assistant begins to write; a plain text is data.
+
+    The pieces are encoded one by one, so the ids of the project's own words do not depend on the data between them:
+    prompts with a correct and with a wrong hint differ in the ids of the hint alone.
+    """
+    pieces = (Data(turn),) if isinstance(turn, str) else turn
+    return list(_rendered(tokenizer, tokenizer.chat_template, pieces, thinking))
 
 
 @lru_cache(maxsize=128)
-def _rendered(tokenizer: Any, template: str, user_text: str, thinking: bool) -> tuple[int, ...]:
+def _rendered(tokenizer: Any, template: str, turn: Turn, thinking: bool) -> tuple[int, ...]:
     """Remembered for a while: one hint is shown for several rollouts of its group, one after the other."""
-    ids = tokenizer.apply_chat_template(
-        [{"role": "user", "content": user_text}],
+    content = "".join(_slot(place) if isinstance(piece, Data) else piece for place, piece in enumerate(turn))
+    text = tokenizer.apply_chat_template(
+        [{"role": "user", "content": content}],
         chat_template=template,
         add_generation_prompt=True,
-        tokenize=True,
-        return_dict=False,
+        tokenize=False,
         enable_thinking=thinking,
     )
+    ids: list[int] = []
+    for part in _SLOT.split(text):  # the template's words and the numbers of the slots, in turn
+        piece = turn[int(part[1:-1])] if _SLOT.fullmatch(part) else part
+        ids += data_ids(tokenizer, piece.text) if isinstance(piece, Data) else _encoded(tokenizer, piece)
     return tuple(ids)
+
+
+_SLOT = re.compile("(\ue000[0-9]+\ue001)")  # characters for private use: no template has them
+
+
+def _slot(place: int) -> str:
+    return f"\ue000{place}\ue001"
+
+
+def data_ids(tokenizer: Any, text: str) -> list[int]:
+    """Token ids of text that is data: what spells a control token is encoded as ordinary characters."""
+    controls = _controls(tokenizer, len(tokenizer))
+    parts = [text]
+    while controls and any(controls.search(part) for part in parts):
+        parts = [piece for part in parts for piece in _cut(part, controls)]
+    return [token for part in parts for token in _encoded(tokenizer, part)]
+
+
+def _cut(text: str, controls: re.Pattern[str]) -> list[str]:
+    """The text cut behind the first character of each control token that it spells."""
+    ends = [match.start() + 1 for match in controls.finditer(text)]
+    return [text[start:end] for start, end in pairwise([0, *ends, len(text)])]
+
+
+@lru_cache(maxsize=32)
+def _controls(tokenizer: Any, size: int) -> re.Pattern[str] | None:
+    """A pattern of the added tokens that are special or look like markup; `size` makes a longer vocabulary a new question."""
+    added = tokenizer.added_tokens_decoder.values()
+    contents = {token.content for token in added if len(token.content) > 1 and (token.special or _MARKUP.fullmatch(token.content))}
+    ordered = sorted(contents, key=len, reverse=True)
+    return re.compile("|".join(map(re.escape, ordered))) if ordered else None
+
+
+_MARKUP = re.compile(r"[<\[{|].*[>\]}|]")  # such as <think>; runs of spaces, which are added tokens in some vocabularies, are not
+
+
+def _encoded(tokenizer: Any, text: str) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False).input_ids) if text else []

@@ -76,7 +76,7 @@ def test_thinking_is_passed_on_for_student_teacher_and_evaluation_separately(sav
     real = render
 
     def spy(tokenizer, text, thinking=True):
-        seen.add(("teacher" if "Reference Solution" in text else "student or evaluation", thinking))
+        seen.add(("teacher" if "Reference Solution" in str(text) else "student or evaluation", thinking))
         return real(tokenizer, text, thinking)
 
     for module in ("rlcsd.prompts", "rlcsd.stages.hint"):

@@ -15,7 +15,7 @@ from typing import Any
 from ..errors import InputError
 from ..methods.base import ContrastConfig, HintedConfig, Method
 from ..metrics import Mean, Metrics, Sum
-from ..prompts import BOXED_INSTRUCTION, hint_text, render, student_prompt, teacher_text
+from ..prompts import BOXED_INSTRUCTION, data_ids, hint_text, render, student_prompt, teacher_turn
 from ..records import Group, Hint, Hints, Problem, Rollout, Row
 from ..verifiers.boxed import without_thinking
 
@@ -231,12 +231,12 @@ def teacher_context(
         return tuple(student_prompt(tokenizer, problem.question, instruction, thinking)), False
 
     def rendered(text: str | None) -> list[int]:
-        return render(tokenizer, teacher_text(problem.question, hint_text(text, hint.answer), template, instruction), thinking)
+        return render(tokenizer, teacher_turn(problem.question, hint_text(text, hint.answer), template, instruction), thinking)
 
     ids = rendered(hint.text)
     if room is None or len(ids) <= room:
         return tuple(ids), False
-    text_ids = tokenizer(hint.text or "", add_special_tokens=False).input_ids
+    text_ids = data_ids(tokenizer, hint.text or "")
     kept = len(text_ids)
     while len(ids) > room:
         if kept == 0:
