@@ -60,7 +60,9 @@ def test_outside_the_hint_the_ids_of_correct_and_wrong_prompts_are_the_same(righ
 @given(text=st.text("abc\n .", max_size=30), template=st.sampled_from(sorted(TEMPLATES)))
 def test_the_pieces_of_a_turn_are_its_text(text, template):
     turn = teacher_turn("Why?", hint_text(text, "42"), template)
-    assert "".join(piece.text if isinstance(piece, Data) else piece for piece in turn) == teacher_text("Why?", hint_text(text, "42"), template)
+    assert "".join(piece.text if isinstance(piece, Data) else piece for piece in turn) == teacher_text(
+        "Why?", hint_text(text, "42"), template
+    )
     assert teacher_text("Why?", "h", template).startswith(question_text("Why?"))
 
 

@@ -18,14 +18,24 @@ from ..records import Evidence, Group, Hint, Rollout, Row
 from ..trainer import StepResult
 
 SCHEMA = 2
-MAX_TOKENS = 4096  # recorded of one rollout; longer ones are cut, so that a record stays readable
+TOKENS_PER_STEP = 16_384  # recorded at most, which is about 1.5 MB a step
 COLUMNS = ("ids", "start", "end", "log_prob", "teacher", "wrong", "contrast", "credit", "selected", "weight")
 
 
 def records(result: StepResult, tokenizer: Any, groups: int) -> list[dict[str, Any]]:
-    """The first `groups` groups of a step, ready for JSON."""
-    signals = _signals(result)
-    return [_group_record(result.step, number, group, signals, tokenizer) for number, group in enumerate(result.groups[:groups])]
+    """The first `groups` groups of a step, ready for JSON.
+
+    Fewer if they have more than `TOKENS_PER_STEP` tokens; if the first alone has more, its rollouts are cut.
+    """
+    kept: list[dict[str, Any]] = []
+    signals, left = _signals(result), TOKENS_PER_STEP
+    for number, group in enumerate(result.groups[:groups]):
+        left -= sum(len(rollout.sample) for rollout in group.rollouts)
+        if left < 0 and kept:
+            break
+        most = TOKENS_PER_STEP // len(group.rollouts) if left < 0 else TOKENS_PER_STEP
+        kept.append(_group_record(result.step, number, group, signals, tokenizer, most))
+    return kept
 
 
 def _signals(result: StepResult) -> dict[tuple[int, int], tuple[Row, Evidence]]:
@@ -41,12 +51,12 @@ def _signals(result: StepResult) -> dict[tuple[int, int], tuple[Row, Evidence]]:
 
 
 def _group_record(
-    step: int, number: int, group: Group, signals: dict[tuple[int, int], tuple[Row, Evidence]], tokenizer: Any
+    step: int, number: int, group: Group, signals: dict[tuple[int, int], tuple[Row, Evidence]], tokenizer: Any, most: int
 ) -> dict[str, Any]:
     rollouts = []
     for place, (rollout, advantage) in enumerate(zip(group.rollouts, group.advantages, strict=True)):
         row, evidence = signals.get((number, place), (None, None))
-        rollouts.append(_rollout_record(rollout, advantage, row, evidence, tokenizer))
+        rollouts.append(_rollout_record(rollout, advantage, row, evidence, tokenizer, most))
     return {
         "schema": SCHEMA,
         "step": step,
@@ -57,8 +67,10 @@ def _group_record(
     }
 
 
-def _rollout_record(rollout: Rollout, advantage: float, row: Row | None, evidence: Evidence | None, tokenizer: Any) -> dict[str, Any]:
-    ids = rollout.sample.ids[:MAX_TOKENS]
+def _rollout_record(
+    rollout: Rollout, advantage: float, row: Row | None, evidence: Evidence | None, tokenizer: Any, most: int
+) -> dict[str, Any]:
+    ids = rollout.sample.ids[:most]
     text, offsets = token_offsets(tokenizer, ids)
     columns: dict[str, list[Any]] = {"ids": list(ids), "start": [a for a, _ in offsets], "end": [b for _, b in offsets]}
     sample = rollout.sample if row is None else row.rollout.sample

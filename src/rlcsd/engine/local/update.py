@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from ...methods.base import Method
-from ...methods.ppo import clipped
 from ...methods.regularisers import Regularisers
-from ...metrics import Mean, Metrics
+from ...methods.update_metrics import update_metrics, update_sums
+from ...metrics import Metrics
 from ...records import Evidence, Pair, Policy
 from .caches import SharedPrompts, slides
 from .network import Network
@@ -99,7 +99,7 @@ def accumulate(network: Network, batch: MiniBatch, *, pad_id: int, budget: int) 
             sums[name] += value
     if shared is not None:
         shared.backward()
-    return _metrics(sums, len(rows), len(batch.pairs))
+    return update_metrics(sums, len(rows), len(batch.pairs))
 
 
 def _backward(
@@ -119,20 +119,4 @@ def _backward(
     if extra is not None:
         loss = loss + extra.sum()
     loss.backward()
-    return _sums(float(loss.detach()), output.log_prob.detach(), part, batch.method)
-
-
-def _sums(loss: float, log_prob: Tensor, part: Evidence, method: Method) -> dict[str, float]:
-    log_ratio = log_prob - part.old_log_prob
-    sums = {"tokens": float(len(part)), "actor/loss": loss, "actor/kl_to_old": float((-log_ratio).sum())}
-    epsilon = getattr(method.config, "epsilon", None)
-    if epsilon is not None:
-        sums["actor/clip_fraction"] = float(clipped(method.clipped_advantage(log_prob, part), log_ratio, epsilon).sum())
-    return sums
-
-
-def _metrics(sums: dict[str, float], updated: int, rows: int) -> Metrics:
-    tokens = sums.pop("tokens", 0.0)
-    loss = sums.pop("actor/loss", 0.0)
-    means = {name: Mean(value / max(tokens, 1.0), tokens) for name, value in sums.items()}
-    return {**means, "actor/loss": Mean(loss), "actor/updated_share": Mean(updated / max(rows, 1), rows)}
+    return update_sums(float(loss.detach()), output.log_prob.detach(), part, batch.method)

@@ -1,0 +1,53 @@
+"""The records of rollouts: aligned columns, found by place, bounded in size."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from rlcsd.methods import METHODS
+from rlcsd.run import Run, rollouts
+
+SIGNALS = ("teacher", "wrong", "contrast", "credit", "selected", "weight")
+
+
+@pytest.mark.parametrize("name", ["grpo", "rlsd", "rlcsd", "srpo", "opsd_ectr"])
+def test_every_column_has_the_value_of_its_token(name, tiny_config):
+    run = Run(tiny_config(f"method={name}", "sampling.max_tokens=80"))
+    result = run.trainer.step(1)
+    records = json.loads(json.dumps(rollouts.records(result, run.engine.tokenizer, 4)))
+    assert [record["group"] for record in records] == [0, 1, 2, 3]
+    written = 0
+    for rows, evidence in zip(result.rows, result.evidence, strict=True):
+        start = 0
+        for row in rows:
+            record = records[row.group]["rollouts"][row.place]
+            part = evidence[slice(start, start := start + len(row.rollout.sample))]
+            assert record["ids"] == list(row.rollout.sample.ids)
+            assert record["log_prob"] == pytest.approx(part.old_log_prob.tolist(), abs=1e-5)
+            assert record["advantage"] == pytest.approx(row.advantage)
+            assert record["weight"] == pytest.approx(part.weight.tolist(), abs=1e-5)
+            for column in ("contrast", "credit", "selected"):
+                values = getattr(part, column)
+                assert (column in record) == (values is not None)
+                if values is not None:
+                    assert record[column] == pytest.approx(values.tolist(), abs=1e-5)
+            assert all(len(record[column]) == record["tokens"] for column in SIGNALS if column in record)
+            spans = dict.fromkeys(zip(record["start"], record["end"], strict=True))  # bytes of one character share theirs
+            assert "".join(record["text"][a:b] for a, b in spans) == record["text"] == run.engine.tokenizer.decode(row.rollout.sample.ids)
+            written += 1
+    assert written == sum(rollout["updated"] for record in records for rollout in record["rollouts"])
+    assert METHODS[name].contrast == any("wrong" in rollout for record in records for rollout in record["rollouts"])
+
+
+def test_a_step_writes_a_bounded_number_of_tokens(tiny_config, monkeypatch):
+    run = Run(tiny_config("sampling.max_tokens=80"))
+    result = run.trainer.step(1)
+    lengths = [sum(len(rollout.sample) for rollout in group.rollouts) for group in result.groups]
+    monkeypatch.setattr(rollouts, "TOKENS_PER_STEP", lengths[0] + lengths[1])
+    assert len(rollouts.records(result, run.engine.tokenizer, 4)) == 2
+    monkeypatch.setattr(rollouts, "TOKENS_PER_STEP", 40)
+    (record,) = rollouts.records(result, run.engine.tokenizer, 4)
+    assert [rollout["tokens"] for rollout in record["rollouts"]] == [10] * 4
+    assert [rollout["cut"] for rollout in record["rollouts"]] == [len(r.sample) - 10 for r in result.groups[0].rollouts]
