@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from common import device, write
 
-from rlcsd.engine.local.head import Head
+from rlcsd.engine.head import Head
 
 
 def peak(variant: str, tokens: int, vocab: int, hidden: int, chunk: int, queue: multiprocessing.Queue) -> None:

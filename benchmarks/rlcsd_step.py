@@ -20,10 +20,11 @@ from common import interleaved, median, write
 from torch import Tensor
 
 from rlcsd.config.load import build_method, load
+from rlcsd.engine.head import Head, HeadOutput
 from rlcsd.engine.local import LocalEngine
-from rlcsd.engine.local.head import Head, HeadOutput
+from rlcsd.engine.local.batching import micro_batches
 from rlcsd.engine.local.network import Network
-from rlcsd.engine.local.update import micro_batches, response_hidden
+from rlcsd.engine.local.update import response_hidden
 from rlcsd.methods.base import Method
 from rlcsd.metrics import Metrics
 from rlcsd.records import Evidence, Pair, Sample, Sampling, Scores

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from rlcsd.engine.local.head import Head
+from rlcsd.engine.head import Head
 
 
 @pytest.mark.parametrize("softcap", [None, 3.0])

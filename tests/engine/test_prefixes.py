@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlcsd.engine.local.prefixes import batches, families
+from rlcsd.engine.local.batching import batches
+from rlcsd.engine.local.prefixes import families
 
 QUESTIONS = [(1, 1, 7), (1, 1, 8, 8), (1, 2)]
 

@@ -70,11 +70,11 @@ def test_the_same_context_is_computed_once(monkeypatch):
         seen.append(tuple(inputs["input_ids"].shape))
         return inner(**inputs)
 
-    object.__setattr__(network, "backbone", counting)
+    network.backbone = counting
     try:
         score(network, [Pair(tuple(range(3, 43)), (7, 8, 9)) for _ in range(6)], pad_id=0)
     finally:
-        object.__setattr__(network, "backbone", inner)
+        network.backbone = inner
     assert seen == [(1, 39), (6, 3)]
 
 
@@ -87,9 +87,9 @@ def test_the_same_question_before_several_hints_is_computed_once(monkeypatch):
         tokens.append(inputs["input_ids"].numel())
         return inner(**inputs)
 
-    object.__setattr__(network, "backbone", counting)
+    network.backbone = counting
     try:
         score(network, [Pair((*range(3, 43), 50 + hint, 60, 61), (7, 8)) for hint in range(5)], pad_id=0)
     finally:
-        object.__setattr__(network, "backbone", inner)
+        network.backbone = inner
     assert tokens == [40, 5 * 2, 5 * 2]  # the question; hints but for their last token; that and the response but for its last

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from ..engine.base import Scorer
+from ..layout import Layout
 from ..methods.base import Method
 from ..records import Evidence, Pair, Row, Sample
-from .layout import Layout
 
 
 def with_old_log_probs(engine: Scorer, rows: Sequence[Sequence[Row]]) -> list[list[Row]]:

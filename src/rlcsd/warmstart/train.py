@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from ..decoding import token_offsets
+from ..engine.local.batching import micro_batches, padded
 from ..engine.local.network import Network
-from ..engine.local.update import micro_batches
 from ..folders import whole_folder
 from ..inspection.token_kinds import kinds_of
 from ..prompts import render
@@ -57,20 +57,14 @@ def encode(tokenizer: Any, example: Example, verdict_weight: float) -> Encoded:
 
 def weighted_loss(network: Network, rows: Sequence[Encoded], pad: int) -> Tensor:
     """Sum of weighted cross-entropies over the response tokens."""
-    width = max(len(prompt) + len(response) for prompt, response, _ in rows)
-    ids = torch.full((len(rows), width), pad)
-    mask = torch.zeros(len(rows), width, dtype=torch.long)
-    weights = torch.zeros(len(rows), width)
+    ids, mask = padded([prompt + response for prompt, response, _ in rows], pad, network.device, left=False)
+    weights = torch.zeros(ids.shape, device=network.device)
     for index, (prompt, response, weight) in enumerate(rows):
-        end = len(prompt) + len(response)
-        ids[index, :end] = torch.tensor(prompt + response)
-        mask[index, :end] = 1
-        weights[index, len(prompt) - 1 : end - 1] = torch.tensor(weight)
+        weights[index, len(prompt) - 1 : len(prompt) + len(response) - 1] = torch.tensor(weight, device=network.device)
     chosen = weights > 0
-    hidden = network.hidden(input_ids=ids.to(network.device), attention_mask=mask.to(network.device), use_cache=False)
-    following = ids.roll(-1, dims=1)[chosen].to(network.device)
-    output = network.head(hidden[chosen.to(network.device)], following, entropy=False)  # type: ignore[operator]
-    return -(output.log_prob * weights[chosen].to(network.device)).sum()
+    hidden = network.hidden(input_ids=ids, attention_mask=mask, use_cache=False)
+    output = network.head(hidden[chosen], ids.roll(-1, dims=1)[chosen], entropy=False)
+    return -(output.log_prob * weights[chosen]).sum()
 
 
 def backward(network: Network, rows: Sequence[Encoded], pad: int, budget: int = 2048) -> float:

@@ -1,6 +1,6 @@
-"""KV caches of prefixes: made once, selected and lengthened as often as needed, with gradient where there is one.
+"""KV caches of prefixes: computed once, selected and extended as often as needed, with gradient where there is one.
 
-Rows of a cache are padded on the left, so that what comes next follows directly and sliding windows stay whole.
+Rows of a cache are left-padded, so that the next token follows directly and sliding windows contain no padding.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from ...records import Pair
+from .batching import padded
 from .network import Network
 from .prefixes import Ids
 
@@ -28,18 +29,6 @@ class Prefix:
     lengths: Tensor
 
 
-def padded(rows: Sequence[Sequence[int]], pad: int, device: torch.device, left: bool) -> tuple[Tensor, Tensor]:
-    """Ids and mask `[R, longest]`, the padding in front or behind."""
-    width = max(len(row) for row in rows)
-    ids = torch.full((len(rows), width), pad)
-    mask = torch.zeros(len(rows), width, dtype=torch.long)
-    for index, row in enumerate(rows):
-        where = slice(width - len(row), width) if left else slice(0, len(row))
-        ids[index, where] = torch.tensor(list(row), dtype=torch.long)
-        mask[index, where] = 1
-    return ids.to(device), mask.to(device)
-
-
 def prefill(network: Network, prefixes: Sequence[Sequence[int]], pad: int) -> Prefix:
     """Caches of the given prefixes from their first token on."""
     ids, mask = padded(prefixes, pad, network.device, left=True)
@@ -51,7 +40,7 @@ def prefill(network: Network, prefixes: Sequence[Sequence[int]], pad: int) -> Pr
 
 def selected(network: Network, prefix: Prefix, rows: Tensor) -> Prefix:
     """A copy of some rows, a row as often as it is named; the prefix itself serves again."""
-    if slides(network.core.config):  # such a cache knows how much it has forgotten, so it is copied whole
+    if uses_sliding_window(network.core.config):  # such a cache knows how much it has forgotten, so it is copied whole
         cache = copy.deepcopy(prefix.cache)
         cache.batch_select_indices(rows)
     else:
@@ -61,19 +50,19 @@ def selected(network: Network, prefix: Prefix, rows: Tensor) -> Prefix:
     return Prefix(cache, prefix.mask[rows], prefix.lengths[rows])
 
 
-def slides(config: Any) -> bool:
-    """Does any layer of a transformers config attend within a sliding window, which padding between tokens would tear?"""
+def uses_sliding_window(config: Any) -> bool:
+    """Does any layer attend within a sliding window? Padding between tokens would take places in it."""
     kinds = getattr(config.get_text_config(), "layer_types", None) or []
     return any(kind != "full_attention" for kind in kinds)
 
 
 def response_block(pair: Pair) -> Ids:
-    """The tokens behind a context's cache that predict the response: the context's last goes with all but the response's last."""
+    """The tokens after a context's cache that predict the response: the context's last and all but the response's last."""
     return (pair.context[-1], *pair.response[:-1])
 
 
-def behind(network: Network, prefix: Prefix, blocks: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
-    """Hidden states `[R, B, H]` of one block of tokens behind each prefix, and the blocks' mask; the caches grow in place."""
+def extend(network: Network, prefix: Prefix, blocks: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
+    """Hidden states `[R, B, H]` of one block of tokens after each prefix, and the blocks' mask; the caches grow in place."""
     ids, mask = padded(blocks, pad, network.device, left=False)
     positions = prefix.lengths[:, None] + torch.arange(ids.shape[1], device=network.device)
     hidden = network.hidden(
@@ -86,17 +75,17 @@ def behind(network: Network, prefix: Prefix, blocks: Sequence[Sequence[int]], pa
     return hidden, mask
 
 
-def lengthened(network: Network, prefix: Prefix, blocks: Sequence[Sequence[int]], pad: int) -> Prefix:
-    """The prefixes with a block behind each, rows turned so that all padding stands in front again."""
-    _, block = behind(network, prefix, blocks, pad)
+def appended(network: Network, prefix: Prefix, blocks: Sequence[Sequence[int]], pad: int) -> Prefix:
+    """The prefixes with a block appended to each, every row rotated so that all its padding is in front again."""
+    _, block = extend(network, prefix, blocks, pad)
     mask = torch.cat([prefix.mask, block], dim=1)
     width, empty = mask.shape[1], block.shape[1] - block.sum(1)
-    turned = (torch.arange(width, device=mask.device)[None] - empty[:, None]) % width
+    rotated = (torch.arange(width, device=mask.device)[None] - empty[:, None]) % width
     cache = DynamicCache(config=network.core.config)
     for index, layer in enumerate(prefix.cache.layers):
-        place = turned[:, None, :, None].expand_as(layer.keys)
+        place = rotated[:, None, :, None].expand_as(layer.keys)
         cache.update(layer.keys.gather(2, place), layer.values.gather(2, place), index)
-    return Prefix(cache, mask.gather(1, turned), prefix.lengths + block.sum(1))
+    return Prefix(cache, mask.gather(1, rotated), prefix.lengths + block.sum(1))
 
 
 class SharedPrompts:
@@ -121,7 +110,7 @@ class SharedPrompts:
         for index, (keys, values) in enumerate(zip(held[::2], held[1::2], strict=True)):
             cache.update(keys, values, index)
         prompts = Prefix(cache, self.prefix.mask[rows], self.prefix.lengths[rows])
-        hidden, mask = behind(self.network, prompts, [response_block(pair) for pair in pairs], self.pad)
+        hidden, mask = extend(self.network, prompts, [response_block(pair) for pair in pairs], self.pad)
         return hidden[mask.bool()]
 
     def backward(self) -> None:

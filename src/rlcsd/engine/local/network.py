@@ -13,30 +13,23 @@ from transformers.utils import logging as transformers_logging
 
 from ...config.schema import ModelConfig
 from ...errors import InputError, first_line
-from .head import Head
+from ..head import Head
 
 transformers_logging.disable_progress_bar()  # a bar for a model of a second says nothing
 
 TINY = Path(__file__).parents[2] / "warmstart" / "kk_tiny"
 
 
-class Network(nn.Module):
-    """`model` (a transformers causal LM, or a peft wrapper of one), its backbone and its chunked head."""
+class Network:
+    """`model` (a transformers causal LM, or a peft wrapper of one), its `backbone` and its chunked `head`."""
 
     def __init__(self, model: Any, head_chunk: int = 4096, autocast: bool = False) -> None:
-        super().__init__()
         self.model = model
         self.head_chunk = head_chunk
         self.autocast_dtype = torch.bfloat16 if autocast else None
-        self._bind()
-
-    def _bind(self) -> None:
-        core = self.core
-        text = core.config.get_text_config()
-        softcap = getattr(text, "final_logit_softcapping", None)
-        # Kept out of the module tree: these are parts of `model`, not further parameters.
-        object.__setattr__(self, "backbone", core.base_model)
-        object.__setattr__(self, "head", Head(core.get_output_embeddings(), softcap, self.head_chunk))
+        self.backbone: Any = self.core.base_model
+        softcap = getattr(self.core.config.get_text_config(), "final_logit_softcapping", None)
+        self.head = Head(self.core.get_output_embeddings(), softcap, head_chunk)
 
     @property
     def core(self) -> Any:
@@ -59,7 +52,7 @@ class Network(nn.Module):
 
     def hidden(self, **inputs: Any) -> torch.Tensor:
         """Last hidden states `[B, T, H]`."""
-        return self.backbone(**inputs).last_hidden_state  # type: ignore[operator]
+        return self.backbone(**inputs).last_hidden_state
 
     def twin(self) -> Network:
         """A frozen copy with weights of its own where this one trains and the very same tensors elsewhere.
@@ -77,7 +70,7 @@ class Network(nn.Module):
     def check(self) -> None:
         """Raise InputError unless head(backbone(x)) equals the model's own logits."""
         ids = torch.arange(1, 9, device=self.device)[None] % self.core.config.get_text_config().vocab_size
-        ours = self.head.logits(self.hidden(input_ids=ids)[0])  # type: ignore[operator,union-attr]
+        ours = self.head.logits(self.hidden(input_ids=ids)[0])
         theirs = self.core(input_ids=ids).logits[0]
         if not torch.allclose(ours.float(), theirs.float(), atol=1e-3, rtol=1e-3):
             raise InputError(

@@ -1,8 +1,12 @@
-"""Which contexts begin alike, and what is computed side by side: decided on token ids alone."""
+"""Which contexts begin alike, decided on token ids alone.
+
+Simplified: contexts are grouped by one common threshold on the number of shared tokens, not by a tree of prefixes of
+any depth. Teacher prompts have the shape question + hint, so one level of sharing below the hint is all there is.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -28,38 +32,27 @@ def common_prefix(a: Ids, b: Ids) -> int:
 
 
 def families(contexts: Sequence[Ids]) -> list[Family]:
-    """The contexts cut into families by the one threshold on shared tokens that saves most of them.
-
-    In sorted order what a run of contexts shares is the least that neighbours in it share. A root leaves each context
-    two tokens at least: one to stand behind it, and the last, which goes with the responses.
-    """
-    ordered = sorted(set(contexts))
+    """The contexts cut into families by the one threshold on shared tokens that saves most of them."""
+    ordered = sorted(set(contexts))  # contexts that begin alike are neighbours now
+    # A root leaves each context at least two tokens: one to come after it, and the last, which goes with the responses.
     shared = [min(common_prefix(a, b), len(a) - 2, len(b) - 2) for a, b in pairwise(ordered)]
-
-    def cut(threshold: int) -> list[tuple[int, int, int]]:
-        """Runs as (first, end, shared tokens)."""
-        runs, first = [], 0
-        for place, common in enumerate([*shared, -1]):
-            if common < threshold:
-                runs.append((first, place + 1, min(shared[first:place], default=0)))
-                first = place + 1
-        return runs
-
-    def saved(threshold: int) -> int:
-        return sum((end - first - 1) * root for first, end, root in cut(threshold))
-
-    best = max(sorted(set(shared)), key=saved, default=0)
-    return [Family(root, tuple(ordered[first:end])) for first, end, root in cut(max(best, 1))]
+    best = max(sorted(set(shared)), key=lambda threshold: _tokens_saved(shared, threshold), default=0)
+    return [Family(root, tuple(ordered[first:end])) for first, end, root in _runs(shared, max(best, 1))]
 
 
-def batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Places in order of length, cut so that count × longest stays within `budget`, if one alone does; length 0 apart."""
-    batch: list[int] = []
-    for place in sorted(range(len(lengths)), key=lambda index: lengths[index]):
-        apart = batch and lengths[batch[0]] == 0 < lengths[place]
-        if batch and (apart or (len(batch) + 1) * lengths[place] > budget):
-            yield batch
-            batch = []
-        batch.append(place)
-    if batch:
-        yield batch
+def _runs(shared: Sequence[int], threshold: int) -> list[tuple[int, int, int]]:
+    """Maximal runs of neighbours that share at least `threshold` tokens, as (first, end, tokens that all share).
+
+    What a run shares is the least that two neighbours in it share, because the contexts are sorted.
+    """
+    runs, first = [], 0
+    for place, common in enumerate([*shared, -1]):
+        if common < threshold:
+            runs.append((first, place + 1, min(shared[first:place], default=0)))
+            first = place + 1
+    return runs
+
+
+def _tokens_saved(shared: Sequence[int], threshold: int) -> int:
+    """A run of n contexts computes its root once instead of n times."""
+    return sum((end - first - 1) * root for first, end, root in _runs(shared, threshold))

@@ -1,4 +1,9 @@
-"""The decode loop: one prefill per prompt, then all its responses side by side over a static KV cache."""
+"""The decode loop: each prompt is prefilled once, then all its responses are decoded side by side over a static KV cache.
+
+Simplified: a batch is drawn to its end before the next begins (no continuous batching), because that keeps the random
+numbers of a response independent of timing. Two economies are made by editing the library's static cache in place: it
+begins small and grows, because attention runs over every slot, and rows that have ended are dropped.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +16,8 @@ from torch.nn.functional import pad
 from transformers import StaticCache
 
 from ...records import Sample, Sampling
-from .caches import padded, slides
+from .batching import padded
+from .caches import uses_sliding_window
 
 _FIRST_ROOM = 64  # tokens of a response that the cache has room for at first; then it grows by half
 _SHRINK_BELOW = 0.75  # rows are copied together once fewer than this share still write
@@ -45,29 +51,71 @@ def choose(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> tu
     return picked[:, 0], torch.stack([scored.gather(-1, picked)[:, 0], drawn_from.gather(-1, picked)[:, 0], entropy], dim=1)
 
 
-def _keep_rows(cache: StaticCache, rows: Tensor) -> None:
-    for layer in cache.layers:
-        layer.keys = layer.keys.index_select(0, rows)
-        layer.values = layer.values.index_select(0, rows)
-        layer.batch_size = len(rows)
-
-
-def _grow(cache: StaticCache, slots: int) -> None:
-    for layer in cache.layers:
-        layer.keys = pad(layer.keys, (0, 0, 0, slots))
-        layer.values = pad(layer.values, (0, 0, 0, slots))
-        layer.max_cache_len += slots
-
-
-class _OneTypeCache(StaticCache):  # type: ignore[misc]
-    """Under autocast, normalised keys come in float32 and values in bf16; a static cache holds one type."""
+class _GrowingCache(StaticCache):  # type: ignore[misc]
+    """A static cache of one type whose rows can be selected and whose room can grow."""
 
     def __init__(self, dtype: torch.dtype, **options: Any) -> None:
         super().__init__(**options)
         self.held = dtype
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        # Under autocast, normalised keys come in float32 and values in bf16; a static cache holds one type.
         return super().update(key_states.to(self.held), value_states.to(self.held), *args, **kwargs)
+
+    def keep_rows(self, rows: Tensor) -> None:
+        for layer in self.layers:
+            layer.keys = layer.keys.index_select(0, rows)
+            layer.values = layer.values.index_select(0, rows)
+            layer.batch_size = len(rows)
+
+    def grow(self, slots: int) -> None:
+        for layer in self.layers:
+            layer.keys = pad(layer.keys, (0, 0, 0, slots))
+            layer.values = pad(layer.values, (0, 0, 0, slots))
+            layer.max_cache_len += slots
+
+
+class _Decoding:
+    """The responses to a few prompts that are being decoded side by side: R rows, of which some have ended."""
+
+    def __init__(self, model: Any, prompts: Sequence[Sequence[int]], n: int, limit: int, filler: int) -> None:
+        """Prefills the prompts; `limit` is the most tokens of a response."""
+        self.model, self.limit = model, limit
+        ids, mask = padded(prompts, filler, model.device, left=True)
+        # A sliding window's layers hold a fixed number of slots, so there the whole room is taken at once.
+        self.room = limit if uses_sliding_window(model.config) else min(limit, _FIRST_ROOM)
+        device = model.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else model.dtype
+        self.cache = _GrowingCache(dtype, config=model.config, max_cache_len=ids.shape[1] + self.room)
+        mask_with_room = pad(mask, (0, self.room), value=1)  # slots not yet written are hidden by causality
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        output = model(ids, attention_mask=mask_with_room, position_ids=positions, past_key_values=self.cache, logits_to_keep=1)
+        origin = torch.arange(len(prompts), device=ids.device).repeat_interleave(n)  # the prompt of each row
+        self.cache.keep_rows(origin)
+        self.logits = output.logits[origin, -1].float()
+        self.mask, self.position = mask_with_room[origin], positions[origin, -1]
+        self.rows = torch.arange(len(origin), device=ids.device)  # which response each row of the batch writes
+        self.writing = torch.ones(len(origin), dtype=torch.bool, device=ids.device)
+
+    def advance(self, token: Tensor, step: int) -> None:
+        """Feed the tokens `[R]` of step number `step` (from 0), so that `logits` are those of the next."""
+        if step == self.room:
+            self._grow(min(self.limit - self.room, self.room // 2))
+        if int(self.writing.sum()) < _SHRINK_BELOW * len(self.writing):
+            token = self._drop_ended(token)
+        self.position = self.position + 1
+        inputs = {"attention_mask": self.mask, "position_ids": self.position[:, None], "past_key_values": self.cache}
+        self.logits = self.model(token[:, None], **inputs).logits[:, -1].float()
+
+    def _grow(self, slots: int) -> None:
+        self.cache.grow(slots)
+        self.mask, self.room = pad(self.mask, (0, slots), value=1), self.room + slots
+
+    def _drop_ended(self, token: Tensor) -> Tensor:
+        keep = self.writing.nonzero()[:, 0]
+        self.cache.keep_rows(keep)
+        self.rows, self.position, self.mask, self.writing = (column[keep] for column in (self.rows, self.position, self.mask, self.writing))
+        return token[keep]
 
 
 @torch.inference_mode()
@@ -75,52 +123,28 @@ def _decode(
     model: Any, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, generator: torch.Generator, stop: Tensor, filler: int
 ) -> list[Sample]:
     """`n` samples for each of a few prompts, prompt by prompt."""
-    device = model.device
-    prompt_ids, mask = padded(prompts, filler, device, left=True)
-    width, limit, rows = prompt_ids.shape[1], sampling.max_tokens, len(prompts) * n
-    dtype = torch.get_autocast_dtype(device.type) if torch.is_autocast_enabled(device.type) else model.dtype
-    # Attention runs over every slot, so the cache begins small and grows; a sliding window's layers cannot.
-    room = limit if slides(model.config) else min(limit, _FIRST_ROOM)
-    cache = _OneTypeCache(dtype, config=model.config, max_cache_len=width + room)
-    full_mask = pad(mask, (0, room), value=1)
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
-    output = model(prompt_ids, attention_mask=full_mask, position_ids=positions, past_key_values=cache, logits_to_keep=1)
-
-    origin = torch.arange(len(prompts), device=device).repeat_interleave(n)
-    _keep_rows(cache, origin)
-    logits, full_mask, position = output.logits[origin, -1].float(), full_mask[origin], positions[origin, -1]
-    written = torch.full((rows, limit), filler, device=device)
-    figures = torch.zeros(rows, limit, 3, device=device)
-    lengths = torch.full((rows,), limit, device=device)
-    active = torch.arange(rows, device=device)  # which row of the result each row of the batch writes
-    writing = torch.ones(rows, dtype=torch.bool, device=device)
+    limit, count, device = sampling.max_tokens, len(prompts) * n, model.device
+    state = _Decoding(model, prompts, n, limit, filler)
+    written = torch.full((count, limit), filler, device=device)
+    figures = torch.zeros(count, limit, 3, device=device)  # log-prob, log-prob as drawn, entropy
+    lengths = torch.full((count,), limit, device=device)
     for step in range(limit):
-        token, figure = choose(logits, sampling, generator)
-        written[active, step], figures[active, step] = token, figure  # what follows a row's end is never read
-        ended = writing & torch.isin(token, stop)
-        lengths[active[ended]] = step + 1
-        writing &= ~ended
-        alive = int(writing.sum())
-        if not alive or step + 1 == limit:
+        token, figure = choose(state.logits, sampling, generator)
+        written[state.rows, step], figures[state.rows, step] = token, figure  # what follows a row's end is never read
+        ended = state.writing & torch.isin(token, stop)
+        lengths[state.rows[ended]] = step + 1
+        state.writing &= ~ended
+        if step + 1 == limit or not bool(state.writing.any()):
             break
-        position = position + 1
-        if step == room:
-            more = min(limit - room, room // 2)
-            _grow(cache, more)
-            full_mask, room = pad(full_mask, (0, more), value=1), room + more
-        if alive < _SHRINK_BELOW * len(writing):
-            keep = writing.nonzero()[:, 0]
-            _keep_rows(cache, keep)
-            active, token, position, full_mask, writing = active[keep], token[keep], position[keep], full_mask[keep], writing[keep]
-        output = model(token[:, None], attention_mask=full_mask, position_ids=position[:, None], past_key_values=cache)
-        logits = output.logits[:, -1].float()
+        state.advance(token, step)
     finished = torch.isin(written.gather(1, lengths[:, None] - 1)[:, 0], stop)
-    results = []
-    for ids, (scored, drawn, entropy), k, end in zip(
-        written.tolist(), figures.transpose(1, 2).tolist(), lengths.tolist(), finished.tolist(), strict=True
-    ):
-        results.append(Sample(tuple(ids[:k]), torch.tensor(scored[:k]), torch.tensor(drawn[:k]), end, sum(entropy[:k]) / k))
-    return results
+    columns = (written.tolist(), figures.transpose(1, 2).tolist(), lengths.tolist(), finished.tolist())
+    return [_sample(ids, values, length, end) for ids, values, length, end in zip(*columns, strict=True)]
+
+
+def _sample(ids: list[int], figures: list[list[float]], length: int, finished: bool) -> Sample:
+    scored, drawn, entropy = (values[:length] for values in figures)
+    return Sample(tuple(ids[:length]), torch.tensor(scored), torch.tensor(drawn), finished, sum(entropy) / length)
 
 
 def _chunks(order: Sequence[int], size: int) -> Iterator[list[int]]:

@@ -1,6 +1,6 @@
-"""Log-probs of given responses behind given contexts, each distinct prefix computed once.
+"""Log-probs of given responses after given contexts, each distinct prefix computed once.
 
-Three levels: roots (a question that stands before several hints), contexts (one hint), and the responses behind each.
+Three levels: roots (a question that several hints follow), contexts (one hint), and the responses after each.
 Every level runs in batches of like length within a token budget, so memory is bounded whatever the batch and hardly
 anything is padding; the result does not depend on the cut beyond rounding.
 """
@@ -13,16 +13,18 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from ...layout import Layout
 from ...records import Pair
-from .caches import Prefix, behind, lengthened, padded, prefill, response_block, selected, slides
-from .head import HeadOutput
+from ..head import HeadOutput
+from .batching import batches, padded
+from .caches import Prefix, appended, extend, prefill, response_block, selected, uses_sliding_window
 from .network import Network
-from .prefixes import Family, Ids, batches, families
+from .prefixes import Family, Ids, families
 
 
 def _contexts(network: Network, contexts: Sequence[Ids], pad: int, budget: int) -> Iterator[tuple[list[Ids], Prefix | None]]:
     """All contexts in batches, with the caches of all but their last tokens (None where that is the only one)."""
-    found = [Family(0, tuple(set(contexts)))] if slides(network.core.config) else families(contexts)
+    found = [Family(0, tuple(set(contexts)))] if uses_sliding_window(network.core.config) else families(contexts)
     for chosen in batches([family.root for family in found], budget):
         roots = None
         if found[chosen[0]].root:
@@ -37,7 +39,7 @@ def _contexts(network: Network, contexts: Sequence[Ids], pad: int, budget: int) 
             else:
                 begun = selected(network, roots, torch.tensor([members[index][0] for index in some], device=network.device))
                 rest = [context[length:-1] for context, length in zip(batch, begun.lengths.tolist(), strict=True)]
-                yield batch, lengthened(network, begun, rest, pad)
+                yield batch, appended(network, begun, rest, pad)
 
 
 def _hidden(network: Network, pairs: Sequence[Pair], contexts: Prefix | None, origin: Sequence[int], pad: int) -> Tensor:
@@ -48,7 +50,7 @@ def _hidden(network: Network, pairs: Sequence[Pair], contexts: Prefix | None, or
         hidden = network.hidden(input_ids=ids, attention_mask=mask, use_cache=False)
     else:
         rows = torch.tensor(origin, device=network.device)
-        hidden, mask = behind(network, selected(network, contexts, rows), blocks, pad)
+        hidden, mask = extend(network, selected(network, contexts, rows), blocks, pad)
     return hidden[mask.bool()]
 
 
@@ -61,8 +63,7 @@ def score(
     `support [N, k]` is in the order of the pairs. Responses must not be empty.
     """
     device = network.device
-    lengths = [len(pair.response) for pair in pairs]
-    starts = torch.tensor([0, *lengths]).cumsum(0).tolist()
+    layout = Layout(tuple(len(pair.response) for pair in pairs), device)
     order: list[Tensor] = []
     parts: list[HeadOutput] = []
 
@@ -73,15 +74,15 @@ def score(
         for batch, contexts in _contexts(network, list(places_of), pad_id, budget):
             rows = [(row, place) for row, context in enumerate(batch) for place in places_of[context]]
             width = len(batch[-1]) - 1
-            for some in batches([width + lengths[place] for _, place in rows], budget):
+            for some in batches([width + layout.lengths[place] for _, place in rows], budget):
                 places = [rows[index][1] for index in some]
-                tokens = torch.cat([torch.arange(starts[p], starts[p + 1]) for p in places]).to(device)
+                tokens = layout.tokens(places)
                 ids = torch.tensor([token for p in places for token in pairs[p].response], device=device)
                 hidden = _hidden(network, [pairs[p] for p in places], contexts, [rows[index][0] for index in some], pad_id)
                 if top_k:
-                    parts.append(network.head.top_k(hidden, ids, top_k))  # type: ignore[operator,union-attr]
+                    parts.append(network.head.top_k(hidden, ids, top_k))
                 else:
-                    parts.append(network.head(hidden, ids, None if support is None else support[tokens]))  # type: ignore[operator]
+                    parts.append(network.head(hidden, ids, None if support is None else support[tokens]))
                 order.append(tokens)
     inverse = torch.argsort(torch.cat(order))
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ...layout import Layout
 from ...methods.contrast import marginal_log_prob
 from ...records import Evidence, Support
 
@@ -78,7 +79,5 @@ class SupportStore:
 
 
 def _spans(support: Support, rows: Sequence[int]) -> list[slice]:
-    starts = [0]
-    for length in support.lengths:
-        starts.append(starts[-1] + length)
-    return [slice(starts[row], starts[row + 1]) for row in rows]
+    layout = Layout(support.lengths)
+    return [layout.span(row) for row in rows]

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from ...layout import Layout
 from ...methods.base import Method
 from ...methods.regularisers import Regularisers
 from ...methods.update_metrics import update_metrics, update_sums
 from ...metrics import Metrics
 from ...records import Evidence, Pair, Policy
-from .caches import SharedPrompts, slides
+from .batching import micro_batches, padded, predicting_places
+from .caches import SharedPrompts, uses_sliding_window
 from .network import Network
-from .prefixes import batches
 from .supports import SupportStore
 
 
@@ -40,28 +41,13 @@ class MiniBatch:
         return [row for row, tokens in enumerate(needed) if self.regularisers.any or bool(tokens.any())]
 
 
-def micro_batches(lengths: Sequence[int], rows: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """`rows` sorted by length and cut so that count × longest stays within `budget` tokens, if one row does."""
-    for batch in batches([lengths[row] for row in rows], budget):
-        yield [rows[place] for place in batch]
-
-
 def response_hidden(network: Network, pairs: Sequence[Pair], pad: int, shared: SharedPrompts | None = None) -> Tensor:
     """Hidden states that predict each response token, `[n, H]`, with gradient; rows are right-padded."""
     if shared is not None:
         return shared.hidden(pairs)
-    rows = [(*pair.context, *pair.response) for pair in pairs]
-    width = max(len(row) for row in rows)
-    ids = torch.full((len(rows), width), pad)
-    mask = torch.zeros(len(rows), width, dtype=torch.long)
-    chosen = torch.zeros(len(rows), width, dtype=torch.bool)
-    for index, (pair, row) in enumerate(zip(pairs, rows, strict=True)):
-        ids[index, : len(row)] = torch.tensor(row)
-        mask[index, : len(row)] = 1
-        chosen[index, len(pair.context) - 1 : len(row) - 1] = True
-    device = network.device
-    hidden = network.hidden(input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False)
-    return hidden[chosen.to(device)]
+    ids, mask = padded([(*pair.context, *pair.response) for pair in pairs], pad, network.device, left=False)
+    hidden = network.hidden(input_ids=ids, attention_mask=mask, use_cache=False)
+    return hidden[predicting_places(pairs, ids.shape[1], network.device)]
 
 
 def shared_prompts(network: Network, pairs: Sequence[Pair], pad: int) -> SharedPrompts | None:
@@ -74,7 +60,7 @@ def shared_prompts(network: Network, pairs: Sequence[Pair], pad: int) -> SharedP
     checkpointed = any(getattr(module, "gradient_checkpointing", False) for module in network.core.modules())
     if (
         not pairs
-        or slides(network.core.config)
+        or uses_sliding_window(network.core.config)
         or checkpointed
         or 2 * len(prompts) > len(pairs)
         or any(len(prompt) < 2 for prompt in prompts)
@@ -90,10 +76,10 @@ def accumulate(network: Network, batch: MiniBatch, *, pad_id: int, budget: int) 
         shared = shared_prompts(network, [batch.pairs[row] for row in rows], pad_id)
     context = 0 if shared else 1  # a shared prompt is no part of the micro-batches
     lengths = [context * len(pair.context) + len(pair.response) for pair in batch.pairs]
-    starts = torch.tensor([0, *(len(pair.response) for pair in batch.pairs)]).cumsum(0).tolist()
+    layout = Layout(tuple(len(pair.response) for pair in batch.pairs), network.device)
     sums: dict[str, float] = defaultdict(float)
     for chunk in micro_batches(lengths, rows, budget):
-        tokens = torch.cat([torch.arange(starts[row], starts[row + 1]) for row in chunk]).to(network.device)
+        tokens = layout.tokens(chunk)
         pairs = [batch.pairs[row] for row in chunk]
         for name, value in _backward(network, batch, pairs, tokens, pad_id, shared).items():
             sums[name] += value
@@ -110,7 +96,7 @@ def _backward(
     ids = torch.tensor([token for pair in pairs for token in pair.response], device=network.device)
     with network.precision():
         hidden = response_hidden(network, pairs, pad_id, shared)
-        output = network.head(hidden, ids, part.support, entropy=batch.regularisers.entropy > 0)  # type: ignore[operator]
+        output = network.head(hidden, ids, part.support, entropy=batch.regularisers.entropy > 0)
     # In float64 from here: differences of close log-probs keep their digits.
     at_support = None if output.support_log_prob is None else output.support_log_prob.double()
     loss = batch.method.token_loss(Policy(output.log_prob.double(), at_support), part).sum()

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlcsd.stages.layout import Layout
+from rlcsd.layout import Layout
 
 
 @given(lengths=st.lists(st.integers(0, 6), min_size=1, max_size=5), width=st.integers(0, 3))

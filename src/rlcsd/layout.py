@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate
 
 import torch
 from torch import Tensor
+
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -15,19 +18,24 @@ class Layout:
     """Rows of the given lengths laid end to end, N tokens in all, in columns on `device`."""
 
     lengths: tuple[int, ...]
-    device: torch.device
+    device: torch.device = _CPU
 
-    @property
+    @cached_property
     def starts(self) -> list[int]:
         """The first token of each row, and N."""
         return list(accumulate(self.lengths, initial=0))
 
     def __len__(self) -> int:
-        return sum(self.lengths)
+        return self.starts[-1]
 
     def span(self, row: int) -> slice:
-        starts = self.starts
-        return slice(starts[row], starts[row + 1])
+        """The tokens of one row."""
+        return slice(self.starts[row], self.starts[row + 1])
+
+    def tokens(self, rows: Sequence[int]) -> Tensor:
+        """The tokens of some rows, row after row, as an index of the columns."""
+        parts = [torch.arange(self.starts[row], self.starts[row + 1]) for row in rows]
+        return torch.cat(parts).to(self.device) if parts else torch.zeros(0, dtype=torch.long, device=self.device)
 
     def per_row(self, values: Sequence[float | bool | int], dtype: torch.dtype = torch.float32) -> Tensor:
         """One value for each row → `[N]`."""
@@ -40,7 +48,7 @@ class Layout:
         return torch.arange(max(self.lengths, default=0), device=self.device) < lengths[:, None]
 
     def padded(self, flat: Tensor, fill: float = 0.0) -> Tensor:
-        """`[N, …]` → `[B, T, …]`, rows padded behind with `fill`."""
+        """`[N, …]` → `[B, T, …]`, rows padded at their end with `fill`."""
         mask = self.mask()
         matrix = flat.new_full((*mask.shape, *flat.shape[1:]), fill)
         matrix[mask] = flat
