@@ -81,11 +81,11 @@ class Distribution:
         values = self.values.double().cpu()
         if not len(values):
             return {}
-        found = {"/mean": values.mean(), "/abs_mean": values.abs().mean(), "/std": values.std(correction=0)}
+        results = {"/mean": values.mean(), "/abs_mean": values.abs().mean(), "/std": values.std(correction=0)}
         if len(values) <= _MOST_FOR_QUANTILES:
             levels = torch.tensor(_QUANTILES, dtype=values.dtype)
-            found |= {f"/p{round(100 * q):02d}": v for q, v in zip(_QUANTILES, values.quantile(levels), strict=True)}
-        return {suffix: float(value) for suffix, value in found.items()}
+            results |= {f"/p{round(100 * q):02d}": v for q, v in zip(_QUANTILES, values.quantile(levels), strict=True)}
+        return {suffix: float(value) for suffix, value in results.items()}
 
 
 Metrics = Mapping[str, Metric | float]

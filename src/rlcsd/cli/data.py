@@ -53,7 +53,7 @@ def _sizes(option: str, text: str) -> list[int]:
 
 
 def _kk(arguments: argparse.Namespace) -> None:
-    from ..tasks.knights_and_knaves.dataset import Wanted, build_layout, build_splits
+    from ..tasks.knights_and_knaves.dataset import PuzzleRequest, build_layout, build_splits
 
     for option, value in (("--train", arguments.train), ("--test", arguments.test), ("--processes", arguments.processes)):
         if value < 1:
@@ -64,11 +64,11 @@ def _kk(arguments: argparse.Namespace) -> None:
     if set(sizes) & set(unseen):
         raise InputError(f"--unseen {arguments.unseen}: {min(set(sizes) & set(unseen))} is among --sizes as well")
     a = arguments
-    wanted = Wanted(sizes, unseen, a.train, a.test, a.wording, a.seed, a.processes)
+    request = PuzzleRequest(sizes, unseen, a.train, a.test, a.wording, a.seed, a.processes)
     if a.format == "jsonl":
-        print(build_splits(a.out, wanted))
+        print(build_splits(a.out, request))
     else:
-        print("\n".join(build_layout(a.out, wanted)))
+        print("\n".join(build_layout(a.out, request)))
 
 
 def _deepmath(arguments: argparse.Namespace) -> None:
@@ -97,5 +97,5 @@ def _overlap(arguments: argparse.Namespace) -> None:
     task = build_task(load(arguments.overrides).task)
     if not task.evaluations:
         raise InputError(f"task={task.name}: it has no evaluation sets to compare with its training set")
-    for found in overlaps(task.train, task.evaluations):
-        print(found)
+    for overlap in overlaps(task.train, task.evaluations):
+        print(overlap)

@@ -47,12 +47,12 @@ class Head(nn.Module):
     def _chunk(self, hidden: Tensor, ids: Tensor, support: Tensor | None, entropy: bool) -> tuple[Tensor, ...]:
         logits = self.logits(hidden)
         norm = logits.logsumexp(dim=-1)
-        found = [logits.gather(-1, ids[:, None])[:, 0] - norm]
+        columns = [logits.gather(-1, ids[:, None])[:, 0] - norm]
         if entropy:
-            found.append(_entropy(logits, norm))
+            columns.append(_entropy(logits, norm))
         if support is not None:
-            found.append(logits.gather(-1, support) - norm[:, None])
-        return tuple(found)
+            columns.append(logits.gather(-1, support) - norm[:, None])
+        return tuple(columns)
 
     def forward(self, hidden: Tensor, ids: Tensor, support: Tensor | None = None, entropy: bool = True) -> HeadOutput:
         """`hidden [n, H]` and the ids `[n]` that follow; `support [n, k]` asks for log-probs there."""

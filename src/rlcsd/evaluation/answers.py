@@ -87,8 +87,8 @@ def answer_set(
     answered: list[Answered] = []
     for start in range(0, len(order), settings.batch):
         places = order[start : start + settings.batch]
-        found = [done[dataset, place] for place in places if (dataset, place) in done]
-        batch = [item for item in found if _answers(item, problems[item.place], settings)]
+        earlier = [done[dataset, place] for place in places if (dataset, place) in done]
+        batch = [item for item in earlier if _answers(item, problems[item.place], settings)]
         if len(batch) < len(places):
             seed = random.Random(f"{settings.seed}/evaluation/{dataset}/{start}").getrandbits(62)
             batch = answer_problems(engine, dataset, {place: problems[place] for place in places}, task, settings, seed)

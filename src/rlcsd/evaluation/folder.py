@@ -54,8 +54,8 @@ class EvaluationFolder:
             raise InputError(f"--out {self.folder}: cannot be written ({error.strerror})") from None
         if not self.samples.is_file():
             return []
-        found = [_read(line) for line in self.samples.read_text(encoding="utf-8", errors="replace").split("\n")]
-        kept = [item for item in found if item is not None]
+        answers = [_read(line) for line in self.samples.read_text(encoding="utf-8", errors="replace").split("\n")]
+        kept = [item for item in answers if item is not None]
         self.samples.write_text("".join(map(_line, kept)), encoding="utf-8")
         return kept
 

@@ -123,14 +123,14 @@ def average(sets: Sequence[Sequence[Answered]]) -> Summary:
 
 def metrics(summaries: Sequence[Summary]) -> dict[str, float]:
     """For the log: `eval/<set>/mean`, `/boxed`, `/length`, `/truncated`."""
-    found = {}
+    figures = {}
     for summary in summaries:
         name = summary.name.replace(": ", "/").replace(" ", "_")
-        found[f"eval/{name}/mean"] = summary.mean
-        found[f"eval/{name}/boxed"] = summary.boxed
-        found[f"eval/{name}/length"] = summary.length
-        found[f"eval/{name}/truncated"] = summary.truncated
-    return found
+        figures[f"eval/{name}/mean"] = summary.mean
+        figures[f"eval/{name}/boxed"] = summary.boxed
+        figures[f"eval/{name}/length"] = summary.length
+        figures[f"eval/{name}/truncated"] = summary.truncated
+    return figures
 
 
 def markdown_table(summaries: Sequence[Summary], before: Sequence[Summary] = ()) -> str:

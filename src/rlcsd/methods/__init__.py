@@ -38,7 +38,7 @@ def method_class(name: str) -> type[Method]:
         close = difflib.get_close_matches(name, METHODS, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(METHODS)}, or path/to/file.py:ClassName"
         raise InputError(f"method={name}: unknown method; {hint}")
-    found = load_attribute("method", name)
-    if not (isinstance(found, type) and issubclass(found, Method)):
+    attribute = load_attribute("method", name)
+    if not (isinstance(attribute, type) and issubclass(attribute, Method)):
         raise InputError(f"method={name}: the file has no such class derived from rlcsd.methods.Method")
-    return found
+    return attribute

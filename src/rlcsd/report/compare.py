@@ -52,10 +52,10 @@ def read_run(folder: Path, keys: Sequence[str] = ("method.name",)) -> RunRecord:
     config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
 
     def value(key: str) -> str:
-        found: Any = config
+        entry: Any = config
         for part in key.split("."):
-            found = found.get(part) if isinstance(found, dict) else None
-        return str(found)
+            entry = entry.get(part) if isinstance(entry, dict) else None
+        return str(entry)
 
     sets: dict[str, list[tuple[int, float]]] = defaultdict(list)
     for record in read_jsonl(folder / "evaluations.jsonl"):

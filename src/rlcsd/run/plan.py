@@ -29,7 +29,7 @@ def plan(config: Config) -> str:
         f"engine     {config.engine.name} on {config.engine.device}",
         f"memory     {memory_line(config, build_method(config))}",
     ]
-    lines += [f"overlap    {found}" for found in overlaps(task.train, task.evaluations) if found.normalised]
+    lines += [f"overlap    {overlap}" for overlap in overlaps(task.train, task.evaluations) if overlap.normalised]
     return "\n".join(lines)
 
 

@@ -40,14 +40,14 @@ def records(result: StepResult, tokenizer: Any, groups: int) -> list[dict[str, A
 
 def _signals(result: StepResult) -> dict[tuple[int, int], tuple[Row, Evidence]]:
     """Row and evidence of each updated rollout, by its group and its place in it."""
-    found = {}
+    signals = {}
     for rows, evidence in zip(result.rows, result.evidence, strict=True):
         start = 0
         for row in rows:
             end = start + len(row.rollout.sample)
-            found[row.group, row.place] = (row, evidence[slice(start, end)])
+            signals[row.group, row.place] = (row, evidence[slice(start, end)])
             start = end
-    return found
+    return signals
 
 
 def _group_record(

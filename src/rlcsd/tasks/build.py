@@ -93,17 +93,17 @@ def from_verl(p: VerlParameters) -> Task:
 
 def _plugin(name: str, parameters: Mapping[str, Any]) -> Task:
     """`path/to/file.py:name`: a `Task`, or a function that returns one."""
-    found = load_attribute("task", name)
-    if found is not None and not isinstance(found, Task) and callable(found):
+    attribute = load_attribute("task", name)
+    if attribute is not None and not isinstance(attribute, Task) and callable(attribute):
         try:
-            found = found(**parameters)
+            attribute = attribute(**parameters)
         except InputError:
             raise
         except Exception as error:
             raise InputError(f"task={name}: it could not be built ({described(error, name.rpartition(':')[0])})") from None
-    if not isinstance(found, Task):
+    if not isinstance(attribute, Task):
         raise InputError(f"task={name}: the file has no such rlcsd.Task, or function returning one")
-    return found
+    return attribute
 
 
 _BUILDERS: dict[str, tuple[type[TaskParameters], Callable[[Any], Task]]] = {

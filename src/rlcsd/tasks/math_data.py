@@ -26,10 +26,10 @@ _QUESTIONS, _ANSWERS = ("problem", "question"), ("answer", "final_answer")
 
 def parse_band(text: str) -> tuple[float, float]:
     """`5_7` → (5, 7), both inclusive. Raises InputError if it is not two numbers in order."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)[_-](\d+(?:\.\d+)?)", text)
-    if not found or float(found[1]) > float(found[2]):
+    band = re.fullmatch(r"(\d+(?:\.\d+)?)[_-](\d+(?:\.\d+)?)", text)
+    if not band or float(band[1]) > float(band[2]):
         raise InputError(f"--band {text}: a difficulty band reads LOW_HIGH; published are {', '.join(BANDS)}")
-    return float(found[1]), float(found[2])
+    return float(band[1]), float(band[2])
 
 
 def _column(field: str, row: Row, names: Sequence[str]) -> Any:
@@ -91,16 +91,16 @@ def build_deepmath(root: Path, band: str, source: str = DEEPMATH) -> str:
 
 def competition_problems(name: str, source: str) -> list[Problem]:
     """The problems of one competition set. Raises InputError if it cannot be read or lacks a question or answer column."""
-    found = []
+    problems = []
     for number, row in enumerate(read_rows(name, source)):
         where = f"{name}={source}: row {number}"
         answer = _column(where, row, _ANSWERS)
         if isinstance(answer, float) and answer.is_integer():
             answer = int(answer)  # 27.0 in the file is the integer 27
-        found.append(checked_problem(where, _column(where, row, _QUESTIONS), answer, row.get("solution")))
-    if not found:
+        problems.append(checked_problem(where, _column(where, row, _QUESTIONS), answer, row.get("solution")))
+    if not problems:
         raise InputError(f"{name}={source}: there are no problems in it")
-    return found
+    return problems
 
 
 def build_competitions(root: Path, sources: Mapping[str, str] = COMPETITIONS) -> str:

@@ -37,9 +37,9 @@ def overlaps(train: Sequence[Problem], evaluations: Mapping[str, Sequence[Proble
     """One entry per evaluation set."""
     written = {problem.question for problem in train}
     loose = {normalised(question) for question in written}
-    found = []
+    shares = []
     for name, problems in evaluations.items():
         shared = [p.question for p in problems if p.question in written or normalised(p.question) in loose]
         exact = sum(question in written for question in shared)
-        found.append(Overlap(name, len(problems), exact, len(shared), shared[0] if shared else None))
-    return found
+        shares.append(Overlap(name, len(problems), exact, len(shared), shared[0] if shared else None))
+    return shares

@@ -78,10 +78,10 @@ def read_layout(field: str, root: str, dataset: str, split: str) -> dict[str, li
         raise InputError(
             f"{field}={dataset}: there is no file {path}; `rlcsd data` builds the published sets, and task.root says where they are"
         )
-    found: dict[str, list[Problem]] = defaultdict(list)
+    by_source: dict[str, list[Problem]] = defaultdict(list)
     for number, row in enumerate(read_rows(field, path)):
         source, problem = from_row(f"{path}: row {number}", row)
-        found[source].append(problem)
-    if not found:
+        by_source[source].append(problem)
+    if not by_source:
         raise InputError(f"{field}={dataset}: there are no problems in {path}")
-    return dict(found)
+    return dict(by_source)

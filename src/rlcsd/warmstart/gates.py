@@ -89,12 +89,12 @@ def conclusion_signals(engine: LocalEngine, task: Task, config: Config, method: 
     problems = task.evaluations["seen_sizes"]
     shown = Task(task.name, problems[:groups], {}, task.verifier, task.instruction)
     table = hint_signals(engine, shown, method, SignalSettings(config.group_size, config.sampling.settings(), seed=config.seed))
-    found = {}
+    signals = {}
     for target in ("correct", "wrong"):
         for name in ("correct_gain", "wrong_gain", "contrast"):
             value = table.mean("conclusion", target, name)
-            found[f"{name} on {target}"] = value if value is not None else float("nan")
-    return found
+            signals[f"{name} on {target}"] = value if value is not None else float("nan")
+    return signals
 
 
 def _shut(recipe: Recipe, accuracy: dict[int, float], signals: dict[str, float]) -> list[str]:

@@ -24,12 +24,12 @@ from .prefixes import Family, Ids, families
 
 def _contexts(network: Network, contexts: Sequence[Ids], pad: int, budget: int) -> Iterator[tuple[list[Ids], Prefix | None]]:
     """All contexts in batches, with the caches of all but their last tokens (None where that is the only one)."""
-    found = [Family(0, tuple(set(contexts)))] if uses_sliding_window(network.core.config) else families(contexts)
-    for chosen in batches([family.root for family in found], budget):
+    groups = [Family(0, tuple(set(contexts)))] if uses_sliding_window(network.core.config) else families(contexts)
+    for chosen in batches([family.root for family in groups], budget):
         roots = None
-        if found[chosen[0]].root:
-            roots = prefill(network, [found[place].contexts[0][: found[place].root] for place in chosen], pad)
-        members = [(row, context) for row, place in enumerate(chosen) for context in found[place].contexts]
+        if groups[chosen[0]].root:
+            roots = prefill(network, [groups[place].contexts[0][: groups[place].root] for place in chosen], pad)
+        members = [(row, context) for row, place in enumerate(chosen) for context in groups[place].contexts]
         for some in batches([len(context) - 1 for _, context in members], budget):
             batch = [members[index][1] for index in some]
             if len(batch[0]) == 1:

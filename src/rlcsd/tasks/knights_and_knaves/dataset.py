@@ -15,7 +15,7 @@ from .data import Recipe, Split, draw_problems
 
 
 @dataclass(frozen=True)
-class Wanted:
+class PuzzleRequest:
     """How many puzzles of which sizes; `unseen` sizes go to the test split alone."""
 
     sizes: Sequence[int]
@@ -46,7 +46,7 @@ def range_name(sizes: Sequence[int]) -> str:
     return "kk_" + "_".join(map(str, ordered))
 
 
-def build_splits(out: Path, wanted: Wanted) -> str:
+def build_splits(out: Path, request: PuzzleRequest) -> str:
     """Write `train.jsonl`, `val.jsonl`, `test.jsonl` and a card to `out`, all or nothing; returns the card.
 
     Raises:
@@ -54,25 +54,25 @@ def build_splits(out: Path, wanted: Wanted) -> str:
     """
     check_new_folder(out)  # before the drawing, which takes a while
     files: dict[str, list[Row]] = {
-        "train.jsonl": [to_line(p) for p in wanted.draw(wanted.sizes, wanted.train, "train")],
-        "val.jsonl": [to_line(p) for p in wanted.draw(wanted.sizes, wanted.test, "val")],
-        "test.jsonl": [to_line(p) for p in wanted.draw([*wanted.sizes, *wanted.unseen], wanted.test, "test")],
+        "train.jsonl": [to_line(p) for p in request.draw(request.sizes, request.train, "train")],
+        "val.jsonl": [to_line(p) for p in request.draw(request.sizes, request.test, "val")],
+        "test.jsonl": [to_line(p) for p in request.draw([*request.sizes, *request.unseen], request.test, "test")],
     }
-    return write_dataset(out, "Knights & Knaves", files, wanted.facts)
+    return write_dataset(out, "Knights & Knaves", files, request.facts)
 
 
-def build_layout(root: Path, wanted: Wanted) -> list[str]:
+def build_layout(root: Path, request: PuzzleRequest) -> list[str]:
     """Write the published layout: `<root>/kk_4to8/train.parquet` and `<root>/kk_4to8_test+kk_9+kk_10+kk_11/val.parquet`.
 
     Returns the two cards. Raises as `build_splits`.
     """
-    name = range_name(wanted.sizes)
-    sets = {f"{name}_test": list(wanted.sizes), **{range_name([size]): [size] for size in wanted.unseen}}
+    name = range_name(request.sizes)
+    sets = {f"{name}_test": list(request.sizes), **{range_name([size]): [size] for size in request.unseen}}
     for folder in (name, "+".join(sets)):
         check_new_folder(root / folder)  # both, before either is made
-    train = to_rows(wanted.draw(wanted.sizes, wanted.train, "train"), name, "logic", "train")
-    tests = [row for source, sizes in sets.items() for row in to_rows(wanted.draw(sizes, wanted.test, "test"), source, "logic", "test")]
+    train = to_rows(request.draw(request.sizes, request.train, "train"), name, "logic", "train")
+    tests = [row for source, sizes in sets.items() for row in to_rows(request.draw(sizes, request.test, "test"), source, "logic", "test")]
     return [
-        write_dataset(root / name, name, {"train.parquet": train}, wanted.facts),
-        write_dataset(root / "+".join(sets), "+".join(sets), {"val.parquet": tests}, wanted.facts),
+        write_dataset(root / name, name, {"train.parquet": train}, request.facts),
+        write_dataset(root / "+".join(sets), "+".join(sets), {"val.parquet": tests}, request.facts),
     ]

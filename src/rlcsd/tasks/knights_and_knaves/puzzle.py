@@ -141,7 +141,7 @@ def draw_puzzle(rng: random.Random, size: int, names: Sequence[str], forms: Sequ
         raise InputError(f"{size} people need as many names; only {len(names)} are given")
     for _ in range(_MAX_DRAWS):
         statements = tuple(draw_statement(rng, speaker, size, forms) for speaker in range(size))
-        found = solutions(statements)
-        if len(found) == 1:
-            return Puzzle(tuple(rng.sample(list(names), size)), statements), found[0]
+        roles = solutions(statements)
+        if len(roles) == 1:
+            return Puzzle(tuple(rng.sample(list(names), size)), statements), roles[0]
     raise InputError(f"task.forms={list(forms)}: no puzzle of {size} people with exactly one solution was found; allow more forms")
