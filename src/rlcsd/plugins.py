@@ -20,7 +20,7 @@ def described(error: BaseException, path: str) -> str:
 
 
 def load_attribute(field: str, name: str) -> Any:
-    """The attribute behind `path/to/file.py:Name`, None if the file has none of that name.
+    """The attribute that `path/to/file.py:Name` names, None if the file has none of that name.
 
     Raises:
         InputError: there is no such file, or it cannot be imported.

@@ -1,7 +1,7 @@
 """What the student and the teacher are asked: chat messages, and the "Reference Solution" template.
 
-A teacher prompt is the student's prompt with one hint behind the question. A correct and a wrong hint
-stand inside byte-identical words, so that whatever those words do to style cancels in the contrast
+A teacher prompt is the student's prompt with one hint after the question. A correct and a wrong hint
+are put into byte-identical words, so that the effect of those words on style cancels in the contrast
 (RLCSD, arXiv 2606.11709, section 3). The wording is this project's own.
 """
 
@@ -119,7 +119,7 @@ def data_ids(tokenizer: Any, text: str) -> list[int]:
 
 
 def _cut(text: str, controls: re.Pattern[str]) -> list[str]:
-    """The text cut behind the first character of each control token that it spells."""
+    """The text cut after the first character of each control token that it spells."""
     ends = [match.start() + 1 for match in controls.finditer(text)]
     return [text[start:end] for start, end in pairwise([0, *ends, len(text)])]
 

@@ -135,7 +135,7 @@ class Row:
 
     @property
     def pair(self) -> Pair:
-        """The response behind the student's own prompt."""
+        """The response after the student's own prompt."""
         return Pair(self.prompt, self.rollout.sample.ids)
 
 

@@ -29,7 +29,7 @@ from .tasks.base import Task
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one step leaves behind: metrics, the groups, and the rows and prepared evidence of each mini-batch."""
+    """What one step produces: metrics, the groups, and the rows and prepared evidence of each mini-batch."""
 
     step: int
     groups: list[Group]

@@ -37,7 +37,7 @@ def add_data_commands(data: argparse.ArgumentParser) -> None:
     competitions.add_argument("--source", nargs="*", default=[], metavar="NAME=SOURCE", help="another source for a set, or a further set")
     competitions.set_defaults(run=_competitions)
 
-    overlap = kinds.add_parser("overlap", help="which evaluation problems stand in a task's training set")
+    overlap = kinds.add_parser("overlap", help="which evaluation problems are also in a task's training set")
     overlap.add_argument("overrides", nargs="*", metavar="key=value", help="the task, for example task=math_deepmath model=qwen3_4b")
     overlap.set_defaults(run=_overlap)
 

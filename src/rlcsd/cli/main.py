@@ -30,15 +30,17 @@ def parser() -> argparse.ArgumentParser:
     train = commands.add_parser("train", help="train; without arguments the tiny model with rlcsd, in minutes on a CPU")
     train.add_argument("overrides", nargs="*", metavar="key=value", help=_OVERRIDES)
     train.add_argument("--dry-run", action="store_true", help="print the resolved config and the plan, and stop")
-    train.add_argument("--resume", type=Path, metavar="RUN", help="go on from the last checkpoint of this run folder")
+    train.add_argument("--resume", type=Path, metavar="RUN", help="resume from the last checkpoint of this run folder")
     train.set_defaults(run=_train)
 
     evaluate = commands.add_parser("eval", help="held-out accuracy of a model or checkpoint on a task")
     evaluate.add_argument("overrides", nargs="*", metavar="key=value", help=_OVERRIDES + "; the model is model.path=…")
-    evaluate.add_argument("--out", type=Path, help="folder for eval.json, eval.md and samples.jsonl; a broken-off evaluation goes on there")
+    evaluate.add_argument(
+        "--out", type=Path, help="folder for eval.json, eval.md and samples.jsonl; an interrupted evaluation resumes there"
+    )
     evaluate.set_defaults(run=_evaluate)
 
-    inspect = commands.add_parser("inspect", help="where hints speak: the token signal by kind of token")
+    inspect = commands.add_parser("inspect", help="the token signal of hints, by kind of token")
     inspect.add_argument("overrides", nargs="*", metavar="key=value", help=_OVERRIDES)
     inspect.add_argument("--problems", type=int, default=32, help="how many training problems to sample groups for")
     inspect.add_argument("--figure", type=Path, help="also draw it to this PNG file")
@@ -74,7 +76,7 @@ def _train(arguments: argparse.Namespace) -> None:
 
     if arguments.resume is not None:
         if arguments.overrides:
-            raise InputError(f"--resume {arguments.resume}: a run goes on with its own config; leave out {arguments.overrides[0]}")
+            raise InputError(f"--resume {arguments.resume}: a run resumes with its own config; leave out {arguments.overrides[0]}")
         config = from_yaml(arguments.resume / "config.yaml")
     else:
         config = load(arguments.overrides)
@@ -186,7 +188,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed, rest = top.parse_known_args(arguments)
     if any("=" not in word or word.startswith("-") for word in rest) or (rest and not hasattr(parsed, "overrides")):
         top.error(f"unrecognized arguments: {' '.join(rest)}")
-    if rest:  # overrides behind an option: argparse takes positional words in one piece only
+    if rest:  # overrides after an option: argparse takes positional words in one piece only
         parsed.overrides = [*parsed.overrides, *rest]
     try:
         parsed.run(parsed)
@@ -195,7 +197,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            print("rlcsd: no space is left on the disk; free some, then go on with `rlcsd train --resume RUN`", file=sys.stderr)
+            print("rlcsd: no space is left on the disk; free some, then resume with `rlcsd train --resume RUN`", file=sys.stderr)
             return 2
         if error.errno in _OF_A_PATH and error.filename:
             print(f"rlcsd: {error.filename}: cannot be used as a path here ({error.strerror}); choose another", file=sys.stderr)

@@ -83,7 +83,7 @@ class Engine(Scorer, Protocol):
         ...
 
     def save_state(self, folder: Path) -> None:
-        """All that `load_state` needs to go on exactly here (weights, optimizer, teacher), as files in `folder`."""
+        """All that `load_state` needs to resume exactly here (weights, optimizer, teacher), as files in `folder`."""
         ...
 
     def load_state(self, folder: Path) -> None:

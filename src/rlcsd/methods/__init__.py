@@ -7,7 +7,8 @@ import difflib
 from ..errors import InputError
 from ..plugins import load_attribute
 from ..records import Evidence, Policy
-from .base import HintedConfig, Method, MethodConfig, Sums
+from .base import ContrastConfig, HintedConfig, Method, MethodConfig, Sums
+from .contrast import Contrastive
 from .grpo import GRPO
 from .opd import OPD, OPDContrast
 from .opsd import OPSD
@@ -23,11 +24,23 @@ from .srpo import SRPO
 _CLASSES: tuple[type[Method], ...] = (GRPO, OPSD, SDPO, SRPO, RLSD, RLCSD, OPSDContrast, RLSDContrast, OPD, OPDContrast)
 METHODS: dict[str, type[Method]] = {cls.name: cls for cls in _CLASSES}
 
-__all__ = ["METHODS", "CreditMethod", "Evidence", "HintedConfig", "Method", "MethodConfig", "Policy", "Sums", "method_class"]
+__all__ = [
+    "METHODS",
+    "ContrastConfig",
+    "Contrastive",
+    "CreditMethod",
+    "Evidence",
+    "HintedConfig",
+    "Method",
+    "MethodConfig",
+    "Policy",
+    "Sums",
+    "method_class",
+]
 
 
 def method_class(name: str) -> type[Method]:
-    """The class behind a config's `method.name`.
+    """The class that a config's `method.name` names.
 
     Raises:
         InputError: no such method, file or class, or a class that is not a `Method`.

@@ -11,7 +11,7 @@ _MASS_BELOW_ONE = 1e-7  # keeps the tail's logarithm finite when the support hol
 
 
 def with_tail(log_probs: Tensor) -> Tensor:
-    """`[…, k]` log-probs of a support → `[…, k + 1]` with log(1 − Σp) behind them."""
+    """`[…, k]` log-probs of a support → `[…, k + 1]` with log(1 − Σp) appended."""
     mass = log_probs.logsumexp(dim=-1, keepdim=True).clamp(max=-_MASS_BELOW_ONE)
     return torch.cat([log_probs, torch.log(-torch.expm1(mass))], dim=-1)
 

@@ -107,7 +107,7 @@ def comparison_table(runs: Sequence[RunRecord]) -> str:
 
 
 def draw_comparison(runs: Sequence[RunRecord], path: Path) -> Path:
-    """Reward, entropy, length and held-out accuracy against the step: a line per label, every seed behind it."""
+    """Reward, entropy, length and held-out accuracy against the step: a line for each label over fainter lines of its seeds."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -18,7 +18,7 @@ _STEP = "step.json"
 
 
 def save_checkpoint(folder: Path, engine: Engine, step: int) -> Path:
-    """`folder/step_NNNNNN`: the policy as a model folder, and `state/` to go on from."""
+    """`folder/step_NNNNNN`: the policy as a model folder, and `state/` to resume from."""
     target = folder / f"step_{step:06d}"
     with whole_folder(target, replace=True) as partial:
         engine.save(partial)

@@ -26,7 +26,7 @@ NO_HINT = Hint(None, "")  # the teacher, which is another model then, sees the s
 class TeacherPrompts:
     """How the teacher's prompts are made.
 
-    `max_tokens` bounds the teacher's prompt and the response together. `instruction` stands behind the question.
+    `max_tokens` bounds the teacher's prompt and the response together. `instruction` follows the question.
     """
 
     tokenizer: Any

@@ -19,7 +19,7 @@ def normalised(question: str) -> str:
 
 @dataclass(frozen=True)
 class Overlap:
-    """How many problems of an evaluation set stand in the training set; `normalised` includes `exact`."""
+    """How many problems of an evaluation set are also in the training set; `normalised` includes `exact`."""
 
     name: str
     problems: int
@@ -29,7 +29,7 @@ class Overlap:
 
     def __str__(self) -> str:
         shown = f"; for example: {self.example[:80]!r}" if self.example else ""
-        counts = f"{self.exact} of {self.problems} problems stand in the training set as written, {self.normalised} normalised"
+        counts = f"{self.exact} of {self.problems} problems are in the training set as written, {self.normalised} normalised"
         return f"{self.name}: {counts}{shown}"
 
 

@@ -103,7 +103,7 @@ class SharedPrompts:
         self.leaves = [t.detach().to(torch.promote_types(t.dtype, torch.float32)).requires_grad_() for t in self.computed]
 
     def hidden(self, pairs: Sequence[Pair]) -> Tensor:
-        """Hidden states that predict each response token, `[n, H]`, of pairs behind these prompts."""
+        """Hidden states that predict each response token, `[n, H]`, of pairs with these prompts."""
         rows = torch.tensor([self.row_of[pair.context] for pair in pairs], device=self.network.device)
         cache = DynamicCache(config=self.network.core.config)
         held = [leaf.to(tensor.dtype).index_select(0, rows) for leaf, tensor in zip(self.leaves, self.computed, strict=True)]
