@@ -28,6 +28,14 @@ ARCHITECTURES = {
     "llama": {},
     "olmo3": {"sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]},
     "gemma3_text": {"head_dim": 16, "sliding_window": 8, "layer_types": ["sliding_attention", "full_attention"]},
+    # A window without `layer_types`:
+    "mistral": {"sliding_window": 8},
+    "phi3": {"sliding_window": 8},
+    "starcoder2": {"sliding_window": 8},
+    "qwen2": {"use_sliding_window": True, "sliding_window": 8, "max_window_layers": 1},
+    # Other ways of attending to positions, and dropout in the model's own config:
+    "gpt2": {},
+    "gpt_neox": {"hidden_dropout": 0.1, "attention_dropout": 0.1},
 }
 
 

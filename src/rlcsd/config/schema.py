@@ -71,6 +71,7 @@ class EngineConfig(Section):
     optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = "adamw"
     sampler: Literal["auto", "local", "vllm"] = Field("auto", description="auto: vLLM if it is installed and the device is a GPU")
     vllm_memory: float = Field(0.35, gt=0, lt=1, description="share of the GPU's memory that vLLM may take")
+    self_check: bool = Field(True, description="compare sampler, scorer and update with a plain pass of the model before a run")
     head_chunk: int = Field(4096, ge=1, description="tokens whose logits are held at once")
 
 

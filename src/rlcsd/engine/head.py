@@ -7,9 +7,11 @@ the gradients are exact and the peak is that of one chunk.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import linear
 from torch.utils.checkpoint import checkpoint
 
 
@@ -40,8 +42,12 @@ class Head(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """`[n, H]` → `[n, V]` in at least float32."""
-        logits = self.projection(hidden)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        # Not under autocast: logits rounded to bf16 move log-probs by more than the residual that selects a token.
+        with torch.autocast(hidden.device.type, enabled=False):
+            projection: Any = self.projection
+            weight, bias = projection.weight, getattr(projection, "bias", None)
+            kind = torch.promote_types(torch.promote_types(weight.dtype, hidden.dtype), torch.float32)
+            logits = linear(hidden.to(kind), weight.to(kind), None if bias is None else bias.to(kind))
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
     def _chunk(self, hidden: Tensor, ids: Tensor, support: Tensor | None, entropy: bool) -> tuple[Tensor, ...]:

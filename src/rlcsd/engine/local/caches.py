@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +15,7 @@ from transformers import DynamicCache
 
 from ...records import Pair
 from .batching import padded
+from .cache_layers import uses_sliding_window
 from .network import Network
 from .prefixes import Ids
 
@@ -48,12 +48,6 @@ def selected(network: Network, prefix: Prefix, rows: Tensor) -> Prefix:
         for index, layer in enumerate(prefix.cache.layers):
             cache.update(layer.keys.index_select(0, rows), layer.values.index_select(0, rows), index)
     return Prefix(cache, prefix.mask[rows], prefix.lengths[rows])
-
-
-def uses_sliding_window(config: Any) -> bool:
-    """Does any layer attend within a sliding window? Padding between tokens would take places in it."""
-    kinds = getattr(config.get_text_config(), "layer_types", None) or []
-    return any(kind != "full_attention" for kind in kinds)
 
 
 def response_block(pair: Pair) -> Ids:
@@ -101,6 +95,13 @@ class SharedPrompts:
         self.prefix = prefill(network, [prompt[:-1] for prompt in prompts], pad)
         self.computed = [tensor for layer in self.prefix.cache.layers for tensor in (layer.keys, layer.values)]
         self.leaves = [t.detach().to(torch.promote_types(t.dtype, torch.float32)).requires_grad_() for t in self.computed]
+
+    @staticmethod
+    def possible(network: Network, pairs: Sequence[Pair]) -> bool:
+        """Not under gradient checkpointing, which keeps no cache, with sliding windows, or for a prompt of one token."""
+        checkpointed = any(getattr(module, "gradient_checkpointing", False) for module in network.core.modules())
+        windows = uses_sliding_window(network.core.config)
+        return bool(pairs) and not windows and not checkpointed and all(len(pair.context) > 1 for pair in pairs)
 
     def hidden(self, pairs: Sequence[Pair]) -> Tensor:
         """Hidden states that predict each response token, `[n, H]`, of pairs with these prompts."""

@@ -20,6 +20,7 @@ from . import sampler, scoring, state
 from .memory import rows_at_once, shape_of
 from .network import Network, load_network, load_tokenizer, resolve_device
 from .optimizer import build_optimizer
+from .self_check import self_check
 from .supports import SupportStore
 from .teacher import Teacher
 from .update import MiniBatch, accumulate
@@ -54,6 +55,8 @@ class LocalEngine:
             self.reference = self.teacher.network if fixed and self.teacher else self.policy.twin()
         self.optimizer = build_optimizer(self.policy.trainable(), config)
         self.optimizer_steps = 0
+        if config.engine.self_check:
+            self_check(self.policy, self.tokenizer.pad_token_id, self.context_length)
         self.vllm = VllmSampler(config) if vllm_wanted(config, device) else None
 
     def _other_teacher(self, path: str) -> Network:
@@ -170,8 +173,10 @@ class LocalEngine:
 
     def save(self, folder: Path) -> None:
         model = self.policy.model
-        if self.policy.core is not model:  # adapters are merged, so that the folder loads like any model
-            model = copy.deepcopy(model).merge_and_unload()
+        if self.policy.core is not model:
+            model.save_pretrained(folder / "adapter")
+            # Merged, so that the folder loads like any model; in float32, because a small update is lost in bf16.
+            model = copy.deepcopy(model).float().merge_and_unload()
         model.save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
 

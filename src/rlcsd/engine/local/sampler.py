@@ -17,7 +17,7 @@ from transformers import StaticCache
 
 from ...records import Sample, Sampling
 from .batching import padded
-from .caches import uses_sliding_window
+from .cache_layers import uses_sliding_window
 
 _FIRST_ROOM = 64  # tokens of a response that the cache has room for at first; then it grows by half
 _SHRINK_BELOW = 0.75  # rows are copied together once fewer than this share still write

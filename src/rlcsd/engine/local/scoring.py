@@ -17,7 +17,8 @@ from ...layout import Layout
 from ...records import Pair
 from ..head import HeadOutput
 from .batching import batches, padded
-from .caches import Prefix, appended, extend, prefill, response_block, selected, uses_sliding_window
+from .cache_layers import uses_sliding_window
+from .caches import Prefix, appended, extend, prefill, response_block, selected
 from .network import Network
 from .prefixes import Family, Ids, families
 

@@ -16,7 +16,7 @@ from ...methods.update_metrics import update_metrics, update_sums
 from ...metrics import Metrics
 from ...records import Evidence, Pair, Policy
 from .batching import micro_batches, padded, predicting_places
-from .caches import SharedPrompts, uses_sliding_window
+from .caches import SharedPrompts
 from .network import Network
 from .supports import SupportStore
 
@@ -51,20 +51,12 @@ def response_hidden(network: Network, pairs: Sequence[Pair], pad: int, shared: S
 
 
 def shared_prompts(network: Network, pairs: Sequence[Pair], pad: int) -> SharedPrompts | None:
-    """The pairs' prompts computed once; None where that does not pay or cannot be.
+    """The pairs' prompts computed once; None where that does not pay or is not possible.
 
-    It cannot under gradient checkpointing, which keeps no cache, nor is it tried with sliding windows. How a mini-batch
-    is cut does not enter, so the result does not depend on it.
+    How a mini-batch is cut does not enter, so the result does not depend on it.
     """
     prompts = list(dict.fromkeys(pair.context for pair in pairs))
-    checkpointed = any(getattr(module, "gradient_checkpointing", False) for module in network.core.modules())
-    if (
-        not pairs
-        or uses_sliding_window(network.core.config)
-        or checkpointed
-        or 2 * len(prompts) > len(pairs)
-        or any(len(prompt) < 2 for prompt in prompts)
-    ):
+    if 2 * len(prompts) > len(pairs) or not SharedPrompts.possible(network, pairs):
         return None
     return SharedPrompts(network, prompts, pad)
 

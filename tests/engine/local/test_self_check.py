@@ -1,0 +1,149 @@
+"""Models that slide, drop or cache in their own way: all paths agree, or the run stops with a sentence."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModelForCausalLM, MambaConfig
+
+from rlcsd.config.schema import LoraConfig, ModelConfig
+from rlcsd.engine.local import scoring, self_check, update
+from rlcsd.engine.local.network import Network, load_network, load_tokenizer
+from rlcsd.errors import InputError
+from rlcsd.records import Sampling
+from tests.conftest import ARCHITECTURES, random_model
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+def test_all_paths_of_every_architecture_agree(architecture):
+    self_check.self_check(Network(random_model(architecture, loud=2.0)), 0, 1024)
+
+
+def test_bf16_agrees_within_its_rounding():
+    self_check.self_check(Network(random_model("qwen3", loud=1.0), autocast=True), 0, 1024)
+
+
+@pytest.mark.parametrize("path", ["sampler", "scorer", "update"])
+def test_a_path_that_computes_something_else_is_named(path, monkeypatch):
+    network = Network(random_model("llama"))
+    if path == "scorer":
+        real = scoring.score
+
+        def wrong(*arguments, **options):
+            columns = real(*arguments, **options)
+            columns.log_prob -= 0.1
+            return columns
+
+        monkeypatch.setattr(scoring, "score", wrong)
+    elif path == "update":
+        real_hidden = update.response_hidden
+        monkeypatch.setattr(self_check, "response_hidden", lambda *arguments: real_hidden(*arguments) * 1.1)
+    else:
+        real_sample = self_check.sampler.sample
+
+        def off(model, prompts, n, sampling, **options):
+            return real_sample(model, prompts, n, Sampling(max_tokens=sampling.max_tokens), **options)[::-1]
+
+        monkeypatch.setattr(self_check.sampler, "sample", off)
+    with pytest.raises(InputError, match=r"nats on average.*engine\.self_check=false"):
+        self_check.self_check(network, 0, 1024)
+
+
+def saved(folder, model):
+    load_tokenizer(ModelConfig()).save_pretrained(folder)
+    model.save_pretrained(folder)
+    return ModelConfig(path=str(folder))
+
+
+def test_dropout_of_the_models_own_config_is_off_and_that_of_adapters_stays(tmp_path):
+    model = random_model("gpt2", vocab=len(load_tokenizer(ModelConfig())))
+    model.config.resid_pdrop = model.config.embd_pdrop = model.config.attn_pdrop = 0.3
+    config = saved(tmp_path, model)
+    network = load_network(config, CPU)
+    network.model.train()
+    ids = torch.arange(5, 30)[None]
+    assert torch.equal(network.model(ids).logits, network.model(ids).logits)
+    self_check.self_check(network, 0, 1024)
+    adapted = load_network(config.model_copy(update={"lora": LoraConfig(rank=2, dropout=0.5)}), CPU)
+    assert any(isinstance(module, torch.nn.Dropout) and module.p == 0.5 for module in adapted.model.modules())
+
+
+@pytest.mark.parametrize("fault", ["missing", "unexpected", "another shape"])
+def test_weights_that_are_not_those_of_the_model_are_named(fault, tmp_path):
+    config = saved(tmp_path, random_model("llama", vocab=len(load_tokenizer(ModelConfig()))))
+    path = tmp_path / "model.safetensors"
+    weights = load_file(path)
+    name = "model.layers.1.mlp.up_proj.weight"
+    if fault == "missing":
+        del weights[name]
+    elif fault == "unexpected":
+        name = "model.layers.7.mlp.up_proj.weight"
+        weights[name] = torch.zeros(2, 2)
+    else:
+        weights[name] = torch.zeros(3, 3)
+    save_file(weights, path, metadata={"format": "pt"})
+    with pytest.raises(InputError, match=r"model\.path=") as error:
+        load_network(config, CPU)
+    assert name in str(error.value)
+
+
+@pytest.mark.parametrize("content", [b"", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 5\n", None])
+def test_broken_weight_files_are_one_sentence(content, tmp_path):
+    config = saved(tmp_path, random_model("llama", vocab=len(load_tokenizer(ModelConfig()))))
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-100] if content is None else content)
+    with pytest.raises(InputError, match="no model could be loaded"):
+        load_network(config, CPU)
+
+
+def test_pickled_weights_are_not_opened(tmp_path):
+    config = saved(tmp_path, random_model("llama", vocab=len(load_tokenizer(ModelConfig()))))
+    weights = load_file(tmp_path / "model.safetensors")
+    (tmp_path / "model.safetensors").unlink()
+    torch.save(weights, tmp_path / "pytorch_model.bin")
+    with pytest.raises(InputError, match="no model could be loaded"):
+        load_network(config, CPU)
+
+
+def test_a_model_without_attention_caches_is_refused(tmp_path):
+    settings = {"hidden_size": 16, "num_hidden_layers": 1, "state_size": 4, "vocab_size": len(load_tokenizer(ModelConfig()))}
+    config = saved(tmp_path, AutoModelForCausalLM.from_config(MambaConfig(**settings)))
+    assert AutoConfig.from_pretrained(tmp_path).model_type == "mamba"
+    with pytest.raises(InputError, match="model"):
+        load_network(config, CPU)
+
+
+def test_rebatching_in_bf16_moves_log_probs_far_less_than_what_selects_a_token():
+    network = Network(random_model("qwen3", vocab=400, loud=1.0), autocast=True)
+    hidden = torch.randn(64, 32, generator=torch.Generator().manual_seed(0)).bfloat16()
+    ids = torch.arange(64)
+    with torch.no_grad(), network.precision():
+        together = network.head(hidden, ids).log_prob
+        apart = torch.cat([network.head(hidden[i : i + 1], ids[i : i + 1]).log_prob for i in range(64)])
+        exact = (hidden.double() @ network.model.get_output_embeddings().weight.double().T).log_softmax(-1)
+    assert float((together - apart).abs().max()) < 1e-5
+    assert float((together.double() - exact.gather(-1, ids[:, None])[:, 0]).abs().max()) < 1e-5
+
+
+def test_an_adapters_small_update_survives_the_export(tmp_path):
+    peft = pytest.importorskip("peft")
+    from rlcsd.config.schema import Config, EngineConfig
+    from rlcsd.engine.local import LocalEngine
+    from rlcsd.methods import METHODS
+
+    model = ModelConfig(dtype="bfloat16", lora=LoraConfig(rank=4))
+    engine = LocalEngine(Config(model=model, engine=EngineConfig(device="cpu")), METHODS["grpo"].from_fields())
+    with torch.no_grad():
+        for name, parameter in engine.policy.named_trainable().items():
+            if "lora_B" in name:
+                parameter.normal_(std=1e-5, generator=torch.Generator().manual_seed(1))
+    engine.save(tmp_path)
+    merged, base = load_file(tmp_path / "model.safetensors"), engine.policy.core.state_dict()
+    name = "model.layers.0.mlp.up_proj"
+    a, b = (base[f"{name}.lora_{x}.default.weight"].double() for x in "AB")
+    delta = merged[f"{name}.weight"].double() - base[f"{name}.base_layer.weight"].double()
+    torch.testing.assert_close(delta, b @ a * (128 / 4), rtol=1e-2, atol=1e-8)
+    assert peft.PeftConfig.from_pretrained(tmp_path / "adapter").r == 4
