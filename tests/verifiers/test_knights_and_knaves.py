@@ -100,3 +100,100 @@ def test_the_last_box_counts(text, content):
 def test_thoughts_are_left_out_even_if_they_began_in_the_prompt():
     assert without_thinking("<think>a\nb</think> c") == "c"
     assert without_thinking("a</think> c") == "c"
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        ("a<think>b<think>c</think>d</think>e", "ae"),
+        ("a<think>b", "a"),
+        ("a<think>b</think>c<think>d", "ac"),
+        ("a</think>b</think>c", "c"),
+        ("<think></think>", ""),
+    ],
+)
+def test_thoughts_may_be_nested_or_unclosed(text, left):
+    assert without_thinking(text) == left
+
+
+# ---------------------------------------------------------------- phrasings, by an independent writer
+
+
+SINGLE = [
+    "{n} is a {r}", "{n} is the {r}", "**{n}** is a {r}", "**{n} is a {r}**", "_{n}_ is a {r}", "{n}: {r}", "{n} = {r}", "{n} → {r}",
+    "{n} -> {r}", "*{n}* is a *{r}*", "`{n}` is a {r}", r"\text{{{n} is a {r}}}", r"\textbf{{{n}}} is a \textit{{{r}}}", "{n} is {r}",
+    "{n} isn't a {o}", "{n} isn’t a {o}", "{n} is not a {o}", "{n} is not the {o}", "{n}'s a {r}", "{n}: not a {o}", "${n}$ is a {r}",
+    r"\mathrm{{{n}}}: \mathrm{{{r}}}", "{n} is a {R}",
+]  # fmt: skip
+PLURAL = ["{ns} are {r}s", "{ns} are both {r}s", "{ns} aren't {o}s", "{ns} are not {o}s", "**{ns}** are all {r}s"]
+NAMES = ["Alice", "Bob", "Zoë", "O'Neil", "Jean-Luc", "Li", "Anna", "Isa", "Andy", "Nora", "Thea"]
+
+
+@st.composite
+def written(draw):
+    """A role for each of some people, and a text that says so: who is grouped, how it is put, and in which order, is drawn."""
+    people = draw(st.lists(st.sampled_from(NAMES), min_size=1, max_size=6, unique=True))
+    roles = {name: draw(st.booleans()) for name in people}
+
+    def words(role: bool) -> dict[str, str]:
+        knight, knave = ("knight", "knave") if role else ("knave", "knight")
+        return {"r": knight, "o": knave, "R": knight.upper()}
+
+    parts, left = [], draw(st.permutations(people))
+    while left:
+        alike = [name for name in left if roles[name] == roles[left[0]]]
+        if len(alike) > 1 and draw(st.booleans()):
+            joined = ", ".join(alike[:-1]) + draw(st.sampled_from([" and ", ", and ", " & "])) + alike[-1]
+            parts.append(draw(st.sampled_from(PLURAL)).format(ns=joined, **words(roles[alike[0]])))
+            left = [name for name in left if name not in alike]
+        else:
+            parts.append(draw(st.sampled_from(SINGLE)).format(n=left[0], **words(roles[left[0]])))
+            left = left[1:]
+    separator = draw(st.sampled_from([", ", "; ", " and ", ". ", "\n", r" \\ ", ", and "]))
+    numbered = draw(st.booleans())
+    return roles, separator.join(f"({i}) {part}" if numbered else part for i, part in enumerate(parts, 1))
+
+
+def spelled(roles: dict[str, bool]) -> str:
+    return ", ".join(f"{name} is a {'knight' if role else 'knave'}" for name, role in roles.items())
+
+
+@given(written(), st.data())
+def test_any_phrasing_of_the_right_roles_is_right_and_of_others_wrong(case, data):
+    roles, text = case
+    response = f"So \\boxed{{{text}}}."
+    assert verify(response, spelled(roles)), text
+    flipped = data.draw(st.sampled_from(sorted(roles)))
+    assert not verify(response, spelled({**roles, flipped: not roles[flipped]}))
+    assert not verify(response, spelled({**roles, "Carol": True}))
+    if len(roles) > 1:
+        assert not verify(response, spelled({name: role for name, role in roles.items() if name != flipped}))
+
+
+@pytest.mark.parametrize(
+    "boxed",
+    [
+        "Alice is probably a knight, Bob is a knave", "Maybe Alice is a knight, Bob is a knave", "Alice isn't not a knight, Bob is a knave",
+        "Alice is a knight unless Bob is a knave", "Alice is a knight, Bob is a knave, or not", "Alice is a knight, Bob is a knave, 5",
+        "Alice are knights, Bob is a knave", "Alice is a knight, Bob is a knave and Carol", "Alice is a knight or a knave, Bob is a knave",
+        "Alice said Bob is a knave, Alice is a knight", "neither Alice nor Bob are knights", "Alice is a knight Bob, is a knave",
+        "not Alice is a knave, Bob is a knave", "Alice is no knave, Bob is a knave",
+        "Alice is a knight, Bob is a", "is a knight, Bob is a knave",
+    ],
+)  # fmt: skip
+def test_hedges_fragments_and_riddles_are_wrong(boxed):
+    assert not verify(f"\\boxed{{{boxed}}}", ANSWER)
+
+
+@pytest.mark.parametrize(
+    "unit",
+    ["a", "a ", "a.", "a'", "a-", "_", "*", "(", "(1", "1", "{", "\\text{", "not ", "is ", "and ", "a, ", "a is ",
+     "a is a knight ", "\\", "<think>",
+     "\\boxed{", "\\boxed ", " ", "</think>"],
+)  # fmt: skip
+def test_the_work_is_linear_in_the_length(unit):
+    """Seconds where a backtracking pattern takes hours: a million characters of one kind."""
+    text = unit * (1_000_000 // len(unit))
+    assert not verify(f"\\boxed{{{text}", ANSWER)
+    assert not verify(f"\\boxed{{{text.replace('{', '').replace(chr(92), '')}}}", ANSWER)
+    without_thinking(text)

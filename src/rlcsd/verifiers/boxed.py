@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 _BOX = re.compile(r"\\f?boxed\s*\{")
-_THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
+_MARK = re.compile(r"(</?think>)")
 
 
 def last_boxed(text: str) -> str | None:
@@ -29,7 +29,20 @@ def last_boxed(text: str) -> str | None:
 
 
 def without_thinking(text: str) -> str:
-    """The text without its `<think>…</think>` passages, an opening one that was in the prompt included."""
-    if "</think>" in text and "<think>" not in text:
-        text = text.split("</think>")[-1]
-    return _THOUGHT.sub("", text).strip()
+    """The text without its `<think>…</think>` passages, nested ones too.
+
+    A closing mark without an opening one ends a passage that began in the prompt; a passage that never ends goes on to
+    the end of the text.
+    """
+    kept: list[str] = []
+    depth = 0
+    for part in _MARK.split(text):
+        if part == "<think>":
+            depth += 1
+        elif part == "</think>":
+            if depth == 0:
+                kept.clear()
+            depth = max(0, depth - 1)
+        elif depth == 0:
+            kept.append(part)
+    return "".join(kept).strip()
