@@ -5,26 +5,35 @@ Every complaint is one `InputError` that names the key, its value, and what woul
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from ..errors import InputError
 from ..methods import Method, method_class
 from ..methods.base import ContrastConfig
-from .schema import Config
+from .schema import Config, LocalEngineConfig
+from .words import first_complaint, known_keys, nearest
+
+__all__ = ["build_method", "choices", "first_complaint", "from_yaml", "load", "to_yaml", "validated"]
 
 GROUPS = Path(__file__).parent / "groups"
 _GROUP_NAMES = ("model", "task", "method", "engine")
+
+
+DEFAULTS: dict[str, str] = {
+    group: choice for entry in yaml.safe_load((GROUPS / "config.yaml").read_text())["defaults"] for group, choice in entry.items()
+}
 
 
 def choices() -> dict[str, list[str]]:
@@ -32,16 +41,12 @@ def choices() -> dict[str, list[str]]:
     return {group: sorted(path.stem for path in (GROUPS / group).glob("*.yaml")) for group in _GROUP_NAMES}
 
 
-def _nearest(word: str, known: Iterable[str]) -> str:
-    known = sorted(known)
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
-
-
 def _split(override: str) -> tuple[str, str]:
     key, equals, value = override.partition("=")
     if not equals or not key:
         raise InputError(f"{override!r}: an override reads key=value, for example learning_rate=1e-6")
+    if not re.fullmatch(r"\+{0,2}[A-Za-z_][\w-]*(\.[\w-]+)*", key, re.ASCII) or re.match(r"\+*hydra(\.|$)", key):
+        raise InputError(f"{override!r}: {key!r} is no key of the config; an override reads key=value, for example sampling.top_p=0.9")
     return key.lstrip("+"), value
 
 
@@ -68,11 +73,30 @@ def _with_variant(overrides: Sequence[str]) -> list[str]:
     if variant != "authors":
         raise InputError(f"variant={variant}: must be published or authors")
     table = yaml.safe_load((GROUPS.parent / "authors.yaml").read_text())
-    method, task = given.get("method", "rlcsd"), given.get("task", "")
+    method, task = given.get("method", DEFAULTS["method"]), given.get("task", DEFAULTS["task"])
     if method not in table:
         raise InputError(f"variant=authors: there is none for method={method}; it exists for {', '.join(table)}")
     chosen = [*table[method].get("always", []), *table[method].get(task, [])]
     return [*(o for o in kept if _split(o)[0] in _GROUP_NAMES), *chosen, *(o for o in kept if _split(o)[0] not in _GROUP_NAMES)]
+
+
+def _by_model(overrides: Sequence[str]) -> dict[str, str]:
+    """The parameters of the chosen task's composition that follow from the chosen model (by_model.yaml)."""
+    chosen = {**DEFAULTS, **dict(map(_split, overrides))}
+    table = yaml.safe_load((GROUPS.parent / "by_model.yaml").read_text()).get(chosen["task"], {})
+    return {name: row.get(chosen["model"], row["other"]) for name, row in table.items()}
+
+
+def _check_references(value: Any, key: str = "") -> None:
+    """Raises InputError for a `${…}` other than a plain reference to a key: a resolver could read the environment."""
+    if isinstance(value, Mapping):
+        for name, part in value.items():
+            _check_references(part, f"{key}.{name}".lstrip("."))
+    elif isinstance(value, list):
+        for part in value:
+            _check_references(part, key)
+    elif isinstance(value, str) and value.count("${") != len(re.findall(r"\$\{[A-Za-z_][\w.]*\}", value)):
+        raise InputError(f"{key}={value}: only another key may be referred to, for example ${{prompts_per_step}}; write the value itself")
 
 
 def _check_groups(overrides: Sequence[str]) -> None:
@@ -80,30 +104,7 @@ def _check_groups(overrides: Sequence[str]) -> None:
     for override in overrides:
         key, value = _split(override)
         if key in available and value not in available[key]:
-            raise InputError(f"{key}={value}: unknown {key}; {_nearest(value, set(available[key]) - {'plugin'})}")
-
-
-def _known_keys(model: type[BaseModel], prefix: str = "") -> set[str]:
-    keys = set()
-    for name, field in model.model_fields.items():
-        keys.add(prefix + name)
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            keys |= _known_keys(field.annotation, f"{prefix}{name}.")
-    return keys
-
-
-def first_complaint(error: ValidationError, prefix: str = "", known: Iterable[str] = ()) -> InputError:
-    """The first thing that a schema found wrong, as one sentence; `known` are the keys to suggest from."""
-    first = error.errors()[0]
-    key = prefix + ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        return InputError(f"{key}: unknown key; {_nearest(key, known)}")
-    if first["type"] == "missing":
-        return InputError(f"{key}: a value is needed, {key}=…")
-    if not first["loc"]:
-        return InputError(first["msg"].removeprefix("Value error, "))
-    message = first["msg"].removeprefix("Value error, ")
-    return InputError(f"{key}={first['input']!r}: {message[0].lower()}{message[1:]}")
+            raise InputError(f"{key}={value}: unknown {key}; {nearest(value, set(available[key]) - {'plugin'})}")
 
 
 def validated(values: Mapping[str, Any]) -> Config:
@@ -115,7 +116,7 @@ def validated(values: Mapping[str, Any]) -> Config:
     try:
         config = Config.model_validate(dict(values))
     except ValidationError as error:
-        raise first_complaint(error, known=_known_keys(Config)) from None
+        raise first_complaint(error, known={*known_keys(Config), *known_keys(LocalEngineConfig, "engine."), "variant"}) from None
     method = build_method(config)
     c = method.config
     if isinstance(c, ContrastConfig) and c.hint_source == "self_rollout" and c.exclude_self and config.group_size < 3:
@@ -130,12 +131,34 @@ def validated(values: Mapping[str, Any]) -> Config:
 
 def build_method(config: Config) -> Method:
     """The config's method. Raises InputError for an unknown one or a hyper-parameter out of range."""
-    name = str(config.method.get("name", "rlcsd"))
+    name = str(config.method.get("name", DEFAULTS["method"]))
     cls = method_class(name)
     try:
         return cls(cls.Config(**{**config.method, "name": name}))
     except ValidationError as error:
         raise first_complaint(error, "method.", [f"method.{key}" for key in cls.Config.model_fields]) from None
+
+
+def _digits_kept(override: str) -> str:
+    """`task.band=6_8` with its value quoted, since Hydra's grammar reads 6_8 as the number 68."""
+    key, value = _split(override)
+    return f"{key}='{value}'" if key == "task.band" and re.fullmatch(r"[\d._]+", value) else override
+
+
+def _check_values(overrides: Sequence[str]) -> None:
+    """Raises InputError for an override whose value Hydra's grammar cannot read, or reads as several values."""
+    parser = OverridesParser.create()
+    for override in overrides:
+        key, value = _split(override)
+        quote = f"text with special characters goes in quotes, '{key}=\"…\"', and a list in brackets, {key}=[a,b]"
+        try:
+            parsed = parser.parse_override(override)
+        except HydraException:
+            raise InputError(f"{override}: the value {value!r} cannot be read; {quote}") from None
+        if parsed.is_sweep_override():
+            raise InputError(f"{override}: the value {value!r} is more than one; {quote}")
+        if value == "???":
+            raise InputError(f"{override}: a value is needed, {key}=…")
 
 
 def load(overrides: Sequence[str] = (), values: Mapping[str, Any] | None = None) -> Config:
@@ -147,7 +170,10 @@ def load(overrides: Sequence[str] = (), values: Mapping[str, Any] | None = None)
     kept, plugins = _plugins(_with_variant(overrides))
     _check_groups(kept)
     # Hydra may add any key that is not a group's name: the schemas check them, and name the nearest valid one.
+    derived = _by_model(kept)
+    kept = [*(f"task.{name}='{value}'" for name, value in derived.items()), *(_digits_kept(o) for o in kept)]
     grammar = [o if _split(o)[0] in _GROUP_NAMES else "++" + o.lstrip("+") for o in kept]
+    _check_values(grammar)
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(config_dir=str(GROUPS), version_base="1.3"):
@@ -156,13 +182,17 @@ def load(overrides: Sequence[str] = (), values: Mapping[str, Any] | None = None)
         for key, value in (values or {}).items():
             OmegaConf.update(dotted, key, value, force_add=True)
         OmegaConf.set_struct(composed, False)
-        resolved = OmegaConf.to_container(OmegaConf.merge(composed, dotted), resolve=True)
+        merged = OmegaConf.merge(Config().model_dump(exclude={"engine"}), composed, dotted)
+        _check_references(OmegaConf.to_container(merged, resolve=False))
+        resolved = OmegaConf.to_container(merged, resolve=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise InputError(f"{' '.join(overrides)}: {str(error).splitlines()[0]}") from None
     assert isinstance(resolved, dict)
     plain = {str(key): value for key, value in resolved.items()}
     for group, plugin in plugins.items():
         plain[group] = {**(plain.get(group) or {}), "name": plugin}
+    if isinstance(plain.get("task"), dict):
+        plain["task"] = {name: value for name, value in plain["task"].items() if name not in derived}
     return validated(plain)
 
 

@@ -1,113 +1,208 @@
-"""The typed, frozen configuration: every key, its range, and what it means."""
+"""The typed, frozen configuration: every key, its default, its range, and what it means.
+
+Defaults stand here alone; the YAML groups hold what a choice changes.
+"""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+import os
+import unicodedata
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
 from ..records import Sampling
+from .words import nearest
+
+_LARGEST = 2**31 - 1
+_MOST_THREADS = 1024
+
+
+def _printable(text: str) -> str:
+    """`text`, unless it is empty or has a character that no name or path may have."""
+    if not text.strip():
+        raise ValueError("must not be empty")
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in text):
+        raise ValueError("must be without control characters such as NUL or a line break")
+    return text
+
+
+def _without_nul(value: Any) -> Any:
+    """`value`, unless a text somewhere in it has a character that neither a path nor a file may have."""
+    if isinstance(value, str) and any(c == "\0" or unicodedata.category(c) == "Cs" for c in value):
+        raise ValueError("must be without NUL characters and broken encodings")
+    for part in (*value.keys(), *value.values()) if isinstance(value, Mapping) else value if isinstance(value, list) else ():
+        _without_nul(part)
+    return value
+
+
+def _inside(name: str) -> str:
+    """`name`, unless it would lead out of the folder that it is put in, or is too long for a file system."""
+    parts = name.replace("\\", "/").split("/")
+    if not parts[0] or parts[0].endswith(":") or any(part in (".", "..") for part in parts):
+        raise ValueError("must stay inside output_dir: a name, without a leading / and without . or .. as a part")
+    if len(name.encode()) > 200:
+        raise ValueError("must have at most 200 bytes")
+    return name
+
+
+def _threads(count: int) -> int:
+    if count > _MOST_THREADS:
+        raise ValueError(f"must be at most {_MOST_THREADS}; this machine has {os.cpu_count()} CPUs")
+    return count
+
+
+Text = Annotated[str, AfterValidator(_printable)]
+Count = Annotated[int, Field(ge=1, le=_LARGEST)]
+CountOrZero = Annotated[int, Field(ge=0, le=_LARGEST)]
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+    """Frozen, without unknown keys, and strict: no number is read from a text or from true and false."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False, strict=True)
 
 
 class LoraConfig(Section):
     """Low-rank adapters (peft) instead of full fine-tuning."""
 
-    rank: int = Field(64, ge=1)
-    alpha: float = Field(128, gt=0)
-    dropout: float = Field(0.0, ge=0, lt=1)
-    target_modules: list[str] | Literal["all-linear"] = "all-linear"
+    rank: Count = Field(64, description="rank of the adapters")
+    alpha: float = Field(128, gt=0, description="scale of the adapters, which are multiplied by alpha / rank")
+    dropout: float = Field(0.0, ge=0, lt=1, description="share of the adapters' inputs that is dropped in training")
+    target_modules: list[Text] | Literal["all-linear"] = Field("all-linear", description="names of the layers that get adapters")
 
 
 class ModelConfig(Section):
-    """The policy. `path` is `tiny`, a hub name, a local folder, or a folder with `gguf_file` in it."""
+    """The policy."""
 
-    path: str = "tiny"
-    gguf_file: str | None = None
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    thinking_student: bool = True
-    thinking_teacher: bool = True
-    thinking_eval: bool = True
-    lora: LoraConfig | None = None
-    gradient_checkpointing: bool = False
-    deepmath_band: str = Field("5_7", description="the difficulty band of DeepMath that task=math_deepmath trains on")
+    path: Text = Field("tiny", description="tiny, a hub name, a local folder, or a folder with gguf_file in it")
+    gguf_file: Text | None = Field(None, description="name of the GGUF file in the folder or repository that path names")
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="number format of the weights")
+    thinking_student: bool = Field(True, description="whether the student's prompt asks for a thinking part")
+    thinking_teacher: bool = Field(True, description="whether the teacher's prompt asks for a thinking part")
+    thinking_eval: bool = Field(True, description="whether prompts of the evaluation ask for a thinking part")
+    lora: LoraConfig | None = Field(None, description="low-rank adapters; null trains all weights")
+    gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass, which saves memory")
 
 
 class SamplingConfig(Section):
-    """How responses are drawn; `top_k = 0` and `top_p = 1` switch the filters off."""
+    """How responses are drawn."""
 
-    temperature: float = Field(1.0, ge=0)
-    top_p: float = Field(0.95, gt=0, le=1)
-    top_k: int = Field(20, ge=0)
-    max_tokens: int = Field(16384, ge=1)
+    temperature: float = Field(1.0, ge=0, description="divides the logits; 0 takes the likeliest token")
+    top_p: float = Field(0.95, gt=0, le=1, description="draw from the likeliest tokens of this total probability; 1 switches it off")
+    top_k: CountOrZero = Field(20, description="draw from this many likeliest tokens; 0 switches it off")
+    max_tokens: Count = Field(16384, description="most tokens of a response")
 
     def settings(self) -> Sampling:
         return Sampling(self.temperature, self.top_p, self.top_k, self.max_tokens)
 
 
 class EvaluationConfig(Section):
-    """When and how held-out accuracy is measured. `every = 0`: only before and after training."""
+    """When and how held-out accuracy is measured."""
 
-    every: int = Field(50, ge=0)
-    samples: int = Field(1, ge=1, description="responses per problem: the n of mean@n")
-    sampling: SamplingConfig = SamplingConfig(temperature=0.6, max_tokens=38912)
-    before: bool = True
-    batch: int = Field(128, ge=1, description="problems answered at a time; what is resumed, and part of what a seed draws")
+    every: CountOrZero = Field(50, description="steps between evaluations; 0: only before and after training")
+    samples: Count = Field(1, description="responses per problem: the n of mean@n")
+    sampling: SamplingConfig = Field(
+        SamplingConfig(temperature=0.6, max_tokens=38912), description="how responses of the evaluation are drawn"
+    )
+    before: bool = Field(True, description="whether to evaluate before the first step as well")
+    batch: Count = Field(128, description="problems answered at a time; what is resumed, and part of what a seed draws")
 
 
 class EngineConfig(Section):
-    """Where and how the arithmetic is done. Budgets change results by rounding alone; those of sampling also the draws of a seed."""
+    """What every engine has: where and how the arithmetic is done."""
 
-    name: Literal["local"] = "local"
-    device: str = Field("auto", description="auto, cpu, cuda, cuda:1 …")
-    threads: int = Field(0, ge=0, description="CPU threads; 0 leaves torch's choice")
-    micro_batch_tokens: int = Field(16384, ge=1, description="tokens of one forward pass with gradient")
-    score_tokens: int = Field(32768, ge=1, description="tokens of one forward pass without gradient")
-    sample_rows: int = Field(256, ge=1, description="responses decoded side by side, at most")
+    name: str = Field(description="the engine, which decides what other keys engine has")
+
+
+class LocalEngineConfig(EngineConfig):
+    """One process on one device.
+
+    All token budgets change results by rounding alone. The budgets of sampling (`sample_rows`, `sample_gib`) also change
+    which responses a seed draws.
+    """
+
+    name: Literal["local"] = Field("local", description="the engine, which decides what other keys engine has")
+    device: Text = Field("auto", description="auto, cpu, cuda, cuda:1 …")
+    threads: Annotated[int, Field(ge=0), AfterValidator(_threads)] = Field(
+        0, description=f"CPU threads, at most {_MOST_THREADS}; 0 leaves torch's choice"
+    )
+    micro_batch_tokens: Count = Field(16384, description="tokens of one forward pass with gradient")
+    score_tokens: Count = Field(32768, description="tokens of one forward pass without gradient")
+    sample_rows: Count = Field(256, description="responses decoded side by side, at most")
     sample_gib: float = Field(16.0, gt=0, description="GiB that their caches may take: fewer rows for long responses")
-    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = "adamw"
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = Field("adamw", description="the optimizer, with 32-bit or 8-bit state")
     sampler: Literal["auto", "local", "vllm"] = Field("auto", description="auto: vLLM if it is installed and the device is a GPU")
     vllm_memory: float = Field(0.35, gt=0, lt=1, description="share of the GPU's memory that vLLM may take")
     self_check: bool = Field(True, description="compare sampler, scorer and update with a plain pass of the model before a run")
-    head_chunk: int = Field(4096, ge=1, description="tokens whose logits are held at once")
+    head_chunk: Count = Field(4096, description="tokens whose logits are held at once")
+
+
+# `engine.name` selects the class; a further engine registers its class here (and a file in groups/engine).
+ENGINES: dict[str, type[EngineConfig]] = {"local": LocalEngineConfig}
+
+if TYPE_CHECKING:  # the local engine reads its own fields without narrowing
+    AnyEngineConfig = LocalEngineConfig
+else:
+    AnyEngineConfig = SerializeAsAny[EngineConfig]
+
+
+def engine_class(name: object) -> type[EngineConfig]:
+    """The class of an engine's keys. Raises pydantic.ValidationError, located at `name`, for an unknown engine."""
+    if isinstance(name, str) and name in ENGINES:
+        return ENGINES[name]
+    unknown = PydanticCustomError("engine", "unknown engine; {hint}", {"hint": nearest(str(name), ENGINES)})
+    raise ValidationError.from_exception_data("engine", [{"type": unknown, "loc": ("name",), "input": name}])
 
 
 class Config(Section):
     """One run, whole."""
 
-    model: ModelConfig = ModelConfig()
-    task: dict[str, Any] = Field(default_factory=dict, description="name and parameters of the task")
-    method: dict[str, Any] = Field(default_factory=dict, description="name and hyper-parameters of the method")
-    engine: EngineConfig = EngineConfig()
-    sampling: SamplingConfig = SamplingConfig()
-    evaluation: EvaluationConfig = EvaluationConfig()
+    model: ModelConfig = Field(ModelConfig(), description="the policy")
+    task: Annotated[dict[str, Any], AfterValidator(_without_nul)] = Field(
+        default_factory=dict, description="name and parameters of the task"
+    )
+    method: Annotated[dict[str, Any], AfterValidator(_without_nul)] = Field(
+        default_factory=dict, description="name and hyper-parameters of the method"
+    )
+    engine: AnyEngineConfig = Field(LocalEngineConfig(), description="where and how the arithmetic is done")
+    sampling: SamplingConfig = Field(SamplingConfig(), description="how training responses are drawn")
+    evaluation: EvaluationConfig = Field(EvaluationConfig(), description="when and how held-out accuracy is measured")
 
-    seed: int = Field(0, ge=0, lt=2**31)
-    steps: int | None = Field(None, ge=1, description="training steps; null: `epochs` decides")
-    epochs: int = Field(30, ge=1)
-    prompts_per_step: int = Field(64, ge=1, description="problems of one rollout batch")
-    prompts_per_update: int = Field(16, ge=1, description="problems of one optimizer mini-batch")
-    group_size: int = Field(8, ge=1, description="rollouts per problem, G")
-    learning_rate: float = Field(1e-6, gt=0)
-    weight_decay: float = Field(0.01, ge=0)
-    warmup_steps: int = Field(50, ge=0, description="training steps of linear learning-rate warm-up")
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of everything that is drawn")
+    steps: Count | None = Field(None, description="training steps; null: epochs decides")
+    epochs: Count = Field(30, description="passes over the training problems, if steps is null")
+    prompts_per_step: Count = Field(64, description="problems of one rollout batch")
+    prompts_per_update: Count = Field(16, description="problems of one optimizer mini-batch")
+    group_size: Count = Field(8, description="rollouts per problem, G")
+    learning_rate: float = Field(1e-6, gt=0, description="learning rate after the warm-up")
+    weight_decay: float = Field(0.01, ge=0, description="decoupled weight decay of the optimizer")
+    warmup_steps: CountOrZero = Field(50, description="training steps of linear learning-rate warm-up")
     grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
-    kl_coefficient: float = Field(0.0, ge=0, description="reference KL (low_var_kl) added to the loss")
-    entropy_coefficient: float = Field(0.0, ge=0, description="entropy bonus")
+    kl_coefficient: float = Field(0.0, ge=0, description="weight of the reference KL (low_var_kl) that is added to the loss")
+    entropy_coefficient: float = Field(0.0, ge=0, description="weight of the entropy bonus")
     rollout_correction: Literal["none", "token"] = Field("token", description="truncated importance weight per token")
-    correction_cap: float = Field(2.0, gt=0)
-    max_prompt_tokens: int = Field(2048, ge=1)
-    max_teacher_tokens: int | None = Field(None, ge=1, description="teacher prompt + response; null: the model's context")
-    save_every: int = Field(50, ge=0, description="steps between checkpoints; 0: only at the end")
-    log_rollouts: int = Field(4, ge=0, description="groups per step written out with hints and signals")
-    trackers: list[Literal["tensorboard", "wandb", "swanlab", "trackio"]] = ["tensorboard"]
-    project: str = "rlcsd"
-    run_name: str | None = None
-    output_dir: str = "runs"
-    figures: bool = True
+    correction_cap: float = Field(2.0, gt=0, description="largest importance weight of a token")
+    max_prompt_tokens: Count = Field(2048, description="problems with a longer prompt are left out")
+    max_teacher_tokens: Count | None = Field(None, description="most tokens of teacher prompt and response; null: the model's context")
+    save_every: CountOrZero = Field(50, description="steps between checkpoints; 0: only at the end")
+    log_rollouts: CountOrZero = Field(4, description="groups per step written out with hints and signals")
+    trackers: list[Literal["tensorboard", "wandb", "swanlab", "trackio"]] = Field(["tensorboard"], description="where metrics are sent")
+    project: Text = Field("rlcsd", description="name of the project in the trackers")
+    run_name: Annotated[Text, AfterValidator(_inside)] | None = Field(
+        None, description="name of the run's folder in output_dir; null: from task, method, seed and time"
+    )
+    output_dir: Text = Field("runs", description="folder that run folders are put in")
+    figures: bool = Field(True, description="whether the report has a figure")
+
+    @field_validator("engine", mode="before")
+    @classmethod
+    def _engine_by_name(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        return engine_class(value.get("name", "local")).model_validate(value)
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:

@@ -6,7 +6,6 @@ updates and saves them. Large tensors (weights, supports) stay with it.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -16,13 +15,9 @@ from typing import Any, Protocol
 import torch
 
 from ..config.schema import Config
-from ..errors import InputError
 from ..methods.base import Method
 from ..metrics import Metrics
 from ..records import Evidence, Pair, Sample, Sampling, Scores, Support
-
-# Each name is a package of this folder with `build(config, method) -> Engine` and `memory_line(config, method) -> str`.
-ENGINES = ("local",)
 
 
 class Scorer(Protocol):
@@ -96,15 +91,15 @@ class Engine(Scorer, Protocol):
 
 
 def _package(config: Config) -> ModuleType:
-    name = config.engine.name
-    if name not in ENGINES:
-        close = difflib.get_close_matches(name, ENGINES, n=1)
-        raise InputError(f"engine.name={name}: " + (f"did you mean {close[0]!r}?" if close else f"known: {', '.join(ENGINES)}"))
-    return import_module(f"{__package__}.{name}")
+    """`rlcsd.engine.<name>` has `build(config, method) -> Engine` and `memory_line(config, method) -> str`.
+
+    The schema has already refused unknown names (`config.schema.ENGINES`).
+    """
+    return import_module(f"{__package__}.{config.engine.name}")
 
 
 def build_engine(config: Config, method: Method) -> Engine:
-    """The engine that `engine.name` selects. Raises InputError for an unknown name, a model that cannot be loaded …"""
+    """The engine that `engine.name` selects. Raises InputError for a model that cannot be loaded, a device that is not there …"""
     engine: Engine = _package(config).build(config, method)
     return engine
 

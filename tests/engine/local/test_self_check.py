@@ -130,12 +130,12 @@ def test_rebatching_in_bf16_moves_log_probs_far_less_than_what_selects_a_token()
 
 def test_an_adapters_small_update_survives_the_export(tmp_path):
     peft = pytest.importorskip("peft")
-    from rlcsd.config.schema import Config, EngineConfig
+    from rlcsd.config.schema import Config, LocalEngineConfig
     from rlcsd.engine.local import LocalEngine
     from rlcsd.methods import METHODS
 
     model = ModelConfig(dtype="bfloat16", lora=LoraConfig(rank=4))
-    engine = LocalEngine(Config(model=model, engine=EngineConfig(device="cpu")), METHODS["grpo"].from_fields())
+    engine = LocalEngine(Config(model=model, engine=LocalEngineConfig(device="cpu")), METHODS["grpo"].from_fields())
     with torch.no_grad():
         for name, parameter in engine.policy.named_trainable().items():
             if "lora_B" in name:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from rlcsd.config.schema import Config, EngineConfig, LoraConfig, ModelConfig
+from rlcsd.config.schema import Config, LocalEngineConfig, LoraConfig, ModelConfig
 from rlcsd.engine.local import LocalEngine
 from rlcsd.engine.local.network import Network
 from rlcsd.methods import METHODS
@@ -24,7 +24,7 @@ def built(name: str):
 
 
 def engine_for(method, tokenizer, *, dtype=torch.float32, micro=10**6, model=None, **fields) -> LocalEngine:
-    config = Config(engine=EngineConfig(device="cpu", micro_batch_tokens=micro, score_tokens=64), **fields)
+    config = Config(engine=LocalEngineConfig(device="cpu", micro_batch_tokens=micro, score_tokens=64), **fields)
     network = model or Network(random_model(vocab=len(tokenizer), dtype=dtype))
     return LocalEngine(config, method, network, tokenizer)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import rlcsd.engine.local.vllm_sampler as vllm_sampler
-from rlcsd.config.schema import Config, EngineConfig, LoraConfig, ModelConfig, SamplingConfig
+from rlcsd.config.schema import Config, LocalEngineConfig, LoraConfig, ModelConfig, SamplingConfig
 from rlcsd.engine.local import LocalEngine
 from rlcsd.engine.local.network import load_network
 from rlcsd.errors import InputError
@@ -51,7 +51,7 @@ def stand_in(monkeypatch):
 
 def config(**model) -> Config:
     return Config(
-        model=ModelConfig(**model), engine=EngineConfig(device="cpu"), sampling=SamplingConfig(max_tokens=64), max_prompt_tokens=100
+        model=ModelConfig(**model), engine=LocalEngineConfig(device="cpu"), sampling=SamplingConfig(max_tokens=64), max_prompt_tokens=100
     )
 
 
@@ -110,7 +110,7 @@ def test_adapters_are_merged_into_what_is_handed_over_and_stay_adapters():
 def test_it_is_used_on_a_gpu_if_it_is_there_and_asked_for_by_name_only_where_it_can_be(monkeypatch):
     def chosen(sampler, installed, device):
         monkeypatch.setattr(vllm_sampler, "find_spec", lambda name: object() if installed else None)
-        settings = config().model_copy(update={"engine": EngineConfig(sampler=sampler)})
+        settings = config().model_copy(update={"engine": LocalEngineConfig(sampler=sampler)})
         return vllm_sampler.vllm_wanted(settings, torch.device(device))
 
     assert chosen("auto", True, "cuda")
