@@ -13,9 +13,13 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from .data import add_data_commands
+
+if TYPE_CHECKING:
+    from ..config.keys import Key
 
 _OVERRIDES = "key=value overrides, for example method=grpo learning_rate=3e-4; see `rlcsd config show`"
 
@@ -61,8 +65,9 @@ def parser() -> argparse.ArgumentParser:
     warm.add_argument("--device", default="auto")
     warm.set_defaults(run=_warmstart)
 
-    config = commands.add_parser("config", help="list the named choices, or show a resolved config")
-    config.add_argument("what", choices=("list", "show"))
+    config = commands.add_parser("config", help="list the named choices, show a resolved config, or explain its keys")
+    config.add_argument("what", choices=("list", "show", "keys"), help="keys: each key with its type, value and meaning")
+    config.add_argument("--only", default="", metavar="PREFIX", help="with keys: those that begin so, for example method.")
     config.add_argument("overrides", nargs="*", metavar="key=value", help=_OVERRIDES)
     config.set_defaults(run=_config)
     return top
@@ -175,8 +180,27 @@ def _config(arguments: argparse.Namespace) -> None:
     if arguments.what == "list":
         for group, names in choices().items():
             print(f"{group:<8}{'  '.join(name for name in names if name != 'plugin')}")
-    else:
+    elif arguments.what == "show":
         print(to_yaml(load(arguments.overrides)), end="")
+    else:
+        print("\n".join(map(str, _keys(arguments.overrides, arguments.only))))
+
+
+def _keys(overrides: Sequence[str], prefix: str) -> list[Key]:
+    """The keys of the resolved config, its method and its task that begin with `prefix`."""
+    from ..config.keys import keys_of
+    from ..config.load import build_method, load
+    from ..tasks.build import task_parameters
+
+    config = load(overrides)
+    task = task_parameters(config.task)
+    keys = [key for key in keys_of(config) if key.name not in ("method", "task")]
+    keys += keys_of(build_method(config).config, "method.")
+    keys += keys_of(task, "task.") if task is not None else []
+    chosen = [key for key in keys if key.name.startswith(prefix)]
+    if not chosen:
+        raise InputError(f"--only {prefix}: no key begins so; for example --only sampling. or --only method.")
+    return chosen
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -36,22 +36,27 @@ class MethodConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    name: str
+    name: str = Field(description="name of the method, or path/to/file.py:ClassName")
     reduction: Literal["token", "sequence"] = Field("token", description="mean over all tokens, or per rollout and then over rollouts")
     advantage_std: bool = Field(True, description="divide the group advantage by its standard deviation")
+
+
+TEACHER = "weights of the teacher: those of step 0, a moving average or a snapshot of the policy, or another model"
+HINT_SOURCE = "the correct hint: the data set's solution (gt_cot) or its answer, a correct sibling (own_rollout, self_rollout), or none"
+UNUSABLE = "rollouts without a usable hint: leave out, or keep unmodulated"
 
 
 class HintedConfig(MethodConfig):
     """Fields of a method that asks a teacher."""
 
-    teacher: TeacherKind = "snapshot"
+    teacher: TeacherKind = Field("snapshot", description=TEACHER)
     teacher_model: str | None = Field(None, description="hub name or folder of the teacher, for teacher=model")
     ema_rate: float = Field(0.05, gt=0, le=1, description="share of the policy taken in after each optimizer step")
     snapshot_every: int = Field(10, ge=1, description="optimizer steps between snapshots")
-    hint_source: Literal["gt_cot", "answer_only", "own_rollout", "self_rollout", "none"] = "gt_cot"
-    template: Literal["neutral", "verbose", "terse"] = "neutral"
+    hint_source: Literal["gt_cot", "answer_only", "own_rollout", "self_rollout", "none"] = Field("gt_cot", description=HINT_SOURCE)
+    template: Literal["neutral", "verbose", "terse"] = Field("neutral", description="wording around the hint")
     strip_thinking: bool = Field(False, description="leave out a sibling's <think> part when it is shown as a hint")
-    unusable: Literal["drop", "plain"] = Field("drop", description="rollouts without a usable hint: leave out, or keep unmodulated")
+    unusable: Literal["drop", "plain"] = Field("drop", description=UNUSABLE)
 
     @model_validator(mode="after")
     def _teacher_named(self) -> Self:
@@ -63,7 +68,7 @@ class HintedConfig(MethodConfig):
 class ContrastConfig(HintedConfig):
     """Fields of a method that contrasts a correct hint with wrong ones."""
 
-    hint_source: Literal["self_rollout", "gt_cot"] = "self_rollout"
+    hint_source: Literal["self_rollout", "gt_cot"] = Field("self_rollout", description=HINT_SOURCE)
     k_max: int = Field(1, ge=1, description="most wrong hints for one rollout")
     exclude_self: bool = Field(True, description="a rollout is never its own hint")
 

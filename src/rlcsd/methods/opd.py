@@ -12,15 +12,15 @@ from pydantic import Field
 from torch import Tensor
 
 from ..records import Evidence
-from .base import ContrastConfig, HintedConfig
+from .base import HINT_SOURCE, TEACHER, ContrastConfig, HintedConfig
 from .contrast import Contrastive
 from .ppo import CreditMethod
 from .teacher import TeacherKind
 
 
 class OPDConfig(HintedConfig):
-    teacher: TeacherKind = "model"
-    hint_source: Literal["none", "gt_cot", "answer_only", "own_rollout"] = "none"
+    teacher: TeacherKind = Field("model", description=TEACHER)
+    hint_source: Literal["none", "gt_cot", "answer_only", "own_rollout"] = Field("none", description=HINT_SOURCE)
     epsilon: float = Field(0.2, gt=0, lt=1, description="PPO clip range")
     bound: float = Field(5.0, gt=0, description="advantages are clamped to ±bound, in nats")
 
@@ -42,7 +42,7 @@ class OPD(CreditMethod):
 
 
 class OPDContrastConfig(ContrastConfig):
-    teacher: TeacherKind = "model"
+    teacher: TeacherKind = Field("model", description=TEACHER)
     epsilon: float = Field(0.2, gt=0, lt=1, description="PPO clip range")
     bound: float = Field(5.0, gt=0, description="advantages are clamped to ±bound, in nats")
     k_max: int = Field(4, ge=1, description="most wrong hints marginalised over")

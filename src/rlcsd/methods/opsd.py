@@ -8,18 +8,18 @@ from pydantic import Field
 from torch import Tensor
 
 from ..records import Evidence, Policy
-from .base import HintedConfig, Method
+from .base import TEACHER, UNUSABLE, HintedConfig, Method
 from .divergence import as_distribution, generalised_jsd, only, scattered
 from .teacher import TeacherKind
 
 
 class OPSDConfig(HintedConfig):
-    teacher: TeacherKind = "fixed"
-    unusable: Literal["drop"] = "drop"  # there is no reward path to keep them on
+    teacher: TeacherKind = Field("fixed", description=TEACHER)
+    unusable: Literal["drop"] = Field("drop", description=UNUSABLE)  # there is no reward path to keep them on
     alpha: float = Field(0.0, ge=0, le=1, description="0: forward KL(T‖S), 1: reverse KL, between: generalised JSD")
     clip: float = Field(0.05, ge=0, description="upper bound of each vocabulary entry's term; 0 switches it off")
-    top_k: int = Field(100, ge=1)
-    add_tail: bool = True
+    top_k: int = Field(100, ge=1, description="tokens of the support")
+    add_tail: bool = Field(True, description="one bucket for the rest of the vocabulary; otherwise the support is rescaled")
 
 
 class OPSD(Method):

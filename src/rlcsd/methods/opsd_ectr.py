@@ -9,7 +9,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ..records import Evidence, Policy
-from .base import ContrastConfig
+from .base import TEACHER, UNUSABLE, ContrastConfig
 from .contrast import Contrastive
 from .divergence import as_distribution, clipped_kl
 from .opsd import OPSD, OPSDConfig
@@ -18,8 +18,8 @@ from .teacher import TeacherKind
 
 class OPSDContrastConfig(ContrastConfig, OPSDConfig):
     # pydantic takes a field from the first base that has it, so what OPSDConfig changed is said again
-    teacher: TeacherKind = "fixed"
-    unusable: Literal["drop"] = "drop"
+    teacher: TeacherKind = Field("fixed", description=TEACHER)
+    unusable: Literal["drop"] = Field("drop", description=UNUSABLE)
     alpha: float = Field(0.5, ge=0, description="strength of the extrapolation away from the wrong hint")
     log_wrong_floor: float = Field(-5.0, lt=0, description="lower bound of log T_w in the target")
     weight_tau: float = Field(1.0, gt=0, description="divergence between the hints at which a token weighs one half")

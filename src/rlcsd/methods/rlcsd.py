@@ -10,14 +10,14 @@ from torch import Tensor
 
 from ..metrics import Mean, Metrics
 from ..records import Evidence
-from .base import ContrastConfig, Reduction, Sums, mean_sums, mean_weights
+from .base import TEACHER, ContrastConfig, Reduction, Sums, mean_sums, mean_weights
 from .contrast import Contrastive
 from .ppo import CreditMethod
 from .teacher import TeacherKind
 
 
 class RLCSDConfig(ContrastConfig):
-    teacher: TeacherKind = "snapshot"
+    teacher: TeacherKind = Field("snapshot", description=TEACHER)
     k_max: int = Field(4, ge=1, description="most wrong hints marginalised over")
     epsilon: float = Field(0.2, gt=0, lt=1, description="PPO clip range")
     tau: float = Field(0.02, gt=0, description="evidence at which the residual saturates, in nats")
@@ -27,7 +27,9 @@ class RLCSDConfig(ContrastConfig):
     residual_high: float = Field(2.0, ge=0, description="upper bound of the residual")
     delta: float = Field(0.02, ge=0, description="residuals above this select their token")
     eta: float = Field(1.0, ge=0, description="weight of the selected path")
-    path_norm: Literal["minibatch", "rollout"] = "minibatch"
+    path_norm: Literal["minibatch", "rollout"] = Field(
+        "minibatch", description="each path is a mean over all its tokens, or per rollout and then over rollouts"
+    )
     anchor: bool = Field(True, description="the verifier decides the advantage's sign")
     two_path: bool = Field(True, description="average selected and other tokens separately")
 

@@ -7,13 +7,13 @@ from pydantic import Field
 from torch import Tensor
 
 from ..records import Evidence
-from .base import HintedConfig
+from .base import TEACHER, HintedConfig
 from .ppo import CreditMethod
 from .teacher import TeacherKind
 
 
 class RLSDConfig(HintedConfig):
-    teacher: TeacherKind = "snapshot"
+    teacher: TeacherKind = Field("snapshot", description=TEACHER)
     epsilon: float = Field(0.2, gt=0, lt=1, description="PPO clip range")
     epsilon_weight: float = Field(0.2, gt=0, lt=1, description="clip range of the teacher's weight")
     lam: float = Field(0.5, ge=0, le=1, description="λ at step 1: share of the modulated advantage")

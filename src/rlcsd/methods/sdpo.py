@@ -8,7 +8,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ..records import Evidence, Policy
-from .base import HintedConfig, Method
+from .base import TEACHER, UNUSABLE, HintedConfig, Method
 from .divergence import as_distribution, generalised_jsd, only, scattered
 from .ppo import ratio
 from .teacher import TeacherKind
@@ -17,15 +17,15 @@ from .teacher import TeacherKind
 class DivergenceConfig(HintedConfig):
     """What sdpo and the distilled part of srpo share."""
 
-    teacher: TeacherKind = "ema"
+    teacher: TeacherKind = Field("ema", description=TEACHER)
     alpha: float = Field(0.5, ge=0, le=1, description="0: forward KL, 1: reverse KL, between: generalised JSD")
     ratio_cap: float = Field(2.0, gt=0, description="upper bound of the importance ratio")
-    top_k: int = Field(100, ge=1)
-    add_tail: bool = True
+    top_k: int = Field(100, ge=1, description="tokens of the support")
+    add_tail: bool = Field(True, description="one bucket for the rest of the vocabulary; otherwise the support is rescaled")
 
 
 class SDPOConfig(DivergenceConfig):
-    unusable: Literal["drop"] = "drop"  # there is no reward path to keep them on
+    unusable: Literal["drop"] = Field("drop", description=UNUSABLE)  # there is no reward path to keep them on
 
 
 def distillation_loss(policy: Policy, evidence: Evidence, config: DivergenceConfig, where: Tensor) -> Tensor:

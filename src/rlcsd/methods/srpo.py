@@ -16,8 +16,8 @@ from .sdpo import DivergenceConfig, distillation_loss
 
 
 class SRPOConfig(DivergenceConfig):
-    epsilon: float = Field(0.2, gt=0, lt=1)
-    dual_clip: float = Field(3.0, gt=1)
+    epsilon: float = Field(0.2, gt=0, lt=1, description="PPO clip range")
+    dual_clip: float = Field(3.0, gt=1, description="bound of the loss for A < 0")
     entropy_beta: float = Field(1.0, ge=0, description="how strongly an unsure teacher is discounted")
     route: Literal["advantage", "reward"] = Field(
         "advantage", description="to distillation go: rollouts with A ≤ 0, or the incorrect ones that have a teacher"

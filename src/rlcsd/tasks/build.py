@@ -22,44 +22,44 @@ from .verl import read_layout
 class TaskParameters(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str
-    instruction: str = BOXED_INSTRUCTION
+    name: str = Field(description="name of the task in tables and folders")
+    instruction: str = Field(BOXED_INSTRUCTION, description="what follows the question unless the question itself asks for a box")
 
 
 class KnightsAndKnavesParameters(TaskParameters):
     """Puzzles drawn on the spot; `unseen_sizes` are evaluated but never trained on."""
 
-    train_sizes: list[int] = [3]
-    unseen_sizes: list[int] = []
-    train_per_size: int = Field(512, ge=1)
-    eval_per_size: int = Field(100, ge=1)
-    eval_split: Literal["val", "test"] = "val"
-    forms: list[str] = list(FORMS)
+    train_sizes: list[int] = Field([3], description="people per puzzle in the training set")
+    unseen_sizes: list[int] = Field([], description="people per puzzle in an evaluation set of sizes that are never trained on")
+    train_per_size: int = Field(512, ge=1, description="training puzzles of each size")
+    eval_per_size: int = Field(100, ge=1, description="evaluation puzzles of each size")
+    eval_split: Literal["val", "test"] = Field("val", description="split that evaluation puzzles are drawn from")
+    forms: list[str] = Field(list(FORMS), description="forms of statements: " + ", ".join(FORMS))
     people: int = Field(len(NAMES), ge=2, le=len(NAMES), description="how many of the names are used")
-    wording: Literal["varied", "plain"] = "varied"
-    seed: int = Field(0, ge=0)
-    processes: int = Field(1, ge=1)
+    wording: Literal["varied", "plain"] = Field("varied", description="several ways to put a statement, or one")
+    seed: int = Field(0, ge=0, description="seed of the puzzles")
+    processes: int = Field(1, ge=1, description="processes that draw puzzles")
 
 
 class FileParameters(TaskParameters):
     """A user's own data: jsonl, csv, parquet or a data set on the hub, with the columns that hold each field."""
 
-    train: str
-    evaluations: dict[str, str] = {}
-    verifier: str = "exact"
-    question: str = "question"
-    answer: str = "answer"
-    solution: str | None = None
-    group: str | None = None
+    train: str = Field(description="training problems: a jsonl, csv or parquet file, or hub:owner/name")
+    evaluations: dict[str, str] = Field({}, description="name and source of each evaluation set")
+    verifier: str = Field("exact", description="exact, math, knights_and_knaves, or a registered name")
+    question: str = Field("question", description="column of the question")
+    answer: str = Field("answer", description="column of the answer")
+    solution: str | None = Field(None, description="column of the worked solution")
+    group: str | None = Field(None, description="column of the kind of problem, for tables")
 
 
 class VerlParameters(TaskParameters):
     """Data in the published parquet layout under `root`; each data source of `evaluation` is a set of its own."""
 
-    root: str = "data/verl"
-    train: str
-    evaluation: str | None = None
-    verifier: str = "math"
+    root: str = Field("data/verl", description="folder of the data sets")
+    train: str = Field(description="name of the training data set below root")
+    evaluation: str | None = Field(None, description="name of the evaluation data set below root, sets joined with +")
+    verifier: str = Field("math", description="exact, math, knights_and_knaves, or a registered name")
 
 
 def knights_and_knaves(p: KnightsAndKnavesParameters) -> Task:
@@ -113,6 +113,27 @@ _BUILDERS: dict[str, tuple[type[TaskParameters], Callable[[Any], Task]]] = {
 }
 
 
+def _parameters(values: Mapping[str, Any]) -> tuple[TaskParameters, Callable[[Any], Task]]:
+    kind = str(values.get("kind", values.get("name", "")))
+    if kind not in _BUILDERS:
+        close = difflib.get_close_matches(kind, _BUILDERS, n=1)
+        raise InputError(f"task.kind={kind}: " + (f"did you mean {close[0]!r}?" if close else f"known: {', '.join(_BUILDERS)}"))
+    schema, builder = _BUILDERS[kind]
+    try:
+        return schema(**{key: value for key, value in values.items() if key != "kind"}), builder
+    except ValidationError as error:
+        raise first_complaint(error, "task.", [f"task.{key}" for key in schema.model_fields]) from None
+
+
+def task_parameters(values: Mapping[str, Any]) -> TaskParameters | None:
+    """The checked parameters that a config's `task` mapping describes; None for a task from a user's file.
+
+    Raises:
+        InputError: unknown name or parameter.
+    """
+    return None if ".py:" in str(values.get("name", "")) else _parameters(values)[0]
+
+
 def build_task(values: Mapping[str, Any]) -> Task:
     """The task that a config's `task` mapping describes.
 
@@ -122,13 +143,5 @@ def build_task(values: Mapping[str, Any]) -> Task:
     name = str(values.get("name", ""))
     if ".py:" in name:
         return _plugin(name, {key: value for key, value in values.items() if key not in ("name", "kind")})
-    kind = str(values.get("kind", name))
-    if kind not in _BUILDERS:
-        close = difflib.get_close_matches(kind, _BUILDERS, n=1)
-        raise InputError(f"task.kind={kind}: " + (f"did you mean {close[0]!r}?" if close else f"known: {', '.join(_BUILDERS)}"))
-    schema, builder = _BUILDERS[kind]
-    try:
-        parameters = schema(**{key: value for key, value in values.items() if key != "kind"})
-    except ValidationError as error:
-        raise first_complaint(error, "task.", [f"task.{key}" for key in schema.model_fields]) from None
+    parameters, builder = _parameters(values)
     return builder(parameters)
