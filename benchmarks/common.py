@@ -61,7 +61,12 @@ def median(values: list[float]) -> float:
 
 def machine() -> dict[str, Any]:
     name = torch.cuda.get_device_name() if device().type == "cuda" else "CPU"
-    return {"device": name, "threads": torch.get_num_threads(), "torch": torch.__version__, "date": time.strftime("%Y-%m-%d")}
+    return {
+        "device": name,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "date": time.strftime("%Y-%m-%d"),
+    }
 
 
 def matmul_rate(size: int = 1024, rounds: int = 10) -> float:

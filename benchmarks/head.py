@@ -2,8 +2,8 @@
 
     python benchmarks/head.py [--tokens 8192] [--vocab 151936] [--json FILE]
 
-Peak extra memory of log-probs of given tokens and their gradient. Each variant runs in a process of its own; on a CPU the peak
-is the process's highest resident set beyond what it held before.
+Peak extra memory of log-probs of given tokens and their gradient. Each variant runs in a process of its own; on a CPU
+the peak is the process's highest resident set beyond what it held before.
 """
 
 from __future__ import annotations
@@ -37,7 +37,11 @@ def peak(variant: str, tokens: int, vocab: int, hidden: int, chunk: int, queue: 
     else:
         loss = Head(projection, chunk=chunk)(states, ids, entropy=False).log_prob.sum()
     loss.backward()
-    after = torch.cuda.max_memory_allocated() if where.type == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    after = (
+        torch.cuda.max_memory_allocated()
+        if where.type == "cuda"
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    )
     queue.put((after - before, float(loss.detach())))
 
 
@@ -57,9 +61,20 @@ def main() -> None:
         process.start()
         found[variant] = queue.get()
         process.join()
-        print(f"{variant:<8} {found[variant][0] / 2**30:6.2f} GiB beyond weights and states, sum of log-probs {found[variant][1]:.1f}")
+        print(
+            f"{variant:<8} {found[variant][0] / 2**30:6.2f} GiB beyond weights and states, sum of log-probs "
+            f"{found[variant][1]:.1f}"
+        )
     print(f"ratio {found['whole'][0] / max(found['chunked'][0], 1):.1f}")
-    write(a.json, {"bytes": {name: value[0] for name, value in found.items()}, "tokens": a.tokens, "vocab": a.vocab, "chunk": a.chunk})
+    write(
+        a.json,
+        {
+            "bytes": {name: value[0] for name, value in found.items()},
+            "tokens": a.tokens,
+            "vocab": a.vocab,
+            "chunk": a.chunk,
+        },
+    )
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
     python benchmarks/memory.py table              # GiB on one GPU, rlcsd, bf16, gradient checkpointing
     python benchmarks/memory.py check [--json FILE]   # one update of a random model, estimated and measured
 
-Measured is what an update adds to weights and moments: gradients and activations, each case in a process of its own. On a
-CPU that is the peak of the resident set beyond what it was with the model loaded.
+Measured is what an update adds to weights and moments: gradients and activations, each case in a process of its own.
+On a CPU that is the peak of the resident set beyond what it was with the model loaded.
 """
 
 from __future__ import annotations
@@ -54,7 +54,12 @@ def qwen3(hidden: int, layers: int, heads: int, feed_forward: int, tied: bool, v
 
 def table() -> None:
     lengths = (4096, 8192, 16384)
-    print("| model | training | " + " | ".join(f"{length:,} tokens" for length in lengths) + " |\n|---|---|" + "---|" * len(lengths))
+    print(
+        "| model | training | "
+        + " | ".join(f"{length:,} tokens" for length in lengths)
+        + " |\n|---|---|"
+        + "---|" * len(lengths)
+    )
     for name, sizes in MODELS.items():
         shape = shape_of(qwen3(*sizes))
         for recipe, overrides in RECIPES.items():
@@ -76,8 +81,15 @@ CASES = {
 def settings_of(case: str) -> tuple[Config, Qwen3Config]:
     overrides = CASES[case]
     vocab = next((int(each.removeprefix("vocab=")) for each in overrides if each.startswith("vocab=")), 8192)
-    budgets = ["engine.micro_batch_tokens=4096", "engine.head_chunk=1024", "max_prompt_tokens=256", "sampling.max_tokens=256"]
-    config = load(["method=grpo", "kl_coefficient=0", *budgets, *(each for each in overrides if not each.startswith("vocab="))])
+    budgets = [
+        "engine.micro_batch_tokens=4096",
+        "engine.head_chunk=1024",
+        "max_prompt_tokens=256",
+        "sampling.max_tokens=256",
+    ]
+    config = load(
+        ["method=grpo", "kl_coefficient=0", *budgets, *(each for each in overrides if not each.startswith("vocab="))]
+    )
     return config, qwen3(512, 12, 8, 1536, True, vocab)
 
 
@@ -89,7 +101,11 @@ def resident() -> int:
 
 
 def highest() -> int:
-    return torch.cuda.max_memory_allocated() if device().type == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return (
+        torch.cuda.max_memory_allocated()
+        if device().type == "cuda"
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    )
 
 
 def measure(case: str, queue: multiprocessing.Queue) -> None:
@@ -109,7 +125,9 @@ def measure(case: str, queue: multiprocessing.Queue) -> None:
         pairs = [Pair(draw(length), draw(length)) for _ in range(rows)]
         ones = torch.ones(rows * length, device=device())
         rollout = torch.arange(rows, device=device()).repeat_interleave(length)
-        engine.update(pairs, method.prepare(Evidence(rollout, ones, ones, -9 * ones, ones, ones.bool()), 1), method, 1e-6)
+        engine.update(
+            pairs, method.prepare(Evidence(rollout, ones, ones, -9 * ones, ones, ones.bool()), 1), method, 1e-6
+        )
 
     update(2, 4)  # libraries load what they need, the optimizer makes its moments
     before = resident()

@@ -1,4 +1,4 @@
-"""An rlcsd step against the straightforward version of the same step, on the same weights, prompts and random draws of hints.
+"""An rlcsd step against the straightforward version of it, on the same weights, prompts and random draws of hints.
 
     python benchmarks/rlcsd_step.py [--rounds 5] [--json FILE] [key=value …]
 
@@ -37,7 +37,9 @@ class WholeHead(Head):
 
     def forward(self, hidden: Tensor, ids: Tensor, support: Tensor | None = None, entropy: bool = True) -> HeadOutput:
         log_probs = self.logits(hidden).log_softmax(-1)
-        return HeadOutput(log_probs.gather(-1, ids[:, None])[:, 0], -(log_probs.exp() * log_probs).sum(-1), support, None)
+        return HeadOutput(
+            log_probs.gather(-1, ids[:, None])[:, 0], -(log_probs.exp() * log_probs).sum(-1), support, None
+        )
 
 
 class Straightforward(LocalEngine):
@@ -52,7 +54,9 @@ class Straightforward(LocalEngine):
         torch.manual_seed(seed)
         pad, stop, width = self.tokenizer.pad_token_id, self.stop_ids(), max(map(len, prompts))
         ids = torch.tensor([[pad] * (width - len(p)) + list(p) for p in prompts for _ in range(n)], device=self.device)
-        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts for _ in range(n)], device=self.device)
+        mask = torch.tensor(
+            [[0] * (width - len(p)) + [1] * len(p) for p in prompts for _ in range(n)], device=self.device
+        )
         filters = {"temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p}
         limit = {"max_new_tokens": sampling.max_tokens, "eos_token_id": stop, "pad_token_id": pad}
         with self.policy.precision():

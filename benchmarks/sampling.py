@@ -2,8 +2,10 @@
 
     python benchmarks/sampling.py [--rounds 5] [--json FILE] [--model PATH]
 
-Groups of 8 on puzzle prompts, temperature 1 without filters; responses end where they end, so lengths are ragged. `generate` gets each
-prompt 8 times in one batch, as a trainer would call it. Compared are tokens per second, counted up to each response's end.
+Groups of 8 on puzzle prompts, temperature 1 without filters; responses end where they end, so lengths are ragged.
+`generate` gets each
+prompt 8 times in one batch, as a trainer would call it. Compared are tokens per second, counted up to each response's
+end.
 """
 
 from __future__ import annotations
@@ -56,7 +58,9 @@ def main() -> None:
                 eos_token_id=stop,
                 pad_token_id=pad,
             )
-        counts["generate"].append(sum((row.index(stop) + 1) if stop in row else len(row) for row in out[:, width:].tolist()))
+        counts["generate"].append(
+            sum((row.index(stop) + 1) if stop in row else len(row) for row in out[:, width:].tolist())
+        )
 
     def ours() -> None:
         groups = sample(model, prompts, 8, Sampling(max_tokens=256), seed=next(seeds), stop_ids=[stop], pad_id=pad)

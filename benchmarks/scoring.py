@@ -3,8 +3,8 @@
     python benchmarks/scoring.py [--rounds 5] [--json FILE]
     python benchmarks/scoring.py --profile         # where the time of the first case goes
 
-Groups of G rollouts; each rollout is scored under one correct and K wrong siblings. "naive" scores each pair as one padded
-row, with the same chunked head and the same token budget.
+Groups of G rollouts; each rollout is scored under one correct and K wrong siblings. "naive" scores each pair as one
+padded row, with the same chunked head and the same token budget.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def naive(network: Network, pairs: list[Pair]) -> torch.Tensor:
 
 
 def useful_flops(network: Network, pairs: list[Pair]) -> float:
-    """The arithmetic that must be done: each distinct prefix once, each response token, the head for response tokens alone.
+    """The arithmetic that must be done: each distinct prefix and response token once, the head for responses alone.
 
     Two FLOPs per weight and token, and in each layer four per attended key and dimension of the heads.
     """
@@ -104,16 +104,17 @@ def main() -> None:
     if arguments.profile:
         return print_profile()
     print(
-        "| hidden | G | K | hint : response | naive s | ours s | ratio | tokens ratio | share of the matrix-product rate |\n"
-        + "|---" * 9
-        + "|"
+        "| hidden | G | K | hint : response | naive s | ours s | ratio | tokens ratio | share of the "
+        "matrix-product rate |\n" + "|---" * 9 + "|"
     )
     records = []
     for hidden, size, k, hint, response in CASES:
         rate = matmul_rate()  # beside each case: machines change their pace
         network = random_network(hidden=hidden, layers=4, vocab=2048)
         pairs = pairs_of(2 if size == 16 else 4, size, k, hint, response, 2048)
-        torch.testing.assert_close(naive(network, pairs), score(network, pairs, pad_id=0, budget=BUDGET).log_prob, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(
+            naive(network, pairs), score(network, pairs, pad_id=0, budget=BUDGET).log_prob, rtol=1e-3, atol=1e-4
+        )
         seconds = interleaved(
             {
                 "naive": lambda n=network, p=pairs: naive(n, p),

@@ -43,12 +43,15 @@ def main() -> None:
         tokens.append(sum(len(r.sample.ids) for g in result.groups for r in g.rollouts))
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     print(
-        f"{config.method['name']} on {environment(engine)['device_name']}, {engine.device}: {statistics.median(tokens):.0f} tokens a step"
+        f"{config.method['name']} on {environment(engine)['device_name']}, {engine.device}: "
+        f"{statistics.median(tokens):.0f} tokens a step"
     )
     for name, value in sorted(medians.items(), key=lambda item: -item[1]):
         print(f"  {name:<8}{value:8.2f} s   {value / medians['step']:5.0%}")
     if arguments.json:
-        arguments.json.write_text(json.dumps({"medians": medians, "seconds": seconds, "environment": environment(engine)}, indent=2))
+        arguments.json.write_text(
+            json.dumps({"medians": medians, "seconds": seconds, "environment": environment(engine)}, indent=2)
+        )
 
 
 if __name__ == "__main__":

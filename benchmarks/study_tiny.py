@@ -37,7 +37,13 @@ def main() -> None:
         folder = arguments.out / f"{name}-{seed}"
         if not (folder / "report.md").is_file():
             command = [sys.executable, "-m", "rlcsd.cli", "train", *arguments.common, *overrides, f"seed={seed}"]
-            fixed = [f"output_dir={arguments.out}", f"run_name={folder.name}", "engine.threads=1", "trackers=[]", "log_rollouts=0"]
+            fixed = [
+                f"output_dir={arguments.out}",
+                f"run_name={folder.name}",
+                "engine.threads=1",
+                "trackers=[]",
+                "log_rollouts=0",
+            ]
             subprocess.run([*command, *fixed, "figures=false"], check=True, stdout=subprocess.DEVNULL)
         found = read_run(folder)
         return RunRecord(name, seed, found.metrics, found.evaluations)

@@ -3,7 +3,8 @@
     pip install -c constraints.txt trl        # a peer of this benchmark alone
     python benchmarks/trainers.py [--rounds 5] [--json FILE] [--model PATH] [--peer grpo|sdpo]
 
-A step is 16 puzzles × 8 rollouts of at most 256 tokens, temperature 1, and four optimizer steps, in float32 (bf16 on a GPU). TRL samples
+A step is 16 puzzles × 8 rollouts of at most 256 tokens, temperature 1, and four optimizer steps, in float32 (bf16 on
+a GPU). TRL samples
 with transformers' `generate`, as it does without vLLM. sdpo: both distil the student's top 100 and a tail from an EMA
 teacher that is shown a successful sibling. Rates of learning are next to nothing, so all steps see the same policy.
 """
@@ -107,8 +108,15 @@ def trl_trainer(peer: str, config: Config, task: Task, steps: int, folder: str, 
         return GRPOTrainer(model=model, reward_funcs=reward, args=GRPOConfig(**settings), **common)
     from trl.experimental.sdpo import SDPOConfig, SDPOTrainer
 
-    distilled = {"distillation_mode": "topk_logits", "distillation_topk": 100, "distillation_add_tail": True, "distillation_alpha": 0.5}
-    return SDPOTrainer(model=model, reward_funcs=reward, args=SDPOConfig(**settings, **distilled, teacher_model_kind="ema"), **common)
+    distilled = {
+        "distillation_mode": "topk_logits",
+        "distillation_topk": 100,
+        "distillation_add_tail": True,
+        "distillation_alpha": 0.5,
+    }
+    return SDPOTrainer(
+        model=model, reward_funcs=reward, args=SDPOConfig(**settings, **distilled, teacher_model_kind="ema"), **common
+    )
 
 
 def main() -> None:
@@ -123,14 +131,23 @@ def main() -> None:
     print("| method | TRL s/step | ours s/step | ours / TRL |\n|---|---|---|---|")
     for peer in arguments.peer or list(OURS):
         precision = "bfloat16" if device().type == "cuda" else "float32"
-        common = [f"method={peer}", f"model.path={arguments.model}", f"model.dtype={precision}", "learning_rate=1e-9", "kl_coefficient=0"]
+        common = [
+            f"method={peer}",
+            f"model.path={arguments.model}",
+            f"model.dtype={precision}",
+            "learning_rate=1e-9",
+            "kl_coefficient=0",
+        ]
         config = load([*common, *OURS[peer]])
         task = build_task(config.task)
         turns = TakeTurns(our_step(config, task))
         with tempfile.TemporaryDirectory() as folder:
             trl_trainer(peer, config, task, arguments.rounds + 1, folder, turns).train()
         medians = {name: median(values[1:]) for name, values in turns.seconds.items()}
-        print(f"| {peer} | {medians['trl']:.2f} | {medians['ours']:.2f} | {medians['ours'] / medians['trl']:.2f} |", flush=True)
+        print(
+            f"| {peer} | {medians['trl']:.2f} | {medians['ours']:.2f} | {medians['ours'] / medians['trl']:.2f} |",
+            flush=True,
+        )
         records[peer] = {"medians": medians, "seconds": turns.seconds}
     write(arguments.json, records)
 

@@ -2,7 +2,8 @@
 
     python benchmarks/update.py [--rounds 5] [--json FILE]
 
-Forward and backward of one mini-batch, four groups of eight responses of 50 to 150 tokens, through the engine's own code.
+Forward and backward of one mini-batch, four groups of eight responses of 50 to 150 tokens, through the engine's own
+code.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ def main() -> None:
 
         prompts = [text(length, length) for _ in range(4)]
         pairs = [Pair(prompt, text(50, 150)) for prompt in prompts for _ in range(8)]
-        rollout = torch.tensor([place for place, pair in enumerate(pairs) for _ in pair.response], device=network.device)
+        rollout = torch.tensor(
+            [place for place, pair in enumerate(pairs) for _ in pair.response], device=network.device
+        )
         ones = torch.ones(len(rollout), device=network.device)
         method = METHODS["grpo"].from_fields()
         evidence = method.prepare(Evidence(rollout, ones, ones, -7 * ones, ones, ones.bool()), 1)

@@ -1,4 +1,6 @@
-"""A task of one's own in one file: is a number even or odd? Easy, yet a very small instruct model rarely boxes the right word.
+"""A task of one's own in one file: is a number even or odd?
+
+The task is easy, yet a very small instruct model rarely boxes the right word.
 
 rlcsd train task=examples/parity.py:task model=smollm2_135m
 """
@@ -11,7 +13,10 @@ from rlcsd import Problem, Task
 from rlcsd.verifiers import last_boxed
 
 # The form is shown in the question: a model of 135 M parameters does not follow an instruction alone.
-FORM = "2: \\boxed{even}\n5: \\boxed{odd}\n8: \\boxed{even}\n9: \\boxed{odd}\nWrite the line for {n}, with even or odd in the box."
+FORM = (
+    "2: \\boxed{even}\n5: \\boxed{odd}\n8: \\boxed{even}\n9: \\boxed{odd}\n"
+    "Write the line for {n}, with even or odd in the box."
+)
 
 
 def problem(n: int) -> Problem:

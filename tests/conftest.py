@@ -20,7 +20,9 @@ from rlcsd.warmstart.recipe import load_recipe
 from rlcsd.warmstart.tokenizer import train_tokenizer
 
 torch.set_num_threads(1)
-settings.register_profile("fast", max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+settings.register_profile(
+    "fast", max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True
+)
 settings.load_profile("fast")
 
 ARCHITECTURES = {
@@ -39,7 +41,9 @@ ARCHITECTURES = {
 }
 
 
-def random_model(architecture: str = "qwen3", vocab: int = 90, dtype: torch.dtype = torch.float32, seed: int = 0, loud: float = 4.0):
+def random_model(
+    architecture: str = "qwen3", vocab: int = 90, dtype: torch.dtype = torch.float32, seed: int = 0, loud: float = 4.0
+):
     """A two-layer random model, `loud` enough that its distributions are far from uniform."""
     torch.manual_seed(seed)
     config = CONFIG_MAPPING[architecture](

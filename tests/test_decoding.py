@@ -26,11 +26,16 @@ def pieces_tokenizer() -> PreTrainedTokenizerFast:
     """SentencePiece's way: a leading space is dropped in decoding, unknown characters fall back to bytes."""
     pieces = ["<unk>", *(f"<0x{byte:02X}>" for byte in range(256)), "▁", "a", "b", "▁a", "▁b", "ab"]
     model = models.BPE(
-        vocab={p: i for i, p in enumerate(pieces)}, merges=[("▁", "a"), ("▁", "b"), ("a", "b")], unk_token="<unk>", byte_fallback=True
+        vocab={p: i for i, p in enumerate(pieces)},
+        merges=[("▁", "a"), ("▁", "b"), ("a", "b")],
+        unk_token="<unk>",
+        byte_fallback=True,
     )
     tokenizer = Tokenizer(model)
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)])
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+    )
     return PreTrainedTokenizerFast(tokenizer_object=tokenizer)
 
 

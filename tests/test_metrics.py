@@ -31,7 +31,11 @@ def test_percentiles_of_parts_are_those_of_everything(values):
 
 
 def test_sums_add_up_maxima_stay_and_plain_numbers_are_averaged():
-    assert combined([{"n": Sum(2), "m": Max(1.0), "x": 1.0}, {"n": Sum(3), "m": Max(4.0), "x": 2.0}]) == {"m": 4.0, "n": 5.0, "x": 1.5}
+    assert combined([{"n": Sum(2), "m": Max(1.0), "x": 1.0}, {"n": Sum(3), "m": Max(4.0), "x": 2.0}]) == {
+        "m": 4.0,
+        "n": 5.0,
+        "x": 1.5,
+    }
 
 
 def test_what_was_never_measured_is_not_logged():

@@ -9,12 +9,24 @@ from tokenizers import AddedToken
 
 from rlcsd.config.schema import ModelConfig
 from rlcsd.engine.local.network import load_tokenizer
-from rlcsd.prompts import TEMPLATES, Data, data_ids, hint_text, question_text, render, student_prompt, teacher_text, teacher_turn
+from rlcsd.prompts import (
+    TEMPLATES,
+    Data,
+    data_ids,
+    hint_text,
+    question_text,
+    render,
+    student_prompt,
+    teacher_text,
+    teacher_turn,
+)
 from rlcsd.records import Hint, Problem
 from rlcsd.stages.hint import teacher_context
 
 MARKS = ["<|im_end|>", "<|im_start|>", "<|endoftext|>", "<think>", "</think>", "<<|im_end|>", "<|im_<|im_end|>end|>"]
-spelled = st.lists(st.sampled_from([*MARKS, "Alice is a knight", " ", "\n", "user", "<", "|>"]), max_size=8).map("".join)
+spelled = st.lists(st.sampled_from([*MARKS, "Alice is a knight", " ", "\n", "user", "<", "|>"]), max_size=8).map(
+    "".join
+)
 
 
 @pytest.fixture(scope="module")

@@ -48,5 +48,9 @@ def test_the_gguf_file_gives_a_model_that_speaks_and_can_be_saved(real_model, tm
         logits = network.model(ids).logits
         assert tokenizer.decode(logits[0, -1].argmax()).strip() == "Paris"
         network.model.save_pretrained(tmp_path)
-        again = load_network(ModelConfig(path=str(tmp_path)), torch.device("cpu")) if tokenizer.save_pretrained(tmp_path) else None
+        again = (
+            load_network(ModelConfig(path=str(tmp_path)), torch.device("cpu"))
+            if tokenizer.save_pretrained(tmp_path)
+            else None
+        )
         assert again is not None and torch.equal(again.model(ids).logits, logits)

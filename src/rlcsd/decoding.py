@@ -15,7 +15,8 @@ def token_offsets(tokenizer: Any, ids: Sequence[int]) -> tuple[str, list[tuple[i
     stands for an unfinished one. The tokens of one piece share its span.
     """
     text, offsets = "", []
-    context, begin = 0, 0  # ids[context:begin] is decoded again in front of the piece: some tokenizers drop a first space
+    # ids[context:begin] is decoded again in front of the piece: some tokenizers drop a first space.
+    context, begin = 0, 0
     before = ""
     for end in range(1, len(ids) + 1):
         whole = tokenizer.decode(ids[context:end], clean_up_tokenization_spaces=False)

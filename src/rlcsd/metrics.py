@@ -18,7 +18,10 @@ _MOST_FOR_QUANTILES = 2**24  # the limit of torch.quantile
 
 
 class Metric(Protocol):
-    """One figure. `merged` takes all figures of one name and `results` gives what is logged, by a suffix of the name."""
+    """One figure.
+
+    `merged` takes all figures of one name and `results` gives what is logged, by a suffix of the name.
+    """
 
     def merged(self, others: Sequence[Self]) -> Self: ...
 
@@ -36,7 +39,11 @@ class Mean:
         if len(others) == 1:
             return others[0]
         total = sum(one.weight for one in others)
-        return Mean(sum(one.value * one.weight for one in others if one.weight) / total, total) if total else Mean(0.0, 0.0)
+        return (
+            Mean(sum(one.value * one.weight for one in others if one.weight) / total, total)
+            if total
+            else Mean(0.0, 0.0)
+        )
 
     def results(self) -> dict[str, float]:
         return {"": self.value} if self.weight else {}

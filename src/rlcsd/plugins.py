@@ -13,7 +13,11 @@ from .errors import InputError
 
 def described(error: BaseException, path: str) -> str:
     """Type, message and line within the user's file."""
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(Path(path).resolve())]
+    lines = [
+        frame.lineno
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename == str(Path(path).resolve())
+    ]
     where = f", line {lines[-1]}" if lines else f", line {error.lineno}" if isinstance(error, SyntaxError) else ""
     message = str(error).splitlines()[0] if str(error) else ""
     return f"{type(error).__name__}: {message}{where}"

@@ -18,7 +18,8 @@ TEMPLATES = {
     "neutral": "Reference Solution:\n{hint}\n\nNow give your own solution to the question above.",
     "verbose": (
         "Before you begin, here is a Reference Solution that somebody wrote for the question above. "
-        "Read it carefully from beginning to end.\n\n=== Reference Solution ===\n{hint}\n=== End of Reference Solution ===\n\n"
+        "Read it carefully from beginning to end.\n\n=== Reference Solution ===\n{hint}\n=== End of Reference "
+        "Solution ===\n\n"
         "Now that you have read it, solve the question above in your own words, step by step."
     ),
     "terse": "Reference Solution: {hint}\nSolve it.",
@@ -63,10 +64,15 @@ def teacher_turn(question: str, hint: str, template: str = "neutral", instructio
 
 def teacher_text(question: str, hint: str, template: str = "neutral", instruction: str = BOXED_INSTRUCTION) -> str:
     """`teacher_turn` as one text."""
-    return "".join(piece.text if isinstance(piece, Data) else piece for piece in teacher_turn(question, hint, template, instruction))
+    return "".join(
+        piece.text if isinstance(piece, Data) else piece
+        for piece in teacher_turn(question, hint, template, instruction)
+    )
 
 
-def student_prompt(tokenizer: Any, question: str, instruction: str = BOXED_INSTRUCTION, thinking: bool = True) -> list[int]:
+def student_prompt(
+    tokenizer: Any, question: str, instruction: str = BOXED_INSTRUCTION, thinking: bool = True
+) -> list[int]:
     """Token ids of what the student is asked."""
     return render(tokenizer, question_text(question, instruction), thinking)
 
@@ -126,14 +132,21 @@ def _cut(text: str, controls: re.Pattern[str]) -> list[str]:
 
 @lru_cache(maxsize=32)
 def _controls(tokenizer: Any, size: int) -> re.Pattern[str] | None:
-    """A pattern of the added tokens that are special or look like markup; `size` makes a longer vocabulary a new question."""
+    """A pattern of the added tokens that are special or look like markup; `size` makes a longer vocabulary a new
+    question."""
     added = tokenizer.added_tokens_decoder.values()
-    contents = {token.content for token in added if len(token.content) > 1 and (token.special or _MARKUP.fullmatch(token.content))}
+    contents = {
+        token.content
+        for token in added
+        if len(token.content) > 1 and (token.special or _MARKUP.fullmatch(token.content))
+    }
     ordered = sorted(contents, key=len, reverse=True)
     return re.compile("|".join(map(re.escape, ordered))) if ordered else None
 
 
-_MARKUP = re.compile(r"[<\[{|].*[>\]}|]")  # such as <think>; runs of spaces, which are added tokens in some vocabularies, are not
+_MARKUP = re.compile(
+    r"[<\[{|].*[>\]}|]"
+)  # such as <think>; runs of spaces, which are added tokens in some vocabularies, are not
 
 
 def _encoded(tokenizer: Any, text: str) -> list[int]:

@@ -71,7 +71,8 @@ class Trainer:
         longest = max(len(self._prompt(problem)) for problem in self.train)
         if longest + self.config.sampling.max_tokens > engine.context_length:
             raise InputError(
-                f"sampling.max_tokens={self.config.sampling.max_tokens}: with a prompt of {longest} tokens the model's context "
+                f"sampling.max_tokens={self.config.sampling.max_tokens}: with a prompt of {longest} tokens the "
+                "model's context "
                 f"of {engine.context_length} is exceeded; use at most {engine.context_length - longest}"
             )
 
@@ -83,7 +84,9 @@ class Trainer:
         with clock("sample"):
             problems = self.problems(number)
             prompts = [self._prompt(problem) for problem in problems]
-            samples = self.engine.sample(prompts, self.config.group_size, self.config.sampling.settings(), self._seed("sample", number))
+            samples = self.engine.sample(
+                prompts, self.config.group_size, self.config.sampling.settings(), self._seed("sample", number)
+            )
         with clock("grade"):
             std = self.method.config.advantage_std
             groups = grade(self.engine.tokenizer, self.task.verifier, problems, prompts, samples, divide_by_std=std)
@@ -104,13 +107,18 @@ class Trainer:
                 self.engine.release(evidence.held)
             metrics += [self.method.metrics(evidence), updated]
             prepared.append(evidence)
-        logged = combined([*metrics, {"update/count": Sum(len(batches))}]) | entropy_metric(rows, groups) | clock.metrics()
+        logged = (
+            combined([*metrics, {"update/count": Sum(len(batches))}]) | entropy_metric(rows, groups) | clock.metrics()
+        )
         return StepResult(number, groups, logged, batches, prepared)
 
     def hint(self, groups: Sequence[Group], number: int) -> HintedRows:
         """The hint stage with this run's seed; see `stages.hint.hint_rows`."""
         return hint_rows(
-            groups, self.method, teacher_prompts(self.engine, self.task, self.config), random.Random(self._name("hint", number))
+            groups,
+            self.method,
+            teacher_prompts(self.engine, self.task, self.config),
+            random.Random(self._name("hint", number)),
         )
 
     def mini_batches(self, rows: Sequence[Sequence[Row]]) -> Iterator[list[Row]]:
@@ -177,7 +185,10 @@ def fitting_problems(tokenizer: Any, task: Task, config: Config) -> list[Problem
     lengths = [len(training_prompt(tokenizer, task, config, problem)) for problem in task.train]
     fits = [problem for problem, length in zip(task.train, lengths, strict=True) if length <= config.max_prompt_tokens]
     if not fits:
-        raise InputError(f"max_prompt_tokens={config.max_prompt_tokens}: every training prompt is longer; the shortest has {min(lengths)}")
+        raise InputError(
+            f"max_prompt_tokens={config.max_prompt_tokens}: every training prompt is longer; the shortest has "
+            f"{min(lengths)}"
+        )
     return fits
 
 

@@ -131,8 +131,25 @@ def test_train_then_eval_its_checkpoint(tmp_path, capsys):
 
 
 def test_inspect_shows_the_signal_by_kind_of_token(capsys, tmp_path):
-    assert main(["inspect", "--problems", "8", "--figure", str(tmp_path / "s.png"), "task.train_per_size=8", "task.eval_per_size=2"]) == 0
-    rows = [line.split("|")[1:-1] for line in capsys.readouterr().out.splitlines() if line.startswith(("| conclusion", "| style"))]
+    assert (
+        main(
+            [
+                "inspect",
+                "--problems",
+                "8",
+                "--figure",
+                str(tmp_path / "s.png"),
+                "task.train_per_size=8",
+                "task.eval_per_size=2",
+            ]
+        )
+        == 0
+    )
+    rows = [
+        line.split("|")[1:-1]
+        for line in capsys.readouterr().out.splitlines()
+        if line.startswith(("| conclusion", "| style"))
+    ]
     contrast = {(kind.strip(), target.strip()): float(e) for kind, target, _, _, _, e, _ in rows}
     assert contrast["conclusion", "correct"] > 0.5
     assert contrast["conclusion", "wrong"] < -0.5
@@ -150,7 +167,22 @@ def test_a_dry_run_samples_nothing(capsys, tmp_path):
 
 def test_data_is_written_whole_and_serves_as_a_task(tmp_path, capsys):
     out = tmp_path / "kk"
-    arguments = ["data", "kk", "--out", str(out), "--sizes", "3", "--unseen", "4", "--train", "5", "--test", "3", "--processes", "1"]
+    arguments = [
+        "data",
+        "kk",
+        "--out",
+        str(out),
+        "--sizes",
+        "3",
+        "--unseen",
+        "4",
+        "--train",
+        "5",
+        "--test",
+        "3",
+        "--processes",
+        "1",
+    ]
     assert main(arguments) == 0
     assert "| train.jsonl | 5 |" in capsys.readouterr().out
     rows = [json.loads(line) for line in (out / "test.jsonl").read_text().splitlines()]
@@ -165,7 +197,10 @@ def test_data_is_written_whole_and_serves_as_a_task(tmp_path, capsys):
 
 
 def test_a_failed_build_leaves_no_folder(tmp_path, capsys):
-    assert main(["data", "kk", "--out", str(tmp_path / "kk"), "--sizes", "2", "--train", "100000", "--processes", "1"]) == 2
+    assert (
+        main(["data", "kk", "--out", str(tmp_path / "kk"), "--sizes", "2", "--train", "100000", "--processes", "1"])
+        == 2
+    )
     assert "essentially different puzzles" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
@@ -180,7 +215,22 @@ def test_config_list_and_show(capsys):
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["data", "kk", "--out", "x" * 300, "--sizes", "3", "--unseen", "4", "--train", "1", "--test", "1", "--processes", "1"],
+        [
+            "data",
+            "kk",
+            "--out",
+            "x" * 300,
+            "--sizes",
+            "3",
+            "--unseen",
+            "4",
+            "--train",
+            "1",
+            "--test",
+            "1",
+            "--processes",
+            "1",
+        ],
         ["eval", "--out", "x" * 300],
         ["train", "task=files", "task.train=" + "x" * 300 + ".jsonl"],
         ["train", f"output_dir={__file__}", *QUICK],

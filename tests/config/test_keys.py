@@ -32,7 +32,9 @@ def test_every_key_of_a_resolved_config_has_a_type_and_a_meaning(method):
 def test_types_and_ranges_are_in_words(capsys):
     assert main(["config", "keys", "--only", "sampling.", "sampling.top_p=0.5"]) == 0
     text = capsys.readouterr().out
-    assert "sampling.top_p = 0.5\n    number ≤ 1, > 0. " in text or "sampling.top_p = 0.5\n    number > 0, ≤ 1. " in text
+    assert (
+        "sampling.top_p = 0.5\n    number ≤ 1, > 0. " in text or "sampling.top_p = 0.5\n    number > 0, ≤ 1. " in text
+    )
     assert "sampling.max_tokens = 256\n    integer ≥ 1. " in text
     assert main(["config", "keys", "--only", "method.teacher", "method=sdpo"]) == 0
     assert "one of fixed, ema, snapshot, model" in capsys.readouterr().out

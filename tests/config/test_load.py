@@ -24,7 +24,13 @@ def test_published_hyper_parameters_are_every_methods_defaults(name):
         "opsd": {"clip": 0.05, "alpha": 0.0, "top_k": 100, "add_tail": True, "hint_source": "gt_cot"},
         "sdpo": {"alpha": 0.5, "ratio_cap": 2.0, "top_k": 100, "ema_rate": 0.05, "hint_source": "gt_cot"},
         "srpo": {"entropy_beta": 1.0, "route": "advantage", "hint_source": "gt_cot"},
-        "rlsd": {"lam": 0.5, "lam_decay_steps": 50, "epsilon_weight": 0.2, "snapshot_every": 10, "hint_source": "gt_cot"},
+        "rlsd": {
+            "lam": 0.5,
+            "lam_decay_steps": 50,
+            "epsilon_weight": 0.2,
+            "snapshot_every": 10,
+            "hint_source": "gt_cot",
+        },
         "rlsd_ectr": {"lam": 0.5, "lam_decay_steps": 50, "k_max": 1, "hint_source": "self_rollout"},
         "opsd_ectr": {"alpha": 0.5, "log_wrong_floor": -5.0, "clip": 0.05, "k_max": 1, "hint_source": "self_rollout"},
         "rlcsd": {

@@ -36,7 +36,8 @@ def test_later_overrides_win_over_the_variant():
 
 
 @pytest.mark.parametrize(
-    ("overrides", "words"), [(["variant=mine"], "published or authors"), (["variant=authors", "method=opsd_ectr"], "none for")]
+    ("overrides", "words"),
+    [(["variant=mine"], "published or authors"), (["variant=authors", "method=opsd_ectr"], "none for")],
 )
 def test_a_variant_that_is_not_there(overrides, words):
     with pytest.raises(InputError, match=words):
@@ -55,7 +56,14 @@ def test_the_published_logic_experiment(method, kl, norm):
     assert (c.max_prompt_tokens, c.sampling.max_tokens, c.evaluation.sampling.max_tokens) == (2048, 16384, 38912)
     assert (c.sampling.temperature, c.sampling.top_p, c.sampling.top_k) == (1.0, 0.95, 20)
     e = c.evaluation
-    assert (e.every, e.before, e.samples, e.sampling.temperature, e.sampling.top_p, e.sampling.top_k) == (50, True, 1, 0.6, 0.95, 20)
+    assert (e.every, e.before, e.samples, e.sampling.temperature, e.sampling.top_p, e.sampling.top_k) == (
+        50,
+        True,
+        1,
+        0.6,
+        0.95,
+        20,
+    )
     assert (c.rollout_correction, c.correction_cap, c.save_every, c.model.lora) == ("token", 2.0, 50, None)
     assert (c.model.thinking_student, c.model.thinking_teacher) == (True, True)
     assert (c.kl_coefficient, c.grad_norm) == (kl, norm)

@@ -43,7 +43,9 @@ def random_batch(method: Method, lengths: list[int], seed: int = 0, vocab: int =
         source = teacher if method.support == "teacher" else logits.detach().log_softmax(-1)
         support = source.topk(k).indices
         evidence = evidence.with_columns(
-            support=support, teacher_support=teacher.gather(-1, support), wrong_support=wrong_full[:, 0].gather(-1, support)
+            support=support,
+            teacher_support=teacher.gather(-1, support),
+            wrong_support=wrong_full[:, 0].gather(-1, support),
         )
     return logits, ids, evidence
 

@@ -79,7 +79,9 @@ def test_the_surrogate_is_positively_homogeneous(a, scale, gap):
     rho, advantage = torch.tensor(gap, dtype=torch.float64).exp(), torch.tensor(a, dtype=torch.float64)
     for dual in (None, 3.0):
         scaled = ppo_loss(rho, scale * advantage, 0.2, dual)
-        assert math.isclose(float(scaled), scale * float(ppo_loss(rho, advantage, 0.2, dual)), rel_tol=1e-9, abs_tol=1e-12)
+        assert math.isclose(
+            float(scaled), scale * float(ppo_loss(rho, advantage, 0.2, dual)), rel_tol=1e-9, abs_tol=1e-12
+        )
 
 
 def test_the_verifier_decides_the_sign_unless_the_anchor_is_lifted():
@@ -129,7 +131,9 @@ def test_k_marginalisation_is_a_mean_of_probabilities_over_valid_hints():
 def test_tokens_without_a_usable_pair_stay_on_the_plain_path():
     method = METHODS["rlcsd"].from_fields(unusable="plain")
     logits, ids, evidence = random_batch(method, [4, 4], 5)
-    evidence = evidence.with_columns(hinted=evidence.rollout == 0, wrong_valid=evidence.wrong_valid & (evidence.rollout == 0)[:, None])
+    evidence = evidence.with_columns(
+        hinted=evidence.rollout == 0, wrong_valid=evidence.wrong_valid & (evidence.rollout == 0)[:, None]
+    )
     assert bool((contrast(evidence)[evidence.rollout == 1] == 0).all())
     prepared = method.prepare(evidence, 1)
     assert not bool(prepared.selected[evidence.rollout == 1].any())
@@ -168,7 +172,9 @@ def test_the_ratio_is_clamped_only_where_asked():
 def test_srpo_routes_by_advantage_or_by_reward():
     by_advantage, by_reward = METHODS["srpo"].from_fields(), METHODS["srpo"].from_fields(route="reward")
     _, _, evidence = random_batch(by_advantage, [3, 3], 6)
-    evidence = evidence.with_columns(advantage=torch.zeros(6, dtype=torch.float64), reward=torch.ones(6, dtype=torch.float64))
+    evidence = evidence.with_columns(
+        advantage=torch.zeros(6, dtype=torch.float64), reward=torch.ones(6, dtype=torch.float64)
+    )
     assert bool(by_advantage.prepare(evidence, 1).selected.all())  # an all-correct group goes to distillation
     assert not bool(by_reward.prepare(evidence, 1).selected.any())
 

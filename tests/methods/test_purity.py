@@ -38,7 +38,9 @@ def built(name: str, folder: Path):
     if name == "own":
         (folder / "mine.py").write_text(OWN)
         return method_class(f"{folder}/mine.py:Mine").from_fields()
-    return METHODS[name].from_fields(**({"teacher_model": "tiny"} if name.startswith("opd") and name[3:4] in ("", "_") else {}))
+    return METHODS[name].from_fields(
+        **({"teacher_model": "tiny"} if name.startswith("opd") and name[3:4] in ("", "_") else {})
+    )
 
 
 def loss_and_gradient(method, logits, ids, evidence):
@@ -82,7 +84,11 @@ def test_the_loss_reads_only_the_columns_that_the_method_declares(name, tmp_path
 @given(lengths=st.lists(st.integers(1, 6), min_size=2, max_size=6), seed=st.integers(0, 50), data=st.data())
 def test_parts_prepared_apart_with_added_sums_equal_the_whole(name, reduction, lengths, seed, data):
     fields = {"path_norm": "rollout" if reduction == "sequence" else "minibatch"} if name == "rlcsd" else {}
-    teacher = {"teacher_model": "tiny"} if METHODS[name].Config.model_fields.get("teacher") and name in ("opd", "opd_ectr") else {}
+    teacher = (
+        {"teacher_model": "tiny"}
+        if METHODS[name].Config.model_fields.get("teacher") and name in ("opd", "opd_ectr")
+        else {}
+    )
     method = METHODS[name].from_fields(reduction=reduction, **fields, **teacher)
     _, _, evidence = random_batch(method, lengths, seed)
     whole = method.prepare(evidence, 2)

@@ -14,7 +14,10 @@ def write_run(folder, method, seed, before, after):
     (folder / "config.yaml").write_text(f"method: {{name: {method}, tau: 0.1}}\nseed: {seed}\n")
     steps = [{"step": s, "rollout/reward": 0.1 * s, "actor/entropy": 0.2, "rollout/length": 90.0} for s in (1, 2, 3)]
     (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, steps)))
-    sets = [{"step": s, "sets": [Summary("seen", 10, 1, v, v, v, {1: v}, 1.0, 0.0, 90.0).as_dict()]} for s, v in ((0, before), (3, after))]
+    sets = [
+        {"step": s, "sets": [Summary("seen", 10, 1, v, v, v, {1: v}, 1.0, 0.0, 90.0).as_dict()]}
+        for s, v in ((0, before), (3, after))
+    ]
     (folder / "evaluations.jsonl").write_text("\n".join(map(json.dumps, sets)))
 
 

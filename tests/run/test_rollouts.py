@@ -34,8 +34,14 @@ def test_every_column_has_the_value_of_its_token(name, tiny_config):
                 if values is not None:
                     assert record[column] == pytest.approx(values.tolist(), abs=1e-5)
             assert all(len(record[column]) == record["tokens"] for column in SIGNALS if column in record)
-            spans = dict.fromkeys(zip(record["start"], record["end"], strict=True))  # bytes of one character share theirs
-            assert "".join(record["text"][a:b] for a, b in spans) == record["text"] == run.engine.tokenizer.decode(row.rollout.sample.ids)
+            spans = dict.fromkeys(
+                zip(record["start"], record["end"], strict=True)
+            )  # bytes of one character share theirs
+            assert (
+                "".join(record["text"][a:b] for a, b in spans)
+                == record["text"]
+                == run.engine.tokenizer.decode(row.rollout.sample.ids)
+            )
             written += 1
     assert written == sum(rollout["updated"] for record in records for rollout in record["rollouts"])
     assert METHODS[name].contrast == any("wrong" in rollout for record in records for rollout in record["rollouts"])

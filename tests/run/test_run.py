@@ -32,7 +32,15 @@ def test_two_steps_of_every_method(name, tiny_config):
     folder = Path(result["folder"])
     steps = [record for record in read_jsonl(folder / "metrics.jsonl") if "time/step" in record]
     assert [record["step"] for record in steps] == [1, 2]
-    expected = {"actor/loss", "actor/entropy", "actor/kl_to_old", "actor/grad_norm", "rollout/length", "rollout/reward", "time/update"}
+    expected = {
+        "actor/loss",
+        "actor/entropy",
+        "actor/kl_to_old",
+        "actor/grad_norm",
+        "rollout/length",
+        "rollout/reward",
+        "time/update",
+    }
     method = METHODS[name]
     if name != "grpo":
         expected |= {"teacher/gap", "hints/skipped_rollouts", "hints/correct_pool", "hints/wrong_pool"}
@@ -52,7 +60,15 @@ def test_two_steps_of_every_method(name, tiny_config):
 def test_the_run_folder_holds_what_it_promises(tiny_config):
     result = Run(tiny_config("figures=true", "trackers=[tensorboard]", "log_rollouts=2")).execute()
     folder = Path(result["folder"])
-    for name in ("config.yaml", "environment.json", "metrics.jsonl", "rollouts.jsonl", "evaluations.jsonl", "report.md", "report.png"):
+    for name in (
+        "config.yaml",
+        "environment.json",
+        "metrics.jsonl",
+        "rollouts.jsonl",
+        "evaluations.jsonl",
+        "report.md",
+        "report.png",
+    ):
         assert (folder / name).stat().st_size > 0, name
     assert list((folder / "tensorboard").iterdir())
     assert (folder / "checkpoints" / "step_000002" / "config.json").is_file()
@@ -76,16 +92,25 @@ def test_a_seed_decides_a_run_and_a_resumed_run_is_the_same_run(tiny_config, tmp
         return tiny_config("steps=4", "save_every=2", f"run_name={name}", "method.snapshot_every=3", *more)
 
     one, two = (Run(config(name)).execute() for name in ("one", "two"))
-    assert all(torch.equal(a, b) for a, b in zip(weights(tmp_path / "one").values(), weights(tmp_path / "two").values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(weights(tmp_path / "one").values(), weights(tmp_path / "two").values(), strict=True)
+    )
     assert one["after"] == two["after"]
     import shutil
 
     (tmp_path / "cut").mkdir()
     shutil.copytree(tmp_path / "one/checkpoints/step_000002", tmp_path / "cut/checkpoints/step_000002")
     Run(config("cut"), folder=tmp_path / "cut").execute(resume=True)
-    assert all(torch.equal(a, b) for a, b in zip(weights(tmp_path / "one").values(), weights(tmp_path / "cut").values(), strict=True))
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(weights(tmp_path / "one").values(), weights(tmp_path / "cut").values(), strict=True)
+    )
     other = Run(config("other", "seed=1")).execute()
-    assert any(not torch.equal(a, b) for a, b in zip(weights(tmp_path / "one").values(), weights(tmp_path / "other").values(), strict=True))
+    assert any(
+        not torch.equal(a, b)
+        for a, b in zip(weights(tmp_path / "one").values(), weights(tmp_path / "other").values(), strict=True)
+    )
     assert Path(other["folder"]).name == "other"
 
 
@@ -96,7 +121,9 @@ def test_a_resumed_run_forgets_what_was_logged_after_its_checkpoint(tiny_config,
     import shutil
 
     shutil.rmtree(folder / "checkpoints/step_000004")
-    result = Run(tiny_config("steps=4", "save_every=2", "run_name=r", "evaluation.every=1"), folder=folder).execute(resume=True)
+    result = Run(tiny_config("steps=4", "save_every=2", "run_name=r", "evaluation.every=1"), folder=folder).execute(
+        resume=True
+    )
     assert read_jsonl(folder / "rollouts.jsonl") == whole["rollouts.jsonl"]
     assert read_jsonl(folder / "evaluations.jsonl") == whole["evaluations.jsonl"]
     assert [r["step"] for r in read_jsonl(folder / "metrics.jsonl")] == [r["step"] for r in whole["metrics.jsonl"]]

@@ -33,7 +33,11 @@ groups = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=
 
 
 @given(
-    group=groups, k=st.integers(1, 6), seed=st.integers(0, 999), exclude=st.booleans(), source=st.sampled_from(["self_rollout", "gt_cot"])
+    group=groups,
+    k=st.integers(1, 6),
+    seed=st.integers(0, 999),
+    exclude=st.booleans(),
+    source=st.sampled_from(["self_rollout", "gt_cot"]),
 )
 def test_contrastive_draws_keep_every_rule(group, k, seed, exclude, source):
     config = METHODS["rlcsd"].from_fields(k_max=k, exclude_self=exclude, hint_source=source).config
@@ -57,11 +61,17 @@ def test_contrastive_draws_keep_every_rule(group, k, seed, exclude, source):
         assert all(hint.answer == f"answer {hint.place}" for hint in hints.wrong)
     assert len(draws) == len(group.rollouts)
     assert all((draw.hints is None) == (draw.missing is not None) for draw in draws)
-    assert [draw.correct_pool for draw in draws] == [len(good - ({place} if exclude else set())) for place in range(len(draws))]
-    assert [draw.wrong_pool for draw in draws] == [len(bad - ({place} if exclude else set())) for place in range(len(draws))]
+    assert [draw.correct_pool for draw in draws] == [
+        len(good - ({place} if exclude else set())) for place in range(len(draws))
+    ]
+    assert [draw.wrong_pool for draw in draws] == [
+        len(bad - ({place} if exclude else set())) for place in range(len(draws))
+    ]
 
 
-@given(marks=st.lists(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=5), min_size=1, max_size=4))
+@given(
+    marks=st.lists(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=5), min_size=1, max_size=4)
+)
 def test_the_rows_of_a_step_and_how_the_draws_went(marks, tokenizer):
     step = [group_of(each) for each in marks]
     prompts = TeacherPrompts(tokenizer, 10**6)
@@ -73,7 +83,9 @@ def test_the_rows_of_a_step_and_how_the_draws_went(marks, tokenizer):
             for row in rows:
                 assert (row.group, row.rollout) == (number, group.rollouts[row.place])
                 assert row.advantage == group.advantages[row.place]
-                assert (row.correct is not None) == (row.hints is not None and (row.advantage != 0 or method.scores_zero_advantage))
+                assert (row.correct is not None) == (
+                    row.hints is not None and (row.advantage != 0 or method.scores_zero_advantage)
+                )
                 assert len(row.wrong) == (len(row.hints.wrong) if row.hints and row.correct else 0)
         kept = sum(len(rows) for rows in hinted.rows)
         if name == "grpo":

@@ -98,7 +98,11 @@ def test_the_canonical_form_tells_puzzles_apart():
 
 
 def test_splits_are_disjoint_whatever_the_seed_and_reproducible_whatever_the_processes():
-    drawn = {(split, seed): draw_problems([3, 4], 40, split, Recipe(), seed) for split in ("train", "val", "test") for seed in (0, 1)}
+    drawn = {
+        (split, seed): draw_problems([3, 4], 40, split, Recipe(), seed)
+        for split in ("train", "val", "test")
+        for seed in (0, 1)
+    }
     forms = {key: {p.extra["form"] for p in problems} for key, problems in drawn.items()}
     for a, b in itertools.combinations(forms, 2):
         if a[0] != b[0]:
@@ -124,7 +128,10 @@ def test_the_shares_of_the_splits_are_eighty_ten_ten():
 
 def test_statements_read_as_they_mean():
     a, b = Atom(0, True), Atom(1, False)
-    texts = {form: statement_text(Statement(form, (a,) if form in ("atom", "not") else (a, b)), ["Ann", "Ben"]) for form in FORMS}
+    texts = {
+        form: statement_text(Statement(form, (a,) if form in ("atom", "not") else (a, b)), ["Ann", "Ben"])
+        for form in FORMS
+    }
     assert texts == {
         "atom": "Ann is a knight",
         "not": "Ann is not a knight",

@@ -39,7 +39,9 @@ def test_a_band_keeps_its_bounds_and_counts_what_it_leaves_out(deepmath, tmp_pat
     assert "2 outside the band" in card
     assert "1 without question or answer" in card
     assert "| train.parquet | 3 |" in card
-    problems = read_layout("task.train", str(tmp_path / "v"), "deepmath_filtered_level5_7", "train")["deepmath_filtered_level5_7"]
+    problems = read_layout("task.train", str(tmp_path / "v"), "deepmath_filtered_level5_7", "train")[
+        "deepmath_filtered_level5_7"
+    ]
     assert [(p.answer, p.solution) for p in problems] == [("5.0", "so 5.0"), ("6.5", "so 6.5"), ("7.0", "so 7.0")]
     assert (tmp_path / "v/deepmath_filtered_level5_7/README.md").read_text().strip() == card.strip()
 
@@ -66,7 +68,21 @@ def test_competitions_of_several_columns_share_one_file(tmp_path, capsys):
 
 def test_a_source_of_other_columns_leaves_nothing_behind(tmp_path, capsys):
     (tmp_path / "odd.jsonl").write_text(json.dumps({"text": "Q"}) + "\n")
-    assert main(["data", "deepmath", "--band", "5_7", "--root", str(tmp_path / "v"), "--source", str(tmp_path / "odd.jsonl")]) == 2
+    assert (
+        main(
+            [
+                "data",
+                "deepmath",
+                "--band",
+                "5_7",
+                "--root",
+                str(tmp_path / "v"),
+                "--source",
+                str(tmp_path / "odd.jsonl"),
+            ]
+        )
+        == 2
+    )
     assert "no column 'difficulty'" in capsys.readouterr().err
     assert main(["data", "competitions", "--root", str(tmp_path / "v"), "--source", f"amc23={tmp_path}/odd.jsonl"]) == 2
     assert "no column 'answer' or 'final_answer'" in capsys.readouterr().err
@@ -118,7 +134,16 @@ def test_what_is_no_answer_is_named_by_its_row(answer, tmp_path, capsys):
     path = tmp_path / "a.jsonl"
     path.write_text(f'{{"question": "Q?", "answer": {answer}}}\n')
     assert (
-        main(["data", "competitions", "--root", str(tmp_path / "v"), "--source", *(f"{n}={path}" for n in ("amc23", "aime24", "aime25"))])
+        main(
+            [
+                "data",
+                "competitions",
+                "--root",
+                str(tmp_path / "v"),
+                "--source",
+                *(f"{n}={path}" for n in ("amc23", "aime24", "aime25")),
+            ]
+        )
         == 2
     )
     said = capsys.readouterr().err

@@ -14,7 +14,10 @@ from rlcsd.tasks.verl import from_row, read_layout, to_rows
 
 AUTHORS = {  # a row as others write it: instruction in the prompt, no `group`
     "data_source": "aime24",
-    "prompt": [{"role": "system", "content": "Be exact."}, {"role": "user", "content": r"What is 1+1? Answer in \boxed{}."}],
+    "prompt": [
+        {"role": "system", "content": "Be exact."},
+        {"role": "user", "content": r"What is 1+1? Answer in \boxed{}."},
+    ],
     "ability": "math",
     "reward_model": {"style": "rule", "ground_truth": "2"},
     "extra_info": {"index": 0, "problem": "What is 1+1?", "solution": r"It is \boxed{2}."},
@@ -27,7 +30,10 @@ def write(path, rows):
 
 
 def test_what_is_written_is_read_again(tmp_path):
-    problems = [Problem("What is 2+2?", "4", "four", "easy", {"size": 1}), Problem("What is 2+3?", "5", None, "easy", {"size": 2})]
+    problems = [
+        Problem("What is 2+2?", "4", "four", "easy", {"size": 1}),
+        Problem("What is 2+3?", "5", None, "easy", {"size": 2}),
+    ]
     write(tmp_path / "sums/val.parquet", to_rows(problems, "sums", "math", "test"))
     read = read_layout("task.evaluation", str(tmp_path), "sums", "val")
     assert list(read) == ["sums"]
@@ -85,10 +91,30 @@ def test_a_missing_file_or_column_is_one_sentence(tmp_path, capsys):
 
 
 def test_puzzles_in_the_layout_are_a_task(tmp_path, capsys):
-    command = ["data", "kk", "--format", "verl", "--out", str(tmp_path), "--sizes", "3,4", "--unseen", "5", "--train", "4", "--test", "2"]
+    command = [
+        "data",
+        "kk",
+        "--format",
+        "verl",
+        "--out",
+        str(tmp_path),
+        "--sizes",
+        "3,4",
+        "--unseen",
+        "5",
+        "--train",
+        "4",
+        "--test",
+        "2",
+    ]
     assert main([*command, "--processes", "1"]) == 0
     assert "| train.parquet | 8 |" in capsys.readouterr().out
-    values = {"root": str(tmp_path), "train": "kk_3to4", "evaluation": "kk_3to4_test+kk_5", "verifier": "knights_and_knaves"}
+    values = {
+        "root": str(tmp_path),
+        "train": "kk_3to4",
+        "evaluation": "kk_3to4_test+kk_5",
+        "verifier": "knights_and_knaves",
+    }
     task = build_task({"kind": "verl", "name": "kk", **values})
     assert {name: len(problems) for name, problems in task.evaluations.items()} == {"kk_3to4_test": 4, "kk_5": 2}
     assert task.verifier(task.train[0].solution, task.train[0].answer)

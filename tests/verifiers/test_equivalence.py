@@ -252,7 +252,11 @@ def test_answers_that_only_look_alike(given, reference):
 def test_a_fraction_in_three_spellings_is_one_number(value):
     sign = "-" if value < 0 else ""
     above, below = abs(value.numerator), value.denominator
-    for text in (f"{sign}{above}/{below}", rf"{sign}\frac{{{above}}}{{{below}}}", rf"\dfrac{{{sign}{above}}}{{{below}}}"):
+    for text in (
+        f"{sign}{above}/{below}",
+        rf"{sign}\frac{{{above}}}{{{below}}}",
+        rf"\dfrac{{{sign}{above}}}{{{below}}}",
+    ):
         assert number(clean(text)) == value
 
 

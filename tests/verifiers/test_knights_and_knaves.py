@@ -131,7 +131,8 @@ NAMES = ["Alice", "Bob", "Zoë", "O'Neil", "Jean-Luc", "Li", "Anna", "Isa", "And
 
 @st.composite
 def written(draw):
-    """A role for each of some people, and a text that says so: who is grouped, how it is put, and in which order, is drawn."""
+    """A role for each of some people, and a text that says so: who is grouped, how it is put, and in which order, is
+    drawn."""
     people = draw(st.lists(st.sampled_from(NAMES), min_size=1, max_size=6, unique=True))
     roles = {name: draw(st.booleans()) for name in people}
 

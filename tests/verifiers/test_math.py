@@ -29,7 +29,11 @@ def test_the_last_box_is_compared_with_the_answer(verifier):
 def test_a_batch_is_each_of_its_calls(verifier):
     responses = [r"\boxed{2}", r"\boxed{x+y}", "none", r"\boxed{y\cdot x}"]
     answers = ["2.0", "y+x", "4", "xy"]
-    assert grade(verifier, responses, answers) == [float(verifier(r, a)) for r, a in zip(responses, answers, strict=True)] == [1, 1, 0, 1]
+    assert (
+        grade(verifier, responses, answers)
+        == [float(verifier(r, a)) for r, a in zip(responses, answers, strict=True)]
+        == [1, 1, 0, 1]
+    )
 
 
 def test_runaway_symbolic_work_is_stopped_and_the_next_answer_judged():

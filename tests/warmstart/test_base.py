@@ -65,10 +65,21 @@ def test_examples_follow_their_reference_and_keep_the_recipes_shares():
 
 
 def test_a_warm_start_learns_and_saves_only_when_its_gates_open(tmp_path):
-    small = ["hidden=32", "layers=2", "heads=2", "kv_heads=1", "feed_forward=64", "sizes=[2]", "batch=4", "gates.problems=8"]
+    small = [
+        "hidden=32",
+        "layers=2",
+        "heads=2",
+        "kv_heads=1",
+        "feed_forward=64",
+        "sizes=[2]",
+        "batch=4",
+        "gates.problems=8",
+    ]
     lines: list[str] = []
     closed = warmstart(
-        load_recipe("kk_tiny", [*small, "steps=2", "gates.start=2", "gates.every=2"]), tmp_path / "closed", tell=lines.append
+        load_recipe("kk_tiny", [*small, "steps=2", "gates.start=2", "gates.every=2"]),
+        tmp_path / "closed",
+        tell=lines.append,
     )
     assert not closed.open
     assert not list(tmp_path.iterdir())

@@ -15,8 +15,12 @@ def add_data_commands(data: argparse.ArgumentParser) -> None:
     kinds = data.add_subparsers(dest="kind", required=True, metavar="kind")
 
     kk = kinds.add_parser("kk", help="Knights & Knaves puzzles with unique solutions")
-    kk.add_argument("--out", type=Path, required=True, help="new folder of jsonl splits; with --format verl the root of the layout")
-    kk.add_argument("--format", choices=("jsonl", "verl"), default="jsonl", help="plain splits, or the published parquet layout")
+    kk.add_argument(
+        "--out", type=Path, required=True, help="new folder of jsonl splits; with --format verl the root of the layout"
+    )
+    kk.add_argument(
+        "--format", choices=("jsonl", "verl"), default="jsonl", help="plain splits, or the published parquet layout"
+    )
     kk.add_argument("--sizes", default="4,5,6,7,8", help="people per puzzle in train and test (default 4,5,6,7,8)")
     kk.add_argument("--unseen", default="9,10,11", help="sizes for the test split alone (default 9,10,11)")
     kk.add_argument("--train", type=int, default=900, help="training puzzles per size (default 900)")
@@ -29,16 +33,22 @@ def add_data_commands(data: argparse.ArgumentParser) -> None:
     deepmath = kinds.add_parser("deepmath", help="DeepMath-103K in one difficulty band, in the published layout")
     deepmath.add_argument("--band", required=True, help="LOW_HIGH, both included; published: 5_7, 6_8, 7_10")
     deepmath.add_argument("--root", type=Path, default=Path("data/verl"))
-    deepmath.add_argument("--source", help="hub:owner/name or a file with DeepMath's columns (default hub:zwhe99/DeepMath-103K)")
+    deepmath.add_argument(
+        "--source", help="hub:owner/name or a file with DeepMath's columns (default hub:zwhe99/DeepMath-103K)"
+    )
     deepmath.set_defaults(run=_deepmath)
 
     competitions = kinds.add_parser("competitions", help="AMC23, AIME24 and AIME25, in the published layout")
     competitions.add_argument("--root", type=Path, default=Path("data/verl"))
-    competitions.add_argument("--source", nargs="*", default=[], metavar="NAME=SOURCE", help="another source for a set, or a further set")
+    competitions.add_argument(
+        "--source", nargs="*", default=[], metavar="NAME=SOURCE", help="another source for a set, or a further set"
+    )
     competitions.set_defaults(run=_competitions)
 
     overlap = kinds.add_parser("overlap", help="which evaluation problems are also in a task's training set")
-    overlap.add_argument("overrides", nargs="*", metavar="key=value", help="the task, for example task=math_deepmath model=qwen3_4b")
+    overlap.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="the task, for example task=math_deepmath model=qwen3_4b"
+    )
     overlap.set_defaults(run=_overlap)
 
 
@@ -55,7 +65,11 @@ def _sizes(option: str, text: str) -> list[int]:
 def _kk(arguments: argparse.Namespace) -> None:
     from ..tasks.knights_and_knaves.dataset import PuzzleRequest, build_layout, build_splits
 
-    for option, value in (("--train", arguments.train), ("--test", arguments.test), ("--processes", arguments.processes)):
+    for option, value in (
+        ("--train", arguments.train),
+        ("--test", arguments.test),
+        ("--processes", arguments.processes),
+    ):
         if value < 1:
             raise InputError(f"{option} {value}: must be at least 1")
     sizes, unseen = _sizes("--sizes", arguments.sizes), _sizes("--unseen", arguments.unseen)

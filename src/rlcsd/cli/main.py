@@ -24,11 +24,14 @@ if TYPE_CHECKING:
 _OVERRIDES = "key=value overrides, for example method=grpo learning_rate=3e-4; see `rlcsd config show`"
 
 
-_OF_A_PATH = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR)  # the user's doing, not ours
+# Errors of a path that the user chose.
+_OF_A_PATH = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR)
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="rlcsd", description="Reinforcement learning with contrastive self-distillation.")
+    top = argparse.ArgumentParser(
+        prog="rlcsd", description="Reinforcement learning with contrastive self-distillation."
+    )
     commands = top.add_subparsers(dest="command", required=True, metavar="command")
 
     train = commands.add_parser("train", help="train; without arguments the tiny model with rlcsd, in minutes on a CPU")
@@ -40,7 +43,9 @@ def parser() -> argparse.ArgumentParser:
     evaluate = commands.add_parser("eval", help="held-out accuracy of a model or checkpoint on a task")
     evaluate.add_argument("overrides", nargs="*", metavar="key=value", help=_OVERRIDES + "; the model is model.path=…")
     evaluate.add_argument(
-        "--out", type=Path, help="folder for eval.json, eval.md and samples.jsonl; an interrupted evaluation resumes there"
+        "--out",
+        type=Path,
+        help="folder for eval.json, eval.md and samples.jsonl; an interrupted evaluation resumes there",
     )
     evaluate.set_defaults(run=_evaluate)
 
@@ -51,7 +56,9 @@ def parser() -> argparse.ArgumentParser:
     inspect.set_defaults(run=_inspect)
 
     compare = commands.add_parser("compare", help="several runs side by side: a table and a figure")
-    compare.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="run folders; those with the same label count as seeds")
+    compare.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="run folders; those with the same label count as seeds"
+    )
     compare.add_argument("--by", nargs="+", default=["method.name"], metavar="KEY", help="config keys that label a run")
     compare.add_argument("--figure", type=Path, default=Path("comparison.png"))
     compare.set_defaults(run=_compare)
@@ -66,8 +73,12 @@ def parser() -> argparse.ArgumentParser:
     warm.set_defaults(run=_warmstart)
 
     config = commands.add_parser("config", help="list the named choices, show a resolved config, or explain its keys")
-    config.add_argument("what", choices=("list", "show", "keys"), help="keys: each key with its type, value and meaning")
-    config.add_argument("--only", default="", metavar="PREFIX", help="with keys: those that begin so, for example method.")
+    config.add_argument(
+        "what", choices=("list", "show", "keys"), help="keys: each key with its type, value and meaning"
+    )
+    config.add_argument(
+        "--only", default="", metavar="PREFIX", help="with keys: those that begin so, for example method."
+    )
     config.add_argument("overrides", nargs="*", metavar="key=value", help=_OVERRIDES)
     config.set_defaults(run=_config)
     return top
@@ -81,7 +92,9 @@ def _train(arguments: argparse.Namespace) -> None:
 
     if arguments.resume is not None:
         if arguments.overrides:
-            raise InputError(f"--resume {arguments.resume}: a run resumes with its own config; leave out {arguments.overrides[0]}")
+            raise InputError(
+                f"--resume {arguments.resume}: a run resumes with its own config; leave out {arguments.overrides[0]}"
+            )
         config = from_yaml(arguments.resume / "config.yaml")
     else:
         config = load(arguments.overrides)
@@ -127,7 +140,10 @@ def _inspect(arguments: argparse.Namespace) -> None:
     config = load(arguments.overrides)
     method = build_method(config)
     if not method.contrast:
-        raise InputError(f"method={config.method['name']}: only a contrastive method has a signal to inspect, for example method=rlcsd")
+        raise InputError(
+            f"method={config.method['name']}: only a contrastive method has a signal to inspect, for example "
+            "method=rlcsd"
+        )
     task = build_task(config.task)
     settings = SignalSettings(
         config.group_size,
@@ -168,10 +184,15 @@ def _warmstart(arguments: argparse.Namespace) -> None:
     names = [arguments.recipe, *arguments.overrides]
     recipe = "kk_tiny" if "=" in names[0] else names.pop(0)
     report = warmstart(
-        load_recipe(recipe, names), arguments.out, resolve_device(arguments.device), tell=lambda line: print(line, flush=True)
+        load_recipe(recipe, names),
+        arguments.out,
+        resolve_device(arguments.device),
+        tell=lambda line: print(line, flush=True),
     )
     if not report.open:
-        raise SystemExit(f"rlcsd warmstart: the steps ran out before the gates opened ({', '.join(report.shut)}); nothing was saved")
+        raise SystemExit(
+            f"rlcsd warmstart: the steps ran out before the gates opened ({', '.join(report.shut)}); nothing was saved"
+        )
 
 
 def _config(arguments: argparse.Namespace) -> None:
@@ -221,10 +242,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            print("rlcsd: no space is left on the disk; free some, then resume with `rlcsd train --resume RUN`", file=sys.stderr)
+            print(
+                "rlcsd: no space is left on the disk; free some, then resume with `rlcsd train --resume RUN`",
+                file=sys.stderr,
+            )
             return 2
         if error.errno in _OF_A_PATH and error.filename:
-            print(f"rlcsd: {error.filename}: cannot be used as a path here ({error.strerror}); choose another", file=sys.stderr)
+            print(
+                f"rlcsd: {error.filename}: cannot be used as a path here ({error.strerror}); choose another",
+                file=sys.stderr,
+            )
             return 2
         raise
     except KeyboardInterrupt:

@@ -27,10 +27,14 @@ class Progress:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if error is None and self.after:
             self.console.print(accuracy_table(self.before, self.after))
-            self.console.print(f"{time.perf_counter() - self.begun:.0f} s; report: {self.folder}/report.md", soft_wrap=True)
+            self.console.print(
+                f"{time.perf_counter() - self.begun:.0f} s; report: {self.folder}/report.md", soft_wrap=True
+            )
 
     def watch(self, event: str, facts: Mapping[str, Any]) -> None:
         match event:
@@ -38,7 +42,9 @@ class Progress:
                 self.folder, self.steps = facts["folder"], facts["steps"]
                 self.console.print(f"run folder {self.folder}", soft_wrap=True)
                 if facts["left_out"]:
-                    self.console.print(f"{facts['left_out']} training problems are longer than max_prompt_tokens and left out")
+                    self.console.print(
+                        f"{facts['left_out']} training problems are longer than max_prompt_tokens and left out"
+                    )
                 for shared in facts["overlaps"]:
                     self.console.print(f"overlap: {shared}", soft_wrap=True)
             case "step":

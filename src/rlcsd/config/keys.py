@@ -10,7 +10,14 @@ from pydantic import BaseModel
 
 from .words import shown
 
-_TYPES = {"integer": "integer", "number": "number", "string": "text", "boolean": "true or false", "null": "null", "object": "mapping"}
+_TYPES = {
+    "integer": "integer",
+    "number": "number",
+    "string": "text",
+    "boolean": "true or false",
+    "null": "null",
+    "object": "mapping",
+}
 _BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 _LARGEST = 2**31 - 1  # the bound that only keeps counts within 32 bits
 
@@ -38,7 +45,11 @@ def keys_of(section: BaseModel, prefix: str = "") -> Iterator[Key]:
             continue
         kind = type_in_words(schema["properties"][name], schema.get("$defs", {}))
         description = (field.description or "").strip()
-        sentence = description[:1].upper() + description[1:] + ("" if description.endswith((".", "…")) or not description else ".")
+        sentence = (
+            description[:1].upper()
+            + description[1:]
+            + ("" if description.endswith((".", "…")) or not description else ".")
+        )
         yield Key(prefix + name, kind, shown(value), sentence)
 
 

@@ -32,7 +32,9 @@ _GROUP_NAMES = ("model", "task", "method", "engine")
 
 
 DEFAULTS: dict[str, str] = {
-    group: choice for entry in yaml.safe_load((GROUPS / "config.yaml").read_text())["defaults"] for group, choice in entry.items()
+    group: choice
+    for entry in yaml.safe_load((GROUPS / "config.yaml").read_text())["defaults"]
+    for group, choice in entry.items()
 }
 
 
@@ -46,7 +48,10 @@ def _split(override: str) -> tuple[str, str]:
     if not equals or not key:
         raise InputError(f"{override!r}: an override reads key=value, for example learning_rate=1e-6")
     if not re.fullmatch(r"\+{0,2}[A-Za-z_][\w-]*(\.[\w-]+)*", key, re.ASCII) or re.match(r"\+*hydra(\.|$)", key):
-        raise InputError(f"{override!r}: {key!r} is no key of the config; an override reads key=value, for example sampling.top_p=0.9")
+        raise InputError(
+            f"{override!r}: {key!r} is no key of the config; an override reads key=value, for example "
+            "sampling.top_p=0.9"
+        )
     return key.lstrip("+"), value
 
 
@@ -77,7 +82,11 @@ def _with_variant(overrides: Sequence[str]) -> list[str]:
     if method not in table:
         raise InputError(f"variant=authors: there is none for method={method}; it exists for {', '.join(table)}")
     chosen = [*table[method].get("always", []), *table[method].get(task, [])]
-    return [*(o for o in kept if _split(o)[0] in _GROUP_NAMES), *chosen, *(o for o in kept if _split(o)[0] not in _GROUP_NAMES)]
+    return [
+        *(o for o in kept if _split(o)[0] in _GROUP_NAMES),
+        *chosen,
+        *(o for o in kept if _split(o)[0] not in _GROUP_NAMES),
+    ]
 
 
 def _by_model(overrides: Sequence[str]) -> dict[str, str]:
@@ -96,7 +105,10 @@ def _check_references(value: Any, key: str = "") -> None:
         for part in value:
             _check_references(part, key)
     elif isinstance(value, str) and value.count("${") != len(re.findall(r"\$\{[A-Za-z_][\w.]*\}", value)):
-        raise InputError(f"{key}={value}: only another key may be referred to, for example ${{prompts_per_step}}; write the value itself")
+        raise InputError(
+            f"{key}={value}: only another key may be referred to, for example ${{prompts_per_step}}; write the "
+            "value itself"
+        )
 
 
 def _check_groups(overrides: Sequence[str]) -> None:
@@ -116,7 +128,9 @@ def validated(values: Mapping[str, Any]) -> Config:
     try:
         config = Config.model_validate(dict(values))
     except ValidationError as error:
-        raise first_complaint(error, known={*known_keys(Config), *known_keys(LocalEngineConfig, "engine."), "variant"}) from None
+        raise first_complaint(
+            error, known={*known_keys(Config), *known_keys(LocalEngineConfig, "engine."), "variant"}
+        ) from None
     method = build_method(config)
     c = method.config
     if isinstance(c, ContrastConfig) and c.hint_source == "self_rollout" and c.exclude_self and config.group_size < 3:
@@ -194,6 +208,24 @@ def load(overrides: Sequence[str] = (), values: Mapping[str, Any] | None = None)
     if isinstance(plain.get("task"), dict):
         plain["task"] = {name: value for name, value in plain["task"].items() if name not in derived}
     return validated(plain)
+
+
+def as_config(config: Config | Mapping[str, Any] | Sequence[str] | None) -> Config:
+    """A checked Config from any form that `rlcsd.train` takes.
+
+    The forms are a `Config`, overrides as on the command line, a mapping, or None for the embedded default. In a
+    mapping, a group's name with a text value chooses an entry of that group, as in `{"model": "qwen3_4b"}`.
+
+    Raises:
+        InputError: as in `load`.
+    """
+    if isinstance(config, Config):
+        return validated(config.model_dump())
+    if isinstance(config, Mapping):
+        groups = {name: config[name] for name in (*_GROUP_NAMES, "variant") if isinstance(config.get(name), str)}
+        values = {key: value for key, value in config.items() if key not in groups}
+        return load([f"{name}={choice}" for name, choice in groups.items()], values)
+    return load(list(config or []))
 
 
 def to_yaml(config: Config) -> str:

@@ -10,7 +10,16 @@ import unicodedata
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SerializeAsAny, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from ..records import Sampling
@@ -33,7 +42,9 @@ def _without_nul(value: Any) -> Any:
     """`value`, unless a text somewhere in it has a character that neither a path nor a file may have."""
     if isinstance(value, str) and any(c == "\0" or unicodedata.category(c) == "Cs" for c in value):
         raise ValueError("must be without NUL characters and broken encodings")
-    for part in (*value.keys(), *value.values()) if isinstance(value, Mapping) else value if isinstance(value, list) else ():
+    for part in (
+        (*value.keys(), *value.values()) if isinstance(value, Mapping) else value if isinstance(value, list) else ()
+    ):
         _without_nul(part)
     return value
 
@@ -71,27 +82,35 @@ class LoraConfig(Section):
     rank: Count = Field(64, description="rank of the adapters")
     alpha: float = Field(128, gt=0, description="scale of the adapters, which are multiplied by alpha / rank")
     dropout: float = Field(0.0, ge=0, lt=1, description="share of the adapters' inputs that is dropped in training")
-    target_modules: list[Text] | Literal["all-linear"] = Field("all-linear", description="names of the layers that get adapters")
+    target_modules: list[Text] | Literal["all-linear"] = Field(
+        "all-linear", description="names of the layers that get adapters"
+    )
 
 
 class ModelConfig(Section):
     """The policy."""
 
     path: Text = Field("tiny", description="tiny, a hub name, a local folder, or a folder with gguf_file in it")
-    gguf_file: Text | None = Field(None, description="name of the GGUF file in the folder or repository that path names")
+    gguf_file: Text | None = Field(
+        None, description="name of the GGUF file in the folder or repository that path names"
+    )
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="number format of the weights")
     thinking_student: bool = Field(True, description="whether the student's prompt asks for a thinking part")
     thinking_teacher: bool = Field(True, description="whether the teacher's prompt asks for a thinking part")
     thinking_eval: bool = Field(True, description="whether prompts of the evaluation ask for a thinking part")
     lora: LoraConfig | None = Field(None, description="low-rank adapters; null trains all weights")
-    gradient_checkpointing: bool = Field(False, description="recompute activations in the backward pass, which saves memory")
+    gradient_checkpointing: bool = Field(
+        False, description="recompute activations in the backward pass, which saves memory"
+    )
 
 
 class SamplingConfig(Section):
     """How responses are drawn."""
 
     temperature: float = Field(1.0, ge=0, description="divides the logits; 0 takes the likeliest token")
-    top_p: float = Field(0.95, gt=0, le=1, description="draw from the likeliest tokens of this total probability; 1 switches it off")
+    top_p: float = Field(
+        0.95, gt=0, le=1, description="draw from the likeliest tokens of this total probability; 1 switches it off"
+    )
     top_k: CountOrZero = Field(20, description="draw from this many likeliest tokens; 0 switches it off")
     max_tokens: Count = Field(16384, description="most tokens of a response")
 
@@ -120,8 +139,8 @@ class EngineConfig(Section):
 class LocalEngineConfig(EngineConfig):
     """One process on one device.
 
-    All token budgets change results by rounding alone. The budgets of sampling (`sample_rows`, `sample_gib`) also change
-    which responses a seed draws.
+    All token budgets change results by rounding alone. The budgets of sampling (`sample_rows`, `sample_gib`) also
+    change which responses a seed draws.
     """
 
     name: Literal["local"] = Field("local", description="the engine, which decides what other keys engine has")
@@ -133,10 +152,16 @@ class LocalEngineConfig(EngineConfig):
     score_tokens: Count = Field(32768, description="tokens of one forward pass without gradient")
     sample_rows: Count = Field(256, description="responses decoded side by side, at most")
     sample_gib: float = Field(16.0, gt=0, description="GiB that their caches may take: fewer rows for long responses")
-    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = Field("adamw", description="the optimizer, with 32-bit or 8-bit state")
-    sampler: Literal["auto", "local", "vllm"] = Field("auto", description="auto: vLLM if it is installed and the device is a GPU")
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = Field(
+        "adamw", description="the optimizer, with 32-bit or 8-bit state"
+    )
+    sampler: Literal["auto", "local", "vllm"] = Field(
+        "auto", description="auto: vLLM if it is installed and the device is a GPU"
+    )
     vllm_memory: float = Field(0.35, gt=0, lt=1, description="share of the GPU's memory that vLLM may take")
-    self_check: bool = Field(True, description="compare sampler, scorer and update with a plain pass of the model before a run")
+    self_check: bool = Field(
+        True, description="compare sampler, scorer and update with a plain pass of the model before a run"
+    )
     head_chunk: Count = Field(4096, description="tokens whose logits are held at once")
 
 
@@ -181,15 +206,21 @@ class Config(Section):
     weight_decay: float = Field(0.01, ge=0, description="decoupled weight decay of the optimizer")
     warmup_steps: CountOrZero = Field(50, description="training steps of linear learning-rate warm-up")
     grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
-    kl_coefficient: float = Field(0.0, ge=0, description="weight of the reference KL (low_var_kl) that is added to the loss")
+    kl_coefficient: float = Field(
+        0.0, ge=0, description="weight of the reference KL (low_var_kl) that is added to the loss"
+    )
     entropy_coefficient: float = Field(0.0, ge=0, description="weight of the entropy bonus")
     rollout_correction: Literal["none", "token"] = Field("token", description="truncated importance weight per token")
     correction_cap: float = Field(2.0, gt=0, description="largest importance weight of a token")
     max_prompt_tokens: Count = Field(2048, description="problems with a longer prompt are left out")
-    max_teacher_tokens: Count | None = Field(None, description="most tokens of teacher prompt and response; null: the model's context")
+    max_teacher_tokens: Count | None = Field(
+        None, description="most tokens of teacher prompt and response; null: the model's context"
+    )
     save_every: CountOrZero = Field(50, description="steps between checkpoints; 0: only at the end")
     log_rollouts: CountOrZero = Field(4, description="groups per step written out with hints and signals")
-    trackers: list[Literal["tensorboard", "wandb", "swanlab", "trackio"]] = Field(["tensorboard"], description="where metrics are sent")
+    trackers: list[Literal["tensorboard", "wandb", "swanlab", "trackio"]] = Field(
+        ["tensorboard"], description="where metrics are sent"
+    )
     project: Text = Field("rlcsd", description="name of the project in the trackers")
     run_name: Annotated[Text, AfterValidator(_inside)] | None = Field(
         None, description="name of the run's folder in output_dir; null: from task, method, seed and time"
@@ -207,5 +238,7 @@ class Config(Section):
     @model_validator(mode="after")
     def _consistent(self) -> Config:
         if self.prompts_per_step % self.prompts_per_update:
-            raise ValueError(f"prompts_per_update={self.prompts_per_update} must divide prompts_per_step={self.prompts_per_step}")
+            raise ValueError(
+                f"prompts_per_update={self.prompts_per_update} must divide prompts_per_step={self.prompts_per_step}"
+            )
         return self

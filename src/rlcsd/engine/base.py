@@ -99,7 +99,10 @@ def _package(config: Config) -> ModuleType:
 
 
 def build_engine(config: Config, method: Method) -> Engine:
-    """The engine that `engine.name` selects. Raises InputError for a model that cannot be loaded, a device that is not there …"""
+    """The engine that `engine.name` selects.
+
+    Raises InputError for a model that cannot be loaded, a device that is not there …
+    """
     engine: Engine = _package(config).build(config, method)
     return engine
 

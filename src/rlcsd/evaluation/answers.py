@@ -39,11 +39,14 @@ Keeper = Callable[[Sequence[Answered]], None]
 def check(engine: Scorer, task: Task, settings: EvaluationSettings) -> None:
     """Raise InputError if the longest evaluation prompt and a response exceed the model's context."""
     problems = [problem for problems in task.evaluations.values() for problem in problems]
-    prompts = (student_prompt(engine.tokenizer, problem.question, task.instruction, settings.thinking) for problem in problems)
+    prompts = (
+        student_prompt(engine.tokenizer, problem.question, task.instruction, settings.thinking) for problem in problems
+    )
     longest = max(map(len, prompts), default=0)
     if longest and longest + settings.sampling.max_tokens > engine.context_length:
         raise InputError(
-            f"evaluation.sampling.max_tokens={settings.sampling.max_tokens}: with a prompt of {longest} tokens the model's "
+            f"evaluation.sampling.max_tokens={settings.sampling.max_tokens}: with a prompt of {longest} tokens "
+            "the model's "
             f"context of {engine.context_length} is exceeded; use at most {engine.context_length - longest}"
         )
 
@@ -52,9 +55,13 @@ def answer_problems(
     engine: Scorer, dataset: str, problems: Mapping[int, Problem], task: Task, settings: EvaluationSettings, seed: int
 ) -> list[Answered]:
     """Sample and grade the responses to some problems of a set, given by their places, in one call of the engine."""
-    prompts = [student_prompt(engine.tokenizer, p.question, task.instruction, settings.thinking) for p in problems.values()]
+    prompts = [
+        student_prompt(engine.tokenizer, p.question, task.instruction, settings.thinking) for p in problems.values()
+    ]
     drawn = engine.sample(prompts, settings.samples, settings.sampling, seed)
-    texts = [tuple(engine.tokenizer.decode(sample.ids, skip_special_tokens=True) for sample in samples) for samples in drawn]
+    texts = [
+        tuple(engine.tokenizer.decode(sample.ids, skip_special_tokens=True) for sample in samples) for samples in drawn
+    ]
     judged = grade_groups(task.verifier, texts, [problem.answer for problem in problems.values()])
     return [
         Answered(
@@ -79,9 +86,15 @@ def _answers(item: Answered, problem: Problem, settings: EvaluationSettings) -> 
 
 
 def answer_set(
-    engine: Scorer, dataset: str, task: Task, settings: EvaluationSettings, done: Mapping[tuple[str, int], Answered], keep: Keeper
+    engine: Scorer,
+    dataset: str,
+    task: Task,
+    settings: EvaluationSettings,
+    done: Mapping[tuple[str, int], Answered],
+    keep: Keeper,
 ) -> list[Answered]:
-    """All problems of one set, batch by batch; a batch that is in `done` whole is taken from there, others go to `keep`."""
+    """All problems of one set, batch by batch; a batch that is in `done` whole is taken from there, others go to
+    `keep`."""
     problems = task.evaluations[dataset]
     order = sorted(range(len(problems)), key=lambda place: len(problems[place].question))  # like lengths side by side
     answered: list[Answered] = []
@@ -98,9 +111,13 @@ def answer_set(
 
 
 def evaluate(
-    engine: Scorer, task: Task, settings: EvaluationSettings, done: Sequence[Answered] = (), keep: Keeper = lambda batch: None
+    engine: Scorer,
+    task: Task,
+    settings: EvaluationSettings,
+    done: Sequence[Answered] = (),
+    keep: Keeper = lambda batch: None,
 ) -> tuple[list[Summary], list[Answered]]:
-    """Every evaluation set of the task: one summary per set and, where a set has several kinds, per kind; then the average.
+    """Every evaluation set of the task: a summary per set, per kind where a set has several, and the average.
 
     `done` are answers of an earlier, interrupted evaluation; `keep` is given each new batch of answers.
     """

@@ -1,4 +1,5 @@
-"""The folder of a stand-alone evaluation: samples as they come, so that an interrupted evaluation can resume, then the table."""
+"""The folder of a stand-alone evaluation: samples as they come, so that an interrupted evaluation can resume, then
+the table."""
 
 from __future__ import annotations
 
@@ -23,9 +24,15 @@ def _read(line: str) -> Answered | None:
     """An answer from its line; None for a line that was cut off in writing or is none of ours."""
     try:
         record: dict[str, Any] = json.loads(line)
-        fields: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in record.items()}
+        fields: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value for name, value in record.items()
+        }
         item = Answered(**fields)
-        return item if all(isinstance(getattr(item, name), tuple) for name in ("responses", "rewards", "lengths", "finished")) else None
+        return (
+            item
+            if all(isinstance(getattr(item, name), tuple) for name in ("responses", "rewards", "lengths", "finished"))
+            else None
+        )
     except (json.JSONDecodeError, TypeError, AttributeError):
         return None
 
@@ -66,4 +73,6 @@ class EvaluationFolder:
     def finish(self, summaries: Sequence[Summary], answered: Sequence[Answered]) -> None:
         self.samples.write_text("".join(map(_line, answered)), encoding="utf-8")
         (self.folder / "eval.md").write_text(markdown_table(summaries) + "\n", encoding="utf-8")
-        (self.folder / "eval.json").write_text(json.dumps([summary.as_dict() for summary in summaries], indent=2), encoding="utf-8")
+        (self.folder / "eval.json").write_text(
+            json.dumps([summary.as_dict() for summary in summaries], indent=2), encoding="utf-8"
+        )

@@ -66,8 +66,11 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
     return 1.0 - comb(n - correct, k) / comb(n, k)
 
 
-def bootstrap_interval(*sets: Sequence[float], level: float = 0.95, draws: int = 2000, seed: int = 0) -> tuple[float, float]:
-    """Percentile interval of the mean over problems, by resampling them with replacement; of several sets, of their means' mean."""
+def bootstrap_interval(
+    *sets: Sequence[float], level: float = 0.95, draws: int = 2000, seed: int = 0
+) -> tuple[float, float]:
+    """Percentile interval of the mean over problems, by resampling them with replacement; of several sets, of their
+    means' mean."""
     rng = np.random.default_rng(seed)
     means = np.zeros(draws)
     for values in sets:
@@ -144,7 +147,10 @@ def markdown_table(summaries: Sequence[Summary], before: Sequence[Summary] = ())
         lines = ["| set | problems | before | after | length before | after |", "|---|---|---|---|---|---|"]
         for s in summaries:
             old = earlier.get(s.name)
-            lines.append(f"| {s.label} | {s.problems} | {rate(old)} | {rate(s)} | {old.length if old else 0:.0f} | {s.length:.0f} |")
+            lines.append(
+                f"| {s.label} | {s.problems} | {rate(old)} | {rate(s)} | {old.length if old else 0:.0f} | "
+                f"{s.length:.0f} |"
+            )
         return "\n".join(lines)
     best = max(max(s.pass_at) for s in summaries)
     lines = [
@@ -153,6 +159,7 @@ def markdown_table(summaries: Sequence[Summary], before: Sequence[Summary] = ())
     ]
     for s in summaries:
         lines.append(
-            f"| {s.label} | {s.problems} | {rate(s)} | {s.pass_at[best]:.3f} | {s.boxed:.3f} | {s.truncated:.3f} | {s.length:.0f} |"
+            f"| {s.label} | {s.problems} | {rate(s)} | {s.pass_at[best]:.3f} | {s.boxed:.3f} | "
+            f"{s.truncated:.3f} | {s.length:.0f} |"
         )
     return "\n".join(lines)

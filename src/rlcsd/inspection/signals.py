@@ -81,7 +81,9 @@ def hint_signals(engine: Scorer, task: Task, method: Method, settings: SignalSet
     accuracy = sum(r.correct for r in rollouts) / len(rollouts)
     if not batch:
         empty = np.zeros(0)
-        return SignalTable(empty.astype(str), empty.astype(bool), empty.astype(int), dict.fromkeys(SIGNALS, empty), accuracy, 0.0)
+        return SignalTable(
+            empty.astype(str), empty.astype(bool), empty.astype(int), dict.fromkeys(SIGNALS, empty), accuracy, 0.0
+        )
     evidence = gather_evidence(engine, batch, method)
     assert evidence.teacher is not None and evidence.wrong is not None and evidence.wrong_valid is not None
     wrong = marginal_log_prob(evidence.wrong, evidence.wrong_valid)
@@ -108,7 +110,10 @@ def hint_signals(engine: Scorer, task: Task, method: Method, settings: SignalSet
 
 
 def _groups(engine: Scorer, task: Task, method: Method, settings: SignalSettings) -> list[Group]:
-    prompts = [student_prompt(engine.tokenizer, problem.question, task.instruction, settings.thinking) for problem in task.train]
+    prompts = [
+        student_prompt(engine.tokenizer, problem.question, task.instruction, settings.thinking)
+        for problem in task.train
+    ]
     seed = random.Random(f"{settings.seed}/sample/1").getrandbits(62)
     samples = engine.sample(prompts, settings.group_size, settings.sampling, seed)
     std = method.config.advantage_std
@@ -117,7 +122,10 @@ def _groups(engine: Scorer, task: Task, method: Method, settings: SignalSettings
 
 def markdown(table: SignalTable, kinds: Sequence[str] = KINDS) -> str:
     """Mean signal, mean size and share of tokens, by kind and by target."""
-    lines = ["| kind | target | tokens | gain under h_c | gain under h_w | e_ctr | mean abs e_ctr |", "|---|---|---|---|---|---|---|"]
+    lines = [
+        "| kind | target | tokens | gain under h_c | gain under h_w | e_ctr | mean abs e_ctr |",
+        "|---|---|---|---|---|---|---|",
+    ]
     for kind in kinds:
         for target in ("correct", "wrong"):
             values = table.values(kind, target, "contrast")
@@ -139,7 +147,9 @@ def draw(table: SignalTable, path: Path) -> Path:
     shown = [kind for kind in KINDS if kind != "other"]
     places = np.arange(len(shown))
     for axis, target in zip(axes, ("correct", "wrong"), strict=True):
-        for offset, (signal, label) in enumerate((("correct_gain", "correct hint alone"), ("contrast", "contrast e_ctr"))):
+        for offset, (signal, label) in enumerate(
+            (("correct_gain", "correct hint alone"), ("contrast", "contrast e_ctr"))
+        ):
             means = [table.mean(kind, target, signal) or 0.0 for kind in shown]
             axis.bar(places + 0.4 * (offset - 0.5), means, width=0.38, label=label)
         axis.set_yscale("symlog", linthresh=0.05)

@@ -13,7 +13,9 @@ from collections.abc import Sequence
 KINDS = ("conclusion", "verdict", "task", "style", "other")
 
 _VERDICT = re.compile(r"^\W*(?:true|false|fine|contradiction|correct|wrong|consistent|impossible)\W*$", re.IGNORECASE)
-_TASK = re.compile(r"\d|[=<>≤≥≠±×÷√∑∫π^]|\\(?:frac|sqrt|times|cdot|pi|pm|sum|int)|kn(?:ight|ave)|^\W*(?:and|or|not|if and only if)\W*$")
+_TASK = re.compile(
+    r"\d|[=<>≤≥≠±×÷√∑∫π^]|\\(?:frac|sqrt|times|cdot|pi|pm|sum|int)|kn(?:ight|ave)|^\W*(?:and|or|not|if and only if)\W*$"
+)
 _STYLE = re.compile(
     r"^\W*(?:wait|hmm+|okay|ok|alright|well|so|hence|thus|therefore|then|now|let|us|me|see|try|suppose|assume|first|next|"
     r"maybe|perhaps|actually|indeed|finally|because|since|but|however|let us try|let me see|now assume)\W*$|^\s*\n\s*$",
@@ -31,7 +33,7 @@ def _is_style(token: str) -> bool:
 
 
 def kinds_of(text: str, offsets: Sequence[tuple[int, int]]) -> list[str]:
-    """The kind of each token of one response, given as (start, end) in its text; `conclusion` is inside the last box."""
+    """The kind of each token of a response, given as (start, end) in its text; `conclusion` is inside the last box."""
     opening, closing = _last_box(text)
     return [_kind(text[start:end], opening <= start < closing) for start, end in offsets]
 

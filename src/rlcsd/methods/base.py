@@ -37,12 +37,17 @@ class MethodConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str = Field(description="name of the method, or path/to/file.py:ClassName")
-    reduction: Literal["token", "sequence"] = Field("token", description="mean over all tokens, or per rollout and then over rollouts")
+    reduction: Literal["token", "sequence"] = Field(
+        "token", description="mean over all tokens, or per rollout and then over rollouts"
+    )
     advantage_std: bool = Field(True, description="divide the group advantage by its standard deviation")
 
 
 TEACHER = "weights of the teacher: those of step 0, a moving average or a snapshot of the policy, or another model"
-HINT_SOURCE = "the correct hint: the data set's solution (gt_cot) or its answer, a correct sibling (own_rollout, self_rollout), or none"
+HINT_SOURCE = (
+    "the correct hint: the data set's solution (gt_cot) or its answer, "
+    "a correct sibling (own_rollout, self_rollout), or none"
+)
 UNUSABLE = "rollouts without a usable hint: leave out, or keep unmodulated"
 
 
@@ -53,7 +58,9 @@ class HintedConfig(MethodConfig):
     teacher_model: str | None = Field(None, description="hub name or folder of the teacher, for teacher=model")
     ema_rate: float = Field(0.05, gt=0, le=1, description="share of the policy taken in after each optimizer step")
     snapshot_every: int = Field(10, ge=1, description="optimizer steps between snapshots")
-    hint_source: Literal["gt_cot", "answer_only", "own_rollout", "self_rollout", "none"] = Field("gt_cot", description=HINT_SOURCE)
+    hint_source: Literal["gt_cot", "answer_only", "own_rollout", "self_rollout", "none"] = Field(
+        "gt_cot", description=HINT_SOURCE
+    )
     template: Literal["neutral", "verbose", "terse"] = Field("neutral", description="wording around the hint")
     strip_thinking: bool = Field(False, description="leave out a sibling's <think> part when it is shown as a hint")
     unusable: Literal["drop", "plain"] = Field("drop", description=UNUSABLE)
@@ -141,7 +148,9 @@ class Method(ABC):
         return teacher_metrics(evidence)
 
 
-def mean_sums(name: str, rollout: Tensor, reduction: Reduction = "token", among: Tensor | None = None) -> dict[str, Tensor]:
+def mean_sums(
+    name: str, rollout: Tensor, reduction: Reduction = "token", among: Tensor | None = None
+) -> dict[str, Tensor]:
     """What `mean_weights` needs of the whole mini-batch: the number of tokens of the mean, or of rollouts.
 
     A rollout counts whether or not it has a token in `among` (bool `[N]`, default all).
@@ -154,7 +163,12 @@ def mean_sums(name: str, rollout: Tensor, reduction: Reduction = "token", among:
 
 
 def mean_weights(
-    rollout: Tensor, reduction: Reduction = "token", among: Tensor | None = None, *, sums: Sums | None = None, name: str = "all"
+    rollout: Tensor,
+    reduction: Reduction = "token",
+    among: Tensor | None = None,
+    *,
+    sums: Sums | None = None,
+    name: str = "all",
 ) -> Tensor:
     """`[N]` weights of a mean over `among` (bool `[N]`, default all), float64.
 

@@ -13,7 +13,8 @@ from .base import Method
 def marginal_log_prob(wrong: Tensor, valid: Tensor) -> Tensor:
     """log (1/K) Σ_k π_T(y|h_w,k) over the valid of K wrong hints; `[…, K]` → `[…]` (RLCSD, K-marginalisation).
 
-    `valid` (bool) has the shape of `wrong` or broadcasts to it. Without any valid hint the result is 0 and must not be used.
+    `valid` (bool) has the shape of `wrong` or broadcasts to it. Without any valid hint the result is 0 and must not
+    be used.
     """
     valid = valid.expand(wrong.shape)
     count = valid.sum(dim=-1)

@@ -26,7 +26,8 @@ class OPDConfig(HintedConfig):
 
 
 class OPD(CreditMethod):
-    """Reverse KL(S‖T) on sampled tokens: A_t = log π_T(y_t) − log π(y_t), no reward (GKD, arXiv 2306.13649, with α = 1)."""
+    """Reverse KL(S‖T) on sampled tokens: A_t = log π_T(y_t) − log π(y_t), no reward (GKD, arXiv 2306.13649, with α =
+    1)."""
 
     name = "opd"
     Config = OPDConfig

@@ -19,7 +19,9 @@ class OPSDConfig(HintedConfig):
     alpha: float = Field(0.0, ge=0, le=1, description="0: forward KL(T‖S), 1: reverse KL, between: generalised JSD")
     clip: float = Field(0.05, ge=0, description="upper bound of each vocabulary entry's term; 0 switches it off")
     top_k: int = Field(100, ge=1, description="tokens of the support")
-    add_tail: bool = Field(True, description="one bucket for the rest of the vocabulary; otherwise the support is rescaled")
+    add_tail: bool = Field(
+        True, description="one bucket for the rest of the vocabulary; otherwise the support is rescaled"
+    )
 
 
 class OPSD(Method):

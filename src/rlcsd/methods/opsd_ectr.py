@@ -44,4 +44,8 @@ class OPSDContrast(Contrastive, OPSD):
         wrong = as_distribution(evidence.wrong_support, c.add_tail)
         kappa = clipped_kl(correct, wrong)
         target = contrastive_target(correct, wrong, c.alpha, c.log_wrong_floor)
-        return clipped_kl(target, as_distribution(policy.support_log_prob, c.add_tail), c.clip) * kappa / (kappa + c.weight_tau)
+        return (
+            clipped_kl(target, as_distribution(policy.support_log_prob, c.add_tail), c.clip)
+            * kappa
+            / (kappa + c.weight_tau)
+        )

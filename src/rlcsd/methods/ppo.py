@@ -59,7 +59,11 @@ class CreditMethod(Method):
         assert evidence.weight is not None
         advantage = self.advantages(policy.log_prob.detach(), evidence)
         rho = ratio(policy.log_prob, evidence.old_log_prob, self.ratio_clamp)
-        return ppo_loss(rho, advantage, self.config.epsilon, self.dual_clip) * evidence.correction * evidence.weight.to(rho.dtype)
+        return (
+            ppo_loss(rho, advantage, self.config.epsilon, self.dual_clip)
+            * evidence.correction
+            * evidence.weight.to(rho.dtype)
+        )
 
     def folded_advantages(self, log_prob: Tensor, evidence: Evidence) -> Tensor:
         """Advantages `[N]` whose *plain token mean* of PPO losses is this method's loss.

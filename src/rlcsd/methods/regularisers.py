@@ -9,7 +9,8 @@ from torch import Tensor
 
 
 def low_variance_kl(log_prob: Tensor, reference: Tensor) -> Tensor:
-    """min(exp(r − p) − (r − p) − 1, 10) per token, p and r log-probs of policy and reference (Schulman's k3 estimator)."""
+    """min(exp(r − p) − (r − p) − 1, 10) per token, p and r log-probs of policy and reference (Schulman's k3
+    estimator)."""
     gap = (reference - log_prob).clamp(-20, 20)
     return (gap.exp() - gap - 1).clamp(max=10)
 
@@ -25,7 +26,9 @@ class Regularisers:
     def any(self) -> bool:
         return self.kl > 0 or self.entropy > 0
 
-    def token_loss(self, log_prob: Tensor, entropy: Tensor | None, reference: Tensor | None, tokens: int) -> Tensor | None:
+    def token_loss(
+        self, log_prob: Tensor, entropy: Tensor | None, reference: Tensor | None, tokens: int
+    ) -> Tensor | None:
         """`[n]`, weighted for a mini-batch of `tokens` tokens; None if there is no such term.
 
         `log_prob [n]` and `entropy [n]` (needed for the entropy bonus) carry gradient, `reference [n]` (needed for the

@@ -54,7 +54,9 @@ class RLCSD(Contrastive, CreditMethod):
         assert evidence.contrast is not None
         residual = self.residual(evidence.contrast)
         selected = residual.abs() > self.config.delta
-        return evidence.with_columns(selected=selected, credit=self.shifted(evidence.advantage, torch.where(selected, residual, 0.0)))
+        return evidence.with_columns(
+            selected=selected, credit=self.shifted(evidence.advantage, torch.where(selected, residual, 0.0))
+        )
 
     def shifted(self, advantage: Tensor, residual: Tensor) -> Tensor:
         """A + r_t, clamped to the sign of A if the verifier anchors it (A = 0 then stays 0)."""
@@ -95,7 +97,10 @@ class RLCSD(Contrastive, CreditMethod):
     def metrics(self, evidence: Evidence) -> Metrics:
         assert evidence.contrast is not None and evidence.selected is not None and evidence.weight is not None
         selected, weight = evidence.selected, evidence.weight
-        figures = {**super().metrics(evidence), "rlcsd/selected_share": Mean(float(selected.double().mean()), len(evidence))}
+        figures = {
+            **super().metrics(evidence),
+            "rlcsd/selected_share": Mean(float(selected.double().mean()), len(evidence)),
+        }
         if bool(selected.any()):
             mean_other = weight[~selected].mean() if bool((~selected).any()) else weight.new_ones(())
             agree = (evidence.contrast.sign() == evidence.advantage.sign())[selected]

@@ -21,7 +21,9 @@ class DivergenceConfig(HintedConfig):
     alpha: float = Field(0.5, ge=0, le=1, description="0: forward KL, 1: reverse KL, between: generalised JSD")
     ratio_cap: float = Field(2.0, gt=0, description="upper bound of the importance ratio")
     top_k: int = Field(100, ge=1, description="tokens of the support")
-    add_tail: bool = Field(True, description="one bucket for the rest of the vocabulary; otherwise the support is rescaled")
+    add_tail: bool = Field(
+        True, description="one bucket for the rest of the vocabulary; otherwise the support is rescaled"
+    )
 
 
 class SDPOConfig(DivergenceConfig):

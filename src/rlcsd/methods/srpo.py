@@ -1,4 +1,5 @@
-"""SRPO (arXiv 2604.02288): the reward trains correct rollouts, distillation the others, weighted by the teacher's certainty."""
+"""SRPO (arXiv 2604.02288): the reward trains correct rollouts, distillation the others, weighted by the teacher's
+certainty."""
 
 from __future__ import annotations
 

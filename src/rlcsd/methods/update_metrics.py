@@ -29,4 +29,8 @@ def update_metrics(sums: Mapping[str, float], updated: int, rows: int) -> Metric
     """The metrics of a mini-batch from its added `sums`; `updated` of its `rows` had a gradient."""
     tokens = sums.get("tokens", 0.0)
     means = {name: Mean(value / max(tokens, 1.0), tokens) for name, value in sums.items() if "/" in name}
-    return {**means, "actor/loss": Mean(sums.get("loss", 0.0)), "actor/updated_share": Mean(updated / max(rows, 1), rows)}
+    return {
+        **means,
+        "actor/loss": Mean(sums.get("loss", 0.0)),
+        "actor/updated_share": Mean(updated / max(rows, 1), rows),
+    }

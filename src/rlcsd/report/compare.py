@@ -28,7 +28,11 @@ _T95 = {
     12: 2.201,
     16: 2.131,
 }  # Student's t, two-sided
-_CURVES = (("training reward", "rollout/reward"), ("actor entropy (nats)", "actor/entropy"), ("response length", "rollout/length"))
+_CURVES = (
+    ("training reward", "rollout/reward"),
+    ("actor entropy (nats)", "actor/entropy"),
+    ("response length", "rollout/length"),
+)
 
 
 @dataclass(frozen=True)
@@ -101,23 +105,32 @@ def comparison_table(runs: Sequence[RunRecord]) -> str:
         for name in names:
             points = [run.evaluations.get(name) or [(0, float("nan"))] for run in members]
             cells += [cell([p[0][1] for p in points]), cell([p[-1][1] for p in points])]
-        cells += [cell([_last(r, "actor/entropy") for r in members]), cell([_last(r, "rollout/length") for r in members], 0)]
+        cells += [
+            cell([_last(r, "actor/entropy") for r in members]),
+            cell([_last(r, "rollout/length") for r in members], 0),
+        ]
         lines.append(f"| {label} | {len(members)} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def draw_comparison(runs: Sequence[RunRecord], path: Path) -> Path:
-    """Reward, entropy, length and held-out accuracy against the step: a line for each label over fainter lines of its seeds."""
+    """Reward, entropy, length and held-out accuracy against the step: a line for each label over fainter lines of its
+    seeds."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     names = list(dict.fromkeys(name for run in runs for name in run.evaluations if ":" not in name))
-    figure, axes = plt.subplots(1, len(_CURVES) + len(names), figsize=(4 * (len(_CURVES) + len(names)), 3.3), constrained_layout=True)
+    figure, axes = plt.subplots(
+        1, len(_CURVES) + len(names), figsize=(4 * (len(_CURVES) + len(names)), 3.3), constrained_layout=True
+    )
     for number, (label, members) in enumerate(by_label(runs).items()):
         color = f"C{number}"
-        series = [(axis, [curve(run.metrics, name) for run in members]) for axis, (_, name) in zip(axes, _CURVES, strict=False)]
+        series = [
+            (axis, [curve(run.metrics, name) for run in members])
+            for axis, (_, name) in zip(axes, _CURVES, strict=False)
+        ]
         for axis, name in zip(axes[len(_CURVES) :], names, strict=True):
             points = [run.evaluations[name] for run in members if run.evaluations.get(name)]
             series.append((axis, [([step for step, _ in each], [mean for _, mean in each]) for each in points]))
@@ -128,8 +141,15 @@ def draw_comparison(runs: Sequence[RunRecord], path: Path) -> Path:
             for steps, values in lines:
                 axis.plot(steps, values, color=color, alpha=0.25, linewidth=0.8)
             shared = min(len(steps) for steps, _ in lines)
-            axis.plot(lines[0][0][:shared], np.mean([values[:shared] for _, values in lines], axis=0), color=color, label=label)
-    for axis, title in zip(axes, [*(title for title, _ in _CURVES), *(f"accuracy, {name}" for name in names)], strict=True):
+            axis.plot(
+                lines[0][0][:shared],
+                np.mean([values[:shared] for _, values in lines], axis=0),
+                color=color,
+                label=label,
+            )
+    for axis, title in zip(
+        axes, [*(title for title, _ in _CURVES), *(f"accuracy, {name}" for name in names)], strict=True
+    ):
         axis.set(title=title, xlabel="step")
     axes[0].legend()
     figure.savefig(path, dpi=110)

@@ -45,7 +45,9 @@ def draw_dynamics(folder: Path, metrics: list[dict[str, Any]], evaluations: list
     for name, points in by_set.items():
         steps = [step for step, _ in points]
         line = axes[3].plot(steps, [s.mean for _, s in points], marker="o", label=name)[0]
-        axes[3].fill_between(steps, [s.low for _, s in points], [s.high for _, s in points], alpha=0.12, color=line.get_color())
+        axes[3].fill_between(
+            steps, [s.low for _, s in points], [s.high for _, s in points], alpha=0.12, color=line.get_color()
+        )
     axes[3].set(title="held-out accuracy", xlabel="step", ylim=(0, 1))
     if by_set:
         axes[3].legend(fontsize=8)
@@ -70,7 +72,9 @@ def write_report(folder: Path, figures: bool = True) -> Path:
     if evaluations and evaluations[-1]["sets"]:
         before = summaries_of(evaluations[0]) if evaluations[0]["step"] == 0 and len(evaluations) > 1 else []
         lines += [markdown_table(summaries_of(evaluations[-1]), before), ""]
-    phases = sorted({name for record in metrics for name in record if name.startswith("time/") and name != "time/evaluation"})
+    phases = sorted(
+        {name for record in metrics for name in record if name.startswith("time/") and name != "time/evaluation"}
+    )
     if phases:
         lines += ["| phase | seconds per step (mean) |", "|---|---|"]
         for name in phases:

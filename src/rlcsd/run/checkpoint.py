@@ -27,7 +27,9 @@ def save_checkpoint(folder: Path, engine: Engine, step: int) -> Path:
         engine.save_state(state)
         save_file({"torch": torch.get_rng_state()}, state / "random.safetensors")
         version, words, spare = random.getstate()
-        (state / _STEP).write_text(json.dumps({"step": step, "python_random": [version, list(words), spare]}), encoding="utf-8")
+        (state / _STEP).write_text(
+            json.dumps({"step": step, "python_random": [version, list(words), spare]}), encoding="utf-8"
+        )
     return target
 
 

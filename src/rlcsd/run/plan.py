@@ -23,7 +23,8 @@ def plan(config: Config) -> str:
     evaluations = ", ".join(f"{name} {len(problems)}" for name, problems in task.evaluations.items())
     lines = [
         f"task       {task.name}: {problems} training problems{left_out}; {evaluations}",
-        f"steps      {steps}, each {config.prompts_per_step} prompts × {config.group_size} rollouts and {updates} optimizer steps",
+        f"steps      {steps}, each {config.prompts_per_step} prompts × {config.group_size} rollouts and "
+        f"{updates} optimizer steps",
         f"tokens     at most {rollouts * config.sampling.max_tokens:,} sampled per step, "
         f"{steps * rollouts * config.sampling.max_tokens:,} in all",
         f"engine     {config.engine.name} on {config.engine.device}",

@@ -51,7 +51,12 @@ def _signals(result: StepResult) -> dict[tuple[int, int], tuple[Row, Evidence]]:
 
 
 def _group_record(
-    step: int, number: int, group: Group, signals: dict[tuple[int, int], tuple[Row, Evidence]], tokenizer: Any, most: int
+    step: int,
+    number: int,
+    group: Group,
+    signals: dict[tuple[int, int], tuple[Row, Evidence]],
+    tokenizer: Any,
+    most: int,
 ) -> dict[str, Any]:
     rollouts = []
     for place, (rollout, advantage) in enumerate(zip(group.rollouts, group.advantages, strict=True)):
@@ -94,7 +99,10 @@ def _rollout_record(
         **columns,
     }
     if row is not None and row.hints is not None:
-        record["hints"] = {"correct": _hint_record(row.hints.correct), "wrong": [_hint_record(hint) for hint in row.hints.wrong]}
+        record["hints"] = {
+            "correct": _hint_record(row.hints.correct),
+            "wrong": [_hint_record(hint) for hint in row.hints.wrong],
+        }
     return record
 
 

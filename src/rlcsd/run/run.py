@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from .. import evaluation
-from ..config.load import build_method, load, to_yaml, validated
+from ..config.load import as_config, build_method, to_yaml
 from ..config.schema import Config
 from ..engine.base import Engine, build_engine
 from ..errors import InputError
@@ -41,7 +41,9 @@ class Run:
     with hints and signals), `evaluations.jsonl`, `checkpoints/`, `report.md` and `report.png`.
     """
 
-    def __init__(self, config: Config, task: Task | None = None, folder: Path | None = None, watch: Watcher | None = None) -> None:
+    def __init__(
+        self, config: Config, task: Task | None = None, folder: Path | None = None, watch: Watcher | None = None
+    ) -> None:
         self.config = config
         self.method: Method = build_method(config)
         self.task = task or build_task(config.task)
@@ -93,20 +95,26 @@ class Run:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / "config.yaml").write_text(to_yaml(self.config), encoding="utf-8")
-            (self.folder / "environment.json").write_text(json.dumps(environment(self.engine), indent=2), encoding="utf-8")
+            (self.folder / "environment.json").write_text(
+                json.dumps(environment(self.engine), indent=2), encoding="utf-8"
+            )
         except OSError as error:
             raise InputError(f"output_dir={self.config.output_dir}: cannot be written to ({error.strerror})") from None
         self.trackers = open_trackers(self.config.trackers, self.folder, self.config.project, self.config.model_dump())
         left_out = len(self.task.train) - len(self.trainer.train)
         shared = [str(found) for found in overlaps(self.task.train, self.task.evaluations) if found.normalised]
-        self.watch("start", {"folder": str(self.folder), "steps": self.trainer.steps, "left_out": left_out, "overlaps": shared})
+        self.watch(
+            "start", {"folder": str(self.folder), "steps": self.trainer.steps, "left_out": left_out, "overlaps": shared}
+        )
         return start
 
     def _restore(self) -> int:
         """Go back to the last checkpoint: weights and state, and logs without what was written after it."""
         checkpoint = latest_checkpoint(self.folder / "checkpoints")
         if checkpoint is None:
-            raise InputError(f"--resume {self.folder}: there is no checkpoint to go on from (save_every={self.config.save_every})")
+            raise InputError(
+                f"--resume {self.folder}: there is no checkpoint to go on from (save_every={self.config.save_every})"
+            )
         start = load_checkpoint(checkpoint, self.engine)
         for name in ("metrics.jsonl", "rollouts.jsonl", "evaluations.jsonl"):
             if (self.folder / name).is_file():
@@ -120,7 +128,9 @@ class Run:
         for tracker in self.trackers:
             tracker.log(result.metrics, result.step)
         if self.config.log_rollouts:
-            append_jsonl(self.folder / "rollouts.jsonl", *records(result, self.engine.tokenizer, self.config.log_rollouts))
+            append_jsonl(
+                self.folder / "rollouts.jsonl", *records(result, self.engine.tokenizer, self.config.log_rollouts)
+            )
         self.watch("step", {"step": result.step, "metrics": result.metrics})
         c = self.config
         if result.step == self.trainer.steps:
@@ -137,7 +147,10 @@ def new_folder(config: Config, task_name: str) -> Path:
     if config.run_name:
         folder = base / config.run_name
         if (folder / "metrics.jsonl").exists():
-            raise InputError(f"run_name={config.run_name}: {folder} already holds a run; choose another name or pass --resume {folder}")
+            raise InputError(
+                f"run_name={config.run_name}: {folder} already holds a run; choose another name or pass "
+                f"--resume {folder}"
+            )
         return folder
     method = str(config.method["name"]).rpartition(":")[2]
     stem = f"{task_name}-{method}-seed{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
@@ -162,7 +175,9 @@ def environment(engine: Engine) -> dict[str, Any]:
         "cpu_count": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "device": str(device),
-        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor() or platform.machine(),
+        "device_name": torch.cuda.get_device_name(device)
+        if device.type == "cuda"
+        else platform.processor() or platform.machine(),
         "packages": packages,
     }
 
@@ -179,11 +194,4 @@ def train(
     Raises:
         InputError: anything wrong with the config or the data, before anything is sampled.
     """
-    if isinstance(config, Config):
-        config = validated(config.model_dump())
-    elif isinstance(config, Mapping):
-        chosen = [f"{key}={config[key]}" for key in ("model", "task", "method", "variant") if isinstance(config.get(key), str)]
-        config = load(chosen, {key: value for key, value in config.items() if f"{key}={value}" not in chosen})
-    else:
-        config = load(list(config or []))
-    return Run(config, task, watch=watch).execute()
+    return Run(as_config(config), task, watch=watch).execute()

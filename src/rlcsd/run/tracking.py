@@ -53,7 +53,8 @@ class TensorBoardTracker:
 
 
 def run_id(folder: Path) -> str:
-    """The run's own name among all runs anywhere, drawn once and kept in its folder, so that a resumed run is found again."""
+    """The run's own name among all runs anywhere, drawn once and kept in its folder, so that a resumed run is found
+    again."""
     path = folder / "run_id"
     if not path.is_file():
         path.write_text(uuid.uuid4().hex[:21], encoding="utf-8")  # 21 characters: what SwanLab asks for

@@ -26,7 +26,8 @@ def grade(
     groups = []
     for problem, prompt, drawn, written, rewards in zip(problems, prompts, samples, texts, verdicts, strict=True):
         rollouts = tuple(
-            Rollout(sample, text, reward, last_boxed(text) or None) for sample, text, reward in zip(drawn, written, rewards, strict=True)
+            Rollout(sample, text, reward, last_boxed(text) or None)
+            for sample, text, reward in zip(drawn, written, rewards, strict=True)
         )
         groups.append(Group(problem, tuple(prompt), rollouts, group_advantages(rewards, divide_by_std)))
     return groups

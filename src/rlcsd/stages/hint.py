@@ -90,7 +90,10 @@ def hint_rows(groups: Sequence[Group], method: Method, prompts: TeacherPrompts, 
     """
     config = method.config
     if not isinstance(config, HintedConfig):
-        plain = [[_plain(group, number, place) for place in range(len(group.rollouts))] for number, group in enumerate(groups)]
+        plain = [
+            [_plain(group, number, place) for place in range(len(group.rollouts))]
+            for number, group in enumerate(groups)
+        ]
         return HintedRows(plain, HintCounts())
     draws = [draw_hints(group, config, method.contrast, rng) for group in groups]
     rows, outcomes = [], []
@@ -131,7 +134,10 @@ def _row(
     if plain.advantage == 0 and not method.scores_zero_advantage:
         return plain, Counter()
     contexts, cuts = zip(
-        *(_context(group.problem, plain.rollout, hint, method.config.template, prompts) for hint in (hints.correct, *hints.wrong)),
+        *(
+            _context(group.problem, plain.rollout, hint, method.config.template, prompts)
+            for hint in (hints.correct, *hints.wrong)
+        ),
         strict=True,
     )
     if any(context is None for context in contexts):
@@ -141,7 +147,9 @@ def _row(
     return row, Counter(cut=sum(cuts))
 
 
-def _context(problem: Problem, rollout: Rollout, hint: Hint, template: str, prompts: TeacherPrompts) -> tuple[tuple[int, ...] | None, bool]:
+def _context(
+    problem: Problem, rollout: Rollout, hint: Hint, template: str, prompts: TeacherPrompts
+) -> tuple[tuple[int, ...] | None, bool]:
     room = prompts.max_tokens - len(rollout.sample)
     return teacher_context(
         prompts.tokenizer,
@@ -163,7 +171,10 @@ def solution_hint(problem: Problem, answer_only: bool = False) -> Hint:
     if answer_only:
         return Hint(None, problem.answer)
     if not problem.solution:
-        raise InputError("method.hint_source=gt_cot: the data set has problems without a solution; use answer_only or a rollout source")
+        raise InputError(
+            "method.hint_source=gt_cot: the data set has problems without a solution; use answer_only or a "
+            "rollout source"
+        )
     return Hint(problem.solution, problem.answer)
 
 
@@ -192,8 +203,11 @@ def draw_hints(group: Group, config: HintedConfig, contrast: bool, rng: random.R
     return drawn
 
 
-def _draw(group: Group, config: HintedConfig, correct_pool: list[int] | None, wrong_pool: Sequence[int], rng: random.Random) -> Hints:
-    """`correct_pool` None: the correct hint is the data set's (or none at all); an empty `wrong_pool`: no wrong hints."""
+def _draw(
+    group: Group, config: HintedConfig, correct_pool: list[int] | None, wrong_pool: Sequence[int], rng: random.Random
+) -> Hints:
+    """`correct_pool` None: the correct hint is the data set's (or none at all); an empty `wrong_pool`: no wrong
+    hints."""
 
     def sibling(place: int) -> Hint:
         rollout = group.rollouts[place]
@@ -231,7 +245,9 @@ def teacher_context(
         return tuple(student_prompt(tokenizer, problem.question, instruction, thinking)), False
 
     def rendered(text: str | None) -> list[int]:
-        return render(tokenizer, teacher_turn(problem.question, hint_text(text, hint.answer), template, instruction), thinking)
+        return render(
+            tokenizer, teacher_turn(problem.question, hint_text(text, hint.answer), template, instruction), thinking
+        )
 
     ids = rendered(hint.text)
     if room is None or len(ids) <= room:

@@ -47,7 +47,9 @@ def correction_weights(sample: Sample, cap: float | None) -> Tensor:
     return (sample.log_probs.double() - sample.sampled_log_probs.double()).exp().clamp(max=cap).float()
 
 
-def gather_evidence(engine: Scorer, rows: Sequence[Row], method: Method, correction_cap: float | None = None) -> Evidence:
+def gather_evidence(
+    engine: Scorer, rows: Sequence[Row], method: Method, correction_cap: float | None = None
+) -> Evidence:
     """Everything the method asks for, over the N response tokens of `rows`, before `Method.prepare`.
 
     Every sample needs the policy's own log-probs (see `with_old_log_probs`). A support that the method needs is made
@@ -91,7 +93,11 @@ def _correct_pairs(rows: Sequence[Row], asked: Sequence[int]) -> list[Pair]:
 
 def _wrong_pairs(rows: Sequence[Row], asked: Sequence[int]) -> list[tuple[int, int, Pair]]:
     """(row, which of its wrong hints, pair)."""
-    return [(row, slot, Pair(context, rows[row].rollout.sample.ids)) for row in asked for slot, context in enumerate(rows[row].wrong)]
+    return [
+        (row, slot, Pair(context, rows[row].rollout.sample.ids))
+        for row in asked
+        for slot, context in enumerate(rows[row].wrong)
+    ]
 
 
 def _spread(evidence: Evidence, values: Tensor) -> Tensor:
@@ -135,7 +141,9 @@ def _with_support(
     return _with_wrong(evidence, wrong, theirs.log_prob, layout)
 
 
-def _with_wrong(evidence: Evidence, wrong: Sequence[tuple[int, int, Pair]], log_prob: Tensor, layout: Layout) -> Evidence:
+def _with_wrong(
+    evidence: Evidence, wrong: Sequence[tuple[int, int, Pair]], log_prob: Tensor, layout: Layout
+) -> Evidence:
     """Log-probs under wrong hints (row, slot, pair) laid out as `[N, K]`."""
     width = 1 + max(slot for _, slot, _ in wrong)
     columns = log_prob.new_zeros(len(evidence), width)

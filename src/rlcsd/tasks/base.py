@@ -32,10 +32,18 @@ class Task:
             if not problems:
                 raise InputError(f"task={self.name}: there are no problems in {name!r}")
             for row, problem in enumerate(problems):
-                empty = "question" if not problem.question.strip() else "answer" if not str(problem.answer).strip() else None
+                empty = (
+                    "question"
+                    if not problem.question.strip()
+                    else "answer"
+                    if not str(problem.answer).strip()
+                    else None
+                )
                 if empty:
                     raise InputError(f"task={self.name}: the {empty} of problem {row} in {name!r} is empty")
                 try:
                     self.verifier("", problem.answer)
                 except Exception as error:
-                    raise InputError(f"task={self.name}: problem {row} in {name!r} cannot be verified ({error})") from None
+                    raise InputError(
+                        f"task={self.name}: problem {row} in {name!r} cannot be verified ({error})"
+                    ) from None

@@ -23,14 +23,18 @@ class TaskParameters(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(description="name of the task in tables and folders")
-    instruction: str = Field(BOXED_INSTRUCTION, description="what follows the question unless the question itself asks for a box")
+    instruction: str = Field(
+        BOXED_INSTRUCTION, description="what follows the question unless the question itself asks for a box"
+    )
 
 
 class KnightsAndKnavesParameters(TaskParameters):
     """Puzzles drawn on the spot; `unseen_sizes` are evaluated but never trained on."""
 
     train_sizes: list[int] = Field([3], description="people per puzzle in the training set")
-    unseen_sizes: list[int] = Field([], description="people per puzzle in an evaluation set of sizes that are never trained on")
+    unseen_sizes: list[int] = Field(
+        [], description="people per puzzle in an evaluation set of sizes that are never trained on"
+    )
     train_per_size: int = Field(512, ge=1, description="training puzzles of each size")
     eval_per_size: int = Field(100, ge=1, description="evaluation puzzles of each size")
     eval_split: Literal["val", "test"] = Field("val", description="split that evaluation puzzles are drawn from")
@@ -70,9 +74,13 @@ def knights_and_knaves(p: KnightsAndKnavesParameters) -> Task:
     for size in (*p.train_sizes, *p.unseen_sizes):
         if not 2 <= size <= p.people:
             raise InputError(f"task: a puzzle of {size} people needs a size from 2 to people={p.people}")
-    evaluations = {"seen_sizes": draw_problems(p.train_sizes, p.eval_per_size, p.eval_split, recipe, p.seed, p.processes)}
+    evaluations = {
+        "seen_sizes": draw_problems(p.train_sizes, p.eval_per_size, p.eval_split, recipe, p.seed, p.processes)
+    }
     if p.unseen_sizes:
-        evaluations["unseen_sizes"] = draw_problems(p.unseen_sizes, p.eval_per_size, p.eval_split, recipe, p.seed, p.processes)
+        evaluations["unseen_sizes"] = draw_problems(
+            p.unseen_sizes, p.eval_per_size, p.eval_split, recipe, p.seed, p.processes
+        )
     train = draw_problems(p.train_sizes, p.train_per_size, "train", recipe, p.seed, p.processes)
     return Task(p.name, train, evaluations, verifiers.get("knights_and_knaves"), p.instruction)
 
@@ -80,14 +88,18 @@ def knights_and_knaves(p: KnightsAndKnavesParameters) -> Task:
 def from_files(p: FileParameters) -> Task:
     verifier = verifiers.get(p.verifier)
     columns = Columns(p.question, p.answer, p.solution, p.group)
-    evaluations = {name: read_problems(f"task.evaluations.{name}", path, columns) for name, path in p.evaluations.items()}
+    evaluations = {
+        name: read_problems(f"task.evaluations.{name}", path, columns) for name, path in p.evaluations.items()
+    }
     return Task(p.name, read_problems("task.train", p.train, columns), evaluations, verifier, p.instruction)
 
 
 def from_verl(p: VerlParameters) -> Task:
     verifier = verifiers.get(p.verifier)
     evaluations = read_layout("task.evaluation", p.root, p.evaluation, "val") if p.evaluation else {}
-    train = [problem for problems in read_layout("task.train", p.root, p.train, "train").values() for problem in problems]
+    train = [
+        problem for problems in read_layout("task.train", p.root, p.train, "train").values() for problem in problems
+    ]
     return Task(p.name, train, evaluations, verifier, p.instruction)
 
 
@@ -100,7 +112,9 @@ def _plugin(name: str, parameters: Mapping[str, Any]) -> Task:
         except InputError:
             raise
         except Exception as error:
-            raise InputError(f"task={name}: it could not be built ({described(error, name.rpartition(':')[0])})") from None
+            raise InputError(
+                f"task={name}: it could not be built ({described(error, name.rpartition(':')[0])})"
+            ) from None
     if not isinstance(attribute, Task):
         raise InputError(f"task={name}: the file has no such rlcsd.Task, or function returning one")
     return attribute
@@ -117,7 +131,9 @@ def _parameters(values: Mapping[str, Any]) -> tuple[TaskParameters, Callable[[An
     kind = str(values.get("kind", values.get("name", "")))
     if kind not in _BUILDERS:
         close = difflib.get_close_matches(kind, _BUILDERS, n=1)
-        raise InputError(f"task.kind={kind}: " + (f"did you mean {close[0]!r}?" if close else f"known: {', '.join(_BUILDERS)}"))
+        raise InputError(
+            f"task.kind={kind}: " + (f"did you mean {close[0]!r}?" if close else f"known: {', '.join(_BUILDERS)}")
+        )
     schema, builder = _BUILDERS[kind]
     try:
         return schema(**{key: value for key, value in values.items() if key != "kind"}), builder

@@ -38,12 +38,13 @@ def _write_parquet(path: Path, rows: Sequence[Row]) -> None:
 
 
 def write_dataset(out: Path, title: str, files: Mapping[str, Sequence[Row]], facts: Sequence[str]) -> str:
-    """Write `files` (name ending in .jsonl or .parquet → rows) and `README.md` to the new folder `out`; returns the card.
+    """Write `files` (name with .jsonl or .parquet → rows) and `README.md` to the new folder `out`; return the card.
 
     `facts` are the card's lines on source and filter. The hash is of the rows as JSON lines, whatever the format.
 
     Raises:
-        InputError: `out` is there already or cannot be written, or there is no room on the disk; nothing is left behind.
+        InputError: `out` is there already or cannot be written, or there is no room on the disk; nothing is left
+        behind.
     """
     table = ["| file | problems | sha256 of the rows |", "|---|---|---|"]
     with whole_folder(out) as partial:

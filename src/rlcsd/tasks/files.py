@@ -37,7 +37,9 @@ def _jsonl(field: str, path: str) -> list[Row]:
             except json.JSONDecodeError as error:
                 raise InputError(f"{field}={path}: line {number} is not JSON ({error.msg})") from None
             if not isinstance(row, dict):
-                raise InputError(f"{field}={path}: line {number} must be an object with named fields, not {line.strip()[:40]}")
+                raise InputError(
+                    f"{field}={path}: line {number} must be an object with named fields, not {line.strip()[:40]}"
+                )
             rows.append(row)
     return rows
 
@@ -62,7 +64,9 @@ def _hub(field: str, path: str) -> list[Row]:
     owner, _, rest = name.partition("/")
     dataset, _, config = rest.partition("/")
     if not owner or not dataset:
-        raise InputError(f"{field}={path}: a data set on the hub reads hub:owner/name, hub:owner/name/config or hub:owner/name:split")
+        raise InputError(
+            f"{field}={path}: a data set on the hub reads hub:owner/name, hub:owner/name/config or hub:owner/name:split"
+        )
     try:
         import datasets
     except ImportError:
@@ -96,7 +100,9 @@ def read_rows(field: str, path: str) -> list[Row]:
     except InputError:
         raise
     except Exception as error:  # not UTF-8, not parquet, not readable: each library has its own
-        raise InputError(f"{field}={path}: cannot be read as {file.suffix[1:]} ({str(error).splitlines()[0]})") from None
+        raise InputError(
+            f"{field}={path}: cannot be read as {file.suffix[1:]} ({str(error).splitlines()[0]})"
+        ) from None
 
 
 def checked_problem(where: str, question: Any, answer: Any, solution: Any, group: Any = None) -> Problem:
@@ -123,8 +129,14 @@ def read_problems(field: str, path: str, columns: Columns) -> list[Problem]:
     for number, row in enumerate(read_rows(field, path)):
         for column in filter(None, (columns.question, columns.answer, columns.solution, columns.group)):
             if column not in row:
-                raise InputError(f"{field}={path}: row {number} has no column {column!r}; it has {', '.join(map(str, row))}")
+                raise InputError(
+                    f"{field}={path}: row {number} has no column {column!r}; it has {', '.join(map(str, row))}"
+                )
         solution = row[columns.solution] if columns.solution else None
         group = row[columns.group] if columns.group else None
-        problems.append(checked_problem(f"{field}={path}: row {number}", row[columns.question], row[columns.answer], solution, group))
+        problems.append(
+            checked_problem(
+                f"{field}={path}: row {number}", row[columns.question], row[columns.answer], solution, group
+            )
+        )
     return problems

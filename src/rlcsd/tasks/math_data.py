@@ -67,7 +67,9 @@ def deepmath_problems(source: str, band: tuple[float, float]) -> tuple[list[Prob
         problem = checked_problem(where, question, answer, solution)
         problems.append(replace(problem, extra={"difficulty": float(difficulty), "topic": str(row.get("topic", ""))}))
     if not problems:
-        raise InputError(f"--source={source}: none of its {len(rows)} problems has a difficulty from {band[0]:g} to {band[1]:g}")
+        raise InputError(
+            f"--source={source}: none of its {len(rows)} problems has a difficulty from {band[0]:g} to {band[1]:g}"
+        )
     return problems, dropped
 
 
@@ -90,7 +92,10 @@ def build_deepmath(root: Path, band: str, source: str = DEEPMATH) -> str:
 
 
 def competition_problems(name: str, source: str) -> list[Problem]:
-    """The problems of one competition set. Raises InputError if it cannot be read or lacks a question or answer column."""
+    """The problems of one competition set.
+
+    Raises InputError if it cannot be read or lacks a question or answer column.
+    """
     problems = []
     for number, row in enumerate(read_rows(name, source)):
         where = f"{name}={source}: row {number}"

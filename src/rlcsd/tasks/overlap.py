@@ -29,7 +29,9 @@ class Overlap:
 
     def __str__(self) -> str:
         shown = f"; for example: {self.example[:80]!r}" if self.example else ""
-        counts = f"{self.exact} of {self.problems} problems are in the training set as written, {self.normalised} normalised"
+        counts = (
+            f"{self.exact} of {self.problems} problems are in the training set as written, {self.normalised} normalised"
+        )
         return f"{self.name}: {counts}{shown}"
 
 

@@ -17,7 +17,9 @@ from .base import Problem
 from .files import Row, checked_problem, read_rows
 
 
-def to_rows(problems: Sequence[Problem], data_source: str, ability: str, split: str, instruction: str = BOXED_INSTRUCTION) -> list[Row]:
+def to_rows(
+    problems: Sequence[Problem], data_source: str, ability: str, split: str, instruction: str = BOXED_INSTRUCTION
+) -> list[Row]:
     """The problems as rows of the layout; what a problem carries in `extra` goes into `extra_info`."""
     return [
         {
@@ -42,7 +44,9 @@ def _part(where: str, row: Row, column: str, kind: type) -> Any:
     if column not in row:
         raise InputError(f"{where} has no column {column!r}; it has {', '.join(map(str, row))}")
     if not isinstance(row[column], kind):
-        raise InputError(f"{where}: column {column!r} must be a {'struct' if kind is dict else kind.__name__}, not {row[column]!r}")
+        raise InputError(
+            f"{where}: column {column!r} must be a {'struct' if kind is dict else kind.__name__}, not {row[column]!r}"
+        )
     return row[column]
 
 
@@ -64,7 +68,9 @@ def from_row(where: str, row: Row) -> tuple[str, Problem]:
     judged = _part(where, row, "reward_model", dict)
     source = _part(where, row, "data_source", str)
     group = extra.get("group") or source
-    return source, checked_problem(where, _question(where, row, extra), judged.get("ground_truth"), extra.get("solution"), group)
+    return source, checked_problem(
+        where, _question(where, row, extra), judged.get("ground_truth"), extra.get("solution"), group
+    )
 
 
 def read_layout(field: str, root: str, dataset: str, split: str) -> dict[str, list[Problem]]:
@@ -76,7 +82,8 @@ def read_layout(field: str, root: str, dataset: str, split: str) -> dict[str, li
     path = str(Path(root) / dataset / f"{split}.parquet")
     if not Path(path).is_file():
         raise InputError(
-            f"{field}={dataset}: there is no file {path}; `rlcsd data` builds the published sets, and task.root says where they are"
+            f"{field}={dataset}: there is no file {path}; `rlcsd data` builds the published sets, and task.root "
+            "says where they are"
         )
     by_source: dict[str, list[Problem]] = defaultdict(list)
     for number, row in enumerate(read_rows(field, path)):

@@ -59,7 +59,9 @@ def grade(verifier: Verifier, responses: Sequence[str], answers: Sequence[Any]) 
     return [float(verifier(response, answer)) for response, answer in zip(responses, answers, strict=True)]
 
 
-def grade_groups(verifier: Verifier, groups: Sequence[Sequence[str]], answers: Sequence[Any]) -> list[tuple[float, ...]]:
+def grade_groups(
+    verifier: Verifier, groups: Sequence[Sequence[str]], answers: Sequence[Any]
+) -> list[tuple[float, ...]]:
     """The rewards of several responses to each answer, all judged side by side."""
     flat = [answer for texts, answer in zip(groups, answers, strict=True) for _ in texts]
     rewards = iter(grade(verifier, [text for texts in groups for text in texts], flat))

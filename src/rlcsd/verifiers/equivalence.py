@@ -18,7 +18,9 @@ _NO_UNIT = r"(?:hundred|thousand|[mb]illion|dozen|squared|cubed|factorial|log|ln
 _LONG = rf"(?<=\s)(?!{_NO_UNIT})(?=\w*[aeiou])[a-zA-Z]{{3,}}|(?<=\s)[a-zA-Z]-unit"
 _FIRST = rf"(?:[kcmn]m|[km]g|m[lL]|hr|min|sec|in|ft|yd|mi|lbs?|oz|mph|°|{_LONG}){_POWER}"
 _UNIT = re.compile(rf"(.*[\d}})])\s*({_FIRST}(?:[\s/]+[a-zA-Z/ -]+{_POWER})?)", re.DOTALL)
-_ASSIGNED = re.compile(r"(?:[a-zA-Z](?:_\{?\w+\}?)?(?:\([a-zA-Z0-9]+\))?|\([a-zA-Z](?:, ?[a-zA-Z])*\))\s*(?:=|\\in\b)(.+)", re.DOTALL)
+_ASSIGNED = re.compile(
+    r"(?:[a-zA-Z](?:_\{?\w+\}?)?(?:\([a-zA-Z0-9]+\))?|\([a-zA-Z](?:, ?[a-zA-Z])*\))\s*(?:=|\\in\b)(.+)", re.DOTALL
+)
 _PLAIN_LOG = re.compile(r"\\log(?![_a-z])")
 _COMMAND = re.compile(r"\\[a-zA-Z]+")
 _BASE = re.compile(r"(\w+)_\{?(\d+)\}?")
@@ -31,12 +33,18 @@ _LETTERS = re.compile(r"\(?([A-Z])\)?[.)]?")
 def _items(text: str) -> list[str]:
     """The members of a list, `±` written out."""
     items = parts(re.sub(r"\s(?:or|and)\s", ",", text).replace(",,", ","))
-    return [sign for item in items for sign in ([item.replace(r"\pm", s, 1) for s in ("+", "-")] if r"\pm" in item else [item])]
+    return [
+        sign
+        for item in items
+        for sign in ([item.replace(r"\pm", s, 1) for s in ("+", "-")] if r"\pm" in item else [item])
+    ]
 
 
 def _same_members(given: list[str], reference: list[str]) -> bool:
     """Equal as sets: each member has its own counterpart, repetitions aside."""
-    return all(any(equivalent(a, b) for b in reference) for a in given) and all(any(equivalent(a, b) for a in given) for b in reference)
+    return all(any(equivalent(a, b) for b in reference) for a in given) and all(
+        any(equivalent(a, b) for a in given) for b in reference
+    )
 
 
 def _same_list(given: list[str], reference: list[str]) -> bool:
@@ -80,12 +88,18 @@ def _parsed(text: str) -> list[Any]:
     from math_verify import LatexExtractionConfig, parse
     from sympy import Expr, I
 
-    found = parse(f"${text}$", extraction_config=[LatexExtractionConfig()], fallback_mode="no_fallback", parsing_timeout=None)
-    return [item.subs({s: I for s in item.free_symbols if s.name == "i"}) if isinstance(item, Expr) else item for item in found]
+    found = parse(
+        f"${text}$", extraction_config=[LatexExtractionConfig()], fallback_mode="no_fallback", parsing_timeout=None
+    )
+    return [
+        item.subs({s: I for s in item.free_symbols if s.name == "i"}) if isinstance(item, Expr) else item
+        for item in found
+    ]
 
 
 def _told_apart(given: str, reference: str) -> bool:
-    """What math-verify would overlook: letters' case, primes and transposes, number bases, a letter taken for a unit, `=`."""
+    """What math-verify would overlook: letters' case, primes and transposes, number bases, a letter taken for a unit,
+    `=`."""
     for names in (_COMMAND.findall, lambda text: re.findall("[a-zA-Z]", _COMMAND.sub(" ", text))):
         ours, theirs = set(names(given)), set(names(reference))
         if ours != theirs and {name.lower() for name in ours} == {name.lower() for name in theirs}:
@@ -95,7 +109,9 @@ def _told_apart(given: str, reference: str) -> bool:
     if _BASE.fullmatch(given) or _BASE.fullmatch(reference):
         written = [found.groups() if (found := _BASE.fullmatch(text)) else None for text in (given, reference)]
         return written[0] != written[1]
-    return any((found := _COEFFICIENT.fullmatch(a)) and found[1] not in b for a, b in ((given, reference), (reference, given)))
+    return any(
+        (found := _COEFFICIENT.fullmatch(a)) and found[1] not in b for a, b in ((given, reference), (reference, given))
+    )
 
 
 def _close(ours: Any, theirs: Any) -> bool:
@@ -186,4 +202,11 @@ def _same_ratio(given: str, reference: str) -> bool:
         return all(equivalent(a, b) for a, b in zip(ours, theirs, strict=True))
     pair, other = (ours, theirs) if len(ours) > len(theirs) else (theirs, ours)
     a, b, c = number(pair[0]), number(pair[-1]), number(other[0])
-    return len(pair) == 2 and "/" in other[0].replace(r"\frac", "/") and a is not None and b is not None and c is not None and a == b * c
+    return (
+        len(pair) == 2
+        and "/" in other[0].replace(r"\frac", "/")
+        and a is not None
+        and b is not None
+        and c is not None
+        and a == b * c
+    )

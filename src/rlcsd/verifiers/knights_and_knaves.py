@@ -41,7 +41,11 @@ _BETWEEN = {"and", ",", ";", ".", "&", "•", "-", "–", "—"}
 def _tokens(text: str) -> list[str]:
     """Words in lower case, numbers and signs, without emphasis and wrappers."""
     plain = _SILENT.sub(" ", text.replace("’", "'"))
-    return [token for word in _TOKEN.findall(plain) if (token := word.lower().strip("_") if len(word) > 1 else word.lower()) != "_"]
+    return [
+        token
+        for word in _TOKEN.findall(plain)
+        if (token := word.lower().strip("_") if len(word) > 1 else word.lower()) != "_"
+    ]
 
 
 class _Reader:
@@ -133,7 +137,9 @@ def parse_assignment(text: str) -> dict[str, bool] | None:
 def _expected(answer: Any) -> dict[str, bool] | None:
     if isinstance(answer, Mapping):
         return {
-            str(name).lower(): bool(role) if isinstance(role, int) else str(role).strip().lower() in ("knight", "a knight", "true")
+            str(name).lower(): bool(role)
+            if isinstance(role, int)
+            else str(role).strip().lower() in ("knight", "a knight", "true")
             for name, role in answer.items()
         }
     return parse_assignment(last_boxed(str(answer)) or str(answer))

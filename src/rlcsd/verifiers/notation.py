@@ -7,7 +7,9 @@ from fractions import Fraction
 
 _SPACING = re.compile(r"(?<!\\)\\[,;:! ]|\\q?quad\b|~|\\displaystyle\b|\\limits\b")
 _FENCES = re.compile(r"\\(?:left|right|[bB]igg?[lrm]?)(?=[\s()\[\]{}|.\\])")
-_TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|boldsymbol|underline|mbox|operatorname)\s*\{([^{}]*)\}")
+_TEXT = re.compile(
+    r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|boldsymbol|underline|mbox|operatorname)\s*\{([^{}]*)\}"
+)
 _LETTER_UNIT = re.compile(r"(?<=[\d}])\s*\\(?:text|textrm|mathrm)\s*\{\s*([a-zA-Z])\s*\}")
 _SYMBOLS = {
     "−": "-", "–": "-", "×": r"\times ", "·": r"\cdot ", "÷": "/", "π": r"\pi ", "∞": r"\infty ", "√": r"\sqrt ", "½": r"\frac{1}{2}",
@@ -62,7 +64,8 @@ def closed(text: str) -> str:
 
 
 def number(text: str) -> Fraction | None:
-    """The exact value of an integer, (repeating) decimal, scientific number or simple fraction; None for anything else."""
+    """The exact value of an integer, (repeating) decimal, scientific number or simple fraction; None for anything
+    else."""
     text = closed(text)
     if found := _DECIMAL.fullmatch(text):
         return Fraction(found[1]) * Fraction(10) ** int(found[2] or found[3] or found[4] or 0)

@@ -1,7 +1,7 @@
 """The examples of the warm-up: puzzles with and without a reference, right and wrong.
 
-The target of an example with a reference *follows* the reference: it reaches the reference's answer even when that is wrong. That is
-what makes the model read a hint instead of ignoring it. No puzzle whose canonical form belongs to the
+The target of an example with a reference *follows* the reference: it reaches the reference's answer even when that is
+wrong. That is what makes the model read a hint instead of ignoring it. No puzzle whose canonical form belongs to the
 validation or test split is ever drawn.
 """
 

@@ -46,7 +46,12 @@ class GateReport:
 
 
 def measure(
-    network: Network, tokenizer: Any, recipe: Recipe, split: Literal["val", "test"] = "val", groups: int = 24, seed: int = 1
+    network: Network,
+    tokenizer: Any,
+    recipe: Recipe,
+    split: Literal["val", "test"] = "val",
+    groups: int = 24,
+    seed: int = 1,
 ) -> GateReport:
     """Measure everything that the gates ask for, with the recipe's own puzzles."""
     gates = recipe.gates
@@ -70,7 +75,9 @@ def measure(
     accuracy: dict[int, float] = {}
     lengths: list[float] = []
     for problems in task.evaluations.values():
-        answered = answer_problems(engine, "val", dict(enumerate(problems)), task, EvaluationSettings(4, Sampling(max_tokens=limit)), seed)
+        answered = answer_problems(
+            engine, "val", dict(enumerate(problems)), task, EvaluationSettings(4, Sampling(max_tokens=limit)), seed
+        )
         by_size = defaultdict(list)
         for problem, item in zip(problems, answered, strict=True):
             by_size[problem.extra["size"]].append(item)
@@ -88,7 +95,9 @@ def conclusion_signals(engine: LocalEngine, task: Task, config: Config, method: 
     """Mean over conclusion tokens of what hints do: gain under a correct hint, loss under wrong ones, contrast."""
     problems = task.evaluations["seen_sizes"]
     shown = Task(task.name, problems[:groups], {}, task.verifier, task.instruction)
-    table = hint_signals(engine, shown, method, SignalSettings(config.group_size, config.sampling.settings(), seed=config.seed))
+    table = hint_signals(
+        engine, shown, method, SignalSettings(config.group_size, config.sampling.settings(), seed=config.seed)
+    )
     signals = {}
     for target in ("correct", "wrong"):
         for name in ("correct_gain", "wrong_gain", "contrast"):
@@ -106,7 +115,12 @@ def _shut(recipe: Recipe, accuracy: dict[int, float], signals: dict[str, float])
         reasons.append(f"accuracy {mean:.2f} outside [{gates.low}, {gates.high}]")
     if max(accuracy[size] for size in recipe.unseen_sizes) < gates.unseen:
         reasons.append("no unseen size is ever solved")
-    wanted = {"correct_gain on correct": 1, "wrong_gain on correct": -1, "contrast on correct": 1, "contrast on wrong": -1}
+    wanted = {
+        "correct_gain on correct": 1,
+        "wrong_gain on correct": -1,
+        "contrast on correct": 1,
+        "contrast on wrong": -1,
+    }
     for name, sign in wanted.items():
         floor = gates.contrast if name.startswith("contrast") else 0.0
         if not sign * signals[name] > floor:

@@ -15,9 +15,13 @@ def _standing(size: int, recipe: Recipe) -> str:
 
 def model_card(recipe: Recipe, report: GateReport, step: int) -> str:
     """Markdown: what the model is, how it was made, what it can do, what it is not for."""
-    rates = "\n".join(f"| {size} people{_standing(size, recipe)} | {rate:.3f} |" for size, rate in report.accuracy.items())
+    rates = "\n".join(
+        f"| {size} people{_standing(size, recipe)} | {rate:.3f} |" for size, rate in report.accuracy.items()
+    )
     signals = "\n".join(f"| {name} | {value:+.3f} |" for name, value in report.signals.items())
-    settings = "\n".join(f"* {key}: {value}" for key, value in recipe.model_dump().items() if key not in ("name", "gates"))
+    settings = "\n".join(
+        f"* {key}: {value}" for key, value in recipe.model_dump().items() if key not in ("name", "gates")
+    )
     return f"""---
 license: apache-2.0
 library_name: transformers
@@ -28,8 +32,8 @@ tags: [reasoning, knights-and-knaves, synthetic]
 A very small Qwen3-architecture language model that solves Knights & Knaves puzzles some of the time and reads
 reference solutions. It exists to make reinforcement-learning methods visible on a laptop. It knows nothing else.
 
-Made by `rlcsd warmstart {recipe.name}`, supervised on synthetic puzzles only, stopped at step {step} when its gates opened.
-Puzzles whose canonical form belongs to the validation or test split were never drawn.
+Made by `rlcsd warmstart {recipe.name}`, supervised on synthetic puzzles only, stopped at step {step} when its gates
+opened. Puzzles whose canonical form belongs to the validation or test split were never drawn.
 
 | pass@1 at T = 1, validation puzzles | |
 |---|---|

@@ -23,7 +23,9 @@ class Gates(Section):
 
     low: float = Field(0.40, ge=0, le=1, description="least pass@1 on the sizes to be trained on")
     high: float = Field(0.60, ge=0, le=1)
-    unseen: float = Field(0.005, ge=0, description="least pass@1 on some size that reinforcement learning never trains on")
+    unseen: float = Field(
+        0.005, ge=0, description="least pass@1 on some size that reinforcement learning never trains on"
+    )
     contrast: float = Field(0.02, ge=0, description="least mean e_ctr on conclusion tokens, by sign of the target")
     every: int = Field(100, ge=1, description="steps between checks")
     start: int = Field(500, ge=0, description="no check before this step")
@@ -53,13 +55,17 @@ class Recipe(Section):
     people: int = Field(8, ge=2)
     hinted: float = Field(0.6, ge=0, le=1, description="share of examples with a reference")
     wrong: float = Field(0.5, ge=0, le=1, description="share of references that are wrong")
-    diverging: float = Field(0.3, ge=0, le=1, description="hinted targets that reason on their own, then conclude as the reference")
+    diverging: float = Field(
+        0.3, ge=0, le=1, description="hinted targets that reason on their own, then conclude as the reference"
+    )
     slip: float = Field(0.12, ge=0, lt=1, description="chance of misjudging a statement in a wrong reference")
     direct: float = Field(0.7, ge=0, le=1, description="share of hinted targets in the direct manner")
     # optimisation
     batch: int = Field(16, ge=1)
     steps: int = Field(1600, ge=1, description="the most; the gates end it earlier")
-    final_rate: float = Field(0.1, gt=0, le=1, description="share of the learning rates left after `steps`, reached linearly")
+    final_rate: float = Field(
+        0.1, gt=0, le=1, description="share of the learning rates left after `steps`, reached linearly"
+    )
     matrix_rate: float = Field(4e-3, gt=0, description="learning rate of Muon, for the matrices")
     other_rate: float = Field(3e-3, gt=0, description="learning rate of AdamW, for embeddings and norms")
     ramp: int = Field(50, ge=1)
@@ -86,9 +92,17 @@ def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
     except ValidationError as error:
         raise first_complaint(error, known=Recipe.model_fields) from None
     PuzzleRecipe(tuple(recipe.forms), wording="plain")
-    for field, sizes in (("sizes", recipe.sizes), ("train_sizes", recipe.train_sizes), ("unseen_sizes", recipe.unseen_sizes)):
+    for field, sizes in (
+        ("sizes", recipe.sizes),
+        ("train_sizes", recipe.train_sizes),
+        ("unseen_sizes", recipe.unseen_sizes),
+    ):
         if not sizes or not all(2 <= size <= recipe.people for size in sizes):
-            raise InputError(f"{field}={sizes}: each size must be from 2 to people={recipe.people}, and there must be one")
+            raise InputError(
+                f"{field}={sizes}: each size must be from 2 to people={recipe.people}, and there must be one"
+            )
     if recipe.hidden % (2 * recipe.heads) or recipe.heads % recipe.kv_heads:
-        raise InputError(f"heads={recipe.heads}: must divide hidden={recipe.hidden} into even parts and be a multiple of kv_heads")
+        raise InputError(
+            f"heads={recipe.heads}: must divide hidden={recipe.hidden} into even parts and be a multiple of kv_heads"
+        )
     return recipe

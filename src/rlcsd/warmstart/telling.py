@@ -34,7 +34,9 @@ class Telling:
         """The puzzle with one entry for each hearing; claims are about a person's first entry."""
 
         def moved(statement: Statement) -> Statement:
-            return Statement(statement.form, tuple(Atom(self.order.index(atom.person), atom.knight) for atom in statement.parts))
+            return Statement(
+                statement.form, tuple(Atom(self.order.index(atom.person), atom.knight) for atom in statement.parts)
+            )
 
         return Puzzle(
             tuple(puzzle.names[person] for person in self.order),
@@ -45,4 +47,8 @@ class Telling:
         """A case of the puzzle as a case of its telling: checked in this order, up to the same contradiction."""
         checked = len(case.truths)
         heard = self.order if case.accepted else self.order[: self.order.index(checked - 1) + 1]
-        return Case(tuple(case.roles[person] for person in self.order), tuple(case.truths[person] for person in heard), case.accepted)
+        return Case(
+            tuple(case.roles[person] for person in self.order),
+            tuple(case.truths[person] for person in heard),
+            case.accepted,
+        )

@@ -88,7 +88,9 @@ def optimizers(model: nn.Module, recipe: Recipe) -> list[tuple[torch.optim.Optim
     return [(muon, recipe.matrix_rate), (adam, recipe.other_rate)]
 
 
-def warmstart(recipe: Recipe, out: Path, device: torch.device | None = None, tell: Callable[[str], None] = print) -> GateReport:
+def warmstart(
+    recipe: Recipe, out: Path, device: torch.device | None = None, tell: Callable[[str], None] = print
+) -> GateReport:
     """Train a base until its gates open, and save it to `out` (whole, or not at all).
 
     Returns the gates' last report; `report.open` is False if the steps ran out first, and then nothing is saved.
@@ -96,10 +98,18 @@ def warmstart(recipe: Recipe, out: Path, device: torch.device | None = None, tel
     device = device or torch.device("cpu")
     torch.manual_seed(recipe.seed)
     rng = random.Random(f"warmstart/{recipe.seed}")
-    corpus = (text for _ in range(_CORPUS) for example in [draw_example(recipe, rng)] for text in (example.prompt, example.response))
+    corpus = (
+        text
+        for _ in range(_CORPUS)
+        for example in [draw_example(recipe, rng)]
+        for text in (example.prompt, example.response)
+    )
     tokenizer = train_tokenizer(corpus, recipe.vocabulary)
     network = Network(new_model(recipe, len(tokenizer), tokenizer).to(device))
-    tell(f"{sum(p.numel() for p in network.model.parameters()) / 1e6:.2f} M parameters, {len(tokenizer)} tokens in the vocabulary")
+    tell(
+        f"{sum(p.numel() for p in network.model.parameters()) / 1e6:.2f} M parameters, {len(tokenizer)} tokens "
+        "in the vocabulary"
+    )
     pairs = optimizers(network.model, recipe)
     begun, report = time.perf_counter(), GateReport.closed()
     for step in range(1, recipe.steps + 1):

@@ -22,7 +22,9 @@ from tests.conftest import ARCHITECTURES, random_model
 
 def task() -> Task:
     """Random text, so the verifier flips a coin that the response decides."""
-    problems = [Problem(f"Question {n}: who is who?", "Alice is a knight", solution="Alice is a knight.") for n in range(4)]
+    problems = [
+        Problem(f"Question {n}: who is who?", "Alice is a knight", solution="Alice is a knight.") for n in range(4)
+    ]
     return Task("coin", problems, {"again": problems[:2]}, lambda response, answer: len(response) % 2 == 0)
 
 
@@ -62,7 +64,9 @@ def test_a_step_trains_and_saves_any_architecture(architecture, method, saved, t
     before, after = load_file(folder / "model.safetensors"), load_file(checkpoint / "model.safetensors")
     assert before.keys() == after.keys()  # tied heads stay tied
     assert any(not torch.equal(before[name], after[name]) for name in before)
-    assert type(AutoModelForCausalLM.from_pretrained(checkpoint)).__name__.lower().startswith(architecture.split("_")[0])
+    assert (
+        type(AutoModelForCausalLM.from_pretrained(checkpoint)).__name__.lower().startswith(architecture.split("_")[0])
+    )
 
 
 def test_a_context_that_is_too_short_is_named_before_anything_is_sampled(saved):
@@ -81,7 +85,12 @@ def test_thinking_is_passed_on_for_student_teacher_and_evaluation_separately(sav
 
     for module in ("rlcsd.prompts", "rlcsd.stages.hint"):
         monkeypatch.setattr(f"{module}.render", spy)
-    flags = ["model.thinking_student=false", "model.thinking_teacher=true", "model.thinking_eval=true", "evaluation.before=false"]
+    flags = [
+        "model.thinking_student=false",
+        "model.thinking_teacher=true",
+        "model.thinking_eval=true",
+        "evaluation.before=false",
+    ]
     rlcsd.train([*QUICK, *flags, "method=sdpo", f"output_dir={tmp_path}"], task())
     assert ("teacher", True) in seen
     assert ("teacher", False) not in seen

@@ -37,7 +37,9 @@ def test_the_gradient_of_real_rollouts_does_not_depend_on_the_cut(name, tiny_con
     evidence = method.prepare(gather_evidence(engine, batch, method, None), 1)
 
     def gradient(budget: int) -> torch.Tensor:
-        engine.config = config.model_copy(update={"engine": config.engine.model_copy(update={"micro_batch_tokens": budget})})
+        engine.config = config.model_copy(
+            update={"engine": config.engine.model_copy(update={"micro_batch_tokens": budget})}
+        )
         engine.optimizer.zero_grad(set_to_none=True)
         engine.gradient([row.pair for row in batch], evidence, method)
         return torch.cat([parameter.grad.flatten().clone() for parameter in engine.policy.trainable()])

@@ -17,7 +17,9 @@ def plan(*overrides: str) -> dict[str, float]:
     return memory_plan(load_shape(config.model), config, build_method(config))
 
 
-@pytest.mark.parametrize("overrides", [["method=rlcsd"], ["method=grpo", "kl_coefficient=0.1"], ["method=rlcsd", "model.lora.rank=4"]])
+@pytest.mark.parametrize(
+    "overrides", [["method=rlcsd"], ["method=grpo", "kl_coefficient=0.1"], ["method=rlcsd", "model.lora.rank=4"]]
+)
 def test_static_parts_are_those_of_the_real_engine(overrides):
     config = load(overrides)
     method = build_method(config)

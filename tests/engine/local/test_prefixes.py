@@ -14,7 +14,11 @@ QUESTIONS = [(1, 1, 7), (1, 1, 8, 8), (1, 2)]
 @st.composite
 def contexts(draw):
     hints = st.lists(st.integers(3, 5), min_size=0, max_size=6).map(tuple)
-    return draw(st.lists(st.tuples(st.sampled_from(QUESTIONS), hints).map(lambda pair: pair[0] + pair[1]), min_size=1, max_size=12))
+    return draw(
+        st.lists(
+            st.tuples(st.sampled_from(QUESTIONS), hints).map(lambda pair: pair[0] + pair[1]), min_size=1, max_size=12
+        )
+    )
 
 
 @given(contexts())

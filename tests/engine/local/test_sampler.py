@@ -47,7 +47,9 @@ def test_a_seed_decides_the_samples():
         return sample(random_model(), PROMPTS, 2, Sampling(max_tokens=8), seed=seed, stop_ids=[2], pad_id=0)
 
     def plain(groups):
-        return [[(s.ids, s.log_probs.tolist(), s.sampled_log_probs.tolist(), s.finished) for s in group] for group in groups]
+        return [
+            [(s.ids, s.log_probs.tolist(), s.sampled_log_probs.tolist(), s.finished) for s in group] for group in groups
+        ]
 
     assert plain(drawn(1)) == plain(drawn(1))
     assert plain(drawn(1)) != plain(drawn(2))
@@ -77,7 +79,9 @@ def test_filters_agree_with_a_slow_reading_of_their_definition(top_k, top_p, tem
             kept.append(token)
         mass += probs[token] / total
     whole = sum(probs[token] for token in kept)
-    expected = torch.tensor([probs[token] / whole if token in kept else 0.0 for token in range(10)], dtype=torch.float64)
+    expected = torch.tensor(
+        [probs[token] / whole if token in kept else 0.0 for token in range(10)], dtype=torch.float64
+    )
     torch.testing.assert_close(got, expected)
 
 

@@ -92,4 +92,8 @@ def test_the_same_question_before_several_hints_is_computed_once(monkeypatch):
         score(network, [Pair((*range(3, 43), 50 + hint, 60, 61), (7, 8)) for hint in range(5)], pad_id=0)
     finally:
         network.backbone = inner
-    assert tokens == [40, 5 * 2, 5 * 2]  # the question; hints but for their last token; that and the response but for its last
+    assert tokens == [
+        40,
+        5 * 2,
+        5 * 2,
+    ]  # the question; hints but for their last token; that and the response but for its last

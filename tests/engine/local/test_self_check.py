@@ -109,7 +109,12 @@ def test_pickled_weights_are_not_opened(tmp_path):
 
 
 def test_a_model_without_attention_caches_is_refused(tmp_path):
-    settings = {"hidden_size": 16, "num_hidden_layers": 1, "state_size": 4, "vocab_size": len(load_tokenizer(ModelConfig()))}
+    settings = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "state_size": 4,
+        "vocab_size": len(load_tokenizer(ModelConfig())),
+    }
     config = saved(tmp_path, AutoModelForCausalLM.from_config(MambaConfig(**settings)))
     assert AutoConfig.from_pretrained(tmp_path).model_type == "mamba"
     with pytest.raises(InputError, match="model"):

@@ -44,7 +44,15 @@ def rows_for(engine: LocalEngine, method, seed: int = 0, count: int = 7) -> list
         sample = Sample(response, noisy, noisy - 0.05, True)
         advantage = [1.2, -0.7, 0.4, 0.0][index % 4]
         hints = (tokens(5, 20), tuple(tokens(5, 20) for _ in range(1 + index % 3))) if method.hinted else (None, ())
-        rows.append(Row(prompt, Rollout(sample, "", max(advantage, 0.0), None), advantage, hints[0], hints[1] if method.contrast else ()))
+        rows.append(
+            Row(
+                prompt,
+                Rollout(sample, "", max(advantage, 0.0), None),
+                advantage,
+                hints[0],
+                hints[1] if method.contrast else (),
+            )
+        )
     return rows
 
 
@@ -131,7 +139,10 @@ def test_the_teacher_follows_as_its_kind_says_through_real_optimizer_steps(kind,
         peft = pytest.importorskip("peft")
         settings = LoraConfig(rank=4, alpha=8)
         adapted = peft.get_peft_model(
-            model.model, peft.LoraConfig(r=settings.rank, lora_alpha=settings.alpha, target_modules="all-linear", task_type="CAUSAL_LM")
+            model.model,
+            peft.LoraConfig(
+                r=settings.rank, lora_alpha=settings.alpha, target_modules="all-linear", task_type="CAUSAL_LM"
+            ),
         )
         model = Network(adapted)
     engine = engine_for(method, tokenizer, model=model)
@@ -142,7 +153,9 @@ def test_the_teacher_follows_as_its_kind_says_through_real_optimizer_steps(kind,
 
     def teacher():
         named = dict(engine.teacher.network.model.named_parameters())
-        return torch.cat([named[n].flatten().clone() for n, p in engine.policy.model.named_parameters() if p.requires_grad])
+        return torch.cat(
+            [named[n].flatten().clone() for n, p in engine.policy.model.named_parameters() if p.requires_grad]
+        )
 
     start = policy()
     history, expected = [start], start.double()
@@ -163,7 +176,9 @@ def test_the_teacher_follows_as_its_kind_says_through_real_optimizer_steps(kind,
 def test_teacher_and_policy_share_no_trained_tensor_and_all_frozen_ones(tokenizer):
     peft = pytest.importorskip("peft")
     base = random_model(vocab=len(tokenizer))
-    adapted = Network(peft.get_peft_model(base, peft.LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM")))
+    adapted = Network(
+        peft.get_peft_model(base, peft.LoraConfig(r=2, target_modules="all-linear", task_type="CAUSAL_LM"))
+    )
     twin = adapted.twin()
     theirs = dict(twin.model.named_parameters())
     for name, parameter in adapted.model.named_parameters():
@@ -188,7 +203,9 @@ def test_a_checkpoint_carries_policy_optimizer_and_teacher(tokenizer, tmp_path):
     advance(other)
     for name, tensor in engine.policy.model.state_dict().items():
         assert torch.equal(tensor, other.policy.model.state_dict()[name]), name
-    assert all(torch.equal(a, b) for a, b in zip(engine.teacher.state().values(), other.teacher.state().values(), strict=True))
+    assert all(
+        torch.equal(a, b) for a, b in zip(engine.teacher.state().values(), other.teacher.state().values(), strict=True)
+    )
 
 
 def test_model_config_accepts_lora():
@@ -197,7 +214,9 @@ def test_model_config_accepts_lora():
 
 @pytest.mark.parametrize("name", ["grpo", "sdpo"])
 @pytest.mark.parametrize("architecture", ["qwen3", "llama"])
-def test_prompts_computed_once_give_the_gradient_of_prompts_computed_for_each_row(name, architecture, tokenizer, monkeypatch):
+def test_prompts_computed_once_give_the_gradient_of_prompts_computed_for_each_row(
+    name, architecture, tokenizer, monkeypatch
+):
     method = built(name)
     model = Network(random_model(architecture, vocab=len(tokenizer), dtype=torch.float64))
     engine = engine_for(method, tokenizer, model=model, micro=40, kl_coefficient=0.01)

@@ -1,4 +1,5 @@
-"""The vLLM sampler against vLLM's interface, played by a small stand-in: what it is asked, and what comes of its answers."""
+"""The vLLM sampler against vLLM's interface, played by a small stand-in: what it is asked, and what comes of its
+answers."""
 
 from __future__ import annotations
 
@@ -30,12 +31,20 @@ class StandIn:
 
         def one(prompt, number):
             ids = [prompt["prompt_token_ids"][0] + 3 + i for i in range(2 + number)]
-            return SimpleNamespace(token_ids=ids, logprobs=[{token: SimpleNamespace(logprob=-0.5 - i)} for i, token in enumerate(ids)])
+            return SimpleNamespace(
+                token_ids=ids, logprobs=[{token: SimpleNamespace(logprob=-0.5 - i)} for i, token in enumerate(ids)]
+            )
 
-        return [SimpleNamespace(outputs=[one(request, number) for number in range(parameters.n)]) for request in requests]
+        return [
+            SimpleNamespace(outputs=[one(request, number) for number in range(parameters.n)]) for request in requests
+        ]
 
     def apply_model(self, function):
-        function(SimpleNamespace(load_weights=lambda weights: self.loaded.update({name: tensor.clone() for name, tensor in weights})))
+        function(
+            SimpleNamespace(
+                load_weights=lambda weights: self.loaded.update({name: tensor.clone() for name, tensor in weights})
+            )
+        )
 
     def reset_prefix_cache(self):
         self.resets += 1
@@ -51,7 +60,10 @@ def stand_in(monkeypatch):
 
 def config(**model) -> Config:
     return Config(
-        model=ModelConfig(**model), engine=LocalEngineConfig(device="cpu"), sampling=SamplingConfig(max_tokens=64), max_prompt_tokens=100
+        model=ModelConfig(**model),
+        engine=LocalEngineConfig(device="cpu"),
+        sampling=SamplingConfig(max_tokens=64),
+        max_prompt_tokens=100,
     )
 
 

@@ -11,7 +11,8 @@ from ...errors import InputError
 
 
 def _layers(config: Any) -> tuple[Any, ...]:
-    """The layers of the cache that the library makes for a model: what it does decides, not the names of config fields."""
+    """The layers of the cache that the library makes for a model: what it does decides, not the names of config
+    fields."""
     return tuple(DynamicCache(config=config).layers)
 
 
@@ -26,7 +27,8 @@ def uses_sliding_window(config: Any) -> bool:
 
 
 def check_cache(config: Any) -> None:
-    """Raise InputError for a model whose cache is not keys and values of each position (state-space or linear attention …)."""
+    """Raise InputError for a model whose cache is not keys and values of each position (state-space or linear
+    attention …)."""
     for layer in _layers(config):
         if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer):
             raise InputError(

@@ -51,12 +51,14 @@ def selected(network: Network, prefix: Prefix, rows: Tensor) -> Prefix:
 
 
 def response_block(pair: Pair) -> Ids:
-    """The tokens after a context's cache that predict the response: the context's last and all but the response's last."""
+    """The tokens after a context's cache that predict the response: the context's last and all but the response's
+    last."""
     return (pair.context[-1], *pair.response[:-1])
 
 
 def extend(network: Network, prefix: Prefix, blocks: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
-    """Hidden states `[R, B, H]` of one block of tokens after each prefix, and the blocks' mask; the caches grow in place."""
+    """Hidden states `[R, B, H]` of one block of tokens after each prefix, and the blocks' mask; the caches grow in
+    place."""
     ids, mask = padded(blocks, pad, network.device, left=False)
     positions = prefix.lengths[:, None] + torch.arange(ids.shape[1], device=network.device)
     hidden = network.hidden(
@@ -94,11 +96,13 @@ class SharedPrompts:
         self.row_of = {prompt: row for row, prompt in enumerate(prompts)}
         self.prefix = prefill(network, [prompt[:-1] for prompt in prompts], pad)
         self.computed = [tensor for layer in self.prefix.cache.layers for tensor in (layer.keys, layer.values)]
-        self.leaves = [t.detach().to(torch.promote_types(t.dtype, torch.float32)).requires_grad_() for t in self.computed]
+        self.leaves = [
+            t.detach().to(torch.promote_types(t.dtype, torch.float32)).requires_grad_() for t in self.computed
+        ]
 
     @staticmethod
     def possible(network: Network, pairs: Sequence[Pair]) -> bool:
-        """Not under gradient checkpointing, which keeps no cache, with sliding windows, or for a prompt of one token."""
+        """Not under gradient checkpointing (no cache is kept), with sliding windows, or for a prompt of one token."""
         checkpointed = any(getattr(module, "gradient_checkpointing", False) for module in network.core.modules())
         windows = uses_sliding_window(network.core.config)
         return bool(pairs) and not windows and not checkpointed and all(len(pair.context) > 1 for pair in pairs)
@@ -107,7 +111,9 @@ class SharedPrompts:
         """Hidden states that predict each response token, `[n, H]`, of pairs with these prompts."""
         rows = torch.tensor([self.row_of[pair.context] for pair in pairs], device=self.network.device)
         cache = DynamicCache(config=self.network.core.config)
-        held = [leaf.to(tensor.dtype).index_select(0, rows) for leaf, tensor in zip(self.leaves, self.computed, strict=True)]
+        held = [
+            leaf.to(tensor.dtype).index_select(0, rows) for leaf, tensor in zip(self.leaves, self.computed, strict=True)
+        ]
         for index, (keys, values) in enumerate(zip(held[::2], held[1::2], strict=True)):
             cache.update(keys, values, index)
         prompts = Prefix(cache, self.prefix.mask[rows], self.prefix.lengths[rows])
@@ -116,6 +122,12 @@ class SharedPrompts:
 
     def backward(self) -> None:
         """Through the prompts, with the gradients that the micro-batches left. To be called once, after them."""
-        reached = [(tensor, leaf.grad) for tensor, leaf in zip(self.computed, self.leaves, strict=True) if leaf.grad is not None]
+        reached = [
+            (tensor, leaf.grad)
+            for tensor, leaf in zip(self.computed, self.leaves, strict=True)
+            if leaf.grad is not None
+        ]
         if reached:
-            torch.autograd.backward([tensor for tensor, _ in reached], [grad.to(tensor.dtype) for tensor, grad in reached])
+            torch.autograd.backward(
+                [tensor for tensor, _ in reached], [grad.to(tensor.dtype) for tensor, grad in reached]
+            )

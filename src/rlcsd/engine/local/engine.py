@@ -64,7 +64,10 @@ class LocalEngine:
         named = ModelConfig(path=path, dtype=self.config.model.dtype)
         theirs, ours = load_tokenizer(named), self.tokenizer
         if theirs.get_vocab() != ours.get_vocab():
-            raise InputError(f"method.teacher_model={path}: its vocabulary is not the policy's, so it cannot score the same token ids")
+            raise InputError(
+                f"method.teacher_model={path}: its vocabulary is not the policy's, so it cannot score the same "
+                "token ids"
+            )
         network = load_network(named, self.policy.device, self.config.engine.head_chunk)
         network.model.eval().requires_grad_(False)
         return network
@@ -129,7 +132,9 @@ class LocalEngine:
         if top_k:
             assert columns.support is not None
             made = self.supports.add(
-                columns.support, [len(pair.response) for pair in pairs], columns.support_log_prob if who == "teacher" else None
+                columns.support,
+                [len(pair.response) for pair in pairs],
+                columns.support_log_prob if who == "teacher" else None,
             )
         if support is not None:
             assert columns.support_log_prob is not None

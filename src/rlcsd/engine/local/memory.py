@@ -1,7 +1,7 @@
 """How much memory a run needs on its device, from the model's shape and the config alone.
 
-An estimate to plan with: `benchmarks/memory.py` holds it against measured peaks. Counted are weights, gradients, optimizer
-moments, teacher and reference, and the largest of the three phases (sampling, scoring, update).
+An estimate to plan with: `benchmarks/memory.py` holds it against measured peaks. Counted are weights, gradients,
+optimizer moments, teacher and reference, and the largest of the three phases (sampling, scoring, update).
 """
 
 from __future__ import annotations
@@ -56,7 +56,10 @@ def shape_of(config: Any, model: Any = None) -> Shape:
 
 
 def load_shape(model: ModelConfig) -> Shape:
-    """The shape of a config's model, without its weights. Raises OSError or ValueError if its config cannot be loaded."""
+    """The shape of a config's model, without its weights.
+
+    Raises OSError or ValueError if its config cannot be loaded.
+    """
     extra = {"gguf_file": model.gguf_file} if model.gguf_file else {}
     return shape_of(AutoConfig.from_pretrained(resolve_path(model.path), **extra))
 
@@ -69,7 +72,9 @@ def update_bytes(shape: Shape, config: Config, tokens: int) -> float:
     # A layer keeps for its backward pass: both norms' inputs, quotients and results; queries and keys before and after
     # their norm and their rotation, values, what attention gives; gate, its activation, up, and their product.
     saved = stream * 6 * shape.hidden + inner * (7 * shape.queries + 6 * shape.keys + 4 * shape.feed_forward)
-    layers = stream * shape.layers * shape.hidden + saved if config.model.gradient_checkpointing else shape.layers * saved
+    layers = (
+        stream * shape.layers * shape.hidden + saved if config.model.gradient_checkpointing else shape.layers * saved
+    )
     kept = tokens * (layers + saved)  # and the gradients of the layer that is being gone through
     return kept + head_bytes(shape, config, tokens)
 
@@ -85,7 +90,9 @@ def cache_bytes(shape: Shape, config: Config, tokens: int) -> float:
 
 
 def rows_at_once(shape: Shape, config: Config, n: int, longest: int) -> int:
-    """How many responses are decoded side by side: `engine.sample_rows`, or fewer if their caches would exceed `engine.sample_gib`.
+    """How many responses are decoded side by side.
+
+    That is `engine.sample_rows`, or fewer if their caches would exceed `engine.sample_gib`.
 
     `longest` is prompt and response in tokens. Never fewer than the `n` of one prompt.
     """
@@ -126,4 +133,5 @@ def memory_line(config: Config, method: Method) -> str:
     except (OSError, ValueError, KeyError, AttributeError) as error:
         return f"not estimated: the config of {config.model.path} could not be loaded ({first_line(error)})"
     parts = ", ".join(f"{name} {value / 2**30:.2f}" for name, value in plan.items() if name != "peak" and value)
-    return f"about {plan['peak'] / 2**30:.2f} GiB on one device ({parts}; the largest of sampling, scoring and update counts)"
+    peak = f"{plan['peak'] / 2**30:.2f} GiB"
+    return f"about {peak} on one device ({parts}; the largest of sampling, scoring and update counts)"

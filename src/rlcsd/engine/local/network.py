@@ -50,7 +50,9 @@ class Network:
 
     def precision(self) -> Any:
         """The context in which forward passes run: bf16 autocast over float32 weights, or nothing."""
-        return torch.autocast(self.device.type, dtype=self.autocast_dtype or torch.bfloat16, enabled=self.autocast_dtype is not None)
+        return torch.autocast(
+            self.device.type, dtype=self.autocast_dtype or torch.bfloat16, enabled=self.autocast_dtype is not None
+        )
 
     def hidden(self, **inputs: Any) -> torch.Tensor:
         """Last hidden states `[B, T, H]`."""
@@ -77,7 +79,8 @@ class Network:
         close = 1e-3 if theirs.dtype == torch.float32 else 3e-2  # the model's own logits may be rounded to bf16
         if not torch.allclose(ours.float(), theirs.float(), atol=close, rtol=close):
             raise InputError(
-                f"model: {type(self.core).__name__} computes logits otherwise than by its output embedding; it is not supported"
+                f"model: {type(self.core).__name__} computes logits otherwise than by its output embedding; it "
+                "is not supported"
             )
 
 
@@ -110,7 +113,9 @@ def load_tokenizer(config: ModelConfig) -> Any:
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise InputError(f"model.path={config.path}: no tokenizer could be loaded ({first_line(error)})") from None
     if not getattr(tokenizer, "chat_template", None):
-        raise InputError(f"model.path={config.path}: the tokenizer has no chat template, which prompts are rendered with")
+        raise InputError(
+            f"model.path={config.path}: the tokenizer has no chat template, which prompts are rendered with"
+        )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -127,7 +132,13 @@ def load_network(config: ModelConfig, device: torch.device, head_chunk: int = 40
     safe = {} if config.gguf_file else {"use_safetensors": True}  # other formats are pickles, which can run code
     try:
         model, loading = AutoModelForCausalLM.from_pretrained(
-            path, dtype=held, attn_implementation="sdpa", output_loading_info=True, ignore_mismatched_sizes=True, **safe, **extra
+            path,
+            dtype=held,
+            attn_implementation="sdpa",
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+            **safe,
+            **extra,
         )
     except Exception as error:  # each layer of the library has its own: no file, broken file, unknown architecture …
         raise InputError(f"model.path={config.path}: no model could be loaded ({first_line(error)})") from None
@@ -149,7 +160,11 @@ def load_network(config: ModelConfig, device: torch.device, head_chunk: int = 40
         model = get_peft_model(
             model,
             LoraConfig(
-                r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=lora.target_modules, task_type="CAUSAL_LM"
+                r=lora.rank,
+                lora_alpha=lora.alpha,
+                lora_dropout=lora.dropout,
+                target_modules=lora.target_modules,
+                task_type="CAUSAL_LM",
             ),
         )
     network = Network(model, head_chunk, config.dtype == "bfloat16")
@@ -164,7 +179,9 @@ def _check_weights(config: ModelConfig, loading: Mapping[str, Any]) -> None:
         if keys:
             shown = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
             wrong = {"mismatched": "of another shape than its config says"}.get(kind, kind)
-            raise InputError(f"model.path={config.path}: weights are {wrong}: {shown}; the files must be those of one complete model")
+            raise InputError(
+                f"model.path={config.path}: weights are {wrong}: {shown}; the files must be those of one complete model"
+            )
 
 
 def _without_dropout(model: Any) -> None:
@@ -178,7 +195,8 @@ def _without_dropout(model: Any) -> None:
 
 
 def _unquantised(model: Any) -> Any:
-    """The same model without its memory of having been read from a GGUF file, because of which it would refuse to be saved."""
+    """The same model without its memory of having been read from a GGUF file, because of which it would refuse to be
+    saved."""
     config = copy.deepcopy(model.config)
     if hasattr(config, "quantization_config"):
         del config.quantization_config

@@ -1,4 +1,5 @@
-"""The optimizer: AdamW with float32 moments, or with moments in 8 bits (bitsandbytes), optionally paged out of GPU memory."""
+"""The optimizer: AdamW with float32 moments, or with moments in 8 bits (bitsandbytes), optionally paged out of GPU
+memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The decode loop: each prompt is prefilled once, then all its responses are decoded side by side over a static KV cache.
+"""The decode loop: each prompt is prefilled once; its responses are decoded side by side over a static KV cache.
 
 Simplified: a batch is drawn to its end before the next begins (no continuous batching), because that keeps the random
 numbers of a response independent of timing. Two economies are made by editing the library's static cache in place: it
@@ -48,7 +48,9 @@ def choose(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> tu
     plain = sampling.temperature == 1.0 and sampling.top_p >= 1.0 and sampling.top_k == 0
     drawn_from = scored if plain else filtered_log_probs(logits, sampling)
     picked = torch.multinomial(drawn_from.exp(), 1, generator=generator)
-    return picked[:, 0], torch.stack([scored.gather(-1, picked)[:, 0], drawn_from.gather(-1, picked)[:, 0], entropy], dim=1)
+    return picked[:, 0], torch.stack(
+        [scored.gather(-1, picked)[:, 0], drawn_from.gather(-1, picked)[:, 0], entropy], dim=1
+    )
 
 
 class _GrowingCache(StaticCache):  # type: ignore[misc]
@@ -89,7 +91,9 @@ class _Decoding:
         self.cache = _GrowingCache(dtype, config=model.config, max_cache_len=ids.shape[1] + self.room)
         mask_with_room = pad(mask, (0, self.room), value=1)  # slots not yet written are hidden by causality
         positions = (mask.cumsum(1) - 1).clamp(min=0)
-        output = model(ids, attention_mask=mask_with_room, position_ids=positions, past_key_values=self.cache, logits_to_keep=1)
+        output = model(
+            ids, attention_mask=mask_with_room, position_ids=positions, past_key_values=self.cache, logits_to_keep=1
+        )
         origin = torch.arange(len(prompts), device=ids.device).repeat_interleave(n)  # the prompt of each row
         self.cache.keep_rows(origin)
         self.logits = output.logits[origin, -1].float()
@@ -114,13 +118,21 @@ class _Decoding:
     def _drop_ended(self, token: Tensor) -> Tensor:
         keep = self.writing.nonzero()[:, 0]
         self.cache.keep_rows(keep)
-        self.rows, self.position, self.mask, self.writing = (column[keep] for column in (self.rows, self.position, self.mask, self.writing))
+        self.rows, self.position, self.mask, self.writing = (
+            column[keep] for column in (self.rows, self.position, self.mask, self.writing)
+        )
         return token[keep]
 
 
 @torch.inference_mode()
 def _decode(
-    model: Any, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, generator: torch.Generator, stop: Tensor, filler: int
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    n: int,
+    sampling: Sampling,
+    generator: torch.Generator,
+    stop: Tensor,
+    filler: int,
 ) -> list[Sample]:
     """`n` samples for each of a few prompts, prompt by prompt."""
     limit, count, device = sampling.max_tokens, len(prompts) * n, model.device

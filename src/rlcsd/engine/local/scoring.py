@@ -23,7 +23,9 @@ from .network import Network
 from .prefixes import Family, Ids, families
 
 
-def _contexts(network: Network, contexts: Sequence[Ids], pad: int, budget: int) -> Iterator[tuple[list[Ids], Prefix | None]]:
+def _contexts(
+    network: Network, contexts: Sequence[Ids], pad: int, budget: int
+) -> Iterator[tuple[list[Ids], Prefix | None]]:
     """All contexts in batches, with the caches of all but their last tokens (None where that is the only one)."""
     groups = [Family(0, tuple(set(contexts)))] if uses_sliding_window(network.core.config) else families(contexts)
     for chosen in batches([family.root for family in groups], budget):
@@ -38,13 +40,18 @@ def _contexts(network: Network, contexts: Sequence[Ids], pad: int, budget: int) 
             elif roots is None:
                 yield batch, prefill(network, [context[:-1] for context in batch], pad)
             else:
-                begun = selected(network, roots, torch.tensor([members[index][0] for index in some], device=network.device))
+                begun = selected(
+                    network, roots, torch.tensor([members[index][0] for index in some], device=network.device)
+                )
                 rest = [context[length:-1] for context, length in zip(batch, begun.lengths.tolist(), strict=True)]
                 yield batch, appended(network, begun, rest, pad)
 
 
-def _hidden(network: Network, pairs: Sequence[Pair], contexts: Prefix | None, origin: Sequence[int], pad: int) -> Tensor:
-    """Hidden states that predict each response token, `[n, H]`, pair by pair; `origin` is each pair's row in `contexts`."""
+def _hidden(
+    network: Network, pairs: Sequence[Pair], contexts: Prefix | None, origin: Sequence[int], pad: int
+) -> Tensor:
+    """Hidden states that predict each response token, `[n, H]`, pair by pair; `origin` is each pair's row in
+    `contexts`."""
     blocks = [response_block(pair) for pair in pairs]
     if contexts is None:
         ids, mask = padded(blocks, pad, network.device, left=False)
@@ -57,7 +64,13 @@ def _hidden(network: Network, pairs: Sequence[Pair], contexts: Prefix | None, or
 
 @torch.no_grad()
 def score(
-    network: Network, pairs: Sequence[Pair], *, pad_id: int, budget: int = 32768, top_k: int = 0, support: Tensor | None = None
+    network: Network,
+    pairs: Sequence[Pair],
+    *,
+    pad_id: int,
+    budget: int = 32768,
+    top_k: int = 0,
+    support: Tensor | None = None,
 ) -> HeadOutput:
     """Log-probs and entropies of all response tokens, and those at a support if asked for; pairs laid end to end.
 
@@ -79,7 +92,9 @@ def score(
                 places = [rows[index][1] for index in some]
                 tokens = layout.tokens(places)
                 ids = torch.tensor([token for p in places for token in pairs[p].response], device=device)
-                hidden = _hidden(network, [pairs[p] for p in places], contexts, [rows[index][0] for index in some], pad_id)
+                hidden = _hidden(
+                    network, [pairs[p] for p in places], contexts, [rows[index][0] for index in some], pad_id
+                )
                 if top_k:
                     parts.append(network.head.top_k(hidden, ids, top_k))
                 else:

@@ -27,7 +27,7 @@ TOLERANCE = {torch.float32: 5e-3, torch.bfloat16: 5e-2}  # mean difference in na
 
 
 def self_check(network: Network, pad_id: int, context_length: int) -> None:
-    """Compare all paths with a plain pass, on a short and on a long response (across the sliding window, if it is short).
+    """Compare all paths with a plain pass, on a short and on a long response (across a sliding window that is short).
 
     Raises:
         InputError: they differ by more than `TOLERANCE` on average over a response; it says which and by how much.
@@ -44,11 +44,15 @@ def _check(network: Network, pad_id: int, tokens: int) -> None:
     was_training = network.model.training
     network.model.eval()
     with network.precision():
-        drawn = sampler.sample(network.model, prompts, 1, Sampling(max_tokens=tokens), seed=0, stop_ids=[], pad_id=pad_id)
+        drawn = sampler.sample(
+            network.model, prompts, 1, Sampling(max_tokens=tokens), seed=0, stop_ids=[], pad_id=pad_id
+        )
     pairs = [Pair(prompt, samples[0].ids) for prompt, samples in zip(prompts, drawn, strict=True)]
     plain = _plain(network, pairs)
     paths = {
-        "sampler": torch.cat([samples[0].log_probs for samples in drawn if samples[0].log_probs is not None]).to(plain.device),
+        "sampler": torch.cat([samples[0].log_probs for samples in drawn if samples[0].log_probs is not None]).to(
+            plain.device
+        ),
         "scorer": scoring.score(network, pairs, pad_id=pad_id).log_prob,
     }
     network.model.train(was_training)
@@ -59,10 +63,13 @@ def _check(network: Network, pad_id: int, tokens: int) -> None:
 
 def _compare(network: Network, name: str, log_probs: Tensor, plain: Tensor, tokens: int) -> None:
     worst = float((log_probs - plain).abs().reshape(-1, tokens).mean(1).max())
-    allowed = TOLERANCE[torch.float32 if network.autocast_dtype is None and network.core.dtype != torch.bfloat16 else torch.bfloat16]
+    allowed = TOLERANCE[
+        torch.float32 if network.autocast_dtype is None and network.core.dtype != torch.bfloat16 else torch.bfloat16
+    ]
     if not worst <= allowed:
         raise InputError(
-            f"model: on responses of {tokens} tokens the {name}'s log-probs differ from a plain pass of {type(network.core).__name__} by "
+            f"model: on responses of {tokens} tokens the {name}'s log-probs differ from a plain pass of "
+            f"{type(network.core).__name__} by "
             f"{worst:.3g} nats on average (at most {allowed:g}), so training would be wrong; "
             "engine.self_check=false trains all the same"
         )

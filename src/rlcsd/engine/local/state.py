@@ -11,10 +11,17 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-_TRAINED, _TEACHER, _MOMENTS, _REST = "trained.safetensors", "teacher.safetensors", "optimizer.safetensors", "optimizer.json"
+_TRAINED, _TEACHER, _MOMENTS, _REST = (
+    "trained.safetensors",
+    "teacher.safetensors",
+    "optimizer.safetensors",
+    "optimizer.json",
+)
 
 
-def save(folder: Path, trained: Mapping[str, Tensor], teacher: Mapping[str, Tensor], optimizer: Any, optimizer_steps: int) -> None:
+def save(
+    folder: Path, trained: Mapping[str, Tensor], teacher: Mapping[str, Tensor], optimizer: Any, optimizer_steps: int
+) -> None:
     """Trained weights, the teacher's, the optimizer's moments and settings, into `folder`."""
     _save_tensors(folder / _TRAINED, trained)
     _save_tensors(folder / _TEACHER, teacher)

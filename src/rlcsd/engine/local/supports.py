@@ -15,7 +15,7 @@ from ...records import Evidence, Support
 
 @dataclass
 class _Held:
-    """`ids [M, k]` of the M tokens of a support's rows, and log-probs `[M, k]` at them under correct and wrong hints."""
+    """`ids [M, k]` of the M tokens of a support's rows; log-probs `[M, k]` at them under correct and wrong hints."""
 
     ids: Tensor
     teacher: Tensor | None = None
@@ -75,7 +75,9 @@ class SupportStore:
                 return None
             return torch.where(part.hinted[:, None], values[places.clamp(min=0)], 0)
 
-        return part.with_columns(support=column(held.ids), teacher_support=column(held.teacher), wrong_support=column(held.wrong))
+        return part.with_columns(
+            support=column(held.ids), teacher_support=column(held.teacher), wrong_support=column(held.wrong)
+        )
 
 
 def _spans(support: Support, rows: Sequence[int]) -> list[slice]:

@@ -62,7 +62,8 @@ def shared_prompts(network: Network, pairs: Sequence[Pair], pad: int) -> SharedP
 
 
 def accumulate(network: Network, batch: MiniBatch, *, pad_id: int, budget: int) -> Metrics:
-    """Add the mini-batch's gradient to the policy, in micro-batches of at most `budget` tokens; returns metrics (`actor/…`)."""
+    """Add the mini-batch's gradient to the policy, in micro-batches of at most `budget` tokens; returns metrics
+    (`actor/…`)."""
     rows = batch.rows_to_update()
     with network.precision():
         shared = shared_prompts(network, [batch.pairs[row] for row in rows], pad_id)
@@ -83,7 +84,8 @@ def accumulate(network: Network, batch: MiniBatch, *, pad_id: int, budget: int) 
 def _backward(
     network: Network, batch: MiniBatch, pairs: Sequence[Pair], tokens: Tensor, pad_id: int, shared: SharedPrompts | None
 ) -> dict[str, float]:
-    """Forward and backward of one micro-batch, whose response tokens are `tokens` of the mini-batch; returns sums over them."""
+    """Forward and backward of one micro-batch, whose response tokens are `tokens` of the mini-batch; returns sums
+    over them."""
     part = batch.supports.columns(batch.evidence, tokens)
     ids = torch.tensor([token for pair in pairs for token in pair.response], device=network.device)
     with network.precision():

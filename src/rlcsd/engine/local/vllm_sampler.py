@@ -30,7 +30,9 @@ def vllm_wanted(config: Config, device: torch.device) -> bool:
         if device.type != "cuda":
             raise InputError(f"engine.sampler=vllm: vLLM needs a GPU, and engine.device is {device.type}")
         if config.model.gguf_file:
-            raise InputError("engine.sampler=vllm: weights from a GGUF file can only be sampled with engine.sampler=local")
+            raise InputError(
+                "engine.sampler=vllm: weights from a GGUF file can only be sampled with engine.sampler=local"
+            )
     return name == "vllm" or (name == "auto" and installed and device.type == "cuda" and not config.model.gguf_file)
 
 
@@ -60,7 +62,8 @@ class VllmSampler:
             model=resolve_path(config.model.path),
             dtype=config.model.dtype,
             gpu_memory_utilization=config.engine.vllm_memory,
-            max_model_len=config.max_prompt_tokens + max(config.sampling.max_tokens, config.evaluation.sampling.max_tokens),
+            max_model_len=config.max_prompt_tokens
+            + max(config.sampling.max_tokens, config.evaluation.sampling.max_tokens),
             logprobs_mode="processed_logprobs",  # of the distribution drawn from
             enable_prefix_caching=True,  # a group shares its prompt
             seed=config.seed,

@@ -78,7 +78,9 @@ def _draw_size(size: int, count: int, split: Split, recipe: Recipe, seed: int) -
     return problems
 
 
-def draw_problems(sizes: Iterable[int], per_size: int, split: Split, recipe: Recipe, seed: int = 0, processes: int = 1) -> list[Problem]:
+def draw_problems(
+    sizes: Iterable[int], per_size: int, split: Split, recipe: Recipe, seed: int = 0, processes: int = 1
+) -> list[Problem]:
     """`per_size` problems for each size, no two of the same canonical form; independent of `processes`.
 
     Raises:

@@ -62,7 +62,9 @@ def build_splits(out: Path, request: PuzzleRequest) -> str:
 
 
 def build_layout(root: Path, request: PuzzleRequest) -> list[str]:
-    """Write the published layout: `<root>/kk_4to8/train.parquet` and `<root>/kk_4to8_test+kk_9+kk_10+kk_11/val.parquet`.
+    """Write the published layout.
+
+    That is `<root>/kk_4to8/train.parquet` and `<root>/kk_4to8_test+kk_9+kk_10+kk_11/val.parquet`.
 
     Returns the two cards. Raises as `build_splits`.
     """
@@ -71,7 +73,11 @@ def build_layout(root: Path, request: PuzzleRequest) -> list[str]:
     for folder in (name, "+".join(sets)):
         check_new_folder(root / folder)  # both, before either is made
     train = to_rows(request.draw(request.sizes, request.train, "train"), name, "logic", "train")
-    tests = [row for source, sizes in sets.items() for row in to_rows(request.draw(sizes, request.test, "test"), source, "logic", "test")]
+    tests = [
+        row
+        for source, sizes in sets.items()
+        for row in to_rows(request.draw(sizes, request.test, "test"), source, "logic", "test")
+    ]
     return [
         write_dataset(root / name, name, {"train.parquet": train}, request.facts),
         write_dataset(root / "+".join(sets), "+".join(sets), {"val.parquet": tests}, request.facts),

@@ -98,7 +98,10 @@ def canonical_form(statements: Sequence[Statement]) -> str:
     colours = ["" for _ in statements]
 
     def described(statement: Statement, subject: int | None = None) -> str:
-        parts = [f"{colours[p.person]}{'+' if p.knight else '-'}{'*' if p.person == subject else ''}" for p in statement.parts]
+        parts = [
+            f"{colours[p.person]}{'+' if p.knight else '-'}{'*' if p.person == subject else ''}"
+            for p in statement.parts
+        ]
         if statement.form != "if":
             parts.sort()
         return f"{statement.form}({','.join(parts)})"
@@ -125,7 +128,9 @@ def draw_statement(rng: random.Random, speaker: int, size: int, forms: Sequence[
     return Statement(form, tuple(Atom(person, rng.random() < 0.5) for person in people))
 
 
-def draw_puzzle(rng: random.Random, size: int, names: Sequence[str], forms: Sequence[str] = FORMS) -> tuple[Puzzle, tuple[bool, ...]]:
+def draw_puzzle(
+    rng: random.Random, size: int, names: Sequence[str], forms: Sequence[str] = FORMS
+) -> tuple[Puzzle, tuple[bool, ...]]:
     """A puzzle of `size` people with exactly one solution, and that solution.
 
     Statements are redrawn until the exhaustive check finds one solution. About one draw in three
@@ -144,4 +149,6 @@ def draw_puzzle(rng: random.Random, size: int, names: Sequence[str], forms: Sequ
         roles = solutions(statements)
         if len(roles) == 1:
             return Puzzle(tuple(rng.sample(list(names), size)), statements), roles[0]
-    raise InputError(f"task.forms={list(forms)}: no puzzle of {size} people with exactly one solution was found; allow more forms")
+    raise InputError(
+        f"task.forms={list(forms)}: no puzzle of {size} people with exactly one solution was found; allow more forms"
+    )

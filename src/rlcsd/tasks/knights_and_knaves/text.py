@@ -61,7 +61,9 @@ def puzzle_text(puzzle: Puzzle, wording: str = "varied", rng: random.Random | No
     elif wording == "varied":
         people = f"{len(names)} inhabitants: {', '.join(names)}"
         rng = rng or random.Random(0)
-        told = " ".join(rng.choice(_LEADS).format(name=name, claim=claim) for name, claim in zip(names, claims, strict=True))
+        told = " ".join(
+            rng.choice(_LEADS).format(name=name, claim=claim) for name, claim in zip(names, claims, strict=True)
+        )
     else:
         raise ValueError(f"unknown wording {wording!r}; known: {', '.join(WORDINGS)}")
     return (
