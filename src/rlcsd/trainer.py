@@ -17,6 +17,7 @@ from typing import Any
 from .config.schema import Config
 from .engine.base import Engine
 from .errors import InputError
+from .guards import Guards
 from .methods.base import HintedConfig, Method
 from .metrics import Mean, Metrics, Sum, combined
 from .prompts import student_prompt
@@ -36,6 +37,7 @@ class StepResult:
     metrics: dict[str, float]
     rows: list[list[Row]]
     evidence: list[Evidence]
+    warnings: tuple[str, ...] = ()
 
 
 class Clock:
@@ -61,6 +63,7 @@ class Trainer:
         self.config, self.task, self.method, self.engine = config, task, method, engine
         self.train = fitting_problems(engine.tokenizer, task, config)
         self.steps = training_steps(config, len(self.train))
+        self.guards = Guards(config.guard)
         self._check(engine)
 
     def _check(self, engine: Engine) -> None:
@@ -95,7 +98,11 @@ class Trainer:
         with clock("score"):
             rows = with_old_log_probs(self.engine, hinted.rows)
         metrics: list[Metrics] = [rollout_metrics(groups), hinted.counts.metrics() if self.method.hinted else {}]
-        batches, prepared = list(self.mini_batches(rows)), []
+        entropy = entropy_metric(rows, groups)
+        wrong = self.guards.before_update(combined(metrics) | entropy)
+        if wrong:
+            self.guards.decide(wrong)  # raises, or the step's update is left out
+        batches, prepared = list(self.mini_batches([] if wrong else rows)), []
         for batch in batches:
             with clock("score"):
                 evidence = gather_evidence(self.engine, batch, self.method, self.correction_cap)
@@ -107,10 +114,12 @@ class Trainer:
                 self.engine.release(evidence.held)
             metrics += [self.method.metrics(evidence), updated]
             prepared.append(evidence)
-        logged = (
-            combined([*metrics, {"update/count": Sum(len(batches))}]) | entropy_metric(rows, groups) | clock.metrics()
-        )
-        return StepResult(number, groups, logged, batches, prepared)
+        counts: Metrics = {"update/count": Sum(len(batches)), "guard/skipped": Sum(bool(wrong))}
+        logged = combined([*metrics, counts]) | entropy | clock.metrics()
+        if not wrong:
+            wrong = self.guards.after_update(logged)
+            self.guards.decide(wrong)
+        return StepResult(number, groups, logged, batches, prepared, tuple(wrong))
 
     def hint(self, groups: Sequence[Group], number: int) -> HintedRows:
         """The hint stage with this run's seed; see `stages.hint.hint_rows`."""
@@ -134,11 +143,16 @@ class Trainer:
     def run(self, start: int = 0, after_step: Callable[[StepResult], None] | None = None) -> None:
         """Steps `start + 1` to `self.steps`; `after_step` is called with each result."""
         for number in range(start + 1, self.steps + 1):
-            begun = perf_counter()
-            result = self.step(number)
-            result.metrics["time/step"] = perf_counter() - begun
+            result = self.timed_step(number)
             if after_step is not None:
                 after_step(result)
+
+    def timed_step(self, number: int) -> StepResult:
+        """One step, with its duration in seconds as `time/step`."""
+        begun = perf_counter()
+        result = self.step(number)
+        result.metrics["time/step"] = perf_counter() - begun
+        return result
 
     def problems(self, number: int) -> list[Problem]:
         """The problems of step `number`: passes over the shuffled training set, each pass in an order of its own."""

@@ -130,12 +130,6 @@ def test_a_resumed_run_forgets_what_was_logged_after_its_checkpoint(tiny_config,
     assert result["before"][0].as_dict() == whole["evaluations.jsonl"][0]["sets"][0]
 
 
-def test_there_is_nothing_to_resume_without_a_checkpoint(tiny_config, tmp_path):
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(rlcsd.InputError, match="no checkpoint"):
-        Run(tiny_config(), folder=tmp_path / "empty").execute(resume=True)
-
-
 def test_bf16_trains_with_float32_weights(tiny_config):
     run = Run(tiny_config("model.dtype=bfloat16", "learning_rate=1e-3", "warmup_steps=0", "method.unusable=plain"))
     run.execute()

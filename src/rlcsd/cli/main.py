@@ -8,14 +8,19 @@ from __future__ import annotations
 
 import argparse
 import errno
+import io
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import InputError
+from ..folders import is_disk_full
+from ..run.stop import Interrupted
 from .data import add_data_commands
 
 if TYPE_CHECKING:
@@ -85,17 +90,16 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _train(arguments: argparse.Namespace) -> None:
-    from ..config.load import from_yaml, load, to_yaml
+    from ..config.load import load, to_yaml
     from ..run import Run
     from ..run.plan import plan
+    from ..run.resume import plugins_of, resumed_config
     from .progress import Progress
 
     if arguments.resume is not None:
-        if arguments.overrides:
-            raise InputError(
-                f"--resume {arguments.resume}: a run resumes with its own config; leave out {arguments.overrides[0]}"
-            )
-        config = from_yaml(arguments.resume / "config.yaml")
+        for plugin in plugins_of(arguments.resume):
+            print(f"rlcsd: {arguments.resume}/config.yaml names code outside the package: {plugin}", file=sys.stderr)
+        config = resumed_config(arguments.resume, arguments.overrides)
     else:
         config = load(arguments.overrides)
     if arguments.dry_run:
@@ -229,6 +233,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that knows ASCII alone gets "?" for "×"
     top = parser()
     parsed, rest = top.parse_known_args(arguments)
     if any("=" not in word or word.startswith("-") for word in rest) or (rest and not hasattr(parsed, "overrides")):
@@ -240,21 +247,53 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InputError as error:
         print(f"rlcsd: {error}", file=sys.stderr)
         return 2
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            print(
-                "rlcsd: no space is left on the disk; free some, then resume with `rlcsd train --resume RUN`",
-                file=sys.stderr,
-            )
-            return 2
-        if error.errno in _OF_A_PATH and error.filename:
-            print(
-                f"rlcsd: {error.filename}: cannot be used as a path here ({error.strerror}); choose another",
-                file=sys.stderr,
-            )
-            return 2
-        raise
+    except Interrupted as stopped:
+        print(f"rlcsd: {stopped}", file=sys.stderr)
+        return 128 + stopped.number
     except KeyboardInterrupt:
         print("rlcsd: interrupted", file=sys.stderr)
-        return 130
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        _abandon_output()
+        return 128 + signal.SIGPIPE if hasattr(signal, "SIGPIPE") else 1
+    except Exception as error:
+        sentence = _known_trouble(error)
+        if sentence is None:
+            raise
+        print(f"rlcsd: {sentence}", file=sys.stderr)
+        return 2
+    return _flushed()
+
+
+def _known_trouble(error: Exception) -> str | None:
+    """One sentence about an error of the machine, or None for one of ours."""
+    if is_disk_full(error):
+        return "no space is left where the output goes; free some, then resume with `rlcsd train --resume RUN`"
+    if isinstance(error, OSError) and error.errno in _OF_A_PATH and error.filename:
+        return f"{error.filename}: cannot be used as a path here ({error.strerror}); choose another"
+    text = str(error).lower()
+    if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
+        return (
+            "out of memory; lower engine.micro_batch_tokens, engine.score_tokens or engine.sample_gib, or set "
+            "model.gradient_checkpointing=true (`rlcsd train --dry-run` estimates the need)"
+        )
+    return None
+
+
+def _flushed() -> int:
+    """Exit code 0 once everything that was printed has been taken."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _abandon_output()
+    except OSError as error:
+        _abandon_output()
+        print(f"rlcsd: the output could not be written ({error.strerror})", file=sys.stderr)
+        return 2
     return 0
+
+
+def _abandon_output() -> None:
+    """Nobody reads the output any more: what is still in its buffer goes nowhere, without a complaint at exit."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

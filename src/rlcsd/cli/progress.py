@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,7 +23,7 @@ class Progress:
 
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(highlight=False)
-        self.folder, self.steps, self.begun = "", 0, time.perf_counter()
+        self.folder, self.steps, self.begun, self.silent = "", 0, time.perf_counter(), False
         self.before: Sequence[Summary] = ()
         self.after: Sequence[Summary] = ()
 
@@ -31,29 +34,57 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if error is None and self.after:
-            self.console.print(accuracy_table(self.before, self.after))
-            self.console.print(
-                f"{time.perf_counter() - self.begun:.0f} s; report: {self.folder}/report.md", soft_wrap=True
-            )
+            self._print(accuracy_table(self.before, self.after))
+            self._print(f"{time.perf_counter() - self.begun:.0f} s; report: {self.folder}/report.md")
 
     def watch(self, event: str, facts: Mapping[str, Any]) -> None:
         match event:
             case "start":
                 self.folder, self.steps = facts["folder"], facts["steps"]
-                self.console.print(f"run folder {self.folder}", soft_wrap=True)
+                self._print(f"run folder {self.folder}")
+                if facts["start"]:
+                    finished = "; the run is finished" if facts["start"] == self.steps else ""
+                    self._print(f"resumed after step {facts['start']} of {self.steps}{finished}")
+                for step, summaries in facts["evaluations"]:
+                    self._keep(step, summaries)
                 if facts["left_out"]:
-                    self.console.print(
-                        f"{facts['left_out']} training problems are longer than max_prompt_tokens and left out"
-                    )
+                    self._print(f"{facts['left_out']} training problems are longer than max_prompt_tokens and left out")
                 for shared in facts["overlaps"]:
-                    self.console.print(f"overlap: {shared}", soft_wrap=True)
+                    self._print(f"overlap: {shared}")
             case "step":
-                self.console.print(self._line(facts["step"], facts["metrics"]), soft_wrap=True)
+                self._print(self._line(facts["step"], facts["metrics"]))
+            case "warning":
+                with suppress(OSError):
+                    print(f"rlcsd: {facts['message']}", file=sys.stderr, flush=True)
             case "evaluation":
                 summaries = facts["summaries"]
-                self.before, self.after = self.before or summaries, summaries
+                self._keep(facts["step"], summaries)
                 rates = "  ".join(f"{s.name} {s.mean:.3f}" for s in summaries)
-                self.console.print(f"held out at step {facts['step']}: {rates}", soft_wrap=True)
+                self._print(f"held out at step {facts['step']}: {rates}")
+
+    def _keep(self, step: int, summaries: Sequence[Summary]) -> None:
+        if step == 0:
+            self.before = summaries
+        self.after = summaries
+
+    def _print(self, text: object) -> None:
+        """Print, and go on training in silence if nobody can read it any more."""
+        if self.silent:
+            return
+        try:
+            self.console.print(text, soft_wrap=True)
+            self.console.file.flush()
+        except (OSError, SystemExit) as error:  # rich ends the program at a closed pipe
+            self.silent = True
+            reason = error.strerror if isinstance(error, OSError) else "closed pipe"
+            with suppress(OSError):
+                print(
+                    f"rlcsd: the output cannot be written ({reason}); the run goes on in silence",
+                    file=sys.stderr,
+                    flush=True,
+                )
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), self.console.file.fileno())
 
     def _line(self, step: int, m: Mapping[str, float]) -> str:
         phases = " ".join(f"{phase} {m[f'time/{phase}']:.1f}" for phase in _PHASES if f"time/{phase}" in m)

@@ -228,6 +228,17 @@ def as_config(config: Config | Mapping[str, Any] | Sequence[str] | None) -> Conf
     return load(list(config or []))
 
 
+def changed(config: Config, overrides: Sequence[str]) -> Config:
+    """A config with a few keys changed by `key=value` overrides. Raises InputError as in `load`."""
+    for override in overrides:
+        _split(override)
+    _check_values(["++" + override.lstrip("+") for override in overrides])
+    merged = OmegaConf.merge(config.model_dump(), OmegaConf.from_dotlist(list(overrides)))
+    plain = OmegaConf.to_container(merged)
+    assert isinstance(plain, dict)
+    return validated({str(key): value for key, value in plain.items()})
+
+
 def to_yaml(config: Config) -> str:
     """The resolved config as YAML, loadable again with `from_yaml`."""
     return yaml.safe_dump(config.model_dump(), sort_keys=False, allow_unicode=True)

@@ -165,6 +165,24 @@ class LocalEngineConfig(EngineConfig):
     head_chunk: Count = Field(4096, description="tokens whose logits are held at once")
 
 
+Band = Annotated[list[float], Field(min_length=2, max_length=2)]
+
+
+class GuardConfig(Section):
+    """When a run counts as diverged; see `guards.Guards`."""
+
+    policy: Literal["skip", "stop"] = Field(
+        "skip", description="skip: leave out the update of a step that looks wrong; stop: end the run at once"
+    )
+    patience: Count = Field(3, description="steps in a row that may look wrong before the run ends")
+    entropy: Band | None = Field(None, description="[low, high]: band of the policy's mean entropy in nats")
+    length: Band | None = Field(None, description="[low, high]: band of the mean response length in tokens")
+    no_reward_steps: CountOrZero = Field(0, description="steps in a row without any reward; 0: as many as there are")
+    weight_growth: float = Field(
+        100.0, gt=1, description="largest root mean square of the trained weights over that at the start"
+    )
+
+
 # `engine.name` selects the class; a further engine registers its class here (and a file in groups/engine).
 ENGINES: dict[str, type[EngineConfig]] = {"local": LocalEngineConfig}
 
@@ -216,7 +234,10 @@ class Config(Section):
     max_teacher_tokens: Count | None = Field(
         None, description="most tokens of teacher prompt and response; null: the model's context"
     )
+    guard: GuardConfig = Field(GuardConfig(), description="when a run counts as diverged")
     save_every: CountOrZero = Field(50, description="steps between checkpoints; 0: only at the end")
+    keep_last: Count | None = Field(3, description="newest checkpoints that are kept; null: all")
+    keep_best: bool = Field(True, description="also keep the checkpoint of the highest mean held-out accuracy")
     log_rollouts: CountOrZero = Field(4, description="groups per step written out with hints and signals")
     trackers: list[Literal["tensorboard", "wandb", "swanlab", "trackio"]] = Field(
         ["tensorboard"], description="where metrics are sent"

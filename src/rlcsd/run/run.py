@@ -8,6 +8,7 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -20,15 +21,18 @@ from ..config.schema import Config
 from ..engine.base import Engine, build_engine
 from ..errors import InputError
 from ..evaluation import EvaluationSettings, Summary, summary
-from ..folders import append_jsonl, read_jsonl
+from ..folders import append_jsonl, is_disk_full, remove_left_overs, write_text
 from ..methods.base import Method
 from ..report.training import summaries_of, write_report
 from ..tasks.base import Task
 from ..tasks.build import build_task
 from ..tasks.overlap import overlaps
 from ..trainer import StepResult, Trainer
-from .checkpoint import latest_checkpoint, load_checkpoint, save_checkpoint
+from .checkpoint import load_checkpoint, newest_whole, prune, read_facts, save_checkpoint
+from .lock import RunLock
+from .resume import check_same_run, cut_logs, data_hash, log_lengths
 from .rollouts import records
+from .stop import Interrupted, StopSignals
 from .tracking import Tracker, check_trackers, open_trackers
 
 Watcher = Callable[[str, Mapping[str, Any]], None]
@@ -39,92 +43,175 @@ class Run:
 
     `config.yaml`, `environment.json`, `metrics.jsonl`, `tensorboard/`, `rollouts.jsonl` (a sample of groups
     with hints and signals), `evaluations.jsonl`, `checkpoints/`, `report.md` and `report.png`.
+
+    `watch` is told what happens: `start`, `step`, `evaluation` and `warning`, each with its facts.
     """
 
     def __init__(
         self, config: Config, task: Task | None = None, folder: Path | None = None, watch: Watcher | None = None
     ) -> None:
         self.config = config
+        self.watch = watch or (lambda event, facts: None)
         self.method: Method = build_method(config)
         self.task = task or build_task(config.task)
+        check_trackers(config.trackers)
+        self.folder = folder or new_folder(config, self.task.name)
+        self.lock = RunLock(self.folder)
+        self.lock.check()
         self.engine: Engine = build_engine(config, self.method)
         self.trainer = Trainer(config, self.task, self.method, self.engine)
         evaluation.check(self.engine, self.task, EvaluationSettings.of(config))
-        check_trackers(config.trackers)
-        self.folder = folder or new_folder(config, self.task.name)
-        self.watch = watch or (lambda event, facts: None)
         self.evaluations: list[tuple[int, list[Summary]]] = []
         self.trackers: list[Tracker] = []
+        self.stop = StopSignals(self._warn)
+        self.saved: int | None = None  # the step of the newest checkpoint
 
     def execute(self, resume: bool = False) -> dict[str, Any]:
-        """Evaluate, train, evaluate, report. Returns the final summaries and the folder."""
-        start = self._open(resume)
+        """Evaluate, train, evaluate, report. Returns the final summaries and the folder.
+
+        With `resume` the run goes on from its newest whole checkpoint, or begins again if it has none yet.
+
+        Raises:
+            InputError: the folder is held by another process, cannot be resumed, or the run has diverged.
+            Interrupted: a signal stopped the run; a checkpoint of the last finished step is saved.
+        """
+        self.lock.acquire()
         try:
-            if self.config.evaluation.before and start == 0:
-                self.evaluate(0)
-            self.trainer.run(start, self._after_step)
-            if start < self.trainer.steps:
-                save_checkpoint(self.folder / "checkpoints", self.engine, self.trainer.steps)
-            if not self.evaluations or self.evaluations[-1][0] != self.trainer.steps:
-                self.evaluate(self.trainer.steps)
+            with self.stop.listening():
+                self._train(self._open(resume))
         finally:
             for tracker in self.trackers:
-                tracker.close()
+                with suppress(OSError):  # a full disk has been reported already
+                    tracker.close()
             self.engine.close()
-        write_report(self.folder, self.config.figures)
+            self.lock.release()
         before = self.evaluations[0][1] if self.evaluations[0][0] == 0 else []
         return {"folder": str(self.folder), "before": before, "after": self.evaluations[-1][1]}
 
+    def _train(self, start: int) -> None:
+        last = self.trainer.steps
+        done = start
+        try:
+            self._evaluate_if_due(start)
+            for number in range(start + 1, last + 1):
+                with self.stop.deferred():
+                    result = self.trainer.timed_step(number)
+                    self._record(result)
+                    done = number
+                    if number == last or (self.config.save_every and number % self.config.save_every == 0):
+                        self.save(number)
+                self.stop.check()
+                self._evaluate_if_due(number)
+            write_report(self.folder, self.config.figures)
+        except Interrupted as interrupted:
+            raise Interrupted(interrupted.number, self._stopped(done)) from None
+        except (InputError, OSError) as error:
+            if isinstance(error, OSError) and not is_disk_full(error) and self.folder.is_dir():
+                raise
+            if not self.folder.is_dir():
+                raise InputError(f"{self.folder}: the run folder was removed while the run was going on") from None
+            reason = "no space is left on the disk" if isinstance(error, OSError) else error
+            raise InputError(f"step {done + 1}: {reason}{self._way_on()}") from error
+
+    def _stopped(self, done: int) -> str:
+        """Save what is done and say how to go on."""
+        if done and self.saved != done:
+            with self.stop.deferred():
+                self.save(done)
+        return f"stopped after step {done} of {self.trainer.steps}{self._way_on()}"
+
+    def _way_on(self) -> str:
+        where = f"from the checkpoint of step {self.saved}" if self.saved else "from the beginning"
+        return f"; `rlcsd train --resume {self.folder}` goes on {where}"
+
+    def save(self, step: int) -> None:
+        """A checkpoint of the engine as it is after `step`, with all that resuming checks and restores."""
+        facts = {
+            "logs": log_lengths(self.folder),
+            "config": self.config.model_dump(mode="json"),
+            "data": data_hash(self.task),
+            "threads": torch.get_num_threads(),
+        }
+        folder = self.folder / "checkpoints"
+        self._check_folder()
+        save_checkpoint(folder, self.engine, step, facts)
+        self.saved = step
+        prune(folder, self.config.keep_last, self._best())
+
+    def _best(self) -> int | None:
+        """The step with the highest mean accuracy over the evaluation sets, the first of equals."""
+        rated = [(sum(s.mean for s in sets) / len(sets), step) for step, sets in self.evaluations if step and sets]
+        return max(rated, key=lambda one: (one[0], -one[1]))[1] if rated and self.config.keep_best else None
+
+    def _evaluate_if_due(self, step: int) -> None:
+        """The evaluation that belongs to `step`, unless it is there already (a resumed run)."""
+        c, done = self.config.evaluation, self.evaluations and self.evaluations[-1][0] == step
+        due = c.before if step == 0 else step == self.trainer.steps or (c.every and step % c.every == 0)
+        if due and not done:
+            self.evaluate(step)
+
     def evaluate(self, step: int) -> list[Summary]:
-        """Held-out accuracy now, into the log and `evaluations.jsonl`."""
+        """Held-out accuracy now, into the metrics and then, as the sign that it is whole, `evaluations.jsonl`."""
         if not self.task.evaluations:
             self.evaluations.append((step, []))
             return []
         begun = time.perf_counter()
         summaries, _ = evaluation.evaluate(self.engine, self.task, EvaluationSettings.of(self.config))
-        self.evaluations.append((step, summaries))
-        append_jsonl(self.folder / "evaluations.jsonl", {"step": step, "sets": [one.as_dict() for one in summaries]})
         figures = {**summary.metrics(summaries), "time/evaluation": time.perf_counter() - begun}
-        for tracker in self.trackers:
-            tracker.log(figures, step)
+        with self.stop.deferred():
+            self._check_folder()
+            for tracker in self.trackers:
+                tracker.log(figures, step)
+            append_jsonl(
+                self.folder / "evaluations.jsonl", {"step": step, "sets": [one.as_dict() for one in summaries]}
+            )
+            self.evaluations.append((step, summaries))
         self.watch("evaluation", {"step": step, "summaries": summaries})
+        self.stop.check()
         return summaries
 
     def _open(self, resume: bool) -> int:
         start = self._restore() if resume else 0
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / "config.yaml").write_text(to_yaml(self.config), encoding="utf-8")
-            (self.folder / "environment.json").write_text(
-                json.dumps(environment(self.engine), indent=2), encoding="utf-8"
-            )
+            write_text(self.folder / "config.yaml", to_yaml(self.config))
+            write_text(self.folder / "environment.json", json.dumps(environment(self.engine), indent=2))
         except OSError as error:
             raise InputError(f"output_dir={self.config.output_dir}: cannot be written to ({error.strerror})") from None
-        self.trackers = open_trackers(self.config.trackers, self.folder, self.config.project, self.config.model_dump())
+        self.trackers = open_trackers(
+            self.config.trackers, self.folder, self.config.project, self.config.model_dump(), start
+        )
         left_out = len(self.task.train) - len(self.trainer.train)
         shared = [str(found) for found in overlaps(self.task.train, self.task.evaluations) if found.normalised]
-        self.watch(
-            "start", {"folder": str(self.folder), "steps": self.trainer.steps, "left_out": left_out, "overlaps": shared}
-        )
+        facts = {"folder": str(self.folder), "steps": self.trainer.steps, "left_out": left_out, "overlaps": shared}
+        self.watch("start", {**facts, "start": start, "evaluations": self.evaluations})
         return start
 
     def _restore(self) -> int:
-        """Go back to the last checkpoint: weights and state, and logs without what was written after it."""
-        checkpoint = latest_checkpoint(self.folder / "checkpoints")
-        if checkpoint is None:
-            raise InputError(
-                f"--resume {self.folder}: there is no checkpoint to go on from (save_every={self.config.save_every})"
-            )
-        start = load_checkpoint(checkpoint, self.engine)
-        for name in ("metrics.jsonl", "rollouts.jsonl", "evaluations.jsonl"):
-            if (self.folder / name).is_file():
-                kept = [record for record in read_jsonl(self.folder / name) if record["step"] <= start]
-                text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept)
-                (self.folder / name).write_text(text, encoding="utf-8")
-        self.evaluations = [(r["step"], summaries_of(r)) for r in read_jsonl(self.folder / "evaluations.jsonl")]
+        """Go back to the newest whole checkpoint: weights and state, and the logs as they were when it was saved.
+
+        A run without a checkpoint begins again, with empty logs.
+        """
+        folder = self.folder / "checkpoints"
+        remove_left_overs(self.folder, alone=True)
+        remove_left_overs(folder, alone=True)
+        checkpoint, complaints = newest_whole(folder)
+        start, facts = 0, {}
+        if checkpoint is not None:
+            for complaint in complaints:
+                self._warn(f"{complaint}; going back to {checkpoint.name}")
+            facts = read_facts(checkpoint)
+            check_same_run(checkpoint, facts, self.config, self.task)
+            if torch.get_num_threads() != facts["threads"]:
+                torch.set_num_threads(facts["threads"])  # another number of threads gives other sums
+            start = self.saved = load_checkpoint(checkpoint, self.engine)
+            if start > self.trainer.steps:
+                raise InputError(f"steps={self.trainer.steps}: the run has already done {start} steps")
+        kept = cut_logs(self.folder, facts.get("logs", {}), start)
+        self.evaluations = [(record["step"], summaries_of(record)) for record in kept]
         return start
 
-    def _after_step(self, result: StepResult) -> None:
+    def _record(self, result: StepResult) -> None:
+        self._check_folder()
         for tracker in self.trackers:
             tracker.log(result.metrics, result.step)
         if self.config.log_rollouts:
@@ -132,13 +219,15 @@ class Run:
                 self.folder / "rollouts.jsonl", *records(result, self.engine.tokenizer, self.config.log_rollouts)
             )
         self.watch("step", {"step": result.step, "metrics": result.metrics})
-        c = self.config
-        if result.step == self.trainer.steps:
-            return  # saved and evaluated at the end
-        if c.save_every and result.step % c.save_every == 0:
-            save_checkpoint(self.folder / "checkpoints", self.engine, result.step)
-        if c.evaluation.every and result.step % c.evaluation.every == 0:
-            self.evaluate(result.step)
+        for warning in result.warnings:
+            self._warn(f"step {result.step}: {warning}")
+
+    def _check_folder(self) -> None:
+        if not self.folder.is_dir():
+            raise InputError(f"{self.folder}: the run folder was removed while the run was going on")
+
+    def _warn(self, message: str) -> None:
+        self.watch("warning", {"message": message})
 
 
 def new_folder(config: Config, task_name: str) -> Path:
@@ -146,7 +235,7 @@ def new_folder(config: Config, task_name: str) -> Path:
     base = Path(config.output_dir)
     if config.run_name:
         folder = base / config.run_name
-        if (folder / "metrics.jsonl").exists():
+        if (folder / "config.yaml").exists():
             raise InputError(
                 f"run_name={config.run_name}: {folder} already holds a run; choose another name or pass "
                 f"--resume {folder}"

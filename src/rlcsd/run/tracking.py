@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import json
 import math
 import uuid
 from collections.abc import Mapping, Sequence
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import InputError
+from ..folders import append_jsonl, write_text
 
 
 class Tracker(Protocol):
@@ -23,25 +23,26 @@ class Tracker(Protocol):
 
 
 class JsonlTracker:
-    """One JSON object a step, appended and flushed; what is not finite is written as null."""
+    """One JSON object a step, appended in one piece; what is not finite is written as null."""
 
     def __init__(self, path: Path) -> None:
-        self.file = path.open("a", encoding="utf-8")
+        self.path = path
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         plain = {name: value if math.isfinite(value) else None for name, value in sorted(metrics.items())}
-        self.file.write(json.dumps({"step": step, **plain}) + "\n")
-        self.file.flush()
+        append_jsonl(self.path, {"step": step, **plain})
 
     def close(self) -> None:
-        self.file.close()
+        """Nothing is open between records."""
 
 
 class TensorBoardTracker:
-    def __init__(self, folder: Path) -> None:
+    """TensorBoard's event files. A run that resumes after step `start` hides what was written after that step."""
+
+    def __init__(self, folder: Path, start: int = 0) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.writer = SummaryWriter(str(folder))
+        self.writer = SummaryWriter(str(folder), purge_step=start + 1 if start else None)
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         for name, value in metrics.items():
@@ -57,7 +58,7 @@ def run_id(folder: Path) -> str:
     again."""
     path = folder / "run_id"
     if not path.is_file():
-        path.write_text(uuid.uuid4().hex[:21], encoding="utf-8")  # 21 characters: what SwanLab asks for
+        write_text(path, uuid.uuid4().hex[:21])  # 21 characters: what SwanLab asks for
     return path.read_text(encoding="utf-8").strip()
 
 
@@ -90,12 +91,14 @@ def check_trackers(names: Sequence[str]) -> None:
             raise InputError(f"trackers: {name} is not installed; pip install 'rlcsd[trackers]'")
 
 
-def open_trackers(names: Sequence[str], folder: Path, project: str, config: Mapping[str, Any]) -> list[Tracker]:
-    """The JSONL tracker and those named; see `check_trackers`."""
+def open_trackers(
+    names: Sequence[str], folder: Path, project: str, config: Mapping[str, Any], start: int = 0
+) -> list[Tracker]:
+    """The JSONL tracker and those named, of a run that begins or resumes after step `start`; see `check_trackers`."""
     trackers: list[Tracker] = [JsonlTracker(folder / "metrics.jsonl")]
     for name in names:
         if name == "tensorboard":
-            trackers.append(TensorBoardTracker(folder / "tensorboard"))
+            trackers.append(TensorBoardTracker(folder / "tensorboard", start))
         else:
             trackers.append(RunTracker(name, project, config, folder))
     return trackers

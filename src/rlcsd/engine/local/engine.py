@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from ...errors import InputError
 from ...methods.base import HintedConfig, Method
 from ...methods.regularisers import Regularisers
 from ...methods.teacher import TeacherSchedule
-from ...metrics import Mean, Metric, Metrics, Sum
+from ...metrics import Max, Mean, Metric, Metrics, Sum
 from ...records import Evidence, Pair, Sample, Sampling, Scores, Support
 from . import sampler, scoring, state
 from .memory import rows_at_once, shape_of
@@ -55,6 +56,7 @@ class LocalEngine:
             self.reference = self.teacher.network if fixed and self.teacher else self.policy.twin()
         self.optimizer = build_optimizer(self.policy.trainable(), config)
         self.optimizer_steps = 0
+        self.first_rms = self._rms()
         if config.engine.self_check:
             self_check(self.policy, self.tokenizer.pad_token_id, self.context_length)
         self.vllm = VllmSampler(config) if vllm_wanted(config, device) else None
@@ -169,12 +171,22 @@ class LocalEngine:
             if self.vllm is not None:
                 self.vllm.sync(self.policy)
         self.optimizer.zero_grad(set_to_none=True)
+        growth = self._rms() / self.first_rms
         figures: dict[str, Metric] = {
+            "actor/weight_growth": Max(growth if math.isfinite(growth) else math.inf),
             "actor/grad_norm": Mean(float(norm)),
             "actor/learning_rate": Mean(learning_rate),
             "update/skipped": Sum(not finite),
         }
         return {**metrics, **figures}
+
+    def _rms(self) -> float:
+        """Root mean square of the trained weights."""
+        weights = self.policy.trainable()
+        wide = [torch.promote_types(weight.dtype, torch.float32) for weight in weights]
+        norms = [torch.linalg.vector_norm(w.detach(), dtype=d) for w, d in zip(weights, wide, strict=True)]
+        total = torch.stack([norm.double().cpu() for norm in norms]).norm()
+        return float(total) / math.sqrt(sum(weight.numel() for weight in weights))
 
     def save(self, folder: Path) -> None:
         model = self.policy.model

@@ -1,0 +1,219 @@
+"""Interrupted runs: killed, stopped by a signal, resumed with other settings, other data, damaged logs, or twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import rlcsd
+from rlcsd.cli import main
+from rlcsd.folders import append_jsonl, read_jsonl
+from rlcsd.run import Run
+from rlcsd.run.checkpoint import checkpoints
+from rlcsd.run.lock import RunLock
+
+from . import kills
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "undisturbed"
+    kills.finish(folder)
+    return folder
+
+
+def copy_of(run: Path, to: Path, *without: int) -> Path:
+    import shutil
+
+    shutil.copytree(run, to)
+    for step in without:
+        shutil.rmtree(to / f"checkpoints/step_{step:06d}")
+    return to
+
+
+def test_killed_runs_resume_to_the_same_run(tmp_path):
+    figures = kills.trials(tmp_path, kills=3, chain=2, seed=random.SystemRandom().randrange(2**31))
+    assert figures["identical"] == figures["runs"], figures
+    assert figures["kills"] >= 3
+
+
+@pytest.mark.parametrize(
+    "tail", [b'{"step": 3, "x', b"\0" * 4096, b"\n\n", '{"text": "a\u2028b"}\n'.encode(), b"\xff\xfe"]
+)
+@pytest.mark.parametrize("name", ["metrics.jsonl", "rollouts.jsonl", "evaluations.jsonl"])
+def test_whatever_stands_behind_the_checkpoints_log_is_cut(undisturbed, tail, name, tmp_path):
+    run = copy_of(undisturbed, tmp_path / "run", 6)
+    with (run / name).open("ab") as file:
+        file.write(tail)
+    assert main(["train", "--resume", str(run)]) == 0
+    assert kills.differences(undisturbed, run) == []
+
+
+def test_an_evaluation_that_is_missing_is_made_up_for(undisturbed, tmp_path):
+    run = copy_of(undisturbed, tmp_path / "run", 6)
+    kept = [record for record in read_jsonl(run / "evaluations.jsonl") if record["step"] < 4]
+    (run / "evaluations.jsonl").unlink()
+    append_jsonl(run / "evaluations.jsonl", *kept)
+    assert main(["train", "--resume", str(run)]) == 0
+    assert kills.differences(undisturbed, run) == []
+
+
+def test_a_finished_run_says_so_and_can_go_further(undisturbed, tmp_path, capsys):
+    run = copy_of(undisturbed, tmp_path / "run")
+    assert main(["train", "--resume", str(run)]) == 0
+    assert "the run is finished" in capsys.readouterr().out
+    assert kills.differences(undisturbed, run) == []
+    assert main(["train", "--resume", str(run), "steps=7"]) == 0
+    steps = [record["step"] for record in read_jsonl(run / "metrics.jsonl") if "time/step" in record]
+    assert steps == list(range(1, 8))
+    assert [record["step"] for record in read_jsonl(run / "evaluations.jsonl")] == [0, 2, 4, 6, 7]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "complaint"),
+    [
+        (["learning_rate=1"], "a resumed run keeps its learning_rate"),
+        (["steps=1"], "has already done"),
+        (["seed=4"], "a resumed run keeps its seed"),
+        (["stepz=9"], "stepz"),
+    ],
+)
+def test_what_may_not_change(undisturbed, overrides, complaint, tmp_path, capsys):
+    run = copy_of(undisturbed, tmp_path / "run")
+    assert main(["train", "--resume", str(run), *overrides]) == 2
+    assert complaint in capsys.readouterr().err
+    assert kills.differences(undisturbed, run) == []
+
+
+def test_an_edited_config_is_noticed(undisturbed, tmp_path, capsys):
+    run = copy_of(undisturbed, tmp_path / "run")
+    text = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(text.replace("group_size: 4", "group_size: 5"))
+    assert main(["train", "--resume", str(run)]) == 2
+    assert "group_size=5: the run of" in capsys.readouterr().err
+    assert kills.differences(undisturbed, run) == []
+
+
+def test_other_data_is_noticed(tmp_path, capsys):
+    data = tmp_path / "data.jsonl"
+    rows = [{"question": f"{n} + 1 = ?", "answer": str(n + 1)} for n in range(8)]
+    append_jsonl(data, *rows)
+    arguments = ["task=files", f"task.train={data}", f"output_dir={tmp_path}", "run_name=run", "steps=1", "trackers=[]"]
+    arguments += [
+        "prompts_per_step=2",
+        "prompts_per_update=1",
+        "group_size=3",
+        "sampling.max_tokens=8",
+        "figures=false",
+    ]
+    assert main(["train", *arguments, "engine.threads=1"]) == 0
+    data.write_text(data.read_text().replace("7 + 1", "7+1"))
+    assert main(["train", "--resume", str(tmp_path / "run")]) == 2
+    assert "the problems are not those" in capsys.readouterr().err
+
+
+def test_one_process_holds_the_folder(undisturbed, tmp_path, capsys):
+    run = copy_of(undisturbed, tmp_path / "run", 6)
+    holder = RunLock(run)
+    holder.acquire()
+    assert main(["train", "--resume", str(run)]) == 2
+    assert "another process is training in this run folder" in capsys.readouterr().err
+    holder.release()
+    assert main(["train", "--resume", str(run)]) == 0
+    assert kills.differences(undisturbed, run) == []
+
+
+def test_two_runs_at_once_do_not_mix(undisturbed, tmp_path):
+    both = [kills.start(tmp_path / "run", resume=False) for _ in range(2)]
+    errors = [process.communicate()[1].decode() for process in both]
+    assert sorted(process.returncode for process in both) == [0, 2]
+    refused = "".join(errors)
+    assert "another process is training" in refused or "already holds a run" in refused
+    assert kills.differences(undisturbed, tmp_path / "run") == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(undisturbed, number, tmp_path):
+    run = tmp_path / "run"
+    process = kills.start(run, resume=False)
+    deadline = time.monotonic() + 120
+    while not any("time/step" in r for r in read_jsonl(run / "metrics.jsonl")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, errors = process.communicate()
+    assert process.returncode == 128 + number, errors
+    assert f"rlcsd train --resume {run}` goes on from" in errors.decode()
+    assert b"Traceback" not in errors
+    done = max(r["step"] for r in read_jsonl(run / "metrics.jsonl"))
+    assert checkpoints(run / "checkpoints")[-1].name == f"step_{done:06d}"
+    kills.finish(run)
+    assert [d for d in kills.differences(undisturbed, run) if not d.startswith("checkpoints")] == []
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_output_that_nobody_takes_does_not_end_a_run(undisturbed, tmp_path):
+    run = copy_of(undisturbed, tmp_path / "run", 6)
+    command = [sys.executable, "-m", "rlcsd.cli", "train", "--resume", str(run)]
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONIOENCODING": "ascii"}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, env=environment, check=False)
+    assert b"the run goes on in silence" in done.stderr
+    assert b"Traceback" not in done.stderr
+    assert kills.differences(undisturbed, run) == []
+
+
+def test_a_closed_pipe_is_no_traceback():
+    command = f"{sys.executable} -m rlcsd.cli config keys | head -n 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, check=False)
+    assert done.stderr == b""
+    assert done.stdout
+
+
+def test_a_full_disk_ends_in_a_sentence_and_keeps_the_last_checkpoint(tiny_config, tmp_path, monkeypatch):
+    from rlcsd.engine.local.engine import LocalEngine
+
+    save = LocalEngine.save_state
+
+    def full(self, folder):
+        if "000002" in str(folder):
+            raise RuntimeError("I/O error: No space left on device (os error 28)")
+        save(self, folder)
+
+    monkeypatch.setattr(LocalEngine, "save_state", full)
+    with pytest.raises(rlcsd.InputError, match=r"no space is left.*goes on from the checkpoint of step 1"):
+        Run(tiny_config("save_every=1", "run_name=run")).execute()
+    assert [path.name for path in (tmp_path / "run/checkpoints").iterdir()] == ["step_000001"]
+
+
+def test_a_removed_folder_ends_in_a_sentence(tiny_config, tmp_path):
+    import shutil
+
+    def remove(event, facts):
+        if event == "step":
+            shutil.rmtree(tmp_path / "run")
+
+    with pytest.raises(rlcsd.InputError, match="was removed while the run was going on"):
+        Run(tiny_config("save_every=1", "run_name=run"), watch=remove).execute()
+
+
+def test_a_plugin_in_a_config_is_named_before_it_runs(undisturbed, tmp_path, capsys):
+    run = copy_of(undisturbed, tmp_path / "run")
+    text = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(text.replace("name: rlcsd", "name: nowhere/planted.py:Method"))
+    assert main(["train", "--resume", str(run)]) == 2
+    assert "names code outside the package: method.name=nowhere/planted.py:Method" in capsys.readouterr().err
+
+
+def test_no_state_holds_code(undisturbed):
+    endings = {path.suffix for path in (undisturbed / "checkpoints").rglob("*") if path.is_file()}
+    assert endings <= {".safetensors", ".json", ".jinja", ".txt"}
+    facts = json.loads(next((undisturbed / "checkpoints").glob("*/state/step.json")).read_text())
+    assert {"logs", "config", "data", "threads"} <= facts.keys()
