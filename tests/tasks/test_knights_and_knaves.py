@@ -91,10 +91,61 @@ def test_the_canonical_form_tells_puzzles_apart():
 
     assert form((1, True), (0, True)) != form((1, True), (0, False))
     assert form((1, True), (2, True), (0, True)) != form((1, True), (0, True), (0, True))
-    one_way = Statement("if", (Atom(0, True), Atom(1, False)))
-    other = Statement("if", (Atom(1, False), Atom(0, True)))
-    rest = Statement("atom", (Atom(0, True),))
-    assert canonical_form([one_way, rest]) != canonical_form([other, rest])
+
+
+def meaning(statements) -> set[tuple]:
+    """The puzzle under every renaming: for each, what each person says as the truth under all roles, written plainly."""
+    size = len(statements)
+    everyone = list(itertools.product([True, False], repeat=size))
+    renamed = set()
+    for order in itertools.permutations(range(size)):
+        said: list = [None] * size
+        for speaker, statement in enumerate(statements):
+            table = tuple(truth(statement, [roles[order[person]] for person in range(size)]) for roles in everyone)
+            said[order[speaker]] = table
+        renamed.add(tuple(said))
+    return renamed
+
+
+@given(seed=st.integers(0, 100_000), size=st.integers(2, 4))
+def test_the_canonical_form_is_shared_by_all_wordings_of_the_same_truth_tables(seed, size):
+    rng = random.Random(seed)
+    puzzle, _ = draw_puzzle(rng, size, NAMES)
+    reworded = []
+    for statement in puzzle.statements:
+        same = [
+            other
+            for form, length in [("atom", 1), ("not", 1), ("and", 2), ("or", 2), ("if", 2), ("iff", 2)]
+            for people in itertools.permutations(range(size), length)
+            for roles in itertools.product([True, False], repeat=length)
+            if all(
+                truth(other := Statement(form, tuple(map(Atom, people, roles))), world) == truth(statement, world)
+                for world in itertools.product([True, False], repeat=size)
+            )
+        ]
+        assert same
+        reworded.append(rng.choice(same))
+    assert canonical_form(reworded) == canonical_form(puzzle.statements)
+
+
+def test_puzzles_of_three_people_share_a_form_exactly_if_a_renaming_makes_them_the_same():
+    rng = random.Random(5)
+    drawn = [draw_puzzle(rng, 3, NAMES)[0].statements for _ in range(400)]
+    by_meaning: dict[tuple, str] = {}
+    for statements in drawn:
+        key = min(meaning(statements))
+        assert by_meaning.setdefault(key, canonical_form(statements)) == canonical_form(statements)
+    assert len(set(by_meaning.values())) == len(by_meaning)
+
+
+def test_no_held_out_puzzle_of_the_default_task_has_a_twin_in_training():
+    from rlcsd.config.load import load
+    from rlcsd.tasks.build import build_task
+
+    task = build_task(load().task)
+    train = {problem.extra["form"] for problem in task.train}
+    assert not any(problem.extra["form"] in train for problems in task.evaluations.values() for problem in problems)
+    assert len(train) == len(task.train)
 
 
 def test_splits_are_disjoint_whatever_the_seed_and_reproducible_whatever_the_processes():

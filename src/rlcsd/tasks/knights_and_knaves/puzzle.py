@@ -1,4 +1,4 @@
-"""Knights & Knaves as logic: statements, unique solutions, and a form that ignores names.
+"""Knights & Knaves as logic: statements, unique solutions, and a form that ignores names and wording.
 
 Every inhabitant is a knight (always truthful) or a knave (always lying) and makes one statement about
 the roles of the inhabitants. A puzzle is *proper* when exactly one assignment of roles makes every
@@ -87,34 +87,54 @@ def solutions(statements: Sequence[Statement]) -> list[tuple[bool, ...]]:
     return [tuple(bool(role) for role in row) for row in roles[consistent]]
 
 
-def canonical_form(statements: Sequence[Statement]) -> str:
-    """A key that two puzzles share whenever they differ only in names, in the order of the inhabitants
-    or in the order of the two sides of a commutative connective.
+def truth_table(statement: Statement) -> tuple[tuple[int, ...], str]:
+    """What a statement says, apart from its wording: the people whose roles matter, and its truth under their roles.
 
-    Colour refinement: each inhabitant's colour absorbs the statement they make and the statements that
-    mention them until the colours are stable. Distinct puzzles may collide on rare occasions; a split
-    made disjoint by this key is then merely stricter than it had to be.
+    The table has one character, 1 or 0, for each assignment of roles to these people, all knights first. Statements
+    with the same meaning ("is not a knight" and "is a knave", "if" and "or") have the same people and table.
     """
+    people = sorted({part.person for part in statement.parts})
+    roles = np.zeros((2 ** len(people), max(people) + 1), dtype=bool)
+    roles[:, people] = _all_roles(len(people))
+    table = np.asarray(statement.holds(roles)).reshape((2,) * len(people))
+    matters = []
+    for axis, person in enumerate(people):
+        knight, knave = (np.take(table, [side], axis=axis) for side in (0, 1))
+        if (knight == knave).all():
+            table = np.repeat(knight, 2, axis=axis)  # whoever does not matter is taken out below
+        else:
+            matters.append(person)
+    kept = table[tuple(slice(None) if person in matters else 0 for person in people)]
+    return tuple(matters), "".join("1" if value else "0" for value in kept.ravel())
+
+
+def canonical_form(statements: Sequence[Statement]) -> str:
+    """A key that two puzzles share whenever their statements have the same truth tables after the people are renamed.
+
+    So names, the order of the people and the wording of a statement make no difference. Colour refinement: each
+    person's colour absorbs the table of the statement they make and of those that mention them, until the colours are
+    stable. Distinct puzzles may share a key on rare occasions; a split made disjoint by it is then merely stricter
+    than it had to be.
+    """
+    tables = [truth_table(statement) for statement in statements]
     colours = ["" for _ in statements]
 
-    def described(statement: Statement, subject: int | None = None) -> str:
-        parts = [
-            f"{colours[p.person]}{'+' if p.knight else '-'}{'*' if p.person == subject else ''}"
-            for p in statement.parts
-        ]
-        if statement.form != "if":
-            parts.sort()
-        return f"{statement.form}({','.join(parts)})"
+    def described(people: tuple[int, ...], table: str, subject: int | None = None) -> str:
+        marks = [f"{colours[person]}{'*' if person == subject else ''}" for person in people]
+        if len(people) == 2:  # either of the two may be named first
+            turned = table[0] + table[2] + table[1] + table[3]
+            return min(f"{marks[0]},{marks[1]}:{table}", f"{marks[1]},{marks[0]}:{turned}")
+        return f"{','.join(marks)}:{table}"
 
     for _ in range(max(len(statements), 2)):
         refined = []
-        for person, own in enumerate(statements):
+        for person, own in enumerate(tables):
             heard = sorted(
-                f"{colours[speaker]}:{described(other, person)}"
-                for speaker, other in enumerate(statements)
-                if any(part.person == person for part in other.parts)
+                f"{colours[speaker]}:{described(*other, person)}"
+                for speaker, other in enumerate(tables)
+                if person in other[0]
             )
-            text = f"{colours[person]}|{described(own, person)}|{'|'.join(heard)}"
+            text = f"{colours[person]}|{described(*own, person)}|{'|'.join(heard)}"
             refined.append(hashlib.blake2b(text.encode(), digest_size=8).hexdigest())
         colours = refined
     return hashlib.blake2b("".join(sorted(colours)).encode(), digest_size=12).hexdigest()
