@@ -98,18 +98,17 @@ def write_text(path: Path, text: str) -> None:
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """All records of a file of JSON lines; none if it is not there. Lines end with a line feed and nothing else.
 
-    A last line that a crash tore (it has no line feed, or is no JSON) does not count.
+    A last line that a crash tore, so that it is no JSON, does not count.
 
     Raises:
         InputError: another line is not a JSON object.
     """
     records: list[dict[str, Any]] = []
     lines = path.read_bytes().split(b"\n") if path.is_file() else []
-    whole = lines[:-1]  # what follows the last line feed is empty or torn
-    for number, line in enumerate(whole, start=1):
+    for number, line in enumerate(lines, start=1):
         record = _record(line)
         if record is None:
-            if any(_record(later) is not None for later in whole[number:]):
+            if any(_record(later) is not None for later in lines[number:]):
                 raise InputError(f"{path}, line {number}: not a JSON object; the file was changed or damaged")
             break
         records.append(record)

@@ -1,212 +1,194 @@
 """Do two short mathematical answers say the same?
 
-Structure first (lists, sets, tuples, intervals, unions), then the parts: exact rational numbers, units, words, and
-for everything else symbolic equivalence by math-verify. Runs in a worker process (`pool.py`), since symbolic
-work knows no time limit of its own.
+math-verify decides. In front of it stands one spelling for what it misreads (`notation.py`) and exact arithmetic for
+plain numbers; behind it stand guards against what it overlooks, each of which only ever refuses. It runs in a worker
+process (`pool.py`), since symbolic work knows no time limit of its own.
+
+Matters of taste: a bare list may stand for a set or a tuple, braces without backslashes too, but `\\{1,2\\}` is not the
+tuple (1,2). A comma is a decimal point only beside the same digits with a point. 1,234 is one number and 1, 234 a
+list. 3:30 is the ratio 1:10. `50 %` may be written 50 or 1/2. A unit may be left out, never exchanged.
+`x = 5` answers 5, but `x^2 = 5`, `2x = 5` and `2 + 3 = 5` do not.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import Any
 
-from .notation import bracketed, clean, closed, number, parts
+from .notation import as_tuple, closed, decimal_point, listed, number, spelled, unwrapped
+from .units import marked, without_degrees, without_unit
 
-# A short unit is known by name, a long one by the space before it; a bare single letter is a variable.
-_POWER = r"(?:\s*\^\{?-?\d\}?)?"
-_NO_UNIT = r"(?:hundred|thousand|[mb]illion|dozen|squared|cubed|factorial|log|ln|sin|cos|tan|exp|mod|pi)\b"
-_LONG = rf"(?<=\s)(?!{_NO_UNIT})(?=\w*[aeiou])[a-zA-Z]{{3,}}|(?<=\s)[a-zA-Z]-unit"
-_FIRST = rf"(?:[kcmn]m|[km]g|m[lL]|hr|min|sec|in|ft|yd|mi|lbs?|oz|mph|°|{_LONG}){_POWER}"
-_UNIT = re.compile(rf"(.*[\d}})])\s*({_FIRST}(?:[\s/]+[a-zA-Z/ -]+{_POWER})?)", re.DOTALL)
-_ASSIGNED = re.compile(
-    r"(?:[a-zA-Z](?:_\{?\w+\}?)?(?:\([a-zA-Z0-9]+\))?|\([a-zA-Z](?:, ?[a-zA-Z])*\))\s*(?:=|\\in\b)(.+)", re.DOTALL
-)
-_PLAIN_LOG = re.compile(r"\\log(?![_a-z])")
-_COMMAND = re.compile(r"\\[a-zA-Z]+")
+_COMMAND = re.compile(r"\\(?:begin|end)\{\w+\}|\\[a-zA-Z]+")
 _BASE = re.compile(r"(\w+)_\{?(\d+)\}?")
-_MARKED = re.compile(r"'|\^\{?(?:T|\\top)\b\}?")
+_MARKED = re.compile(r"'|\\prime\b|\^\{?(?:T|\\top)\b\}?")
 _COEFFICIENT = re.compile(r"[-+]?(?:\d[\d./]*|\\frac\{\d+\}\{\d+\})\s*([a-zA-Z])")
-_WORDS = re.compile(r"[A-Za-z][A-Za-z' -]*[A-Za-z]")
-_LETTERS = re.compile(r"\(?([A-Z])\)?[.)]?")
+_WORD = re.compile(r"(?<![a-zA-Z\\])[a-zA-Z]{2,}")
+_WORDS = re.compile(r"[A-Za-z][A-Za-z' -]*")
+_LETTER = re.compile(r"\(?([A-Z])\)?[.)]?")
+_SUBSCRIPT = re.compile(r"_(?:\{[^{}]*\}|\w)")
+_ARGUMENT = re.compile(r"(?<=[a-zA-Z])\([\w, ]*\)")
+_ZERO_POWER = re.compile(r"(?<![\d.])0\s*\^\s*\{?\s*0\s*\}?(?![\d.])")
 
 
-def _items(text: str) -> list[str]:
-    """The members of a list, `±` written out."""
-    items = parts(re.sub(r"\s(?:or|and)\s", ",", text).replace(",,", ","))
-    return [
-        sign
-        for item in items
-        for sign in ([item.replace(r"\pm", s, 1) for s in ("+", "-")] if r"\pm" in item else [item])
-    ]
-
-
-def _same_members(given: list[str], reference: list[str]) -> bool:
-    """Equal as sets: each member has its own counterpart, repetitions aside."""
-    return all(any(equivalent(a, b) for b in reference) for a in given) and all(
-        any(equivalent(a, b) for a in given) for b in reference
-    )
-
-
-def _same_list(given: list[str], reference: list[str]) -> bool:
-    """Equal in any order, each member as often as the other has it."""
-    left = list(reference)
-    for item in given:
-        match = next((place for place, other in enumerate(left) if equivalent(item, other)), None)
-        if match is None:
+def equivalent(given: str, reference: str) -> bool:
+    """True if the two answers denote the same value, list, set, tuple, interval, statement or word."""
+    plain, plainly = (spelled(unwrapped(marked(text))) for text in (given, reference))
+    if not plain or not plainly:
+        return False
+    if closed(plain) == closed(plainly):
+        return True
+    words = _same_words(plain, plainly)
+    if words is not None:
+        return words
+    (plain, unit), (plainly, other_unit) = without_unit(plain), without_unit(plainly)
+    if unit and other_unit and unit != other_unit:
+        return False
+    plain, plainly = decimal_point(plain, plainly), decimal_point(plainly, plain)
+    exact = _same_number(plain, plainly)
+    if exact is not None:
+        return exact
+    if ("=" in plain) != ("=" in plainly):
+        named = plain if "=" in plain else plainly
+        if not _names_value(named):
             return False
-        del left[match]
-    return not left
+        if named.count("=") == 1:
+            plain, plainly = (text.rpartition("=")[2].strip() for text in (plain, plainly))
+    if _told_apart(plain, plainly):
+        return False
+    return equivalent_formulas(listed(plain, plainly), listed(plainly, plain))
 
 
-def _without_unit(text: str) -> tuple[str, str]:
-    if text.endswith("%"):
-        return text[:-1].strip(), "%"
-    found = _UNIT.fullmatch(text)
-    return (found[1].strip(), re.sub(r"\s+", "", found[2]).lower().removesuffix("s")) if found else (text, "")
-
-
-def _value(text: str) -> str:
-    """The right side of `x = …`."""
-    found = _ASSIGNED.fullmatch(text)
-    return found[1].strip() if found else text
+def _same_words(given: str, reference: str) -> bool | None:
+    """The verdict on two answers in words or by the letter of a choice; None if either is a formula."""
+    letters = _LETTER.fullmatch(given), _LETTER.fullmatch(reference)
+    if letters[0] and letters[1]:
+        return letters[0][1] == letters[1][1]
+    if not (_WORDS.fullmatch(given) and _WORDS.fullmatch(reference)):
+        return None
+    if max(len(given), len(reference)) > 2:
+        return given.casefold() == reference.casefold()
+    return given == reference if given.isupper() and reference.isupper() else None
 
 
 def _same_number(given: str, reference: str) -> bool | None:
-    """Exact comparison of two numbers with or without units; None if either is no plain number."""
-    (ours, our_unit), (theirs, their_unit) = _without_unit(given), _without_unit(reference)
-    a, b = number(ours), number(theirs)
+    """Exact comparison of two plain numbers, percentages among them; None if either is something else."""
+    if (r"\circ" in given and r"\circ" in reference) or r"\pi" not in given + reference:
+        given, reference = without_degrees(given), without_degrees(reference)
+    percent = [text.endswith("%") for text in (given, reference)]
+    a, b = (number(text.removesuffix("%").rstrip("\\ ")) for text in (given, reference))
     if a is None or b is None:
         return None
-    if our_unit and their_unit:
-        return a == b and our_unit == their_unit
-    if "%" in (our_unit, their_unit):  # "what percentage" may be answered 50, 50 % or 0.5
-        return a == b or (a / 100 == b if our_unit else a == b / 100)
+    if percent[0] != percent[1]:  # "what percentage" may be answered 50, 50 % or 0.5
+        return a == b or (a / 100 == b if percent[0] else a == b / 100)
     return a == b
 
 
-def _parsed(text: str) -> list[Any]:
-    from math_verify import LatexExtractionConfig, parse
-    from sympy import Expr, I
+def _told_apart(given: str, reference: str) -> bool:
+    """Whether two formulas differ in something that math-verify overlooks."""
+    for names in (_COMMAND.findall, _letters):  # x and X, \pi and \Pi
+        ours, theirs = set(names(given)), set(names(reference))
+        if ours != theirs and {name.lower() for name in ours} == {name.lower() for name in theirs}:
+            return True
+    if _words(given) != _words(reference) and set(_letters(given)) != set(_letters(reference)):
+        return True  # 5 trillion and 5, 0 mod n and 0
+    if bool(_ZERO_POWER.search(given)) != bool(_ZERO_POWER.search(reference)):
+        return True
+    if len(_MARKED.findall(given)) != len(_MARKED.findall(reference)):
+        return True  # f' and f, the transpose of A and A
+    for one, other in ((given, reference), (reference, given)):
+        if one.startswith(r"\{") and other.startswith(("(", "[")) and other.endswith((")", "]")) and "," in other:
+            return r"\cup" not in other and _COMMAND.search(one) is None
+        based = _BASE.fullmatch(one)
+        if based and (found := _BASE.fullmatch(other)) and based.groups() != found.groups():
+            return True
+        if based and not _BASE.fullmatch(other) and based[1].isdigit():
+            return True  # 12 in base 5 and 12
+        imaginary = r"\sqrt" in other and one.endswith("i")
+        if (found := _COEFFICIENT.fullmatch(one)) and found[1] not in other and not imaginary:
+            return True  # 2x and 2
+    if max(given.count(":"), reference.count(":")) > 1 and given.count(":") != reference.count(":"):
+        return True  # 1:2:3 is no fraction
+    counts = [Counter(map(closed, _members(text))) for text in (given, reference)]
+    return counts[0] != counts[1] and any(max(count.values()) > 1 for count in counts)  # 1,1,2 and 2,2,1
 
-    found = parse(
-        f"${text}$", extraction_config=[LatexExtractionConfig()], fallback_mode="no_fallback", parsing_timeout=None
+
+def _members(text: str) -> list[str]:
+    """The members of a bare list: cut at each comma outside all brackets."""
+    members, depth = [""], 0
+    for character in text:
+        depth += (character in "([{") - (character in ")]}")
+        if character == "," and depth == 0:
+            members.append("")
+        else:
+            members[-1] += character
+    return members
+
+
+def _letters(text: str) -> list[str]:
+    return re.findall("[a-zA-Z]", _COMMAND.sub(" ", text))
+
+
+def _words(text: str) -> set[str]:
+    """Words that are no product of a few variables: they have a vowel and at least two letters."""
+    found = _WORD.findall(_COMMAND.sub(lambda name: f" {name[0]} ", text))
+    return {word.casefold() for word in found if re.search("[aeiou]", word) and not word.isupper()} | (
+        {"mod"} if re.search(r"\\[bp]?mod\b", text) else set()
     )
+
+
+def _names_value(text: str) -> bool:
+    """Whether all that stands before the last `=` is the name of a value: x, f(2), S_1:S_2, |AB|, (x, y)."""
+    names = text[: text.rfind("=")].replace("=", ",").replace(r"\text", "")
+    names = _ARGUMENT.sub("", _SUBSCRIPT.sub("", names))
+    for piece in re.split(r"[,;]", names):
+        if re.search(r"[\d^+]|-", piece) and not re.fullmatch(r"\s*\\?\W*[-+]?[\d.]+(?:/\d+)?\W*", piece):
+            return False
+        if re.search(r"(?<![a-zA-Z\\])[a-z]{2}", piece):
+            return False  # xy = 6 says nothing about one value
+    first = re.split(r"[,;]", names)[0]
+    return re.search(r"[a-zA-Z]", first) is not None
+
+
+def _parsed(text: str) -> list[Any]:
+    from math_verify import parse
+    from sympy import Basic, I
+
+    found = parse(f"\\boxed{{{text}}}", parsing_timeout=None)
     return [
-        item.subs({s: I for s in item.free_symbols if s.name == "i"}) if isinstance(item, Expr) else item
+        item.subs({s: I for s in item.free_symbols if s.name == "i"}) if isinstance(item, Basic) else item
         for item in found
     ]
 
 
-def _told_apart(given: str, reference: str) -> bool:
-    """What math-verify would overlook: letters' case, primes and transposes, number bases, a letter taken for a unit,
-    `=`."""
-    for names in (_COMMAND.findall, lambda text: re.findall("[a-zA-Z]", _COMMAND.sub(" ", text))):
-        ours, theirs = set(names(given)), set(names(reference))
-        if ours != theirs and {name.lower() for name in ours} == {name.lower() for name in theirs}:
-            return True
-    if len(_MARKED.findall(given)) != len(_MARKED.findall(reference)) or ("=" in given) != ("=" in reference):
-        return True
-    if _BASE.fullmatch(given) or _BASE.fullmatch(reference):
-        written = [found.groups() if (found := _BASE.fullmatch(text)) else None for text in (given, reference)]
-        return written[0] != written[1]
-    return any(
-        (found := _COEFFICIENT.fullmatch(a)) and found[1] not in b for a, b in ((given, reference), (reference, given))
-    )
-
-
-def _close(ours: Any, theirs: Any) -> bool:
-    """Relative comparison of two numbers, since math-verify's is absolute; True for anything else."""
+def _exactly(ours: Any, theirs: Any) -> bool:
+    """Whether two numbers that agree to a few digits agree to all of them; True for anything but numbers."""
     if not (getattr(ours, "is_number", False) and getattr(theirs, "is_number", False)):
         return True
-    a, b = complex(ours.evalf(30)), complex(theirs.evalf(30))
-    return a == b or abs(a - b) <= 1e-9 * max(abs(a), abs(b))
+    if ours.is_infinite or theirs.is_infinite:
+        return bool(ours == theirs)
+    from sympy import Float
+
+    rounded = ours.has(Float) or theirs.has(Float)
+    difference = abs((ours - theirs).evalf(20, maxn=1000))
+    size = max(abs(ours.evalf(20)), abs(theirs.evalf(20)))
+    return bool(difference <= size * (1e-9 if rounded else Float("1e-300")))
 
 
-def _symbolic(given: str, reference: str) -> bool:
+def equivalent_formulas(given: str, reference: str) -> bool:
+    """The verdict of math-verify, with exact arithmetic where both are numbers."""
     from math_verify import verify
 
-    both = given + reference
-    radians = r"\cdot\frac{\pi}{180}" if r"\pi" in both else ""
-    given, reference = (text.replace("°", radians).replace("-unit", "") for text in (given, reference))
-    if r"\ln" in both:  # a plain log beside a natural one is natural too
-        given, reference = _PLAIN_LOG.sub(r"\\ln", given), _PLAIN_LOG.sub(r"\\ln", reference)
+    if r"\pi" in given + reference:
+        given, reference = (
+            re.sub(r"\^\s*\{?\s*\\circ\s*\}?", r"\\cdot\\frac{\\pi}{180}", text) for text in (given, reference)
+        )
+    if r"\ln" in given + reference:  # a plain log beside a natural one is natural too
+        given, reference = (re.sub(r"\\log(?![_a-z])", r"\\ln", text) for text in (given, reference))
+    if "matrix" not in given or "matrix" not in reference:
+        given, reference = as_tuple(given), as_tuple(reference)
     ours, theirs = _parsed(given), _parsed(reference)
-    same = ours and theirs and verify(theirs, ours, float_rounding=12, timeout_seconds=None)
-    return bool(same) and _close(ours[0], theirs[0])
-
-
-def _same_scalar(given: str, reference: str) -> bool:
-    exact = _same_number(given, reference)
-    if exact is not None:
-        return exact
-    letters = _LETTERS.fullmatch(given), _LETTERS.fullmatch(reference)
-    if letters[0] and letters[1]:
-        return letters[0][1] == letters[1][1]
-    if _WORDS.fullmatch(given) and _WORDS.fullmatch(reference):
-        if max(len(given), len(reference)) > 2:
-            return given.casefold() == reference.casefold()
-        if given.isupper() and reference.isupper():
-            return given == reference
-    return not _told_apart(given, reference) and _symbolic(given, reference)
-
-
-def _collection(text: str) -> tuple[str, list[str]] | None:
-    """The brackets (none for a bare list) and members of a list, set, tuple or interval; None for a single thing."""
-    brackets = bracketed(text)
-    if brackets is not None:
-        members = _items(brackets[1])
-        if len(members) > 1 or brackets[0] == "{}":
-            return brackets[0], members
-    members = _items(text)
-    return ("", members) if len(members) > 1 else None
-
-
-def equivalent(given: str, reference: str) -> bool:
-    """True if the two answers denote the same value, list, set, tuple, interval, union or word.
-
-    A bare list may stand for a set or a tuple; brackets, where both have them, must be of one kind.
-    """
-    merged = clean(given), clean(reference)
-    listed = clean(given, thousands=False), clean(reference, thousands=False)
-    return _equivalent(*merged) or (listed != merged and _equivalent(*listed))
-
-
-def _equivalent(given: str, reference: str) -> bool:
-    """`equivalent` for cleaned texts."""
-    if closed(given) == closed(reference):
-        return bool(reference)
-    if not given or not reference:
+    if not ours or not theirs:
         return False
-    if ("=" in given or r"\in" in given) != ("=" in reference or r"\in" in reference):
-        given, reference = _value(given), _value(reference)
-    if r"\cup" in given or r"\cup" in reference:
-        return _same_members(parts(given, r"\\cup\b"), parts(reference, r"\\cup\b"))
-    ours, theirs = _collection(given), _collection(reference)
-    if ours is None and theirs is None:
-        return _same_ratio(given, reference) if ":" in given + reference else _same_scalar(given, reference)
-    (our_kind, a), (their_kind, b) = ours or ("", [given]), theirs or ("", [reference])
-    kinds = {our_kind, their_kind} - {""}
-    if len(kinds) > 1:
-        return False
-    if not kinds:
-        return _same_list(a, b)
-    if kinds == {"{}"}:
-        return _same_members(a, b)
-    return len(a) == len(b) and all(equivalent(x, y) for x, y in zip(a, b, strict=True))
-
-
-def _same_ratio(given: str, reference: str) -> bool:
-    """3:30 and 1:2:3 part by part; 2:3 may be written as a fraction."""
-    ours, theirs = parts(given, ":"), parts(reference, ":")
-    if len(ours) == len(theirs):
-        return all(equivalent(a, b) for a, b in zip(ours, theirs, strict=True))
-    pair, other = (ours, theirs) if len(ours) > len(theirs) else (theirs, ours)
-    a, b, c = number(pair[0]), number(pair[-1]), number(other[0])
-    return (
-        len(pair) == 2
-        and "/" in other[0].replace(r"\frac", "/")
-        and a is not None
-        and b is not None
-        and c is not None
-        and a == b * c
-    )
+    same = verify(theirs, ours, float_rounding=12, timeout_seconds=None, allow_set_relation_comp=True)
+    return bool(same) and _exactly(ours[0], theirs[0])

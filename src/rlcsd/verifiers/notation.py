@@ -1,33 +1,48 @@
-"""How answers are written: one spelling for each, exact numbers, lists and brackets."""
+"""How answers are written: what math-verify misreads is spelled as it reads it, plain numbers get their exact value."""
 
 from __future__ import annotations
 
 import re
 from fractions import Fraction
 
-_SPACING = re.compile(r"(?<!\\)\\[,;:! ]|\\q?quad\b|~|\\displaystyle\b|\\limits\b")
-_FENCES = re.compile(r"\\(?:left|right|[bB]igg?[lrm]?)(?=[\s()\[\]{}|.\\])")
-_TEXT = re.compile(
-    r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|boldsymbol|underline|mbox|operatorname)\s*\{([^{}]*)\}"
+_WRAPPED = re.compile(r"\$\$?([^$]*)\$\$?|\\\((.*)\\\)|\\\[(.*)\\\]", re.DOTALL)
+_TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|boldsymbol|bm|mbox|underline)\s*\{([^{}]*)\}")
+_FUNCTIONS = (
+    "arcsin|arccos|arctan|arccot|arcsec|arccsc|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|ln|log|exp|gcd|lcm|max|min"
 )
-_LETTER_UNIT = re.compile(r"(?<=[\d}])\s*\\(?:text|textrm|mathrm)\s*\{\s*([a-zA-Z])\s*\}")
+_OPERATOR = re.compile(r"\\operatorname\*?\s*\{\s*([a-zA-Z]+)\s*\}")
 _SYMBOLS = {
-    "−": "-", "–": "-", "×": r"\times ", "·": r"\cdot ", "÷": "/", "π": r"\pi ", "∞": r"\infty ", "√": r"\sqrt ", "½": r"\frac{1}{2}",
-    "≤": r"\le ", "≥": r"\ge ", "∪": r"\cup ", "∅": r"\emptyset ", r"\varnothing": r"\emptyset", r"\{\}": r"\emptyset",
-    r"\dfrac": r"\frac", r"\tfrac": r"\frac", r"\cfrac": r"\frac", r"\leqslant": r"\le", r"\geqslant": r"\ge", r"\leq": r"\le",
-    r"\geq": r"\ge", r"\lbrace": r"\{", r"\rbrace": r"\}", r"\degree": "°", r"{,}": "", r"\tbinom": r"\binom", r"\dbinom": r"\binom",
-    r"\langle": "(", r"\rangle": ")", r"\varphi": r"\phi", r"\backslash": r"\setminus", r"\prime": "'",
+    "−": "-", "–": "-", "×": r"\times ", "·": r"\cdot ", "÷": "/", "π": r"\pi ", "∞": r"\infty ", "½": r"\frac{1}{2}", "√": r"\sqrt ",
+    "≤": r"\le ", "≥": r"\ge ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "∅": r"\emptyset ", "ℝ": r"\mathbb{R}", "²": "^2", "³": "^3", "°": r"^\circ ",
+    r"\varnothing": r"\emptyset ", r"\{\}": r"\emptyset ", r"\lbrace": r"\{", r"\rbrace": r"\}", r"\langle": "(", r"\rangle": ")",
+    r"\backslash": r"\setminus ", r"\tbinom": r"\binom", r"\dbinom": r"\binom", r"\varphi": r"\phi", r"\degree": r"^\circ ",
+    r"\$": "", r"\!": "", r"\dfrac": r"\frac", r"\tfrac": r"\frac", r"\cfrac": r"\frac", "{,}": ",",
 }  # fmt: skip
+_SPACING = re.compile(
+    r"(?<!\\)\\[,;: ]|\\q?quad\b|~|\\displaystyle\b|\\(?:left|right|[bB]igg?[lrm]?)(?=[\s()\[\]{}|.\\])"
+)
+_REWRITTEN = (
+    (re.compile(r"\\mathbb\s*([A-Z])"), r"\\mathbb{\1}"),
+    (re.compile(rf"(?<![\\a-zA-Z])({_FUNCTIONS})(?=[\s({{\\^0-9]|$)"), r"\\\1"),  # arctan(2), ln 2
+    (re.compile(r"(?<![\\a-zA-Z])(pi|infty|infinity|sqrt)(?![a-zA-Z])"), lambda found: {"pi": r"\pi ", "sqrt": r"\sqrt"}.get(found[1], r"\infty ")),
+    (re.compile(r"(?<=[\w)}])\s*\*\s*(?=[\w(\\])"), r"\\cdot "),
+    (re.compile(r"\\sqrt\s*\(([^()]*)\)"), r"\\sqrt{\1}"),
+    (re.compile(r"\\log_\{?e\}?"), r"\\ln "),
+    (re.compile(r"\^\s*(-\s*\d+)"), r"^{\1}"),  # 10^-5
+    (re.compile(r"\^\s*\((-?\w+)\)"), r"^{\1}"),
+    (re.compile(r"(?<![\d.])(\d+)\s+(\d+)/(\d+)(?!\d)"), r"\1\\frac{\2}{\3}"),  # 1 1/2
+    (re.compile(r"\s*\\?%|\s*\b(?:percent(?:age)?|per cent|pct)\b"), r"\\%"),
+    (re.compile(r"(?<=[^,\s])\s*,?\s*(?<![a-zA-Z\\])(?:or|and)(?![a-zA-Z])\s*"), ", "),
+)  # fmt: skip
 _ARGUMENT = r"(\{[^{}]*\}|\\[a-zA-Z]+|[a-zA-Z0-9])"
 _UNBRACED = (re.compile(rf"\\(frac|binom)\s*{_ARGUMENT}\s*{_ARGUMENT}"), re.compile(rf"\\(sqrt)\s*{_ARGUMENT}"))
-_DEGREES = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ)|\s*\bdegrees?\b")
-_THOUSANDS = re.compile(r"[-+]?\d{1,3}(?:(?:,\d{3})+|(?: \d{3})+)(?:\.\d+)?(?![\d,])")
+_COLUMN = re.compile(r"\\begin\{([pbv]?)matrix\}([^&]*?)(?:\\\\\s*)?\\end\{\1matrix\}", re.DOTALL)
+_SET = re.compile(r"\{([^{}\\]*,[^{}\\]*)\}")
+_THOUSANDS = re.compile(r"[-+]?[1-9]\d{0,2}(?:(?:,\d{3})+|(?: \d{3})+)(?:\.\d+)?")
 _NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)"
 _DECIMAL = re.compile(rf"({_NUMBER})(?:[eE]([-+]?\d{{1,3}})|(?:\\times|\\cdot)10\^(?:\{{([-+]?\d{{1,3}})\}}|(\d)))?")
 _REPEATING = re.compile(r"([-+]?)(\d*)\.(\d*)\\overline\{(\d+)\}")
 _FRACTION = re.compile(r"([-+]?)(?:\\frac\{([-+]?\d+)\}\{([-+]?\d+)\}|\\frac(\d)(\d)|(\d+)/(\d+))")
-_OPENING = ("(", "[", r"\{", "{")
-_BRACKETS = re.compile(r"\\[{}]|[()\[\]{}]")
 
 
 def _braced(command: re.Match[str]) -> str:
@@ -35,38 +50,59 @@ def _braced(command: re.Match[str]) -> str:
     return f"\\{name}" + "".join(each if each.startswith("{") else f"{{{each}}}" for each in arguments)
 
 
-def clean(text: str, thousands: bool = True) -> str:
-    """One spelling for what is merely typeset differently: fences, spacing, fractions, text boxes, degrees, signs.
-
-    `thousands` reads 101,102 as one number; else it is a list of two.
-    """
-    text = text.strip().removeprefix("$").removesuffix("$").strip().removesuffix(".").strip()
-    for before, after in (("\\(", "\\)"), ("\\[", "\\]")):
-        text = text.removeprefix(before).removesuffix(after)
+def spelled(text: str) -> str | None:
+    """An answer in the spelling that math-verify reads; None if a dollar sign inside splits it into several texts."""
+    text = text.strip()
+    while found := _WRAPPED.fullmatch(text):
+        text = next(inner for inner in found.groups() if inner is not None).strip()
     for symbol, plain in _SYMBOLS.items():
         text = text.replace(symbol, plain)
-    text = _FENCES.sub("", _SPACING.sub(" ", text))
-    text = _LETTER_UNIT.sub(r" \1-unit", text)  # 5 m is no product if m stands in a text box
-    while (plain := _TEXT.sub(r" \1 ", text)) != text:
-        text = plain
-    text = re.sub(r"\\mathbb\s*([A-Z])", r"\\mathbb{\1}", text)
+    if "$" in text:
+        return None
+    text = _OPERATOR.sub(r"\\\1 ", _SPACING.sub(" ", text))
+    for pattern, replacement in _REWRITTEN:
+        text = pattern.sub(replacement, text)
     for pattern in _UNBRACED:
         text = pattern.sub(_braced, text)
-    text = _DEGREES.sub("°", text).replace(r"\%", "%").replace(r"\$", "")
-    if thousands and _THOUSANDS.match(text):
-        text = _THOUSANDS.sub(lambda found: re.sub("[, ]", "", found[0]), text, count=1)
+    if found := _SET.fullmatch(text.strip()):
+        text = found[1]  # braces without backslashes: a list, a set or a tuple
+    return re.sub(r"\s+", " ", text).strip().removesuffix(".").strip()
+
+
+def unwrapped(text: str) -> str:
+    """What stands in text boxes, without the boxes."""
+    while (plain := _TEXT.sub(r" \1 ", text)) != text:
+        text = plain
     return re.sub(r"\s+", " ", text).strip()
 
 
+def as_tuple(text: str) -> str:
+    r"""A column vector as a tuple, `(1, 2)` for \begin{pmatrix}1\\2\end{pmatrix}; anything else as it is."""
+    found = _COLUMN.fullmatch(text)
+    return f"({', '.join(found[2].strip().split(chr(92) * 2))})" if found else text
+
+
 def closed(text: str) -> str:
-    """Without spaces, but for those between two digits."""
-    return re.sub(r"(?<!\d) | (?!\d)", "", text)
+    """Without spaces, but for those between two digits, with or without a comma: 1, 234 is a list and 1,234 is not."""
+    return re.sub(r"(?<!\d)(?<!\d,) | (?!\d)", "", text)
+
+
+def decimal_point(text: str, other: str) -> str:
+    """A decimal comma as a point, if the other answer has the same digits with a point."""
+    pointed = text.replace(",", ".")
+    return pointed if text.count(",") == 1 and closed(other) == pointed and not _THOUSANDS.fullmatch(text) else text
+
+
+def listed(text: str, other: str) -> str:
+    """101,102 as a list of two, if the other answer has brackets around its members."""
+    return text.replace(",", ", ") if other.startswith(("(", "[", r"\{")) and _THOUSANDS.fullmatch(text) else text
 
 
 def number(text: str) -> Fraction | None:
-    """The exact value of an integer, (repeating) decimal, scientific number or simple fraction; None for anything
-    else."""
+    """The exact value of an integer, (repeating) decimal, scientific number or simple fraction, else None."""
     text = closed(text)
+    if _THOUSANDS.fullmatch(text):
+        text = re.sub("[, ]", "", text)
     if found := _DECIMAL.fullmatch(text):
         return Fraction(found[1]) * Fraction(10) ** int(found[2] or found[3] or found[4] or 0)
     if found := _REPEATING.fullmatch(text):
@@ -77,30 +113,3 @@ def number(text: str) -> Fraction | None:
         above, below = (int(part) for part in found.groups()[1:] if part is not None)
         return Fraction(above, below) * (-1 if found[1] == "-" else 1) if below else None
     return None
-
-
-def parts(text: str, separator: str = ",") -> list[str]:
-    """`text` cut at each separator that stands outside all brackets (interval brackets need not match in kind)."""
-    found, depth, start = [], 0, 0
-    for token in re.finditer(rf"{_BRACKETS.pattern}|{separator}", text):
-        if _BRACKETS.fullmatch(token[0]):
-            depth += 1 if token[0] in _OPENING else -1
-        elif depth == 0:
-            found.append(text[start : token.start()])
-            start = token.end()
-    return [part.strip() for part in (*found, text[start:])]
-
-
-def bracketed(text: str) -> tuple[str, str] | None:
-    """The kind of outermost brackets, as `(]`, and what they hold; None if they do not hold all of the text."""
-    opening = next((o for o in (r"\{", "(", "[") if text.startswith(o)), None)
-    closing = next((c for c in (r"\}", ")", "]") if text.endswith(c)), None)
-    if opening is None or closing is None or len(text) < len(opening) + len(closing):
-        return None
-    inner = text[len(opening) : -len(closing)]
-    depth = 0
-    for token in _BRACKETS.finditer(inner):
-        depth += 1 if token[0] in _OPENING else -1
-        if depth < 0:
-            return None
-    return (opening + closing).replace("\\", ""), inner
