@@ -47,4 +47,5 @@ def test_the_gradient_of_real_rollouts_does_not_depend_on_the_cut(name, tiny_con
     whole = gradient(10**6)
     assert float(whole.norm()) > 0
     for budget in (1, 300, 1000):  # one by one, and two cuts by tokens
-        assert float((gradient(budget) - whole).norm() / whole.norm()) < 1e-6
+        # float32 sums of rows that cancel in part; test_update.py holds the same in float64 to 1e-6.
+        assert float((gradient(budget) - whole).norm() / whole.norm()) < 2e-5

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -43,6 +45,22 @@ def test_it_grows_with_what_costs_memory_and_shrinks_with_what_saves_it():
     assert plan("engine.optimizer=adamw_8bit")["optimizer"] < plan()["optimizer"] / 3
     assert plan("model.lora.rank=2")["gradients"] < plan()["gradients"]
     assert plan("method=grpo")["teacher and reference"] == 0
+
+
+def test_a_teacher_model_of_its_own_counts_with_its_own_size():
+    config = load(["method=opd", "method.teacher_model=kk_tiny"])
+    method = build_method(config)
+    shape = load_shape(config.model)
+    large = replace(shape, parameters=8_000_000_000)
+    same, other = memory_plan(shape, config, method, shape), memory_plan(shape, config, method, large)
+    assert same["teacher and reference"] == 4 * shape.parameters
+    assert other["teacher and reference"] == 32e9
+    assert other["peak"] > 32e9
+    assert "teacher and reference" in memory_line(config, method)
+
+
+def test_prompts_that_are_shared_count_in_the_update():
+    assert plan("max_prompt_tokens=2048")["update"] > plan("max_prompt_tokens=256")["update"]
 
 
 def test_a_model_out_of_reach_is_said_so():

@@ -225,7 +225,30 @@ def test_prompts_computed_once_give_the_gradient_of_prompts_computed_for_each_ro
     rows = [replace(row, prompt=prompts[place % 2]) for place, row in enumerate(rows)]
     evidence = method.prepare(gather_evidence(engine, rows, method, 2.0), 1)
     shared = gradient(engine, rows, method, evidence)
-    monkeypatch.setattr("rlcsd.engine.local.update.shared_prompts", lambda *arguments: None)
+    monkeypatch.setattr("rlcsd.engine.local.update.prompts_to_share", lambda *arguments: None)
     plain = gradient(engine, rows, method, evidence)
     assert float(plain.norm()) > 0
     assert float((shared - plain).norm() / plain.norm()) < 1e-6  # norms and rotations are float32 inside
+
+
+@pytest.mark.parametrize("budget", [24, 60, 10**6])
+def test_no_forward_with_gradient_is_larger_than_the_budget(budget, tokenizer, monkeypatch):
+    method = built("grpo")
+    model = Network(random_model("qwen3", vocab=len(tokenizer), dtype=torch.float64))
+    engine = engine_for(method, tokenizer, model=model, micro=budget)
+    prompts = [tuple(range(5 + i, 15 + i)) for i in range(6)]
+    rows = rows_for(engine, method, count=24)
+    rows = [replace(row, prompt=prompts[place // 4]) for place, row in enumerate(rows)]
+    evidence = method.prepare(gather_evidence(engine, rows, method, 2.0), 1)
+    sizes: list[int] = []
+    forward = Network.hidden
+
+    def counted(self, **inputs):
+        if torch.is_grad_enabled():
+            sizes.append(inputs["input_ids"].numel())
+        return forward(self, **inputs)
+
+    monkeypatch.setattr(Network, "hidden", counted)
+    gradient(engine, rows, method, evidence)
+    assert sum(sizes) >= 6 * 9 + sum(len(row.pair.response) for row in rows if row.advantage)  # prompts once
+    assert max(sizes) <= budget

@@ -100,12 +100,31 @@ def rows_at_once(shape: Shape, config: Config, n: int, longest: int) -> int:
     return max(n, min(config.engine.sample_rows, within))
 
 
-def memory_plan(shape: Shape, config: Config, method: Method) -> dict[str, float]:
-    """Bytes by purpose on the one device of the local engine; `peak` is what must fit."""
+def shared_prompt_bytes(shape: Shape, config: Config) -> float:
+    """What the prompts of a mini-batch keep while their responses' micro-batches are computed.
+
+    Activations of one block of prompts, and their caches: as computed, in float32 with gradients, and for each row of
+    a micro-batch. Prompts are not shared under gradient checkpointing.
+    """
+    c = config
+    if c.model.gradient_checkpointing:
+        return 0.0
+    block = min(c.prompts_per_update * c.max_prompt_tokens, max(c.engine.micro_batch_tokens, c.max_prompt_tokens))
+    rows = max(1, c.engine.micro_batch_tokens // max(1, c.sampling.max_tokens))
+    expanded = min(rows, c.prompts_per_update * c.group_size) * c.max_prompt_tokens
+    activations = update_bytes(shape, c, block) - head_bytes(shape, c, block)
+    return activations + 3 * cache_bytes(shape, c, block) + cache_bytes(shape, c, expanded)
+
+
+def memory_plan(shape: Shape, config: Config, method: Method, teacher_shape: Shape | None = None) -> dict[str, float]:
+    """Bytes by purpose on the one device of the local engine; `peak` is what must fit.
+
+    `teacher_shape` is that of a teacher of its own (`method.teacher_model`).
+    """
     lora = config.model.lora
     trained = lora.rank * shape.linear if lora else shape.parameters
     frozen = shape.parameters * (2 if config.model.dtype == "bfloat16" else 4) if lora else 0
-    twins = 1 if method.hinted else 0
+    twins = 1 if method.hinted and teacher_shape is None else 0
     fixed = isinstance(method.config, HintedConfig) and method.config.teacher == "fixed"
     if config.kl_coefficient > 0 and not fixed:
         twins += 1
@@ -113,14 +132,15 @@ def memory_plan(shape: Shape, config: Config, method: Method) -> dict[str, float
     longest = c.max_prompt_tokens + c.sampling.max_tokens
     rows = min(rows_at_once(shape, c, c.group_size, longest), c.prompts_per_step * c.group_size)
     teacher = max(c.engine.score_tokens, longest + c.sampling.max_tokens)  # prompt, a sibling as the hint, the response
+    scorer = teacher_shape or shape
     plan = {
         "weights": frozen + 4.0 * trained,
         "gradients": 4.0 * trained,
         "optimizer": _MOMENT_BYTES[c.engine.optimizer] * trained,
-        "teacher and reference": 4.0 * trained * twins,
+        "teacher and reference": 4.0 * trained * twins + (4.0 * teacher_shape.parameters if teacher_shape else 0.0),
         "sampling": cache_bytes(shape, c, rows * longest),
-        "scoring": 2 * cache_bytes(shape, c, teacher) + head_bytes(shape, c, teacher) if method.hinted else 0.0,
-        "update": update_bytes(shape, c, max(c.engine.micro_batch_tokens, longest)),
+        "scoring": 2 * cache_bytes(scorer, c, teacher) + head_bytes(scorer, c, teacher) if method.hinted else 0.0,
+        "update": update_bytes(shape, c, max(c.engine.micro_batch_tokens, longest)) + shared_prompt_bytes(shape, c),
     }
     static = sum(plan[name] for name in ("weights", "gradients", "optimizer", "teacher and reference"))
     return {**plan, "peak": static + max(plan["sampling"], plan["scoring"], plan["update"])}
@@ -129,7 +149,10 @@ def memory_plan(shape: Shape, config: Config, method: Method) -> dict[str, float
 def memory_line(config: Config, method: Method) -> str:
     """One line for a run's plan; says so if the model's config is out of reach."""
     try:
-        plan = memory_plan(load_shape(config.model), config, method)
+        wanted = method.config
+        other = wanted.teacher_model if isinstance(wanted, HintedConfig) else None
+        theirs = load_shape(ModelConfig(path=other, dtype=config.model.dtype)) if other else None
+        plan = memory_plan(load_shape(config.model), config, method, theirs)
     except (OSError, ValueError, KeyError, AttributeError) as error:
         return f"not estimated: the config of {config.model.path} could not be loaded ({first_line(error)})"
     parts = ", ".join(f"{name} {value / 2**30:.2f}" for name, value in plan.items() if name != "peak" and value)

@@ -18,6 +18,7 @@ from ...records import Evidence, Pair, Policy
 from .batching import micro_batches, padded, predicting_places
 from .caches import SharedPrompts
 from .network import Network
+from .prefixes import Ids
 from .supports import SupportStore
 
 
@@ -50,33 +51,46 @@ def response_hidden(network: Network, pairs: Sequence[Pair], pad: int, shared: S
     return hidden[predicting_places(pairs, ids.shape[1], network.device)]
 
 
-def shared_prompts(network: Network, pairs: Sequence[Pair], pad: int) -> SharedPrompts | None:
-    """The pairs' prompts computed once; None where that does not pay or is not possible.
+def prompts_to_share(network: Network, pairs: Sequence[Pair], budget: int) -> list[list[Ids]] | None:
+    """The pairs' prompts in blocks of at most `budget` tokens, each block to be computed once for all its responses.
 
-    How a mini-batch is cut does not enter, so the result does not depend on it.
+    None where sharing does not pay or is not possible; how a mini-batch is cut does not enter that decision.
     """
     prompts = list(dict.fromkeys(pair.context for pair in pairs))
     if 2 * len(prompts) > len(pairs) or not SharedPrompts.possible(network, pairs):
         return None
-    return SharedPrompts(network, prompts, pad)
+    blocks: list[list[Ids]] = [[]]
+    for prompt in prompts:
+        if blocks[-1] and (len(blocks[-1]) + 1) * max(map(len, (*blocks[-1], prompt))) > budget:
+            blocks.append([])
+        blocks[-1].append(prompt)
+    return blocks
 
 
 def accumulate(network: Network, batch: MiniBatch, *, pad_id: int, budget: int) -> Metrics:
-    """Add the mini-batch's gradient to the policy, in micro-batches of at most `budget` tokens; returns metrics
-    (`actor/…`)."""
+    """Add the mini-batch's gradient to the policy; returns metrics (`actor/…`).
+
+    No forward pass with gradient has more than `budget` tokens, padding included, unless one row alone has more.
+    """
     rows = batch.rows_to_update()
-    with network.precision():
-        shared = shared_prompts(network, [batch.pairs[row] for row in rows], pad_id)
-    context = 0 if shared else 1  # a shared prompt is no part of the micro-batches
-    lengths = [context * len(pair.context) + len(pair.response) for pair in batch.pairs]
+    blocks = prompts_to_share(network, [batch.pairs[row] for row in rows], budget)
     layout = Layout(tuple(len(pair.response) for pair in batch.pairs), network.device)
     sums: dict[str, float] = defaultdict(float)
-    for chunk in micro_batches(lengths, rows, budget):
-        tokens = layout.tokens(chunk)
-        pairs = [batch.pairs[row] for row in chunk]
-        for name, value in _backward(network, batch, pairs, tokens, pad_id, shared).items():
-            sums[name] += value
-    if shared is not None:
+
+    def add(mine: Sequence[int], shared: SharedPrompts | None) -> None:
+        # A shared prompt is no part of the micro-batches.
+        lengths = [(0 if shared else len(pair.context)) + len(pair.response) for pair in batch.pairs]
+        for chunk in micro_batches(lengths, mine, budget):
+            pairs = [batch.pairs[row] for row in chunk]
+            for name, value in _backward(network, batch, pairs, layout.tokens(chunk), pad_id, shared).items():
+                sums[name] += value
+
+    if blocks is None:
+        add(rows, None)
+    for block in blocks or ():
+        with network.precision():
+            shared = SharedPrompts(network, block, pad_id)
+        add([row for row in rows if batch.pairs[row].context in shared.row_of], shared)
         shared.backward()
     return update_metrics(sums, len(rows), len(batch.pairs))
 
