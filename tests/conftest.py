@@ -91,7 +91,7 @@ def tiny_config(tmp_path):
                 "prompts_per_step=4",
                 "prompts_per_update=2",
                 "group_size=4",
-                "task.train_sizes=[2]",
+                "task.train_sizes=[3]",
                 "task.unseen_sizes=[]",
                 "task.train_per_size=8",
                 "task.eval_per_size=4",

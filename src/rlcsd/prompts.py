@@ -13,6 +13,8 @@ from functools import lru_cache
 from itertools import pairwise
 from typing import Any
 
+from .errors import InputError, first_line
+
 # Each wrapper surrounds the hint; `{hint}` occurs exactly once.
 TEMPLATES = {
     "neutral": "Reference Solution:\n{hint}\n\nNow give your own solution to the question above.",
@@ -94,13 +96,20 @@ def render(tokenizer: Any, turn: str | Turn, thinking: bool = True) -> list[int]
 def _rendered(tokenizer: Any, template: str, turn: Turn, thinking: bool) -> tuple[int, ...]:
     """Remembered for a while: one hint is shown for several rollouts of its group, one after the other."""
     content = "".join(_slot(place) if isinstance(piece, Data) else piece for place, piece in enumerate(turn))
-    text = tokenizer.apply_chat_template(
-        [{"role": "user", "content": content}],
-        chat_template=template,
-        add_generation_prompt=True,
-        tokenize=False,
-        enable_thinking=thinking,
-    )
+    try:
+        text = tokenizer.apply_chat_template(
+            [{"role": "user", "content": content}],
+            chat_template=template,
+            add_generation_prompt=True,
+            tokenize=False,
+            enable_thinking=thinking,
+        )
+    except Exception as error:  # the template is a program; whatever it raises, the model cannot be asked anything
+        raise InputError(f"model: its chat template cannot be rendered ({first_line(error)})") from None
+    if any(_slot(place) not in text for place, piece in enumerate(turn) if isinstance(piece, Data)):
+        raise InputError(
+            "model: its chat template leaves out the user's message, so the model would not see the question"
+        )
     ids: list[int] = []
     for part in _SLOT.split(text):  # the template's words and the numbers of the slots, in turn
         piece = turn[int(part[1:-1])] if _SLOT.fullmatch(part) else part

@@ -10,7 +10,7 @@ import rlcsd.evaluation.answers as evaluation
 from rlcsd.cli import main
 
 QUICK = [
-    "task.train_sizes=[2]",
+    "task.train_sizes=[3]",
     "task.unseen_sizes=[3]",
     "task.train_per_size=2",
     "task.eval_per_size=6",

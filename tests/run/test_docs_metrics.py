@@ -46,7 +46,7 @@ def logged(tmp_path_factory):
                 "prompts_per_step=4",
                 "prompts_per_update=4",
                 "group_size=4",
-                "task.train_sizes=[2]",
+                "task.train_sizes=[3]",
                 "task.train_per_size=8",
                 "task.unseen_sizes=[]",
                 "task.eval_per_size=2",

@@ -55,7 +55,16 @@ def _parquet(field: str, path: str) -> list[Row]:
 def _csv(field: str, path: str) -> list[Row]:
     csv.field_size_limit(1 << 30)  # worked solutions are long
     with open(path, newline="", encoding="utf-8-sig") as handle:
-        return [dict(row) for row in csv.DictReader(handle)]
+        reader = csv.DictReader(handle)
+        rows: list[Row] = []
+        for row in reader:
+            if None in row:  # where the reader puts what has no column
+                raise InputError(
+                    f"{field}={path}: line {reader.line_num} has more fields than the {len(reader.fieldnames or ())} "
+                    "columns; a field with a comma goes in quotes"
+                )
+            rows.append(row)
+        return rows
 
 
 def _hub(field: str, path: str) -> list[Row]:

@@ -48,7 +48,7 @@ def test_it_grows_with_what_costs_memory_and_shrinks_with_what_saves_it():
 
 
 def test_a_teacher_model_of_its_own_counts_with_its_own_size():
-    config = load(["method=opd", "method.teacher_model=kk_tiny"])
+    config = load(["method=opd", "method.teacher_model=tiny"])
     method = build_method(config)
     shape = load_shape(config.model)
     large = replace(shape, parameters=8_000_000_000)

@@ -147,14 +147,17 @@ def memory_plan(shape: Shape, config: Config, method: Method, teacher_shape: Sha
 
 
 def memory_line(config: Config, method: Method) -> str:
-    """One line for a run's plan; says so if the model's config is out of reach."""
-    try:
-        wanted = method.config
-        other = wanted.teacher_model if isinstance(wanted, HintedConfig) else None
-        theirs = load_shape(ModelConfig(path=other, dtype=config.model.dtype)) if other else None
-        plan = memory_plan(load_shape(config.model), config, method, theirs)
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        return f"not estimated: the config of {config.model.path} could not be loaded ({first_line(error)})"
+    """One line for a run's plan; says so if the config of the model, or of a teacher of its own, is out of reach."""
+    wanted = method.config
+    other = wanted.teacher_model if isinstance(wanted, HintedConfig) else None
+    shapes = []
+    for path in (config.model.path, *([other] if other else [])):
+        try:
+            model = config.model if path == config.model.path else ModelConfig(path=path, dtype=config.model.dtype)
+            shapes.append(load_shape(model))
+        except (OSError, ValueError, KeyError, AttributeError) as error:
+            return f"not estimated: the config of {path} could not be loaded ({first_line(error)})"
+    plan = memory_plan(shapes[0], config, method, shapes[1] if other else None)
     parts = ", ".join(f"{name} {value / 2**30:.2f}" for name, value in plan.items() if name != "peak" and value)
     peak = f"{plan['peak'] / 2**30:.2f} GiB"
     return f"about {peak} on one device ({parts}; the largest of sampling, scoring and update counts)"

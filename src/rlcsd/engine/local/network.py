@@ -110,7 +110,7 @@ def load_tokenizer(config: ModelConfig) -> Any:
     path, extra = resolve_path(config.path), {"gguf_file": config.gguf_file} if config.gguf_file else {}
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, **extra)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except Exception as error:  # no files, broken files, or files of another kind: each has its own
         raise InputError(f"model.path={config.path}: no tokenizer could be loaded ({first_line(error)})") from None
     if not getattr(tokenizer, "chat_template", None):
         raise InputError(
@@ -157,16 +157,17 @@ def load_network(config: ModelConfig, device: torch.device, head_chunk: int = 40
         except ImportError:
             raise InputError("model.lora: adapters need peft; pip install 'rlcsd[lora]'") from None
         lora = config.lora
-        model = get_peft_model(
-            model,
-            LoraConfig(
-                r=lora.rank,
-                lora_alpha=lora.alpha,
-                lora_dropout=lora.dropout,
-                target_modules=lora.target_modules,
-                task_type="CAUSAL_LM",
-            ),
+        wanted = LoraConfig(
+            r=lora.rank,
+            lora_alpha=lora.alpha,
+            lora_dropout=lora.dropout,
+            target_modules=lora.target_modules,
+            task_type="CAUSAL_LM",
         )
+        try:
+            model = get_peft_model(model, wanted)
+        except ValueError as error:
+            raise InputError(f"model.lora.target_modules={lora.target_modules}: {first_line(error)}") from None
     network = Network(model, head_chunk, config.dtype == "bfloat16")
     network.check()
     return network
