@@ -96,7 +96,7 @@ def tiny_config(tmp_path):
                 "task.train_per_size=8",
                 "task.eval_per_size=4",
                 "task.forms=[atom,not,and,or,iff,if]",
-                "sampling.max_tokens=96",
+                "sampling.max_tokens=144",
                 "evaluation.sampling.max_tokens=96",
                 "evaluation.every=0",
                 "evaluation.samples=1",

@@ -11,7 +11,7 @@ from rlcsd.cli import main
 
 QUICK = [
     "task.train_sizes=[3]",
-    "task.unseen_sizes=[3]",
+    "task.unseen_sizes=[4]",
     "task.train_per_size=2",
     "task.eval_per_size=6",
     "task.forms=[atom,not,and,or,iff,if]",

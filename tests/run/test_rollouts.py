@@ -14,7 +14,7 @@ SIGNALS = ("teacher", "wrong", "contrast", "credit", "selected", "weight")
 
 @pytest.mark.parametrize("name", ["grpo", "rlsd", "rlcsd", "srpo", "opsd_ectr"])
 def test_every_column_has_the_value_of_its_token(name, tiny_config):
-    run = Run(tiny_config(f"method={name}", "sampling.max_tokens=80"))
+    run = Run(tiny_config(f"method={name}", "sampling.max_tokens=144"))
     result = run.trainer.step(1)
     records = json.loads(json.dumps(rollouts.records(result, run.engine.tokenizer, 4)))
     assert [record["group"] for record in records] == [0, 1, 2, 3]
@@ -48,7 +48,7 @@ def test_every_column_has_the_value_of_its_token(name, tiny_config):
 
 
 def test_a_step_writes_a_bounded_number_of_tokens(tiny_config, monkeypatch):
-    run = Run(tiny_config("sampling.max_tokens=80"))
+    run = Run(tiny_config("sampling.max_tokens=144"))
     result = run.trainer.step(1)
     lengths = [sum(len(rollout.sample) for rollout in group.rollouts) for group in result.groups]
     monkeypatch.setattr(rollouts, "TOKENS_PER_STEP", lengths[0] + lengths[1])

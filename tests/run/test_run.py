@@ -73,7 +73,7 @@ def test_the_run_folder_holds_what_it_promises(tiny_config):
     assert list((folder / "tensorboard").iterdir())
     assert (folder / "checkpoints" / "step_000002" / "config.json").is_file()
     report = (folder / "report.md").read_text()
-    assert "| seen_sizes (2 people) |" in report
+    assert "| seen_sizes (3 people) |" in report
     assert "| sample |" in report
     records = read_jsonl(folder / "rollouts.jsonl")
     assert [r["step"] for r in records] == [1, 1, 2, 2]
