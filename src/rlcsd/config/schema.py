@@ -146,7 +146,7 @@ class LocalEngineConfig(EngineConfig):
     name: Literal["local"] = Field("local", description="the engine, which decides what other keys engine has")
     device: Text = Field("auto", description="auto, cpu, cuda, cuda:1 …")
     threads: Annotated[int, Field(ge=0), AfterValidator(_threads)] = Field(
-        0, description=f"CPU threads, at most {_MOST_THREADS}; 0 leaves torch's choice"
+        0, description=f"CPU threads, at most {_MOST_THREADS}; 0: one for each CPU that no other program keeps busy"
     )
     micro_batch_tokens: Count = Field(16384, description="tokens of one forward pass with gradient")
     score_tokens: Count = Field(32768, description="tokens of one forward pass without gradient")
@@ -239,6 +239,9 @@ class Config(Section):
     keep_last: Count | None = Field(3, description="newest checkpoints that are kept; null: all")
     keep_best: bool = Field(True, description="also keep the checkpoint of the highest mean held-out accuracy")
     log_rollouts: CountOrZero = Field(4, description="groups per step written out with hints and signals")
+    show_completion_every: CountOrZero = Field(
+        10, description="steps between the responses that are shown while a run goes on; 0: none"
+    )
     trackers: list[Literal["tensorboard", "wandb", "swanlab", "trackio"]] = Field(
         ["tensorboard"], description="where metrics are sent"
     )

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from ..config.schema import Config
 from ..engine.base import Engine
 from ..errors import InputError, first_line
 from ..folders import remove_folder, whole_folder
@@ -73,6 +74,28 @@ def newest_whole(folder: Path) -> tuple[Path | None, list[str]]:
     if complaints:
         raise InputError(f"{complaints[0]}; no other checkpoint of this run is whole, so it cannot be resumed")
     return None, []
+
+
+def with_newest_checkpoint(config: Config) -> Config:
+    """The config with a run's newest whole checkpoint where `model.path` or `method.teacher_model` names its folder.
+
+    Raises:
+        InputError: the run has no checkpoint that is whole.
+    """
+    model = config.model.model_copy(update={"path": _checkpoint_of("model.path", config.model.path)})
+    teacher = config.method.get("teacher_model")
+    found = {"teacher_model": _checkpoint_of("method.teacher_model", teacher)} if isinstance(teacher, str) else {}
+    return config.model_copy(update={"model": model, "method": {**config.method, **found}})
+
+
+def _checkpoint_of(key: str, path: str) -> str:
+    folder = Path(path)
+    if not (folder / "config.yaml").is_file() or (folder / "config.json").is_file():
+        return path
+    newest = latest_checkpoint(folder / "checkpoints")
+    if newest is None:
+        raise InputError(f"{key}={path}: this run has no checkpoint yet")
+    return str(newest)
 
 
 def read_facts(path: Path) -> dict[str, Any]:

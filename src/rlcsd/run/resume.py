@@ -19,9 +19,9 @@ from ..tasks.base import Task
 
 # Keys that a resumed run may change: how long, what is written and watched, and budgets that change rounding alone.
 MAY_CHANGE = (
-    "steps", "epochs", "save_every", "keep_last", "keep_best", "log_rollouts", "trackers", "project", "figures",
-    "output_dir", "run_name", "evaluation.every", "guard", "engine.micro_batch_tokens", "engine.score_tokens",
-    "engine.head_chunk", "engine.self_check", "engine.vllm_memory",
+    "steps", "epochs", "save_every", "keep_last", "keep_best", "log_rollouts", "show_completion_every", "trackers",
+    "project", "figures", "output_dir", "run_name", "evaluation.every", "guard", "engine.micro_batch_tokens",
+    "engine.score_tokens", "engine.head_chunk", "engine.self_check", "engine.vllm_memory",
 )  # fmt: skip
 LOGS = ("metrics.jsonl", "rollouts.jsonl", "evaluations.jsonl")
 
@@ -43,7 +43,7 @@ def resumed_config(folder: Path, overrides: Sequence[str] = ()) -> Config:
         if not _free(key):
             raise InputError(
                 f"{override}: a resumed run keeps its {key}, or it would be another run; these keys may change: "
-                f"{', '.join(MAY_CHANGE)}"
+                f"{', '.join(MAY_CHANGE)}. A new run from its weights: `rlcsd train model.path={folder} {override}`"
             )
     return changed(config, overrides)
 

@@ -38,6 +38,19 @@ def records(result: StepResult, tokenizer: Any, groups: int) -> list[dict[str, A
     return kept
 
 
+def completion_of(result: StepResult) -> dict[str, Any]:
+    """One response of a step to look at, from another group at each step."""
+    group = result.groups[result.step % len(result.groups)]
+    rollout = group.rollouts[result.step % len(group.rollouts)]
+    problem = group.problem
+    return {
+        "question": problem.question,
+        "answer": problem.answer,
+        "response": rollout.text,
+        "reward": rollout.reward,
+    }
+
+
 def _signals(result: StepResult) -> dict[tuple[int, int], tuple[Row, Evidence]]:
     """Row and evidence of each updated rollout, by its group and its place in it."""
     signals = {}

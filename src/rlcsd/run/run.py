@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
-import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from .. import evaluation
-from ..config.load import as_config, build_method, to_yaml
+from ..config.load import build_method, to_yaml
 from ..config.schema import Config
 from ..engine.base import Engine, build_engine
+from ..engine.local.threads import with_threads
 from ..errors import InputError
-from ..evaluation import EvaluationSettings, Summary, summary
+from ..evaluation import Answered, EvaluationSettings, Summary, summary
 from ..folders import append_jsonl, is_disk_full, remove_left_overs, write_text
 from ..methods.base import Method
 from ..report.training import summaries_of, write_report
@@ -28,10 +25,12 @@ from ..tasks.base import Task
 from ..tasks.build import build_task
 from ..tasks.overlap import overlaps
 from ..trainer import StepResult, Trainer
-from .checkpoint import load_checkpoint, newest_whole, prune, read_facts, save_checkpoint
+from .checkpoint import load_checkpoint, newest_whole, prune, read_facts, save_checkpoint, with_newest_checkpoint
+from .folder import environment, new_folder
 from .lock import RunLock
 from .resume import check_same_run, cut_logs, data_hash, log_lengths
-from .rollouts import records
+from .rollouts import completion_of, records
+from .slow import SlowSteps
 from .stop import Interrupted, StopSignals
 from .tracking import Tracker, check_trackers, open_trackers
 
@@ -44,27 +43,32 @@ class Run:
     `config.yaml`, `environment.json`, `metrics.jsonl`, `tensorboard/`, `rollouts.jsonl` (a sample of groups
     with hints and signals), `evaluations.jsonl`, `checkpoints/`, `report.md` and `report.png`.
 
-    `watch` is told what happens: `start`, `step`, `evaluation` and `warning`, each with its facts.
+    `watch` is told what happens: `phase`, `start`, `step`, `evaluation` and `warning`, each with its facts.
     """
 
     def __init__(
         self, config: Config, task: Task | None = None, folder: Path | None = None, watch: Watcher | None = None
     ) -> None:
-        self.config = config
         self.watch = watch or (lambda event, facts: None)
+        if folder is None:  # a run that is resumed keeps what its config and its checkpoint say
+            config = with_threads(with_newest_checkpoint(config), self._warn)
+        self.config = config
         self.method: Method = build_method(config)
+        self._phase(f"building the task {config.task.get('name', '')}".rstrip())
         self.task = task or build_task(config.task)
         check_trackers(config.trackers)
         self.folder = folder or new_folder(config, self.task.name)
         self.lock = RunLock(self.folder)
         self.lock.check()
+        self._phase(f"loading the model {config.model.path}")
         self.engine: Engine = build_engine(config, self.method)
-        self.trainer = Trainer(config, self.task, self.method, self.engine)
+        self.trainer = Trainer(config, self.task, self.method, self.engine, self._phase)
         evaluation.check(self.engine, self.task, EvaluationSettings.of(config))
         self.evaluations: list[tuple[int, list[Summary]]] = []
         self.trackers: list[Tracker] = []
         self.stop = StopSignals(self._warn)
         self.saved: int | None = None  # the step of the newest checkpoint
+        self.neighbours = SlowSteps(torch.get_num_threads())
 
     def execute(self, resume: bool = False) -> dict[str, Any]:
         """Evaluate, train, evaluate, report. Returns the final summaries and the folder.
@@ -156,7 +160,16 @@ class Run:
             self.evaluations.append((step, []))
             return []
         begun = time.perf_counter()
-        summaries, _ = evaluation.evaluate(self.engine, self.task, EvaluationSettings.of(self.config))
+        total = sum(map(len, self.task.evaluations.values()))
+        done = 0
+
+        def progress(batch: Sequence[Answered]) -> None:
+            nonlocal done
+            done += len(batch)
+            self._phase("evaluate", done=done, total=total)
+
+        self._phase("evaluate", done=0, total=total)
+        summaries, _ = evaluation.evaluate(self.engine, self.task, EvaluationSettings.of(self.config), keep=progress)
         figures = {**summary.metrics(summaries), "time/evaluation": time.perf_counter() - begun}
         with self.stop.deferred():
             self._check_folder()
@@ -166,7 +179,7 @@ class Run:
                 self.folder / "evaluations.jsonl", {"step": step, "sets": [one.as_dict() for one in summaries]}
             )
             self.evaluations.append((step, summaries))
-        self.watch("evaluation", {"step": step, "summaries": summaries})
+        self.watch("evaluation", {"step": step, "summaries": summaries, "seconds": figures["time/evaluation"]})
         self.stop.check()
         return summaries
 
@@ -183,7 +196,13 @@ class Run:
         left_out = len(self.task.train) - len(self.trainer.train)
         shared = [str(found) for found in overlaps(self.task.train, self.task.evaluations) if found.normalised]
         facts = {"folder": str(self.folder), "steps": self.trainer.steps, "left_out": left_out, "overlaps": shared}
-        self.watch("start", {**facts, "start": start, "evaluations": self.evaluations})
+        c = self.config
+        about = {
+            "title": f"{c.method['name']} on {self.task.name}, {c.model.path}",
+            "threads": torch.get_num_threads() if self.engine.device.type == "cpu" else 0,
+            "evaluate_every": c.evaluation.every,
+        }
+        self.watch("start", {**facts, **about, "start": start, "evaluations": self.evaluations})
         return start
 
     def _restore(self) -> int:
@@ -218,9 +237,21 @@ class Run:
             append_jsonl(
                 self.folder / "rollouts.jsonl", *records(result, self.engine.tokenizer, self.config.log_rollouts)
             )
-        self.watch("step", {"step": result.step, "metrics": result.metrics})
+        completion = completion_of(result) if self._shows(result.step) else None
+        facts = {"step": result.step, "metrics": result.metrics}
+        self.watch("step", {**facts, "no_update": result.no_update, "completion": completion})
+        slowed = self.neighbours.complaint(result.step, result.metrics["time/step"])
+        if slowed:
+            self._warn(slowed)
         for warning in result.warnings:
             self._warn(f"step {result.step}: {warning}")
+
+    def _shows(self, step: int) -> bool:
+        every = self.config.show_completion_every
+        return bool(every) and (step == 1 or step % every == 0)
+
+    def _phase(self, phase: str, **facts: int) -> None:
+        self.watch("phase", {"phase": phase, **facts})
 
     def _check_folder(self) -> None:
         if not self.folder.is_dir():
@@ -228,59 +259,3 @@ class Run:
 
     def _warn(self, message: str) -> None:
         self.watch("warning", {"message": message})
-
-
-def new_folder(config: Config, task_name: str) -> Path:
-    """`output_dir/run_name`, or a name from task, method, seed and time that is not taken yet."""
-    base = Path(config.output_dir)
-    if config.run_name:
-        folder = base / config.run_name
-        if (folder / "config.yaml").exists():
-            raise InputError(
-                f"run_name={config.run_name}: {folder} already holds a run; choose another name or pass "
-                f"--resume {folder}"
-            )
-        return folder
-    method = str(config.method["name"]).rpartition(":")[2]
-    stem = f"{task_name}-{method}-seed{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
-    folder, number = base / stem, 2
-    while folder.exists():
-        folder, number = base / f"{stem}-{number}", number + 1
-    return folder
-
-
-def environment(engine: Engine) -> dict[str, Any]:
-    """What a number depends on beside the config."""
-    packages: dict[str, str | None] = {}
-    for name in ("rlcsd", "torch", "transformers", "tokenizers", "peft", "numpy"):
-        try:
-            packages[name] = version(name)
-        except PackageNotFoundError:
-            packages[name] = None
-    device = engine.device
-    return {
-        "python": sys.version.split()[0],
-        "platform": platform.platform(),
-        "cpu_count": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "device": str(device),
-        "device_name": torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else platform.processor() or platform.machine(),
-        "packages": packages,
-    }
-
-
-def train(
-    config: Config | Mapping[str, Any] | list[str] | None = None, task: Task | None = None, watch: Watcher | None = None
-) -> dict[str, Any]:
-    """Train, and return `{"folder", "before", "after"}`, the last two as lists of `summary.Summary`.
-
-    `config` is a `Config`, a list of overrides (`["method=grpo", "steps=20"]`), a mapping
-    (`{"method": "grpo", "sampling": {"max_tokens": 256}, "method.tau": 0.1}`), or None for the embedded default.
-    `task` replaces the config's task.
-
-    Raises:
-        InputError: anything wrong with the config or the data, before anything is sampled.
-    """
-    return Run(as_config(config), task, watch=watch).execute()

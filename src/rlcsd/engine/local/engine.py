@@ -24,6 +24,7 @@ from .optimizer import build_optimizer
 from .self_check import self_check
 from .supports import SupportStore
 from .teacher import Teacher
+from .threads import set_threads, with_threads
 from .update import MiniBatch, accumulate
 from .vllm_sampler import VllmSampler, vllm_wanted
 
@@ -32,12 +33,11 @@ class LocalEngine:
     """See `engine.base.Engine`. The teacher and the reference are modules of their own, never swapped in."""
 
     def __init__(self, config: Config, method: Method, network: Network | None = None, tokenizer: Any = None) -> None:
-        if config.engine.threads:
-            torch.set_num_threads(config.engine.threads)
+        device = resolve_device(config.engine.device)
+        set_threads(with_threads(config).engine.threads)
         torch.manual_seed(config.seed)
         self.config = config
         self.tokenizer = tokenizer or load_tokenizer(config.model)
-        device = resolve_device(config.engine.device)
         self.policy = network or load_network(config.model, device, config.engine.head_chunk)
         self.policy.model.train()
         self.shape = shape_of(self.policy.core.config, self.policy.core)
@@ -158,7 +158,8 @@ class LocalEngine:
         self.optimizer.zero_grad(set_to_none=True)
         metrics = self.gradient(pairs, evidence, method)
         if not any(parameter.grad is not None for parameter in self.policy.trainable()):
-            return {**metrics, "update/skipped": Sum(0)}  # nothing to learn from: weights, moments and teacher stay
+            # Nothing to learn from: weights, moments and teacher stay.
+            return {**metrics, "update/skipped": Sum(0), "update/empty": Sum(1)}
         norm = torch.nn.utils.clip_grad_norm_(self.policy.trainable(), self.config.grad_norm)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
@@ -177,6 +178,7 @@ class LocalEngine:
             "actor/grad_norm": Mean(float(norm)),
             "actor/learning_rate": Mean(learning_rate),
             "update/skipped": Sum(not finite),
+            "update/empty": Sum(0),
         }
         return {**metrics, **figures}
 
