@@ -1,11 +1,12 @@
 # Two commands do everything: `make demo` and `make test`. Both set up .venv first.
 PYTHON ?= python3
 VENV := .venv
+VERL_VENV := .venv-verl
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test lint types unit slow golden real-model clean
+.PHONY: demo test lint types unit slow golden real-model test-verl clean
 
 $(BIN)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=…")'
@@ -38,5 +39,15 @@ golden: $(BIN)/.ready
 real-model: $(BIN)/.ready
 	$(BIN)/python examples/real_model.py
 
+# The cluster engine on the CPU, in an environment of its own: Ray, two ranks, rollout servers on transformers.
+$(VERL_VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VERL_VENV)
+	$(VERL_VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(VERL_VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[verl,lora]' 'pytest>=8.0' 'hypothesis>=6.100'
+	touch $@
+
+test-verl: $(VERL_VENV)/.ready
+	OMP_NUM_THREADS=1 $(VERL_VENV)/bin/python -m pytest tests/engine/verl
+
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VERL_VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 from ..errors import InputError
 from ..methods import Method, method_class
 from ..methods.base import ContrastConfig
-from .schema import Config, LocalEngineConfig
+from .schema import ENGINES, Config
 from .words import first_complaint, known_keys, nearest
 
 __all__ = ["build_method", "choices", "first_complaint", "from_yaml", "load", "to_yaml", "validated"]
@@ -128,9 +128,7 @@ def validated(values: Mapping[str, Any]) -> Config:
     try:
         config = Config.model_validate(dict(values))
     except ValidationError as error:
-        raise first_complaint(
-            error, known={*known_keys(Config), *known_keys(LocalEngineConfig, "engine."), "variant"}
-        ) from None
+        raise first_complaint(error, known={*known_keys(Config), *_engine_keys(values), "variant"}) from None
     method = build_method(config)
     c = method.config
     if isinstance(c, ContrastConfig) and c.hint_source == "self_rollout" and c.exclude_self and config.group_size < 3:
@@ -141,6 +139,13 @@ def validated(values: Mapping[str, Any]) -> Config:
     if config.group_size < 2:
         raise InputError(f"group_size={config.group_size}: a group advantage needs at least 2 rollouts")
     return config.model_copy(update={"method": method.config.model_dump()})
+
+
+def _engine_keys(values: Mapping[str, Any]) -> list[str]:
+    """The keys of the engine that is chosen, to suggest from."""
+    engine = values.get("engine")
+    name = engine.get("name") if isinstance(engine, Mapping) else None
+    return list(known_keys(ENGINES.get(str(name), ENGINES["local"]), "engine."))
 
 
 def build_method(config: Config) -> Method:

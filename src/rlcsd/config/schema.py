@@ -165,6 +165,68 @@ class LocalEngineConfig(EngineConfig):
     head_chunk: Count = Field(4096, description="tokens whose logits are held at once")
 
 
+class VerlEngineConfig(EngineConfig):
+    """A cluster: verl's FSDP2 workers and rollout servers on `nodes × gpus_per_node` GPUs.
+
+    Token budgets are those of one GPU. How rows are spread over GPUs changes results by rounding alone.
+    """
+
+    name: Literal["verl"] = Field("verl", description="the engine, which decides what other keys engine has")
+    nodes: Count = Field(1, description="machines")
+    gpus_per_node: Count = Field(8, description="GPUs of each machine")
+    ray_address: Text | None = Field(
+        None,
+        description="a running Ray cluster (auto: the one of this machine); null starts one on this machine",
+    )
+    micro_batch_tokens: Count = Field(
+        16384, description="tokens of one forward pass with gradient; a longer row is alone"
+    )
+    score_tokens: Count = Field(32768, description="tokens of one forward pass without gradient")
+    head_chunk: Count = Field(4096, description="tokens whose logits are held at once")
+    share_prefixes: bool = Field(
+        True, description="compute a hint once for all responses after it; gathers the scorer's weights on each GPU"
+    )
+    sequence_parallel: Count = Field(
+        1, description="GPUs that share each sequence (Ulysses); above 1 needs share_prefixes=false"
+    )
+    offload: Literal["none", "optimizer", "all"] = Field(
+        "none", description="what waits in host memory while it is not used: nothing, moments, or weights too"
+    )
+    attention: Text = Field("flash_attention_2", description="attention of the trainer, a name that transformers knows")
+    rollout: Text = Field("vllm", description="rollout server, a name that verl knows")
+    tensor_parallel: Count = Field(1, description="GPUs of one rollout server")
+    rollout_memory: float = Field(0.7, gt=0, lt=1, description="share of a GPU's memory that a server may take")
+    rollout_rows: Count = Field(256, description="responses that one server decodes side by side, at most")
+    rollout_eager: bool = Field(False, description="decode without CUDA graphs")
+    timeout: float = Field(
+        3600.0, gt=0, description="seconds that one call or one request may take before the run ends"
+    )
+    self_check: bool = Field(True, description="compare server, scorer and update on this model before a run")
+    platform: Text = Field("cuda", description="device type, a name that verl knows")
+    modules: list[Text] = Field(
+        [], description="Python modules that each process imports: platforms or rollout servers registered with verl"
+    )
+
+    @property
+    def gpus(self) -> int:
+        return self.nodes * self.gpus_per_node
+
+    @model_validator(mode="after")
+    def _divisible(self) -> VerlEngineConfig:
+        for name in ("sequence_parallel", "tensor_parallel"):
+            if self.gpus % getattr(self, name):
+                raise ValueError(
+                    f"engine.{name}={getattr(self, name)}: must divide the number of GPUs, {self.nodes} × "
+                    f"{self.gpus_per_node}"
+                )
+        if self.sequence_parallel > 1 and self.share_prefixes:
+            raise ValueError(
+                f"engine.sequence_parallel={self.sequence_parallel}: sequences that several GPUs share have no common "
+                "caches; set engine.share_prefixes=false"
+            )
+        return self
+
+
 Band = Annotated[list[float], Field(min_length=2, max_length=2)]
 
 
@@ -184,7 +246,7 @@ class GuardConfig(Section):
 
 
 # `engine.name` selects the class; a further engine registers its class here (and a file in groups/engine).
-ENGINES: dict[str, type[EngineConfig]] = {"local": LocalEngineConfig}
+ENGINES: dict[str, type[EngineConfig]] = {"local": LocalEngineConfig, "verl": VerlEngineConfig}
 
 if TYPE_CHECKING:  # the local engine reads its own fields without narrowing
     AnyEngineConfig = LocalEngineConfig

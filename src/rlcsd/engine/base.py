@@ -91,7 +91,8 @@ class Engine(Scorer, Protocol):
 
 
 def _package(config: Config) -> ModuleType:
-    """`rlcsd.engine.<name>` has `build(config, method) -> Engine` and `memory_line(config, method) -> str`.
+    """`rlcsd.engine.<name>` has `build(config, method) -> Engine`, `engine_line(config) -> str` and
+    `memory_line(config, method) -> str`.
 
     The schema has already refused unknown names (`config.schema.ENGINES`).
     """
@@ -105,6 +106,11 @@ def build_engine(config: Config, method: Method) -> Engine:
     """
     engine: Engine = _package(config).build(config, method)
     return engine
+
+
+def engine_line(config: Config) -> str:
+    """One line on where the config's engine would compute."""
+    return str(_package(config).engine_line(config))
 
 
 def memory_line(config: Config, method: Method) -> str:

@@ -39,7 +39,7 @@ def new_folder(config: Config, task_name: str) -> Path:
 def environment(engine: Engine) -> dict[str, Any]:
     """What a number depends on beside the config."""
     packages: dict[str, str | None] = {}
-    for name in ("rlcsd", "torch", "transformers", "tokenizers", "peft", "numpy"):
+    for name in ("rlcsd", "torch", "transformers", "tokenizers", "peft", "numpy", "vllm", "verl", "ray"):
         try:
             packages[name] = version(name)
         except PackageNotFoundError:

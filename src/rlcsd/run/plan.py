@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..config.load import build_method
 from ..config.schema import Config
-from ..engine.base import memory_line
+from ..engine.base import engine_line, memory_line
 from ..engine.local.network import load_tokenizer
 from ..errors import InputError
 from ..tasks.base import Task
@@ -27,7 +27,7 @@ def plan(config: Config) -> str:
         f"{updates} optimizer steps",
         f"tokens     at most {rollouts * config.sampling.max_tokens:,} sampled per step, "
         f"{steps * rollouts * config.sampling.max_tokens:,} in all",
-        f"engine     {config.engine.name} on {config.engine.device}",
+        f"engine     {engine_line(config)}",
         f"memory     {memory_line(config, build_method(config))}",
     ]
     lines += [f"overlap    {overlap}" for overlap in overlaps(task.train, task.evaluations) if overlap.normalised]

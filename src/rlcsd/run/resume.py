@@ -17,11 +17,17 @@ from ..errors import InputError
 from ..folders import keep_records, read_jsonl, records_after, synced_length
 from ..tasks.base import Task
 
+# Of a cluster: where its rows are computed, which changes rounding (and, by the servers, what is drawn).
+CLUSTER_KEYS = (
+    "nodes", "gpus_per_node", "ray_address", "share_prefixes", "sequence_parallel", "offload", "attention",
+    "tensor_parallel", "rollout_memory", "rollout_rows", "rollout_eager", "timeout",
+)  # fmt: skip
 # Keys that a resumed run may change: how long, what is written and watched, and budgets that change rounding alone.
 MAY_CHANGE = (
     "steps", "epochs", "save_every", "keep_last", "keep_best", "log_rollouts", "show_completion_every", "trackers",
     "project", "figures", "output_dir", "run_name", "evaluation.every", "guard", "engine.micro_batch_tokens",
     "engine.score_tokens", "engine.head_chunk", "engine.self_check", "engine.vllm_memory",
+    *(f"engine.{key}" for key in CLUSTER_KEYS),
 )  # fmt: skip
 LOGS = ("metrics.jsonl", "rollouts.jsonl", "evaluations.jsonl")
 

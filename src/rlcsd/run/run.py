@@ -241,7 +241,7 @@ class Run:
         facts = {"step": result.step, "metrics": result.metrics}
         self.watch("step", {**facts, "no_update": result.no_update, "completion": completion})
         slowed = self.neighbours.complaint(result.step, result.metrics["time/step"])
-        if slowed:
+        if slowed and self.config.engine.name == "local":  # the workers of a cluster would count as other programs
             self._warn(slowed)
         for warning in result.warnings:
             self._warn(f"step {result.step}: {warning}")

@@ -64,10 +64,13 @@ def load_shape(model: ModelConfig) -> Shape:
     return shape_of(AutoConfig.from_pretrained(resolve_path(model.path), **extra))
 
 
-def update_bytes(shape: Shape, config: Config, tokens: int) -> float:
-    """Activations of one micro-batch of `tokens`, forward and backward, and the head's chunk."""
+def update_bytes(shape: Shape, config: Config, tokens: int, stream: float | None = None) -> float:
+    """Activations of one micro-batch of `tokens`, forward and backward, and the head's chunk.
+
+    `stream` is the bytes of a number in the residual stream; by default they are those of this engine's weights.
+    """
     half = config.model.dtype == "bfloat16"
-    stream = 2 if half and config.model.lora else 4  # the residual stream has the weights' type
+    stream = stream or (2 if half and config.model.lora else 4)
     inner = 2 if half else 4
     # A layer keeps for its backward pass: both norms' inputs, quotients and results; queries and keys before and after
     # their norm and their rotation, values, what attention gives; gate, its activation, up, and their product.

@@ -146,7 +146,7 @@ def load_network(config: ModelConfig, device: torch.device, head_chunk: int = 40
     if config.gguf_file:
         model = _unquantised(model)
     check_cache(model.config)
-    _without_dropout(model)
+    without_dropout(model)
     model.to(device)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -185,7 +185,7 @@ def _check_weights(config: ModelConfig, loading: Mapping[str, Any]) -> None:
             )
 
 
-def _without_dropout(model: Any) -> None:
+def without_dropout(model: Any) -> None:
     """No dropout: the policy that is updated is then the one that sampled."""
     for module in model.modules():
         for name, value in list(vars(module).items()):

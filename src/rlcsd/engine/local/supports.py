@@ -59,6 +59,16 @@ class SupportStore:
             slots[row], start = slots[row] + 1, start + size
         held.wrong = marginal_log_prob(wrong, valid)
 
+    def log_probs(self, support: Support) -> tuple[Tensor | None, Tensor | None]:
+        """The log-probs `[M, k]` at a support that are known: the teacher's, and the marginal under wrong hints."""
+        held = self._held[support.key]
+        return held.teacher, held.wrong
+
+    def set_log_probs(self, support: Support, teacher: Tensor | None, wrong: Tensor | None) -> None:
+        """Log-probs `[M, k]` that were computed elsewhere."""
+        held = self._held[support.key]
+        held.teacher, held.wrong = teacher, wrong
+
     def release(self, support: Support) -> None:
         self._held.pop(support.key, None)
 

@@ -1,0 +1,28 @@
+"""FSDP2 workers and rollout servers of verl, as published on the package index, driven by this project's trainer.
+
+Nothing here imports verl or Ray before an engine is built, so that a plan can be made without them.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from ...config.schema import Config
+from ...methods.base import Method
+from .memory import engine_line, memory_line
+from .settings import engine_settings, environment
+
+if TYPE_CHECKING:
+    from .engine import VerlEngine
+
+__all__ = ["build", "engine_line", "memory_line"]
+
+
+def build(config: Config, method: Method) -> VerlEngine:
+    """See `engine.base.build_engine`. Raises InputError without verl, or with a version that was not tested."""
+    os.environ.update(environment(engine_settings(config)))  # before verl is imported for the first time
+    from . import private  # noqa: F401  refuses what was not tested
+    from .engine import VerlEngine
+
+    return VerlEngine(config, method)

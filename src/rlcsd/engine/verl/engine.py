@@ -1,0 +1,296 @@
+"""The cluster engine, as the trainer sees it: it decides where rows are computed, and talks to workers and servers.
+
+The driver holds token ids and `[N]` columns on the CPU. Weights, moments, teacher, reference and supports stay with
+the workers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...config.schema import Config, ModelConfig
+from ...errors import InputError
+from ...layout import Layout
+from ...methods.base import HintedConfig, Method
+from ...methods.update_metrics import update_metrics
+from ...metrics import Max, Mean, Metric, Metrics, Sum
+from ...records import Evidence, Pair, Sample, Sampling, Scores, Support
+from ..local.network import load_tokenizer, resolve_path
+from . import placing
+from .cluster import awaited, join, leave
+from .groups import Servers, Workers, remove, resource_pool
+from .messages import Columns, Rows, ScoreTask, Updated, UpdateTask
+from .self_check import self_check
+from .settings import engine_settings, stop_ids
+
+
+class VerlEngine:
+    """See `engine.base.Engine`. One on a Ray cluster at a time; `close` ends all its processes."""
+
+    def __init__(self, config: Config, method: Method) -> None:
+        self.config, self.settings, self.method = config, engine_settings(config), method
+        torch.manual_seed(config.seed)
+        self.tokenizer = load_tokenizer(config.model)
+        self.stop = stop_ids(config, self.tokenizer)
+        self.workers: Workers | None = None
+        self.teacher: Workers | None = None
+        self.servers: Servers | None = None
+        self.pool: Any = None
+        self.started = join(self.settings)
+        self.homes: dict[int, list[tuple[int, int]]] = {}  # by support, each row's rank and its place there
+        self.lent: set[int] = set()  # supports that a teacher in workers of its own knows
+        self.made, self.version, self.computed = 0, 0, 0
+        try:
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self) -> None:
+        wanted = self.method.config
+        other = wanted.teacher_model if isinstance(wanted, HintedConfig) else None
+        if other:
+            self._check_vocabulary(other)
+        self.pool = resource_pool(self.config, 2 if other else 1)
+        self.workers = Workers(self.config, self.pool)
+        if other:
+            self.teacher = Workers(self.config, self.pool, other)
+        self.servers = Servers(self.workers, self.pool)
+        self.first_squares = sum(self._policy.call("squares", "measuring weights"))
+        if self.settings.self_check:
+            self_check(self)
+
+    def _check_vocabulary(self, path: str) -> None:
+        theirs = load_tokenizer(ModelConfig(path=path, dtype=self.config.model.dtype))
+        if theirs.get_vocab() != self.tokenizer.get_vocab():
+            raise InputError(
+                f"method.teacher_model={path}: its vocabulary is not the policy's, so it cannot score the same "
+                "token ids"
+            )
+
+    @property
+    def _policy(self) -> Workers:
+        assert self.workers is not None
+        return self.workers
+
+    @property
+    def device(self) -> torch.device:
+        """The driver's columns are on the CPU."""
+        return torch.device("cpu")
+
+    @property
+    def context_length(self) -> int:
+        from transformers import AutoConfig
+
+        text = AutoConfig.from_pretrained(resolve_path(self.config.model.path)).get_text_config()
+        return int(getattr(text, "max_position_embeddings", 1 << 30))
+
+    # ------------------------------------------------------------------ sampling
+
+    def sample(self, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, seed: int) -> list[list[Sample]]:
+        """Samples without the policy's own log-probs: the servers' arithmetic is not the trainer's."""
+        assert self.servers is not None
+        self.servers.wake(self.version)
+        settings = {
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "top_k": sampling.top_k or -1,
+            "max_tokens": sampling.max_tokens,
+            "stop_token_ids": self.stop,
+            "logprobs": True,
+        }
+        client = self.servers.client
+
+        async def all_of_them() -> list[Any]:
+            requests = [
+                client.generate(
+                    f"{seed}-{place}-{number}",
+                    prompt_ids=list(prompt),
+                    sampling_params={**settings, "seed": (seed + place * n + number) % 2**31},
+                )
+                for place, prompt in enumerate(prompts)
+                for number in range(n)
+            ]
+            return list(await asyncio.gather(*requests))
+
+        outputs = awaited(all_of_them(), "sampling", self.settings.timeout)
+        samples = [self._sample(output) for output in outputs]
+        return [samples[start : start + n] for start in range(0, len(samples), n)]
+
+    def _sample(self, output: Any) -> Sample:
+        ids = tuple(output.token_ids)
+        if not ids or output.log_probs is None or len(output.log_probs) != len(ids):
+            raise InputError("sampling: a rollout server gave no tokens, or tokens without log-probs")
+        return Sample(ids, None, torch.tensor(output.log_probs), ids[-1] in self.stop)
+
+    # ------------------------------------------------------------------ scoring
+
+    def score(
+        self,
+        pairs: Sequence[Pair],
+        who: str = "teacher",
+        *,
+        top_k: int = 0,
+        support: Support | None = None,
+        rows: Sequence[int] | None = None,
+    ) -> Scores:
+        workers, elsewhere = self._policy, who == "teacher" and self.teacher is not None
+        if elsewhere:
+            assert self.teacher is not None
+            workers = self.teacher
+        self._asleep()
+        ranks = workers.ranks
+        rows = list(range(len(pairs))) if rows is None else rows
+        if support is None:
+            placed = placing.by_context(pairs, ranks)
+        else:
+            homes = self.homes[support.key]
+            placed = placing.at_home([homes[row][0] for row in rows], ranks)
+        key = support.key if support is not None else None
+        if top_k:
+            self.made += 1
+            key = self.made
+            self.homes[key] = _homes(placed, len(pairs))
+            if elsewhere:
+                self.lent.add(key)
+        if support is not None and elsewhere and support.key not in self.lent:
+            self._lend(support.key, self._policy, workers)
+            self.lent.add(support.key)
+        tasks = [
+            ScoreTask(
+                Rows.of([pairs[place] for place in mine]),
+                who,
+                top_k,
+                key,
+                tuple(self.homes[support.key][rows[place]][1] for place in mine) if support is not None else (),
+            )
+            for mine in placed
+        ]
+        found: list[Columns] = workers.call_each("score", f"scoring by the {who}", tasks)
+        self.computed = sum(columns.computed for columns in found)
+        lengths = tuple(len(pair.response) for pair in pairs)
+        log_prob, entropy = (
+            _in_order(placed, [getattr(c, name) for c in found], lengths) for name in ("log_prob", "entropy")
+        )
+        return Scores(log_prob, entropy, Support(key or 0, lengths) if top_k else None)
+
+    def _lend(self, key: int, owner: Workers, borrower: Workers) -> None:
+        """A support from one group of workers to the other, rank by rank and not through the driver."""
+        references = owner.call("lend", "lending a support", key)[:: self.settings.sequence_parallel]
+        borrower.call_each("borrow", "lending a support", [(key, reference) for reference in references])
+
+    def release(self, support: Support) -> None:
+        if self.homes.pop(support.key, None) is None:
+            return
+        for workers in (self._policy, self.teacher):
+            if workers is not None:
+                workers.call("release", "releasing a support", support.key)
+        self.lent.discard(support.key)
+
+    def _asleep(self) -> None:
+        if self.servers is not None:
+            self.servers.sleep()
+
+    # ------------------------------------------------------------------ updating
+
+    def update(self, pairs: Sequence[Pair], evidence: Evidence, method: Method, learning_rate: float) -> Metrics:
+        tasks = self._update_tasks(pairs, evidence, method, learning_rate)
+        if not tasks:
+            return {**update_metrics({}, 0, len(pairs)), "update/skipped": Sum(0)}  # nothing to learn from
+        found: list[Updated] = self._policy.call_each("update", "updating", tasks)
+        self.version += 1
+        sums: dict[str, float] = {}
+        for part in found:
+            for name, value in part.sums.items():
+                sums[name] = sums.get(name, 0.0) + value
+        share = self.settings.sequence_parallel
+        growth = math.sqrt(max(share * sum(part.squares for part in found), 0.0) / self.first_squares)
+        figures: dict[str, Metric] = {
+            "actor/weight_growth": Max(growth if math.isfinite(growth) else math.inf),
+            "actor/grad_norm": Mean(found[0].grad_norm),
+            "actor/learning_rate": Mean(learning_rate),
+            "update/skipped": Sum(not found[0].updated),
+        }
+        return {**update_metrics(sums, sum(part.rows for part in found), len(pairs)), **figures}
+
+    def gradient(self, pairs: Sequence[Pair], evidence: Evidence, method: Method) -> dict[str, Tensor]:
+        """The whole gradient of a prepared mini-batch by the names of the trained parameters, without a step."""
+        tasks = self._update_tasks(pairs, evidence, method, 0.0)
+        found: list[dict[str, Tensor]] = self._policy.call_each("gradient", "computing the gradient", tasks)
+        return found[0]
+
+    def _update_tasks(
+        self, pairs: Sequence[Pair], evidence: Evidence, method: Method, learning_rate: float
+    ) -> list[UpdateTask]:
+        """Each rank's rows with the columns that the loss reads; none if no row can have a gradient."""
+        self._asleep()
+        layout = Layout(tuple(len(pair.response) for pair in pairs))
+        needed = [bool(tokens.any()) for tokens in method.needs_update(evidence).split(list(layout.lengths))]
+        if not any(needed) and not (self.config.kl_coefficient or self.config.entropy_coefficient):
+            return []
+        homes: list[int | None] = [None] * len(pairs)
+        if evidence.held is not None:
+            if self.teacher is not None:
+                self._lend(evidence.held.key, self.teacher, self._policy)
+            asked = [row for row in range(len(pairs)) if bool(evidence.hinted[layout.starts[row]])]
+            for row, (rank, _) in zip(asked, self.homes[evidence.held.key], strict=True):
+                homes[row] = rank
+        work = [len(pair.context) + len(pair.response) if n else 1 for pair, n in zip(pairs, needed, strict=True)]
+        columns = evidence.for_loss(method.loss_columns)
+        return [
+            UpdateTask(
+                Rows.of([pairs[row] for row in mine]),
+                columns[layout.tokens(mine)].with_columns(held=evidence.held),
+                method.config.model_dump(),
+                len(evidence),
+                learning_rate,
+            )
+            for mine in placing.by_length(work, homes, self._policy.ranks)
+        ]
+
+    # ------------------------------------------------------------------ keeping
+
+    def save(self, folder: Path) -> None:
+        self._asleep()
+        self._policy.call("export", "exporting the model", str(folder.resolve()))
+        self.tokenizer.save_pretrained(folder)
+
+    def save_state(self, folder: Path) -> None:
+        self._asleep()
+        self._policy.call("save_state", "saving the state", str(folder.resolve()))
+
+    def load_state(self, folder: Path) -> None:
+        self._asleep()
+        self._policy.call("load_state", "loading the state", str(folder.resolve()))
+        self.version += 1
+
+    def close(self) -> None:
+        """End the engine's processes, whatever state they are in, and Ray if it was started for them."""
+        for some in (self.servers, self.teacher, self.workers):
+            if some is not None:
+                some.kill()
+        if self.pool is not None:
+            remove(self.pool)
+        self.workers = self.teacher = self.servers = self.pool = None
+        leave(self.started)
+        self.started = False
+
+
+def _homes(placed: placing.Places, rows: int) -> list[tuple[int, int]]:
+    """By row, the rank that computes it and its place among that rank's rows."""
+    homes = {row: (rank, place) for rank, mine in enumerate(placed) for place, row in enumerate(mine)}
+    return [homes[row] for row in range(rows)]
+
+
+def _in_order(placed: placing.Places, columns: Sequence[Tensor], lengths: Sequence[int]) -> Tensor:
+    """The ranks' columns as one, in the order of the rows."""
+    order = torch.tensor([row for mine in placed for row in mine], dtype=torch.long)
+    parts = torch.cat(list(columns)).split([lengths[row] for row in order.tolist()])
+    return torch.cat([parts[place] for place in order.argsort().tolist()]) if parts else torch.zeros(0)

@@ -1,0 +1,109 @@
+"""All that this package takes from inside verl, with the versions that it was tested with.
+
+verl calls little of itself public, so every name from it stands here, and another version of it is refused: importing
+this module raises InputError then. Other modules import it where they need it, never on the way of the local engine.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from packaging.version import Version
+
+from ...errors import InputError
+
+TESTED = ("0.9.1", "0.9.2")  # from the first, below the second
+
+
+def check_version() -> None:
+    """Raise InputError unless a tested version of verl is installed."""
+    wanted = f"it was tested with verl from {TESTED[0]} to below {TESTED[1]}; pip install 'rlcsd[verl]'"
+    try:
+        found = version("verl")
+    except PackageNotFoundError:
+        raise InputError(f"engine=verl: verl is not installed; {wanted}") from None
+    if not Version(TESTED[0]) <= Version(found) < Version(TESTED[1]):
+        raise InputError(f"engine=verl: verl {found} is installed, and {wanted}")
+
+
+check_version()
+# verl chooses a training engine by device and vendor; ours is registered below under a vendor of its own.
+os.environ["VERL_ENGINE_VENDOR"] = "rlcsd"
+
+import torch  # noqa: E402
+import verl  # noqa: E402, F401  imports the modules that VERL_USE_EXTERNAL_MODULES names
+from verl.checkpoint_engine import CheckpointEngineManager  # noqa: E402
+from verl.single_controller.ray import RayClassWithInitArgs, RayResourcePool, RayWorkerGroup  # noqa: E402
+from verl.utils.config import omega_conf_to_dataclass  # noqa: E402
+from verl.utils.device import get_device_id, get_device_name, get_nccl_backend  # noqa: E402
+from verl.utils.distributed import initialize_global_process_group_ray  # noqa: E402
+from verl.utils.ulysses import gather_outputs_and_unpad, ulysses_pad_and_slice_inputs  # noqa: E402
+from verl.workers.engine import EngineRegistry  # noqa: E402
+from verl.workers.engine.fsdp import FSDPEngineWithLMHead  # noqa: E402
+from verl.workers.engine_workers import ActorRolloutRefWorker  # noqa: E402
+from verl.workers.rollout.llm_server import LLMServerManager  # noqa: E402
+
+__all__ = [
+    "ActorRolloutRefWorker",
+    "CheckpointEngineManager",
+    "LLMServerManager",
+    "RayClassWithInitArgs",
+    "RayResourcePool",
+    "RayWorkerGroup",
+    "gather_outputs_and_unpad",
+    "get_device_id",
+    "get_device_name",
+    "omega_conf_to_dataclass",
+    "start_process_group",
+    "ulysses_pad_and_slice_inputs",
+    "whole",
+    "whole_weights",
+]
+
+
+def start_process_group(timeout: float) -> None:
+    """The workers' process group: gloo for what is on the CPU, the device's own backend for the rest."""
+    device = get_device_name()
+    backend = "cpu:gloo" if device == "cpu" else f"cpu:gloo,{device}:{get_nccl_backend()}"
+    initialize_global_process_group_ray(timeout_second=timeout, backend=backend)
+
+
+def whole(tensor: torch.Tensor) -> torch.Tensor:
+    """The full tensor of a shard, gathered on every rank; to be called by all ranks in the same order."""
+    shard: Any = tensor.detach()
+    return shard.to(get_device_id()).full_tensor() if hasattr(shard, "full_tensor") else shard
+
+
+def whole_weights(module: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """The policy's weights by the names of the plain model, one at a time; adapters merged in their own precision."""
+    parameters = dict(module.named_parameters())
+    scalings = {name: one.scaling["default"] for name, one in module.named_modules() if hasattr(one, "lora_A")}
+    for name, parameter in parameters.items():
+        if "lora_" in name:
+            continue
+        tensor = whole(parameter)
+        layer = name.removesuffix(".base_layer.weight")
+        if layer in scalings and layer != name:
+            below, above = (whole(parameters[f"{layer}.lora_{half}.default.weight"]) for half in "AB")
+            tensor = tensor + scalings[layer] * (above.to(tensor.dtype) @ below.to(tensor.dtype))
+        yield name.replace("base_model.model.", "", 1).replace(".base_layer.", "."), tensor
+
+
+@EngineRegistry.register(model_type="language_model", backend="fsdp2", device=["cuda", "cpu"], vendor="rlcsd")
+class TrainingEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
+    """verl's FSDP2 engine, whose weights go to the servers as our own arithmetic merges them.
+
+    verl itself merges adapters in bfloat16, which moved log-probs of a server by 0.09 nats from those of the trainer.
+    """
+
+    def get_per_tensor_param(self, **options: Any) -> Any:
+        if not self.model_config.lora_rank:
+            return super().get_per_tensor_param(**options)
+        return self._merged(), None
+
+    def _merged(self) -> Iterator[tuple[str, torch.Tensor]]:
+        with self.eval_mode():
+            yield from whole_weights(self.module)

@@ -1,0 +1,125 @@
+"""From this project's config to verl's own, composed from verl's tree and checked by verl's config classes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from ...config.schema import Config, VerlEngineConfig
+from ...errors import InputError
+from ..local.network import resolve_path
+
+_ACTOR, _MODEL, _ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.model", "actor_rollout_ref.rollout"
+
+
+def engine_settings(config: Config) -> VerlEngineConfig:
+    """The keys of this engine."""
+    return cast(VerlEngineConfig, config.engine)
+
+
+def environment(settings: VerlEngineConfig) -> dict[str, str]:
+    """Variables that verl reads when it is imported, here and in the workers."""
+    found = {"VERL_ENGINE_VENDOR": "rlcsd", "TOKENIZERS_PARALLELISM": "false"}
+    if settings.platform != "cuda":
+        found["VERL_PLATFORM"] = settings.platform
+    if settings.modules:
+        found["VERL_USE_EXTERNAL_MODULES"] = ",".join(settings.modules)
+    return found
+
+
+def longest_response(config: Config) -> int:
+    """The most tokens that a server is asked for, in training or in an evaluation."""
+    return max(config.sampling.max_tokens, config.evaluation.sampling.max_tokens)
+
+
+def overrides(config: Config, model: str | None = None) -> list[str]:
+    """What this project sets in verl's tree `ppo_trainer`; `model` is another model than the policy (a teacher)."""
+    if config.model.gguf_file:
+        raise InputError("model.gguf_file: engine=verl loads safetensors alone; use engine=local, or convert the file")
+    e = engine_settings(config)
+    half = config.model.dtype == "bfloat16"
+    kind = "bf16" if half else "fp32"
+    frozen = model is not None
+    values: dict[str, Any] = {
+        "trainer.n_gpus_per_node": e.gpus_per_node,
+        "trainer.nnodes": e.nodes,
+        "trainer.device": e.platform,
+        f"{_MODEL}.path": resolve_path(model or config.model.path),
+        f"{_MODEL}.use_remove_padding": True,
+        f"{_MODEL}.enable_gradient_checkpointing": config.model.gradient_checkpointing and not frozen,
+        f"+{_MODEL}.override_config.attn_implementation": e.attention,
+        f"{_ACTOR}.strategy": "fsdp2",
+        f"{_ACTOR}.use_dynamic_bsz": True,
+        f"{_ACTOR}.ppo_max_token_len_per_gpu": e.micro_batch_tokens,
+        f"{_ACTOR}.ulysses_sequence_parallel_size": e.sequence_parallel,
+        f"{_ACTOR}.use_torch_compile": False,
+        f"{_ACTOR}.fsdp_config.use_torch_compile": False,
+        f"{_ACTOR}.fsdp_config.seed": config.seed,
+        f"{_ACTOR}.fsdp_config.model_dtype": kind if frozen else "fp32",
+        f"{_ACTOR}.fsdp_config.param_offload": e.offload == "all",
+        f"{_ACTOR}.fsdp_config.optimizer_offload": e.offload != "none",
+        f"+{_ACTOR}.fsdp_config.mixed_precision.param_dtype": kind,
+        f"+{_ACTOR}.fsdp_config.mixed_precision.reduce_dtype": "fp32",
+        f"+{_ACTOR}.fsdp_config.mixed_precision.buffer_dtype": "fp32",
+        f"{_ACTOR}.optim.lr": config.learning_rate,
+        f"{_ACTOR}.optim.weight_decay": config.weight_decay,
+        f"{_ACTOR}.optim.clip_grad": config.grad_norm,
+        f"{_ROLLOUT}.name": e.rollout,
+        f"{_ROLLOUT}.seed": config.seed,
+        f"{_ROLLOUT}.n_gpus_per_node": e.gpus_per_node,
+        f"{_ROLLOUT}.tensor_model_parallel_size": e.tensor_parallel,
+        f"{_ROLLOUT}.dtype": config.model.dtype,
+        f"{_ROLLOUT}.prompt_length": config.max_prompt_tokens,
+        f"{_ROLLOUT}.response_length": longest_response(config),
+        f"{_ROLLOUT}.max_model_len": config.max_prompt_tokens + longest_response(config),
+        f"{_ROLLOUT}.max_num_seqs": e.rollout_rows,
+        f"{_ROLLOUT}.gpu_memory_utilization": e.rollout_memory,
+        f"{_ROLLOUT}.enforce_eager": e.rollout_eager,
+        f"{_ROLLOUT}.free_cache_engine": e.platform != "cpu",
+        f"{_ROLLOUT}.enable_chunked_prefill": True,
+        f"{_ROLLOUT}.enable_prefix_caching": True,
+        f"{_ROLLOUT}.calculate_log_probs": True,
+        f"{_ROLLOUT}.logprobs_mode": "processed_logprobs",  # of the distribution that was drawn from
+        f"{_ROLLOUT}.load_format": "dummy",  # weights come from the trainer
+        f"{_ROLLOUT}.log_prob_use_dynamic_bsz": True,
+        f"{_ROLLOUT}.log_prob_max_token_len_per_gpu": e.score_tokens,
+        f"{_ROLLOUT}.checkpoint_engine.backend": "naive",  # trainer and servers share GPUs
+    }
+    lora = None if frozen else config.model.lora
+    if lora is not None:
+        if lora.dropout:
+            raise InputError(f"model.lora.dropout={lora.dropout}: engine=verl builds adapters without dropout; set 0")
+        values |= {
+            f"{_MODEL}.lora_rank": lora.rank,
+            f"{_MODEL}.lora_alpha": lora.alpha,
+            f"{_MODEL}.target_modules": lora.target_modules,
+            f"{_MODEL}.lora.merge": True,
+        }
+    return [f"{key}={json.dumps(value)}" for key, value in values.items()]
+
+
+def verl_config(config: Config, model: str | None = None, extra: Sequence[str] = ()) -> Any:
+    """verl's whole config of a run, as omegaconf; verl must be installed."""
+    from hydra import compose, initialize_config_module
+    from hydra.core.global_hydra import GlobalHydra
+
+    GlobalHydra.instance().clear()
+    with initialize_config_module("verl.trainer.config", version_base=None):
+        return compose("ppo_trainer", [*overrides(config, model), *extra])
+
+
+def stop_ids(config: Config, tokenizer: Any) -> list[int]:
+    """Token ids that end a response: the generation config's and the tokenizer's."""
+    from transformers import GenerationConfig
+
+    declared: Any = None
+    path = resolve_path(config.model.path)
+    if not Path(path).is_dir() or (Path(path) / "generation_config.json").is_file():
+        try:
+            declared = GenerationConfig.from_pretrained(path).eos_token_id
+        except OSError:
+            declared = None
+    several = declared if isinstance(declared, list) else [declared]
+    return sorted({int(token) for token in (*several, tokenizer.eos_token_id) if token is not None})
