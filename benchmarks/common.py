@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -53,6 +54,22 @@ def interleaved(candidates: Mapping[str, Callable[[], Any]], rounds: int) -> dic
             if number:
                 seconds[name].append(time.perf_counter() - begun)
     return seconds
+
+
+def resident() -> int:
+    """Bytes now held by this process, or on the GPU."""
+    if device().type == "cuda":
+        return torch.cuda.memory_allocated()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+def highest() -> int:
+    """The most bytes that this process has held since it began, or that were held on the GPU."""
+    if device().type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    # Not `ru_maxrss`, which a new process takes over from the one that started it.
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
 def median(values: list[float]) -> float:

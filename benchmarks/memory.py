@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import resource
 from pathlib import Path
 
 import torch
-from common import device, write
+from common import device, highest, resident, write
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from rlcsd.config.load import build_method, load
@@ -91,21 +90,6 @@ def settings_of(case: str) -> tuple[Config, Qwen3Config]:
         ["method=grpo", "kl_coefficient=0", *budgets, *(each for each in overrides if not each.startswith("vocab="))]
     )
     return config, qwen3(512, 12, 8, 1536, True, vocab)
-
-
-def resident() -> int:
-    """Bytes now held by this process, or on the GPU."""
-    if device().type == "cuda":
-        return torch.cuda.memory_allocated()
-    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-
-
-def highest() -> int:
-    return (
-        torch.cuda.max_memory_allocated()
-        if device().type == "cuda"
-        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    )
 
 
 def measure(case: str, queue: multiprocessing.Queue) -> None:

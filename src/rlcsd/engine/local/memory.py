@@ -15,10 +15,12 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from ...config.schema import Config, ModelConfig
 from ...errors import first_line
 from ...methods.base import HintedConfig, Method
+from .attention import MASK_ENTRIES
 from .network import resolve_path
 
 _MOMENT_BYTES = {"adamw": 8.0, "adamw_8bit": 2.1, "paged_adamw_8bit": 0.0}  # per trained parameter, on the device
 _HEAD_COPIES = 3  # of a chunk's logits: themselves, their softmax, their gradient
+_CHOICE_COPIES = 6  # of the logits that a token is drawn from: scaled, sorted, their order, cumulated, masked, softmax
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,38 @@ def head_bytes(shape: Shape, config: Config, tokens: int) -> float:
     return min(config.engine.head_chunk, tokens) * shape.vocabulary * 4 * _HEAD_COPIES
 
 
+def pass_bytes(shape: Shape, config: Config, tokens: int) -> float:
+    """A forward pass without gradient over `tokens`: what the largest layer holds at once, and a block of the mask.
+
+    The residual stream three times, with queries, keys, values, both repeated for all heads and what attention gives,
+    or with the gate, its activation and their product.
+    """
+    inner = 2 if config.model.dtype == "bfloat16" else 4
+    layer = 4 * 3 * shape.hidden + inner * max(4 * shape.queries + 2 * shape.keys, 3 * shape.feed_forward)
+    return tokens * layer + MASK_ENTRIES * (1 + inner)
+
+
+def scoring_bytes(shape: Shape, config: Config, context: int, response: int) -> float:
+    """The caches of one batch of contexts and of the responses behind them, and a pass or the head beside them.
+
+    Batches stay within `engine.score_tokens`, unless one row alone has more.
+    """
+    positions = max(config.engine.score_tokens, context + response)
+    passed = config.engine.score_tokens if positions == config.engine.score_tokens else max(context, response)
+    work = max(pass_bytes(shape, config, passed), head_bytes(shape, config, passed))
+    return 2 * cache_bytes(shape, config, positions) + 4 * passed * shape.hidden + work
+
+
+def sampling_bytes(shape: Shape, config: Config, rows: int, prompts: int, prompt: int, longest: int) -> float:
+    """The larger of the prefill of `prompts`, of `prompt` tokens each, and the last tokens of `rows` responses.
+
+    `longest` is prompt and response in tokens.
+    """
+    prefill = pass_bytes(shape, config, prompts * prompt) + cache_bytes(shape, config, (prompts + rows) * prompt)
+    choice = rows * shape.vocabulary * 4 * _CHOICE_COPIES
+    return max(prefill, cache_bytes(shape, config, rows * longest) + choice)
+
+
 def cache_bytes(shape: Shape, config: Config, tokens: int) -> float:
     """Keys and values of `tokens` positions in all layers."""
     return tokens * shape.layers * 2 * shape.keys * (2 if config.model.dtype == "bfloat16" else 4)
@@ -134,15 +168,14 @@ def memory_plan(shape: Shape, config: Config, method: Method, teacher_shape: Sha
     c = config
     longest = c.max_prompt_tokens + c.sampling.max_tokens
     rows = min(rows_at_once(shape, c, c.group_size, longest), c.prompts_per_step * c.group_size)
-    teacher = max(c.engine.score_tokens, longest + c.sampling.max_tokens)  # prompt, a sibling as the hint, the response
-    scorer = teacher_shape or shape
+    scorer = teacher_shape or shape  # its contexts are the prompt and a sibling as the hint
     plan = {
         "weights": frozen + 4.0 * trained,
         "gradients": 4.0 * trained,
         "optimizer": _MOMENT_BYTES[c.engine.optimizer] * trained,
         "teacher and reference": 4.0 * trained * twins + (4.0 * teacher_shape.parameters if teacher_shape else 0.0),
-        "sampling": cache_bytes(shape, c, rows * longest),
-        "scoring": 2 * cache_bytes(scorer, c, teacher) + head_bytes(scorer, c, teacher) if method.hinted else 0.0,
+        "sampling": sampling_bytes(shape, c, rows, -(-rows // c.group_size), c.max_prompt_tokens, longest),
+        "scoring": scoring_bytes(scorer, c, longest, c.sampling.max_tokens) if method.hinted else 0.0,
         "update": update_bytes(shape, c, max(c.engine.micro_batch_tokens, longest)) + shared_prompt_bytes(shape, c),
     }
     static = sum(plan[name] for name in ("weights", "gradients", "optimizer", "teacher and reference"))

@@ -15,6 +15,7 @@ from transformers.utils import logging as transformers_logging
 from ...config.schema import ModelConfig
 from ...errors import InputError, first_line
 from ..head import Head
+from .attention import attend_in_blocks
 from .cache_layers import check_cache
 
 transformers_logging.disable_progress_bar()  # a bar for a model of a second says nothing
@@ -29,6 +30,7 @@ class Network:
         self.model = model
         self.head_chunk = head_chunk
         self.autocast_dtype = torch.bfloat16 if autocast else None
+        attend_in_blocks(self.core)
         self.backbone: Any = self.core.base_model
         softcap = getattr(self.core.config.get_text_config(), "final_logit_softcapping", None)
         self.head = Head(self.core.get_output_embeddings(), softcap, head_chunk)

@@ -16,6 +16,7 @@ from torch import Tensor
 from ...errors import InputError
 from ...records import Pair, Sampling
 from . import sampler, scoring
+from .attention import mask_entries
 from .cache_layers import sliding_windows
 from .caches import SharedPrompts
 from .network import Network
@@ -57,6 +58,9 @@ def _check(network: Network, pad_id: int, tokens: int) -> None:
     }
     network.model.train(was_training)
     paths |= _update_paths(network, pairs, pad_id)
+    with mask_entries(tokens):  # as long rows are computed
+        paths["scorer in blocks"] = scoring.score(network, pairs, pad_id=pad_id).log_prob
+        paths |= {f"{name} in blocks": column for name, column in _update_paths(network, pairs, pad_id).items()}
     for name, log_probs in paths.items():
         _compare(network, name, log_probs, plain, tokens)
 

@@ -1,0 +1,147 @@
+"""Attention masks in blocks of queries, so that memory grows linearly with length.
+
+The library writes a mask of rows × queries × keys wherever a row is padded, continues a cache or has a sliding window:
+0.4 GB of booleans, and four times that in float32, for a response of 16k tokens behind 8k. Here a mask stays a recipe
+(`MaskPattern`) if it is large, and each block of queries writes its own part while it attends. Attention reaches the
+models through the library's registries of masks and of attention functions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+NAME = "sdpa_in_blocks"
+MASK_ENTRIES = 2**22  # of a mask that is written at once: 4 MiB of booleans, 16 MiB in float32
+_most_entries = MASK_ENTRIES
+_NO_GROUPS = nn.Module()  # stands for a module whose keys have as many heads as its queries
+
+
+@contextmanager
+def mask_entries(count: int) -> Iterator[None]:
+    """Masks of more than `count` entries are left to blocks, for as long as this context lasts."""
+    global _most_entries
+    before, _most_entries = _most_entries, count
+    try:
+        yield
+    finally:
+        _most_entries = before
+
+
+@dataclass(frozen=True)
+class MaskPattern:
+    """A mask that has not been written: places of queries and keys, and what the library's `sdpa_mask` is told beside.
+
+    Offsets are those of the first query and the first key in the whole sequence, padding included. `window` is the
+    number of keys that a query may reach back to, itself included. `causal` is False if queries may see later keys.
+    """
+
+    rows: int
+    queries: int
+    keys: int
+    first_query: int
+    first_key: int
+    window: int | None
+    causal: bool
+    options: dict[str, Any]
+
+    def blocks(self) -> Iterator[tuple[slice, slice]]:
+        """Queries of a block, and the keys that any of them can see."""
+        size = max(1, _most_entries // (self.rows * self.keys))
+        for start in range(0, self.queries, size):
+            end = min(start + size, self.queries)
+            ahead = self.first_query - self.first_key
+            first = max(0, start + ahead - self.window + 1) if self.causal and self.window else 0
+            yield slice(start, end), slice(first, min(self.keys, end + ahead) if self.causal else self.keys)
+
+    def part(self, queries: slice, keys: slice) -> Tensor:
+        """Bool `[rows, 1, queries, keys]`: what of these keys these queries see."""
+        return sdpa_mask(
+            batch_size=self.rows,
+            q_length=queries.stop - queries.start,
+            kv_length=keys.stop - keys.start,
+            q_offset=self.first_query + queries.start,
+            kv_offset=self.first_key + keys.start,
+            allow_is_causal_skip=False,
+            **self.options,
+        )
+
+
+def _padded_at_end(padding: Tensor | None, queries: int) -> bool:
+    """Is padding, if any, only behind the tokens? Causality hides it there."""
+    if padding is None:
+        return True
+    tokens = padding[:, :queries]
+    return bool(tokens[:, 0].all()) and bool((tokens[:, 1:] <= tokens[:, :-1]).all())
+
+
+def mask(
+    batch_size: int,
+    q_length: int,
+    kv_length: int,
+    q_offset: int | Tensor = 0,
+    kv_offset: int = 0,
+    *,
+    attention_mask: Tensor | None = None,
+    local_size: int | None = None,
+    allow_is_causal_skip: bool = True,
+    allow_is_bidirectional_skip: bool = False,
+    **options: Any,
+) -> Tensor | MaskPattern | None:
+    """The mask as the library's `sdpa_mask` makes it; None where causality alone says it; a pattern if it is large."""
+    options |= {"attention_mask": attention_mask, "local_size": local_size}
+    causal = allow_is_causal_skip  # the library sets it exactly where it asks for causality, within a window or not
+    beginning = causal and q_length > 1 and int(q_offset) == 0
+    if beginning and (local_size is None or q_length <= local_size) and _padded_at_end(attention_mask, q_length):
+        return None
+    if q_length == 1 or batch_size * q_length * kv_length <= _most_entries:
+        options["allow_is_bidirectional_skip"] = allow_is_bidirectional_skip
+        return sdpa_mask(batch_size, q_length, kv_length, q_offset, kv_offset, allow_is_causal_skip=causal, **options)
+    return MaskPattern(batch_size, q_length, kv_length, int(q_offset), kv_offset, local_size, causal, options)
+
+
+def attention(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **options: Any
+) -> tuple[Tensor, None]:
+    """The library's attention, block by block where the mask is a pattern: `[B, heads, T, D]` → `[B, T, heads, D]`.
+
+    With gradient each block is computed again in the backward pass, because it would keep its mask until then.
+    """
+    if not isinstance(attention_mask, MaskPattern):
+        output: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
+        return output
+    repeated = query.shape[1] // key.shape[1]
+    key, value = repeat_kv(key, repeated), repeat_kv(value, repeated)
+
+    def attend(queries: slice, keys: slice, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        part = attention_mask.part(queries, keys)
+        return sdpa_attention_forward(_NO_GROUPS, q, k, v, part, **options)[0]
+
+    again = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (query, key, value))
+    outputs = []
+    for queries, keys in attention_mask.blocks():
+        given = (queries, keys, query[:, :, queries], key[:, :, keys], value[:, :, keys])
+        if again:
+            outputs.append(checkpoint(attend, *given, use_reentrant=False, preserve_rng_state=False))
+        else:
+            outputs.append(attend(*given))
+    return torch.cat(outputs, dim=1), None
+
+
+def attend_in_blocks(model: Any) -> None:
+    """Let a transformers model use these masks, if it takes its attention from the library's registry."""
+    if getattr(model, "_supports_attention_backend", False) and model.config._attn_implementation == "sdpa":
+        model.set_attn_implementation(NAME)
+
+
+AttentionInterface.register(NAME, attention)
+AttentionMaskInterface.register(NAME, mask)
