@@ -10,9 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
+if TYPE_CHECKING:  # a verifier's worker needs records, and no torch
+    from torch import Tensor
 
 # ------------------------------------------------------------------ sample
 
@@ -63,17 +64,42 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """What a verifier says of one response.
+
+    `correct` decides accuracy, pools of hints and routes; `reward` is what the advantage is made of. `parts` are named
+    figures for the log, and `feedback` is what a teacher may be told of the response. A verdict is true if it is
+    correct, and as a number it is its reward.
+    """
+
+    correct: bool
+    reward: float
+    parts: Mapping[str, float] = field(default_factory=dict)
+    feedback: str | None = None
+
+    def __bool__(self) -> bool:
+        return self.correct
+
+    def __float__(self) -> float:
+        return self.reward
+
+
+@dataclass(frozen=True)
 class Rollout:
     """A graded response. `boxed` is the content of its last box, if any."""
 
     sample: Sample
     text: str
-    reward: float
+    verdict: Verdict
     boxed: str | None
 
     @property
+    def reward(self) -> float:
+        return self.verdict.reward
+
+    @property
     def correct(self) -> bool:
-        return self.reward > 0
+        return self.verdict.correct
 
 
 @dataclass(frozen=True)
@@ -182,7 +208,8 @@ class Evidence:
 
     Always present: `rollout [N]` (index of the token's rollout in the mini-batch), `advantage [N]` (of its group),
     `reward [N]`, `old_log_prob [N]`, `correction [N]` (the rollout-correction weight w_t), `hinted [N]` (bool: the
-    teacher was asked about this token).
+    teacher was asked about this token). `correct [N]` (bool) is the verifier's word on the rollout; where it is None, a
+    reward of at least 1 counts as correct (`solved`).
 
     With a teacher, and 0 where `hinted` is False: `teacher [N]` = log π_T(y|h_c), `teacher_entropy [N]` in nats.
     With wrong hints: `wrong [N, K]` = log π_T(y|h_w,k) and `wrong_valid [N, K]` (bool).
@@ -201,6 +228,7 @@ class Evidence:
     old_log_prob: Tensor
     correction: Tensor
     hinted: Tensor
+    correct: Tensor | None = None
     teacher: Tensor | None = None
     teacher_entropy: Tensor | None = None
     wrong: Tensor | None = None
@@ -217,6 +245,11 @@ class Evidence:
 
     def __len__(self) -> int:
         return len(self.rollout)
+
+    @property
+    def solved(self) -> Tensor:
+        """`[N]` bool: is the token's rollout correct?"""
+        return self.reward >= 1 if self.correct is None else self.correct
 
     def __getitem__(self, tokens: Tensor | slice) -> Evidence:
         """The columns of some of the tokens. The handle `held` belongs to the whole mini-batch and is left out."""

@@ -8,6 +8,7 @@ Each stage takes what the one before it made. No stage knows the command line, a
 from __future__ import annotations
 
 import random
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from .guards import Guards
 from .methods.base import HintedConfig, Method
 from .metrics import Mean, Metrics, Sum, combined
 from .prompts import student_prompt
-from .records import Evidence, Group, Problem, Row
+from .records import Evidence, Group, Problem, Rollout, Row
 from .stages.grade import grade
 from .stages.hint import HintedRows, TeacherPrompts, hint_rows, solution_hint
 from .stages.score import gather_evidence, with_old_log_probs
@@ -92,7 +93,7 @@ class Trainer:
             )
         with clock("grade"):
             std = self.method.config.advantage_std
-            groups = grade(self.engine.tokenizer, self.task.verifier, problems, prompts, samples, divide_by_std=std)
+            groups = grade(self.engine.tokenizer, self.task, problems, prompts, samples, divide_by_std=std)
         with clock("hint"):
             hinted = self.hint(groups, number)
         with clock("score"):
@@ -237,7 +238,20 @@ def rollout_metrics(groups: Sequence[Group]) -> Metrics:
         "groups/lone_loser": sum(len(g.wrong) == 1 for g in groups),
     }
     by_rollout = {name: Mean(total / count, count) for name, total in shares.items()}
-    return {**by_rollout, **{name: Mean(total / len(groups), len(groups)) for name, total in mixed.items()}}
+    return {
+        **by_rollout,
+        **part_metrics(rollouts),
+        **{name: Mean(total / len(groups), len(groups)) for name, total in mixed.items()},
+    }
+
+
+def part_metrics(rollouts: Sequence[Rollout]) -> Metrics:
+    """The mean of each named part of the reward, over the rollouts whose verdict has it."""
+    values: dict[str, list[float]] = defaultdict(list)
+    for rollout in rollouts:
+        for name, value in rollout.verdict.parts.items():
+            values[name].append(value)
+    return {f"reward/{name}": Mean(sum(each) / len(each), len(each)) for name, each in values.items()}
 
 
 def entropy_metric(rows: Sequence[Sequence[Row]], groups: Sequence[Group]) -> dict[str, float]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rlcsd.errors import InputError
 from rlcsd.methods import METHODS
 from rlcsd.prompts import TEMPLATES, hint_text, teacher_text
-from rlcsd.records import Group, Hint, Rollout, Sample
+from rlcsd.records import Group, Hint, Rollout, Sample, Verdict
 from rlcsd.stages.grade import group_advantages
 from rlcsd.stages.hint import TeacherPrompts, draw_hints, hint_rows, teacher_context
 from rlcsd.tasks.base import Problem
@@ -23,7 +23,12 @@ SAMPLE = Sample((1,), torch.zeros(1), torch.zeros(1), True)
 def group_of(marks: list[tuple[bool, bool]], solution: str | None = "the data set's solution") -> Group:
     """`marks`: (correct, boxed) of each rollout; a correct rollout always has a box."""
     rollouts = tuple(
-        Rollout(SAMPLE, f"<think>t{i}</think>text {i}", float(correct), f"answer {i}" if correct or boxed else None)
+        Rollout(
+            SAMPLE,
+            f"<think>t{i}</think>text {i}",
+            Verdict(correct, float(correct)),
+            f"answer {i}" if correct or boxed else None,
+        )
         for i, (correct, boxed) in enumerate(marks)
     )
     return Group(Problem("Q?", "gold", solution), (1, 2), rollouts, group_advantages([r.reward for r in rollouts]))

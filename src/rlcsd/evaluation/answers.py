@@ -13,7 +13,6 @@ from ..errors import InputError
 from ..prompts import student_prompt
 from ..records import Problem, Sampling
 from ..tasks.base import Task
-from ..verifiers import grade_groups
 from .summary import Answered, Summary, average, summarise
 
 
@@ -62,7 +61,7 @@ def answer_problems(
     texts = [
         tuple(engine.tokenizer.decode(sample.ids, skip_special_tokens=True) for sample in samples) for samples in drawn
     ]
-    judged = grade_groups(task.verifier, texts, [problem.answer for problem in problems.values()])
+    judged = task.judge(list(problems.values()), texts)
     return [
         Answered(
             dataset,
@@ -71,18 +70,22 @@ def answer_problems(
             problem.question,
             problem.answer,
             written,
-            rewards,
+            tuple(verdict.reward for verdict in verdicts),
             tuple(len(sample.ids) for sample in samples),
             tuple(sample.finished for sample in samples),
+            tuple(verdict.correct for verdict in verdicts),
         )
-        for (place, problem), samples, written, rewards in zip(problems.items(), drawn, texts, judged, strict=True)
+        for (place, problem), samples, written, verdicts in zip(problems.items(), drawn, texts, judged, strict=True)
     ]
 
 
 def _answers(item: Answered, problem: Problem, settings: EvaluationSettings) -> bool:
     """Is this an answer to this very problem, as asked? Data may have changed since it was given."""
-    samples = len(item.rewards) == len(item.responses) == len(item.lengths) == len(item.finished) == settings.samples
-    return samples and (item.question, item.answer) == (problem.question, problem.answer)
+    columns = (item.rewards, item.responses, item.lengths, item.finished, item.passed)
+    return all(len(column) == settings.samples for column in columns) and (item.question, item.answer) == (
+        problem.question,
+        problem.answer,
+    )
 
 
 def answer_set(

@@ -17,7 +17,7 @@ from ..methods.contrast import marginal_log_prob
 from ..records import Evidence, Group, Hint, Rollout, Row
 from ..trainer import StepResult
 
-SCHEMA = 2
+SCHEMA = 3
 TOKENS_PER_STEP = 16_384  # recorded at most, which is about 1.5 MB a step
 COLUMNS = ("ids", "start", "end", "log_prob", "teacher", "wrong", "contrast", "credit", "selected", "weight")
 
@@ -91,6 +91,8 @@ def _rollout_record(
         "text": text,
         "reward": rollout.reward,
         "correct": rollout.correct,
+        "parts": dict(rollout.verdict.parts),
+        "feedback": rollout.verdict.feedback,
         "advantage": advantage,
         "boxed": rollout.boxed,
         "updated": row is not None,

@@ -114,8 +114,14 @@ def read_rows(field: str, path: str) -> list[Row]:
         ) from None
 
 
-def checked_problem(where: str, question: Any, answer: Any, solution: Any, group: Any = None) -> Problem:
-    """A problem of the given fields. Raises InputError, beginning with `where`, for an empty field or a wrong type."""
+def checked_problem(
+    where: str, question: Any, answer: Any, solution: Any, group: Any = None, extra: Row | None = None
+) -> Problem:
+    """A problem of the given fields, and of the whole row as `extra`, for the verifier.
+
+    Raises:
+        InputError: an empty field or a wrong type; the sentence begins with `where`.
+    """
     if not isinstance(question, str) or not question.strip():
         raise InputError(f"{where}: the question must be a text that is not empty, not {question!r}")
     number = isinstance(answer, int | float) and not isinstance(answer, bool) and math.isfinite(answer)
@@ -125,7 +131,7 @@ def checked_problem(where: str, question: Any, answer: Any, solution: Any, group
         raise InputError(f"{where}: the solution must be a text or null, not {solution!r}")
     if any("\ud800" <= character <= "\udfff" for text in (question, str(answer), solution or "") for character in text):
         raise InputError(f"{where}: its text holds half of a character (a lone surrogate), which no file can")
-    return Problem(question, str(answer), solution or None, "" if group is None else str(group))
+    return Problem(question, str(answer), solution or None, "" if group is None else str(group), dict(extra or {}))
 
 
 def read_problems(field: str, path: str, columns: Columns) -> list[Problem]:
@@ -145,7 +151,7 @@ def read_problems(field: str, path: str, columns: Columns) -> list[Problem]:
         group = row[columns.group] if columns.group else None
         problems.append(
             checked_problem(
-                f"{field}={path}: row {number}", row[columns.question], row[columns.answer], solution, group
+                f"{field}={path}: row {number}", row[columns.question], row[columns.answer], solution, group, row
             )
         )
     return problems

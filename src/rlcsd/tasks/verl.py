@@ -69,7 +69,7 @@ def from_row(where: str, row: Row) -> tuple[str, Problem]:
     source = _part(where, row, "data_source", str)
     group = extra.get("group") or source
     return source, checked_problem(
-        where, _question(where, row, extra), judged.get("ground_truth"), extra.get("solution"), group
+        where, _question(where, row, extra), judged.get("ground_truth"), extra.get("solution"), group, row
     )
 
 
