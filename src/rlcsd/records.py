@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:  # a verifier's worker needs records, and no torch
     from torch import Tensor
@@ -18,15 +18,68 @@ if TYPE_CHECKING:  # a verifier's worker needs records, and no torch
 # ------------------------------------------------------------------ sample
 
 
+ROLES = ("system", "user", "assistant")
+Message = tuple[str, str]  # role and text
+
+
+def conversation(messages: Any) -> tuple[tuple[Message, ...], str]:
+    """A chat in which the user has the last word: the messages before that, and what the user says.
+
+    `messages` are mappings with `role` and `content`, which is a text or a list of `{"type": "text", "text": …}`.
+
+    Raises:
+        ValueError: it is not such a chat.
+    """
+    if not isinstance(messages, list | tuple) or not messages:
+        raise ValueError(f"a chat is a list of messages with role and content, not {str(messages)[:60]!r}")
+    turns = tuple(_message(message) for message in messages)
+    if turns[-1][0] != "user":
+        raise ValueError(f"the last message of a chat must be the user's, not the {turns[-1][0]}'s")
+    return turns[:-1], turns[-1][1]
+
+
+def _message(message: Any) -> Message:
+    if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
+        raise ValueError(f"a message of a chat has a role and a content, not {str(message)[:60]!r}")
+    role, content = message["role"], message["content"]
+    if role not in ROLES:
+        raise ValueError(f"the role of a message is {', '.join(ROLES[:-1])} or {ROLES[-1]}, not {role!r}")
+    if isinstance(content, list | tuple) and all(isinstance(p, Mapping) and p.get("type") == "text" for p in content):
+        content = "".join(str(part.get("text") or "") for part in content)
+    if not isinstance(content, str):
+        raise ValueError(f"the content of a message must be text, not {str(content)[:60]!r}")
+    return role, content
+
+
 @dataclass(frozen=True)
 class Problem:
-    """One problem. `solution` is a worked solution if the data has one; `group` labels it in tables."""
+    """One problem. `solution` is a worked solution if the data has one; `group` labels it in tables.
+
+    `question` may be given as a chat, a list of messages with role and content. It then becomes the text of the last
+    message, the user's, and `history` holds the messages before that. `extra` is for the verifier: the columns of the
+    problem's row.
+
+    Raises:
+        ValueError: `question` is neither a text nor a chat in which the user has the last word.
+    """
 
     question: str
     answer: str
     solution: str | None = None
     group: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
+    history: tuple[Message, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.question, str):
+            before, question = conversation(self.question)
+            object.__setattr__(self, "history", (*self.history, *before))
+            object.__setattr__(self, "question", question)
+
+    @property
+    def text(self) -> str:
+        """All that is asked, as one text: the question, after the messages before it if there are any."""
+        return "\n\n".join([*(f"{role}: {text}" for role, text in self.history), self.question])
 
 
 @dataclass(frozen=True)
@@ -127,11 +180,15 @@ class Group:
 
 @dataclass(frozen=True)
 class Hint:
-    """A text (None for the answer alone), its final answer, and its place in the group (−1: from the data set)."""
+    """A text (None for the answer alone), its final answer, and its place in the group (−1: from the data set).
+
+    One of the kind `feedback` is what the verifier said of the rollout at `place`, without an answer.
+    """
 
     text: str | None
     answer: str
     place: int = -1
+    kind: Literal["solution", "feedback"] = "solution"
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from .stages.grade import grade
 from .stages.hint import HintedRows, TeacherPrompts, hint_rows, solution_hint
 from .stages.score import gather_evidence, with_old_log_probs
 from .tasks.base import Task
+from .verifiers import silent
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,15 @@ class Trainer:
 
     def _check(self, engine: Engine) -> None:
         """Raise InputError for what would go wrong only later: a context too short, a problem without a solution."""
-        if isinstance(self.method.config, HintedConfig) and self.method.config.hint_source == "gt_cot":
+        source = self.method.config.hint_source if isinstance(self.method.config, HintedConfig) else None
+        if source == "gt_cot":
             for problem in self.task.train:
                 solution_hint(problem)
+        if source == "feedback" and silent(self.task.verifier):
+            raise InputError(
+                f"method.hint_source=feedback: the verifier of task={self.task.name} says no more than right or wrong; "
+                "use one that returns rlcsd.Verdict(…, feedback=…)"
+            )
         longest = max(len(self._prompt(problem)) for problem in self.train)
         if longest + self.config.sampling.max_tokens > engine.context_length:
             raise InputError(
@@ -188,7 +195,7 @@ class Trainer:
 
 def training_prompt(tokenizer: Any, task: Task, config: Config, problem: Problem) -> list[int]:
     """Token ids of a training problem as the student sees it."""
-    return student_prompt(tokenizer, problem.question, task.instruction, config.model.thinking_student)
+    return student_prompt(tokenizer, problem, task.instruction, config.model.thinking_student)
 
 
 def fitting_problems(tokenizer: Any, task: Task, config: Config) -> list[Problem]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from rlcsd import InputError
 from rlcsd.cli import main
 from rlcsd.config.load import load
 from rlcsd.folders import read_jsonl
@@ -28,6 +29,10 @@ def shaped(response, answer):
 def level(response, problem):
     right = problem.answer in response
     return Verdict(right, float(problem.extra["points"]) * right, {"level": int(problem.extra["points"])}, "said")
+
+def judge(response, answer):
+    said = last_boxed(response)
+    return Verdict(False, 0.0, feedback=f"You said {said}." if said else None)
 
 class Judge:
     def __call__(self, response, problem):
@@ -70,6 +75,35 @@ def test_a_reward_for_the_form_makes_no_rollout_correct(rewards, mine, tiny_conf
             result["after"][0].mean + 0.1 * (result["after"][0].boxed - result["after"][0].mean), abs=0.05
         )
     assert plugins_of(folder) and str(mine) in plugins_of(folder)[0]
+
+
+@pytest.mark.parametrize("name", ["opsd", "sdpo", "srpo", "rlsd"])
+def test_a_teacher_that_is_shown_feedback_trains(name, mine, tiny_config):
+    rewards = f"[{{verifier: task}}, {{verifier: {mine}:judge, weight: 0}}]"
+    config = tiny_config(
+        f"method={name}", "method.hint_source=feedback", "steps=1", f"task.rewards={rewards}", "evaluation.before=false"
+    )
+    folder = Path(Run(config).execute()["folder"])
+    (step,) = [record for record in read_jsonl(folder / "metrics.jsonl") if "time/step" in record]
+    assert step["actor/grad_norm"] > 0 and step["hints/usable_share"] > 0
+    shown = 0
+    for group in read_jsonl(folder / "rollouts.jsonl"):
+        for place, rollout in enumerate(group["rollouts"]):
+            assert rollout["updated"] == (rollout["feedback"] is not None)
+            if rollout["updated"]:
+                assert rollout["hints"]["correct"] == {
+                    "place": place,
+                    "answer": "",
+                    "text": f"You said {rollout['boxed']}.",
+                    "kind": "feedback",
+                }
+                shown += 1
+    assert shown
+
+
+def test_feedback_from_a_verifier_that_has_none_is_refused(tiny_config):
+    with pytest.raises(InputError, match="the verifier of task=kk_tiny says no more"):
+        Run(tiny_config("method=sdpo", "method.hint_source=feedback"))
 
 
 def rows(path, *records):

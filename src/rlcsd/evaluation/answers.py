@@ -38,9 +38,7 @@ Keeper = Callable[[Sequence[Answered]], None]
 def check(engine: Scorer, task: Task, settings: EvaluationSettings) -> None:
     """Raise InputError if the longest evaluation prompt and a response exceed the model's context."""
     problems = [problem for problems in task.evaluations.values() for problem in problems]
-    prompts = (
-        student_prompt(engine.tokenizer, problem.question, task.instruction, settings.thinking) for problem in problems
-    )
+    prompts = (student_prompt(engine.tokenizer, problem, task.instruction, settings.thinking) for problem in problems)
     longest = max(map(len, prompts), default=0)
     if longest and longest + settings.sampling.max_tokens > engine.context_length:
         raise InputError(
@@ -54,9 +52,7 @@ def answer_problems(
     engine: Scorer, dataset: str, problems: Mapping[int, Problem], task: Task, settings: EvaluationSettings, seed: int
 ) -> list[Answered]:
     """Sample and grade the responses to some problems of a set, given by their places, in one call of the engine."""
-    prompts = [
-        student_prompt(engine.tokenizer, p.question, task.instruction, settings.thinking) for p in problems.values()
-    ]
+    prompts = [student_prompt(engine.tokenizer, p, task.instruction, settings.thinking) for p in problems.values()]
     drawn = engine.sample(prompts, settings.samples, settings.sampling, seed)
     texts = [
         tuple(engine.tokenizer.decode(sample.ids, skip_special_tokens=True) for sample in samples) for samples in drawn
@@ -67,7 +63,7 @@ def answer_problems(
             dataset,
             place,
             problem.group or dataset,
-            problem.question,
+            problem.text,
             problem.answer,
             written,
             tuple(verdict.reward for verdict in verdicts),
@@ -82,10 +78,8 @@ def answer_problems(
 def _answers(item: Answered, problem: Problem, settings: EvaluationSettings) -> bool:
     """Is this an answer to this very problem, as asked? Data may have changed since it was given."""
     columns = (item.rewards, item.responses, item.lengths, item.finished, item.passed)
-    return all(len(column) == settings.samples for column in columns) and (item.question, item.answer) == (
-        problem.question,
-        problem.answer,
-    )
+    asked = (item.question, item.answer) == (problem.text, problem.answer)
+    return asked and all(len(column) == settings.samples for column in columns)
 
 
 def answer_set(
@@ -99,7 +93,7 @@ def answer_set(
     """All problems of one set, batch by batch; a batch that is in `done` whole is taken from there, others go to
     `keep`."""
     problems = task.evaluations[dataset]
-    order = sorted(range(len(problems)), key=lambda place: len(problems[place].question))  # like lengths side by side
+    order = sorted(range(len(problems)), key=lambda place: len(problems[place].text))  # like lengths side by side
     answered: list[Answered] = []
     for start in range(0, len(order), settings.batch):
         places = order[start : start + settings.batch]

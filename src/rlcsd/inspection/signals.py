@@ -110,10 +110,7 @@ def hint_signals(engine: Scorer, task: Task, method: Method, settings: SignalSet
 
 
 def _groups(engine: Scorer, task: Task, method: Method, settings: SignalSettings) -> list[Group]:
-    prompts = [
-        student_prompt(engine.tokenizer, problem.question, task.instruction, settings.thinking)
-        for problem in task.train
-    ]
+    prompts = [student_prompt(engine.tokenizer, problem, task.instruction, settings.thinking) for problem in task.train]
     seed = random.Random(f"{settings.seed}/sample/1").getrandbits(62)
     samples = engine.sample(prompts, settings.group_size, settings.sampling, seed)
     std = method.config.advantage_std

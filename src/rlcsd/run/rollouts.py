@@ -67,6 +67,7 @@ def _group_record(
         "step": step,
         "group": number,
         "question": group.problem.question,
+        "history": [{"role": role, "content": text} for role, text in group.problem.history],
         "answer": group.problem.answer,
         "rollouts": rollouts,
     }
@@ -123,4 +124,4 @@ def _plain(values: Tensor) -> list[Any]:
 
 
 def _hint_record(hint: Hint) -> dict[str, Any]:
-    return {"place": hint.place, "answer": hint.answer, "text": hint.text}
+    return {"place": hint.place, "answer": hint.answer, "text": hint.text, "kind": hint.kind}

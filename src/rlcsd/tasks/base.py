@@ -34,7 +34,8 @@ class Task:
     `verifier` is a callable, the name of a registered one, `path/to/file.py:name`, or a list of `Reward`, whose
     weighted sum is the reward. One of the user's own runs in processes of its own and may take `verifier_seconds` for
     a response; None runs it in this process without a limit (a reward model on a GPU). Where a verifier returns a
-    number, a response is correct from `success` on; a bool or a `Verdict` says itself whether it is.
+    number, a response is correct from `success` on; a bool or a `Verdict` says itself whether it is. `system_prompt` is
+    the system message of problems that have none of their own.
 
     Raises:
         InputError: an empty set, a problem without question or answer, or an answer that the verifier cannot read.
@@ -47,6 +48,7 @@ class Task:
     instruction: str = BOXED_INSTRUCTION
     verifier_seconds: float | None = 60.0
     success: float = 1.0
+    system_prompt: str = ""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "verifier", self._judge_of(self.verifier))
@@ -60,6 +62,11 @@ class Task:
                 raise InputError(f"task={self.name}: there are no problems in {name!r}")
             for row, problem in enumerate(problems):
                 self._check(problem, f"problem {row} in {name!r}")
+        if self.system_prompt:
+            object.__setattr__(self, "train", self._addressed(self.train))
+            evaluations = {name: self._addressed(problems) for name, problems in self.evaluations.items()}
+            object.__setattr__(self, "evaluations", evaluations)
+        for _, problems in self._sets():
             self._try(problems)
 
     def judge(self, problems: Sequence[Problem], responses: Sequence[Sequence[str]]) -> list[tuple[Verdict, ...]]:
@@ -85,6 +92,16 @@ class Task:
         if not callable(found):
             raise InputError(f"task={self.name}: the verifier must be a function or a name, not {found!r}")
         return isolated(found, self.verifier_seconds)
+
+    def _addressed(self, problems: Sequence[Problem]) -> list[Problem]:
+        """The problems, each with the system prompt unless it has one of its own."""
+        first = ("system", self.system_prompt)
+        return [
+            problem
+            if any(role == "system" for role, _ in problem.history)
+            else replace(problem, history=(first, *problem.history))
+            for problem in problems
+        ]
 
     def _sets(self) -> list[tuple[str, Sequence[Problem]]]:
         return [("train", self.train), *self.evaluations.items()]

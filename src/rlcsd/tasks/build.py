@@ -41,6 +41,7 @@ class TaskParameters(BaseModel):
     instruction: str = Field(
         BOXED_INSTRUCTION, description="what follows the question unless the question itself asks for a box"
     )
+    system_prompt: str = Field("", description="system message of problems that have none of their own")
     success: float = Field(1.0, description="where a verifier returns a number: the least that is correct")
     rewards: list[RewardParameters] | None = Field(
         None, description="several verifiers with weights, whose sum is the reward"
@@ -59,7 +60,16 @@ class TaskParameters(BaseModel):
                 Reward(verifier if r.verifier == "task" else r.verifier, r.weight, r.name, r.decides)
                 for r in self.rewards
             ]
-        return Task(self.name, train, evaluations, judge, self.instruction, self.verifier_seconds, self.success)
+        return Task(
+            self.name,
+            train,
+            evaluations,
+            judge,
+            self.instruction,
+            self.verifier_seconds,
+            self.success,
+            self.system_prompt,
+        )
 
 
 class KnightsAndKnavesParameters(TaskParameters):
