@@ -20,17 +20,19 @@ if TYPE_CHECKING:
     from .config.schema import Config
     from .errors import InputError
     from .run import train
-    from .tasks.base import Problem, Task
+    from .tasks.base import Problem, Reward, Task, Verdict
 
 __version__ = "0.1.0"
-__all__ = ["Config", "InputError", "Problem", "Task", "load_config", "train"]
+__all__ = ["Config", "InputError", "Problem", "Reward", "Task", "Verdict", "load_config", "train"]
 
 # Names are found when first asked for: a verifier's worker or `rlcsd --help` need not load torch.
 _WHERE = {
     "Config": "config.schema:Config",
     "InputError": "errors:InputError",
     "Problem": "tasks.base:Problem",
+    "Reward": "tasks.base:Reward",
     "Task": "tasks.base:Task",
+    "Verdict": "tasks.base:Verdict",
     "load_config": "config.load:load",
     "train": "run.api:train",
 }

@@ -35,7 +35,8 @@ class Guards:
                 wrong.append(f"{name} is not finite")
             elif value is not None and band is not None and not band[0] <= value <= band[1]:
                 wrong.append(f"{name}={value:.4g} is outside {key}=[{band[0]:g}, {band[1]:g}]")
-        self.without_reward = 0 if metrics["rollout/reward"] > 0 else self.without_reward + 1
+        rewarded = metrics["rollout/reward"] > 0 or metrics.get("rollout/accuracy", 0.0) > 0
+        self.without_reward = 0 if rewarded else self.without_reward + 1
         most = self.config.no_reward_steps
         if most and self.without_reward >= most:
             wrong.append(f"no rollout has had a reward for {self.without_reward} steps (guard.no_reward_steps={most})")

@@ -10,22 +10,76 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
 
-from torch import Tensor
+if TYPE_CHECKING:  # a verifier's worker needs records, and no torch
+    from torch import Tensor
 
 # ------------------------------------------------------------------ sample
 
 
+ROLES = ("system", "user", "assistant")
+Message = tuple[str, str]  # role and text
+
+
+def conversation(messages: Any) -> tuple[tuple[Message, ...], str]:
+    """A chat in which the user has the last word: the messages before that, and what the user says.
+
+    `messages` are mappings with `role` and `content`, which is a text or a list of `{"type": "text", "text": …}`.
+
+    Raises:
+        ValueError: it is not such a chat.
+    """
+    if not isinstance(messages, list | tuple) or not messages:
+        raise ValueError(f"a chat is a list of messages with role and content, not {str(messages)[:60]!r}")
+    turns = tuple(_message(message) for message in messages)
+    if turns[-1][0] != "user":
+        raise ValueError(f"the last message of a chat must be the user's, not the {turns[-1][0]}'s")
+    return turns[:-1], turns[-1][1]
+
+
+def _message(message: Any) -> Message:
+    if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
+        raise ValueError(f"a message of a chat has a role and a content, not {str(message)[:60]!r}")
+    role, content = message["role"], message["content"]
+    if role not in ROLES:
+        raise ValueError(f"the role of a message is {', '.join(ROLES[:-1])} or {ROLES[-1]}, not {role!r}")
+    if isinstance(content, list | tuple) and all(isinstance(p, Mapping) and p.get("type") == "text" for p in content):
+        content = "".join(str(part.get("text") or "") for part in content)
+    if not isinstance(content, str):
+        raise ValueError(f"the content of a message must be text, not {str(content)[:60]!r}")
+    return role, content
+
+
 @dataclass(frozen=True)
 class Problem:
-    """One problem. `solution` is a worked solution if the data has one; `group` labels it in tables."""
+    """One problem. `solution` is a worked solution if the data has one; `group` labels it in tables.
+
+    `question` may be given as a chat, a list of messages with role and content. It then becomes the text of the last
+    message, the user's, and `history` holds the messages before that. `extra` is for the verifier: the columns of the
+    problem's row.
+
+    Raises:
+        ValueError: `question` is neither a text nor a chat in which the user has the last word.
+    """
 
     question: str
     answer: str
     solution: str | None = None
     group: str = ""
     extra: Mapping[str, Any] = field(default_factory=dict)
+    history: tuple[Message, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.question, str):
+            before, question = conversation(self.question)
+            object.__setattr__(self, "history", (*self.history, *before))
+            object.__setattr__(self, "question", question)
+
+    @property
+    def text(self) -> str:
+        """All that is asked, as one text: the question, after the messages before it if there are any."""
+        return "\n\n".join([*(f"{role}: {text}" for role, text in self.history), self.question])
 
 
 @dataclass(frozen=True)
@@ -63,17 +117,42 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """What a verifier says of one response.
+
+    `correct` decides accuracy, pools of hints and routes; `reward` is what the advantage is made of. `parts` are named
+    figures for the log, and `feedback` is what a teacher may be told of the response. A verdict is true if it is
+    correct, and as a number it is its reward.
+    """
+
+    correct: bool
+    reward: float
+    parts: Mapping[str, float] = field(default_factory=dict)
+    feedback: str | None = None
+
+    def __bool__(self) -> bool:
+        return self.correct
+
+    def __float__(self) -> float:
+        return self.reward
+
+
+@dataclass(frozen=True)
 class Rollout:
     """A graded response. `boxed` is the content of its last box, if any."""
 
     sample: Sample
     text: str
-    reward: float
+    verdict: Verdict
     boxed: str | None
 
     @property
+    def reward(self) -> float:
+        return self.verdict.reward
+
+    @property
     def correct(self) -> bool:
-        return self.reward > 0
+        return self.verdict.correct
 
 
 @dataclass(frozen=True)
@@ -101,11 +180,15 @@ class Group:
 
 @dataclass(frozen=True)
 class Hint:
-    """A text (None for the answer alone), its final answer, and its place in the group (−1: from the data set)."""
+    """A text (None for the answer alone), its final answer, and its place in the group (−1: from the data set).
+
+    One of the kind `feedback` is what the verifier said of the rollout at `place`, without an answer.
+    """
 
     text: str | None
     answer: str
     place: int = -1
+    kind: Literal["solution", "feedback"] = "solution"
 
 
 @dataclass(frozen=True)
@@ -182,7 +265,8 @@ class Evidence:
 
     Always present: `rollout [N]` (index of the token's rollout in the mini-batch), `advantage [N]` (of its group),
     `reward [N]`, `old_log_prob [N]`, `correction [N]` (the rollout-correction weight w_t), `hinted [N]` (bool: the
-    teacher was asked about this token).
+    teacher was asked about this token). `correct [N]` (bool) is the verifier's word on the rollout; where it is None, a
+    reward of at least 1 counts as correct (`solved`).
 
     With a teacher, and 0 where `hinted` is False: `teacher [N]` = log π_T(y|h_c), `teacher_entropy [N]` in nats.
     With wrong hints: `wrong [N, K]` = log π_T(y|h_w,k) and `wrong_valid [N, K]` (bool).
@@ -201,6 +285,7 @@ class Evidence:
     old_log_prob: Tensor
     correction: Tensor
     hinted: Tensor
+    correct: Tensor | None = None
     teacher: Tensor | None = None
     teacher_entropy: Tensor | None = None
     wrong: Tensor | None = None
@@ -217,6 +302,11 @@ class Evidence:
 
     def __len__(self) -> int:
         return len(self.rollout)
+
+    @property
+    def solved(self) -> Tensor:
+        """`[N]` bool: is the token's rollout correct?"""
+        return self.reward >= 1 if self.correct is None else self.correct
 
     def __getitem__(self, tokens: Tensor | slice) -> Evidence:
         """The columns of some of the tokens. The handle `held` belongs to the whole mini-batch and is left out."""

@@ -8,6 +8,7 @@ Each stage takes what the one before it made. No stage knows the command line, a
 from __future__ import annotations
 
 import random
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,12 +22,13 @@ from .guards import Guards
 from .methods.base import HintedConfig, Method
 from .metrics import Mean, Metrics, Sum, combined
 from .prompts import student_prompt
-from .records import Evidence, Group, Problem, Row
+from .records import Evidence, Group, Problem, Rollout, Row
 from .stages.grade import grade
 from .stages.hint import HintedRows, TeacherPrompts, hint_rows, solution_hint
 from .stages.score import gather_evidence, with_old_log_probs
 from .stall import Stall
 from .tasks.base import Task
+from .verifiers import silent
 
 
 @dataclass(frozen=True)
@@ -86,9 +88,15 @@ class Trainer:
 
     def _check(self, engine: Engine) -> None:
         """Raise InputError for what would go wrong only later: a context too short, a problem without a solution."""
-        if isinstance(self.method.config, HintedConfig) and self.method.config.hint_source == "gt_cot":
+        source = self.method.config.hint_source if isinstance(self.method.config, HintedConfig) else None
+        if source == "gt_cot":
             for problem in self.task.train:
                 solution_hint(problem)
+        if source == "feedback" and silent(self.task.verifier):
+            raise InputError(
+                f"method.hint_source=feedback: the verifier of task={self.task.name} says no more than right or wrong; "
+                "use one that returns rlcsd.Verdict(…, feedback=…)"
+            )
         longest = max(len(self._prompt(problem)) for problem in self.train)
         if longest + self.config.sampling.max_tokens > engine.context_length:
             raise InputError(
@@ -110,7 +118,7 @@ class Trainer:
             )
         with clock("grade"):
             std = self.method.config.advantage_std
-            groups = grade(self.engine.tokenizer, self.task.verifier, problems, prompts, samples, divide_by_std=std)
+            groups = grade(self.engine.tokenizer, self.task, problems, prompts, samples, divide_by_std=std)
         with clock("hint"):
             hinted = self.hint(groups, number)
         with clock("score"):
@@ -207,7 +215,7 @@ class Trainer:
 
 def training_prompt(tokenizer: Any, task: Task, config: Config, problem: Problem) -> list[int]:
     """Token ids of a training problem as the student sees it."""
-    return student_prompt(tokenizer, problem.question, task.instruction, config.model.thinking_student)
+    return student_prompt(tokenizer, problem, task.instruction, config.model.thinking_student)
 
 
 def fitting_problems(tokenizer: Any, task: Task, config: Config) -> list[Problem]:
@@ -257,8 +265,21 @@ def rollout_metrics(groups: Sequence[Group]) -> Metrics:
         "groups/lone_loser": sum(len(g.wrong) == 1 for g in groups),
     }
     by_rollout = {name: Mean(total / count, count) for name, total in shares.items()}
-    tokens = {"rollout/tokens": Sum(sum(len(r.sample) for r in rollouts))}
-    return {**by_rollout, **tokens, **{name: Mean(total / len(groups), len(groups)) for name, total in mixed.items()}}
+    return {
+        **by_rollout,
+        **part_metrics(rollouts),
+        "rollout/tokens": Sum(sum(len(r.sample) for r in rollouts)),
+        **{name: Mean(total / len(groups), len(groups)) for name, total in mixed.items()},
+    }
+
+
+def part_metrics(rollouts: Sequence[Rollout]) -> Metrics:
+    """The mean of each named part of the reward, over the rollouts whose verdict has it."""
+    values: dict[str, list[float]] = defaultdict(list)
+    for rollout in rollouts:
+        for name, value in rollout.verdict.parts.items():
+            values[name].append(value)
+    return {f"reward/{name}": Mean(sum(each) / len(each), len(each)) for name, each in values.items()}
 
 
 def entropy_metric(rows: Sequence[Sequence[Row]], groups: Sequence[Group]) -> dict[str, float]:

@@ -32,7 +32,9 @@ def test_the_bootstrap_interval_covers_about_as_often_as_it_says():
 
 
 def answered(rewards, lengths=(5, 7), finished=(True, False)):
-    return Answered("set", 0, "kind", "q", "a", ("\\boxed{1}", "none"), tuple(map(float, rewards)), lengths, finished)
+    passed = tuple(reward == 1 for reward in rewards)
+    texts = ("\\boxed{1}", "none")
+    return Answered("set", 0, "kind", "q", "a", texts, tuple(map(float, rewards)), lengths, finished, passed)
 
 
 def test_a_summary_counts_what_it_names():

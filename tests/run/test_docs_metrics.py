@@ -15,7 +15,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 
 
 def documented() -> set[str]:
-    """Every name of the page; `/b` behind `a/x` in one cell stands for `a/b`, and `<set>` for any word."""
+    """Every name of the page; `/b` behind `a/x` in one cell stands for `a/b`, and `<set>` or `<name>` for any words."""
     names: set[str] = set()
     for line in PAGE.read_text(encoding="utf-8").splitlines():
         prefix = ""
@@ -27,7 +27,7 @@ def documented() -> set[str]:
 
 
 def matches(name: str, pattern: str) -> bool:
-    return re.fullmatch(re.escape(pattern).replace("<set>", ".+"), name) is not None
+    return re.fullmatch(re.sub("<set>|<name>", ".+", re.escape(pattern)), name) is not None
 
 
 @pytest.fixture(scope="module")
@@ -71,5 +71,6 @@ def test_every_logged_name_is_documented(logged):
 
 def test_every_documented_name_is_logged(logged):
     sometimes = {"hints/without_correct", "hints/without_wrong", "rlcsd/selected_weight", "rlcsd/residual_agrees"}
+    sometimes |= {"reward/<name>", "hints/without_feedback"}
     missing = {pattern for pattern in documented() if not any(matches(name, pattern) for name in logged)} - sometimes
     assert not missing

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from rlcsd.errors import InputError
 from rlcsd.methods import METHODS
 from rlcsd.prompts import TEMPLATES, hint_text, teacher_text
-from rlcsd.records import Group, Hint, Rollout, Sample
+from rlcsd.records import Group, Hint, Rollout, Sample, Verdict
 from rlcsd.stages.grade import group_advantages
 from rlcsd.stages.hint import TeacherPrompts, draw_hints, hint_rows, teacher_context
 from rlcsd.tasks.base import Problem
@@ -23,7 +23,12 @@ SAMPLE = Sample((1,), torch.zeros(1), torch.zeros(1), True)
 def group_of(marks: list[tuple[bool, bool]], solution: str | None = "the data set's solution") -> Group:
     """`marks`: (correct, boxed) of each rollout; a correct rollout always has a box."""
     rollouts = tuple(
-        Rollout(SAMPLE, f"<think>t{i}</think>text {i}", float(correct), f"answer {i}" if correct or boxed else None)
+        Rollout(
+            SAMPLE,
+            f"<think>t{i}</think>text {i}",
+            Verdict(correct, float(correct)),
+            f"answer {i}" if correct or boxed else None,
+        )
         for i, (correct, boxed) in enumerate(marks)
     )
     return Group(Problem("Q?", "gold", solution), (1, 2), rollouts, group_advantages([r.reward for r in rollouts]))
@@ -127,6 +132,39 @@ def test_every_candidate_is_drawn_sooner_or_later():
     seen = [draw_hints(group, config, True, rng)[0].hints for _ in range(200)]
     assert {h.correct.place for h in seen} == {1, 2}
     assert {hint.place for h in seen for hint in h.wrong} == {3, 4, 5, 6}
+
+
+@pytest.mark.parametrize("name", ["opsd", "sdpo", "srpo", "rlsd"])
+def test_feedback_is_what_the_verifier_said_of_this_very_rollout(name, tokenizer):
+    said = [f"said of {i}" if i != 1 else None for i in range(3)]
+    rollouts = tuple(Rollout(SAMPLE, "text", Verdict(i == 0, float(i == 0), {}, said[i]), None) for i in range(3))
+    group = Group(Problem("Q?", "gold"), (1, 2), rollouts, group_advantages([r.reward for r in rollouts]))
+    method = METHODS[name].from_fields(hint_source="feedback")
+    draws = draw_hints(group, method.config, False, random.Random(0))
+    assert [draw.missing for draw in draws] == [None, "feedback", None]
+    assert [draw.hints and draw.hints.correct for draw in draws] == [
+        Hint("said of 0", "", 0, "feedback"),
+        None,
+        Hint("said of 2", "", 2, "feedback"),
+    ]
+    hinted = hint_rows([group], method, TeacherPrompts(tokenizer, 10**6), random.Random(0))
+    assert hinted.counts.metrics()["hints/without_feedback"].value == 1
+    assert [row.place for row in hinted.rows[0]] == [0, 2]
+    for row in hinted.rows[0]:
+        text = tokenizer.decode(row.correct)
+        assert text.count(f"said of {row.place}") == 1 and "Feedback" in text
+        assert "Correct final answer" not in text and "gold" not in text
+
+
+def test_feedback_is_cut_to_fit_and_never_to_nothing(tokenizer):
+    problem, hint = Problem("Q?", "gold"), Hint("Alice is a knight. " * 20, "", 0, "feedback")
+    whole, _ = teacher_context(tokenizer, problem, hint)
+    one, _ = teacher_context(tokenizer, problem, Hint("Alice", "", 0, "feedback"))
+    for room in range(len(one) - 20, len(whole) + 1, 7):
+        ids, cut = teacher_context(tokenizer, problem, hint, room=room)
+        assert cut == (len(whole) > room)
+        assert ids is None or (len(ids) <= room and "attempt:\n\n\n" not in tokenizer.decode(ids))
+    assert teacher_context(tokenizer, problem, hint, room=len(one) - 20)[0] is None
 
 
 def test_thinking_is_stripped_on_request():

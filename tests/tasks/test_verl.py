@@ -53,7 +53,10 @@ def test_rows_carry_the_columns_that_verl_reads():
 
 
 def test_a_row_by_others_is_read_with_and_without_its_bare_problem():
-    assert from_row("row", AUTHORS) == ("aime24", Problem("What is 1+1?", "2", r"It is \boxed{2}.", "aime24"))
+    assert from_row("row", AUTHORS) == (
+        "aime24",
+        Problem("What is 1+1?", "2", r"It is \boxed{2}.", "aime24", AUTHORS, (("system", "Be exact."),)),
+    )
     bare = {**AUTHORS, "extra_info": {"index": 0}}
     assert from_row("row", bare)[1].question == r"What is 1+1? Answer in \boxed{}."
 

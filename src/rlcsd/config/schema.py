@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import unicodedata
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
@@ -59,6 +60,19 @@ def _inside(name: str) -> str:
     return name
 
 
+def _template(value: str) -> str:
+    """A chat template: the text itself, or what stands in the file that it names."""
+    if "{{" in value or "{%" in value:
+        return value
+    try:
+        text = Path(value).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        raise ValueError("must be a file with a chat template, or the template itself, with {{ … }} in it") from None
+    if "{{" not in text and "{%" not in text:
+        raise ValueError("must be a file with a chat template; this one has no {{ … }} in it")
+    return text
+
+
 def _threads(count: int) -> int:
     if count > _MOST_THREADS:
         raise ValueError(f"must be at most {_MOST_THREADS}; this machine has {os.cpu_count()} CPUs")
@@ -93,6 +107,9 @@ class ModelConfig(Section):
     path: Text = Field("tiny", description="tiny, a hub name, a local folder, or a folder with gguf_file in it")
     gguf_file: Text | None = Field(
         None, description="name of the GGUF file in the folder or repository that path names"
+    )
+    chat_template: Annotated[str, AfterValidator(_without_nul), AfterValidator(_template)] | None = Field(
+        None, description="chat template (Jinja) for a model that has none, a file or the text; kept as the text"
     )
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="number format of the weights")
     thinking_student: bool = Field(True, description="whether the student's prompt asks for a thinking part")

@@ -13,7 +13,6 @@ from ..errors import InputError
 from ..prompts import student_prompt
 from ..records import Problem, Sampling
 from ..tasks.base import Task
-from ..verifiers import grade_groups
 from .summary import Answered, Summary, average, summarise
 
 
@@ -39,9 +38,7 @@ Keeper = Callable[[Sequence[Answered]], None]
 def check(engine: Scorer, task: Task, settings: EvaluationSettings) -> None:
     """Raise InputError if the longest evaluation prompt and a response exceed the model's context."""
     problems = [problem for problems in task.evaluations.values() for problem in problems]
-    prompts = (
-        student_prompt(engine.tokenizer, problem.question, task.instruction, settings.thinking) for problem in problems
-    )
+    prompts = (student_prompt(engine.tokenizer, problem, task.instruction, settings.thinking) for problem in problems)
     longest = max(map(len, prompts), default=0)
     if longest and longest + settings.sampling.max_tokens > engine.context_length:
         raise InputError(
@@ -55,34 +52,34 @@ def answer_problems(
     engine: Scorer, dataset: str, problems: Mapping[int, Problem], task: Task, settings: EvaluationSettings, seed: int
 ) -> list[Answered]:
     """Sample and grade the responses to some problems of a set, given by their places, in one call of the engine."""
-    prompts = [
-        student_prompt(engine.tokenizer, p.question, task.instruction, settings.thinking) for p in problems.values()
-    ]
+    prompts = [student_prompt(engine.tokenizer, p, task.instruction, settings.thinking) for p in problems.values()]
     drawn = engine.sample(prompts, settings.samples, settings.sampling, seed)
     texts = [
         tuple(engine.tokenizer.decode(sample.ids, skip_special_tokens=True) for sample in samples) for samples in drawn
     ]
-    judged = grade_groups(task.verifier, texts, [problem.answer for problem in problems.values()])
+    judged = task.judge(list(problems.values()), texts)
     return [
         Answered(
             dataset,
             place,
             problem.group or dataset,
-            problem.question,
+            problem.text,
             problem.answer,
             written,
-            rewards,
+            tuple(verdict.reward for verdict in verdicts),
             tuple(len(sample.ids) for sample in samples),
             tuple(sample.finished for sample in samples),
+            tuple(verdict.correct for verdict in verdicts),
         )
-        for (place, problem), samples, written, rewards in zip(problems.items(), drawn, texts, judged, strict=True)
+        for (place, problem), samples, written, verdicts in zip(problems.items(), drawn, texts, judged, strict=True)
     ]
 
 
 def _answers(item: Answered, problem: Problem, settings: EvaluationSettings) -> bool:
     """Is this an answer to this very problem, as asked? Data may have changed since it was given."""
-    samples = len(item.rewards) == len(item.responses) == len(item.lengths) == len(item.finished) == settings.samples
-    return samples and (item.question, item.answer) == (problem.question, problem.answer)
+    columns = (item.rewards, item.responses, item.lengths, item.finished, item.passed)
+    asked = (item.question, item.answer) == (problem.text, problem.answer)
+    return asked and all(len(column) == settings.samples for column in columns)
 
 
 def answer_set(
@@ -96,7 +93,7 @@ def answer_set(
     """All problems of one set, batch by batch; a batch that is in `done` whole is taken from there, others go to
     `keep`."""
     problems = task.evaluations[dataset]
-    order = sorted(range(len(problems)), key=lambda place: len(problems[place].question))  # like lengths side by side
+    order = sorted(range(len(problems)), key=lambda place: len(problems[place].text))  # like lengths side by side
     answered: list[Answered] = []
     for start in range(0, len(order), settings.batch):
         places = order[start : start + settings.batch]

@@ -15,6 +15,8 @@ from ..errors import InputError
 from ..folders import check_new_folder
 from .summary import Answered, Summary, markdown_table
 
+_COLUMNS = ("responses", "rewards", "lengths", "finished", "passed")
+
 
 def _line(item: Answered) -> str:
     return json.dumps(asdict(item), ensure_ascii=False) + "\n"
@@ -28,11 +30,7 @@ def _read(line: str) -> Answered | None:
             name: tuple(value) if isinstance(value, list) else value for name, value in record.items()
         }
         item = Answered(**fields)
-        return (
-            item
-            if all(isinstance(getattr(item, name), tuple) for name in ("responses", "rewards", "lengths", "finished"))
-            else None
-        )
+        return item if all(isinstance(getattr(item, name), tuple) for name in _COLUMNS) else None
     except (json.JSONDecodeError, TypeError, AttributeError):
         return None
 

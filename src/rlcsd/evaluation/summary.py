@@ -14,7 +14,7 @@ from ..verifiers import last_boxed
 
 @dataclass(frozen=True)
 class Answered:
-    """One problem's responses, graded; `place` is the problem's within its data set."""
+    """One problem's responses, graded: `passed` says which are correct. `place` is the problem's in its data set."""
 
     dataset: str
     place: int
@@ -25,10 +25,11 @@ class Answered:
     rewards: tuple[float, ...]
     lengths: tuple[int, ...]
     finished: tuple[bool, ...]
+    passed: tuple[bool, ...]
 
     @property
     def correct(self) -> int:
-        return sum(reward > 0 for reward in self.rewards)
+        return sum(self.passed)
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Summary:
     boxed: float
     truncated: float
     length: float
+    reward: float = 0.0
     kind: str = ""  # the one kind of problem that a set consists of, if it is one
 
     @property
@@ -98,6 +100,7 @@ def summarise(name: str, answered: Sequence[Answered]) -> Summary:
         float(np.mean([last_boxed(text) is not None for text in texts])),
         1.0 - float(np.mean([end for item in answered for end in item.finished])),
         float(np.mean([length for item in answered for length in item.lengths])),
+        float(np.mean([reward for item in answered for reward in item.rewards])),
     )
 
 
@@ -121,15 +124,17 @@ def average(sets: Sequence[Sequence[Answered]]) -> Summary:
         mean("boxed"),
         mean("truncated"),
         mean("length"),
+        mean("reward"),
     )
 
 
 def metrics(summaries: Sequence[Summary]) -> dict[str, float]:
-    """For the log: `eval/<set>/mean`, `/boxed`, `/length`, `/truncated`."""
+    """For the log: `eval/<set>/mean`, `/reward`, `/boxed`, `/length`, `/truncated`."""
     figures = {}
     for summary in summaries:
         name = summary.name.replace(": ", "/").replace(" ", "_")
         figures[f"eval/{name}/mean"] = summary.mean
+        figures[f"eval/{name}/reward"] = summary.reward
         figures[f"eval/{name}/boxed"] = summary.boxed
         figures[f"eval/{name}/length"] = summary.length
         figures[f"eval/{name}/truncated"] = summary.truncated

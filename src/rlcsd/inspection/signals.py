@@ -97,7 +97,7 @@ def hint_signals(engine: Scorer, task: Task, method: Method, settings: SignalSet
 
     return SignalTable(
         np.array(kinds),
-        column(evidence.reward) > 0,
+        evidence.solved.cpu().numpy(),
         evidence.rollout.cpu().numpy(),
         {
             "correct_gain": column(evidence.teacher - evidence.old_log_prob),
@@ -110,14 +110,11 @@ def hint_signals(engine: Scorer, task: Task, method: Method, settings: SignalSet
 
 
 def _groups(engine: Scorer, task: Task, method: Method, settings: SignalSettings) -> list[Group]:
-    prompts = [
-        student_prompt(engine.tokenizer, problem.question, task.instruction, settings.thinking)
-        for problem in task.train
-    ]
+    prompts = [student_prompt(engine.tokenizer, problem, task.instruction, settings.thinking) for problem in task.train]
     seed = random.Random(f"{settings.seed}/sample/1").getrandbits(62)
     samples = engine.sample(prompts, settings.group_size, settings.sampling, seed)
     std = method.config.advantage_std
-    return grade(engine.tokenizer, task.verifier, task.train, prompts, samples, divide_by_std=std)
+    return grade(engine.tokenizer, task, task.train, prompts, samples, divide_by_std=std)
 
 
 def markdown(table: SignalTable, kinds: Sequence[str] = KINDS) -> str:

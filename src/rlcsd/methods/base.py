@@ -46,7 +46,7 @@ class MethodConfig(BaseModel):
 TEACHER = "weights of the teacher: those of step 0, a moving average or a snapshot of the policy, or another model"
 HINT_SOURCE = (
     "the correct hint: the data set's solution (gt_cot) or its answer, "
-    "a correct sibling (own_rollout, self_rollout), or none"
+    "a correct sibling (own_rollout, self_rollout), what the verifier said of the rollout (feedback), or none"
 )
 UNUSABLE = "rollouts without a usable hint: leave out, or keep unmodulated"
 
@@ -58,7 +58,7 @@ class HintedConfig(MethodConfig):
     teacher_model: str | None = Field(None, description="hub name or folder of the teacher, for teacher=model")
     ema_rate: float = Field(0.05, gt=0, le=1, description="share of the policy taken in after each optimizer step")
     snapshot_every: int = Field(10, ge=1, description="optimizer steps between snapshots")
-    hint_source: Literal["gt_cot", "answer_only", "own_rollout", "self_rollout", "none"] = Field(
+    hint_source: Literal["gt_cot", "answer_only", "own_rollout", "self_rollout", "feedback", "none"] = Field(
         "gt_cot", description=HINT_SOURCE
     )
     template: Literal["neutral", "verbose", "terse"] = Field("neutral", description="wording around the hint")

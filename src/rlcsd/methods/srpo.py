@@ -39,7 +39,7 @@ class SRPO(Method):
     def distilled(self, evidence: Evidence) -> Tensor:
         if self.config.route == "advantage":
             return (evidence.advantage <= 0) & evidence.hinted
-        return (evidence.reward <= 0) & evidence.hinted
+        return ~evidence.solved & evidence.hinted
 
     def assign(self, evidence: Evidence, step: int) -> Evidence:
         assert evidence.teacher_entropy is not None

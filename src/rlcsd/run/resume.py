@@ -61,11 +61,11 @@ def plugins_of(folder: Path) -> list[str]:
     except (OSError, yaml.YAMLError):
         return []  # `resumed_config` says what is wrong
     flat = _flat(values) if isinstance(values, dict) else {}
-    return [
-        f"{key}={value}"
-        for key, value in flat.items()
-        if isinstance(value, str) and ":" in value and key in ("method.name", "task.name", "task.verifier")
-    ]
+    named = [(key, flat.get(key)) for key in ("method.name", "task.name", "task.verifier")]
+    rewards = flat.get("task.rewards")
+    for number, reward in enumerate(rewards if isinstance(rewards, list) else []):
+        named.append((f"task.rewards.{number}.verifier", reward.get("verifier") if isinstance(reward, dict) else None))
+    return [f"{key}={value}" for key, value in named if isinstance(value, str) and ":" in value]
 
 
 def data_hash(task: Task) -> str:
@@ -73,7 +73,10 @@ def data_hash(task: Task) -> str:
     digest = hashlib.sha256()
     for problems in (task.train, *(task.evaluations[name] for name in sorted(task.evaluations))):
         for problem in problems:
-            digest.update(json.dumps(dataclasses.asdict(problem), sort_keys=True, default=str).encode())
+            record = dataclasses.asdict(problem)
+            if not problem.history:
+                del record["history"]  # the hash of problems without a chat is what it has always been
+            digest.update(json.dumps(record, sort_keys=True, default=str).encode())
         digest.update(b"\n")
     return digest.hexdigest()
 

@@ -17,7 +17,7 @@ from ..methods.contrast import marginal_log_prob
 from ..records import Evidence, Group, Hint, Rollout, Row
 from ..trainer import StepResult
 
-SCHEMA = 2
+SCHEMA = 3
 TOKENS_PER_STEP = 16_384  # recorded at most, which is about 1.5 MB a step
 COLUMNS = ("ids", "start", "end", "log_prob", "teacher", "wrong", "contrast", "credit", "selected", "weight")
 
@@ -80,6 +80,7 @@ def _group_record(
         "step": step,
         "group": number,
         "question": group.problem.question,
+        "history": [{"role": role, "content": text} for role, text in group.problem.history],
         "answer": group.problem.answer,
         "rollouts": rollouts,
     }
@@ -104,6 +105,8 @@ def _rollout_record(
         "text": text,
         "reward": rollout.reward,
         "correct": rollout.correct,
+        "parts": dict(rollout.verdict.parts),
+        "feedback": rollout.verdict.feedback,
         "advantage": advantage,
         "boxed": rollout.boxed,
         "updated": row is not None,
@@ -134,4 +137,4 @@ def _plain(values: Tensor) -> list[Any]:
 
 
 def _hint_record(hint: Hint) -> dict[str, Any]:
-    return {"place": hint.place, "answer": hint.answer, "text": hint.text}
+    return {"place": hint.place, "answer": hint.answer, "text": hint.text, "kind": hint.kind}

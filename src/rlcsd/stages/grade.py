@@ -1,4 +1,4 @@
-"""The grade stage: verifier → reward → group advantage."""
+"""The grade stage: verifier → verdict → group advantage of its reward."""
 
 from __future__ import annotations
 
@@ -8,27 +8,29 @@ from typing import Any
 import torch
 
 from ..records import Group, Problem, Rollout, Sample
-from ..verifiers import Verifier, grade_groups, last_boxed
+from ..tasks.base import Task
+from ..verifiers import last_boxed
 
 
 def grade(
     tokenizer: Any,
-    verifier: Verifier,
+    task: Task,
     problems: Sequence[Problem],
     prompts: Sequence[Sequence[int]],
     samples: Sequence[Sequence[Sample]],
     *,
     divide_by_std: bool = True,
 ) -> list[Group]:
-    """One group for each problem, from the samples drawn for its prompt: decoded, verified, with group advantages."""
+    """One group for each problem of `task`, from the samples drawn for its prompt: decoded, judged, with advantages."""
     texts = [[tokenizer.decode(sample.ids, skip_special_tokens=True) for sample in drawn] for drawn in samples]
-    verdicts = grade_groups(verifier, texts, [problem.answer for problem in problems])
+    judged = task.judge(problems, texts)
     groups = []
-    for problem, prompt, drawn, written, rewards in zip(problems, prompts, samples, texts, verdicts, strict=True):
+    for problem, prompt, drawn, written, verdicts in zip(problems, prompts, samples, texts, judged, strict=True):
         rollouts = tuple(
-            Rollout(sample, text, reward, last_boxed(text) or None)
-            for sample, text, reward in zip(drawn, written, rewards, strict=True)
+            Rollout(sample, text, verdict, last_boxed(text) or None)
+            for sample, text, verdict in zip(drawn, written, verdicts, strict=True)
         )
+        rewards = [verdict.reward for verdict in verdicts]
         groups.append(Group(problem, tuple(prompt), rollouts, group_advantages(rewards, divide_by_std)))
     return groups
 

@@ -40,7 +40,7 @@ class Draw:
     """The hints drawn for one rollout, or why there are none, and the sizes of its two pools."""
 
     hints: Hints | None
-    missing: str | None  # "correct" or "wrong": the pool that is empty
+    missing: str | None  # "correct" or "wrong": the pool that is empty; "feedback": the verifier said nothing
     correct_pool: int
     wrong_pool: int
 
@@ -197,7 +197,10 @@ def draw_hints(group: Group, config: HintedConfig, contrast: bool, rng: random.R
         correct_pool, wrong_pool = pools(group, place, exclude_self)
         missing = "correct" if from_group and not correct_pool else "wrong" if contrast and not wrong_pool else None
         hints = None
-        if missing is None:
+        if config.hint_source == "feedback":
+            said = group.rollouts[place].verdict.feedback
+            hints, missing = (Hints(Hint(said, "", place, "feedback")), None) if said else (None, "feedback")
+        elif missing is None:
             hints = _draw(group, config, correct_pool if from_group else None, wrong_pool if contrast else (), rng)
         drawn.append(Draw(hints, missing, len(correct_pool), len(wrong_pool)))
     return drawn
@@ -242,12 +245,13 @@ def teacher_context(
     without any of that text the prompt does not fit.
     """
     if hint == NO_HINT:
-        return tuple(student_prompt(tokenizer, problem.question, instruction, thinking)), False
+        return tuple(student_prompt(tokenizer, problem, instruction, thinking)), False
+    feedback = hint.kind == "feedback"
 
     def rendered(text: str | None) -> list[int]:
-        return render(
-            tokenizer, teacher_turn(problem.question, hint_text(text, hint.answer), template, instruction), thinking
-        )
+        words = text or "" if feedback else hint_text(text, hint.answer)
+        turn = teacher_turn(problem.question, words, template, instruction, problem.history, feedback)
+        return render(tokenizer, turn, thinking, problem.history)
 
     ids = rendered(hint.text)
     if room is None or len(ids) <= room:
@@ -258,5 +262,7 @@ def teacher_context(
         if kept == 0:
             return None, True
         kept = max(0, kept - max(1, len(ids) - room))
+        if kept == 0 and feedback:  # nothing but the words around it would be left
+            return None, True
         ids = rendered(tokenizer.decode(text_ids[:kept]) if kept else None)
     return tuple(ids), True

@@ -66,6 +66,7 @@ def gather_evidence(
         old_log_prob=torch.cat(old).to(engine.device),
         correction=torch.cat([correction_weights(sample, correction_cap) for sample in samples]).to(engine.device),
         hinted=layout.per_row([row.correct is not None for row in rows], torch.bool),
+        correct=layout.per_row([row.rollout.correct for row in rows], torch.bool),
     )
     if not method.hinted:
         return evidence

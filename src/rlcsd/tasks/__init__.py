@@ -1,5 +1,5 @@
 """Tasks: data and a verifier."""
 
-from .base import Problem, Task
+from .base import Problem, Reward, Task, Verdict
 
-__all__ = ["Problem", "Task"]
+__all__ = ["Problem", "Reward", "Task", "Verdict"]

@@ -3,29 +3,73 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from .. import verifiers
 from ..config.load import first_complaint
 from ..errors import InputError
 from ..plugins import described, load_attribute
 from ..prompts import BOXED_INSTRUCTION
-from .base import Task
+from ..verifiers import Verifier
+from .base import Problem, Reward, Task
 from .files import Columns, read_problems
 from .knights_and_knaves import FORMS, NAMES, Recipe, draw_problems
 from .verl import read_layout
 
+VERIFIER = "exact, math, knights_and_knaves, a registered name, or path/to/file.py:name"
+
+
+class RewardParameters(BaseModel):
+    """One of several rewards."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    verifier: str = Field(description="a name, path/to/file.py:name, or task for the task's own verifier")
+    weight: float = Field(1.0, description="what its reward is multiplied by")
+    name: str = Field("", description="its name in the log; by default the verifier's")
+    decides: bool = Field(
+        False, description="whether it decides what is correct; where none does, those of the largest weight do"
+    )
+
 
 class TaskParameters(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str = Field(description="name of the task in tables and folders")
     instruction: str = Field(
         BOXED_INSTRUCTION, description="what follows the question unless the question itself asks for a box"
     )
+    system_prompt: str = Field("", description="system message of problems that have none of their own")
+    success: float = Field(1.0, description="where a verifier returns a number: the least that is correct")
+    rewards: list[RewardParameters] | None = Field(
+        None, description="several verifiers with weights, whose sum is the reward"
+    )
+    verifier_seconds: float | None = Field(
+        60.0, gt=0, description="limit for judging one response; null: none, in the run's own process"
+    )
+
+    def task(
+        self, train: Sequence[Problem], evaluations: Mapping[str, Sequence[Problem]], verifier: Verifier | str
+    ) -> Task:
+        """A task of these problems, judged by its own verifier or by `rewards`."""
+        judge: Verifier | str | list[Reward] = verifier
+        if self.rewards is not None:
+            judge = [
+                Reward(verifier if r.verifier == "task" else r.verifier, r.weight, r.name, r.decides)
+                for r in self.rewards
+            ]
+        return Task(
+            self.name,
+            train,
+            evaluations,
+            judge,
+            self.instruction,
+            self.verifier_seconds,
+            self.success,
+            self.system_prompt,
+        )
 
 
 class KnightsAndKnavesParameters(TaskParameters):
@@ -50,7 +94,7 @@ class FileParameters(TaskParameters):
 
     train: str = Field(description="training problems: a jsonl, csv or parquet file, or hub:owner/name")
     evaluations: dict[str, str] = Field({}, description="name and source of each evaluation set")
-    verifier: str = Field("exact", description="exact, math, knights_and_knaves, or a registered name")
+    verifier: str = Field("exact", description=VERIFIER)
     question: str = Field("question", description="column of the question")
     answer: str = Field("answer", description="column of the answer")
     solution: str | None = Field(None, description="column of the worked solution")
@@ -63,7 +107,7 @@ class VerlParameters(TaskParameters):
     root: str = Field("data/verl", description="folder of the data sets")
     train: str = Field(description="name of the training data set below root")
     evaluation: str | None = Field(None, description="name of the evaluation data set below root, sets joined with +")
-    verifier: str = Field("math", description="exact, math, knights_and_knaves, or a registered name")
+    verifier: str = Field("math", description=VERIFIER)
 
 
 def knights_and_knaves(p: KnightsAndKnavesParameters) -> Task:
@@ -82,25 +126,23 @@ def knights_and_knaves(p: KnightsAndKnavesParameters) -> Task:
             p.unseen_sizes, p.eval_per_size, p.eval_split, recipe, p.seed, p.processes
         )
     train = draw_problems(p.train_sizes, p.train_per_size, "train", recipe, p.seed, p.processes)
-    return Task(p.name, train, evaluations, verifiers.get("knights_and_knaves"), p.instruction)
+    return p.task(train, evaluations, "knights_and_knaves")
 
 
 def from_files(p: FileParameters) -> Task:
-    verifier = verifiers.get(p.verifier)
     columns = Columns(p.question, p.answer, p.solution, p.group)
     evaluations = {
         name: read_problems(f"task.evaluations.{name}", path, columns) for name, path in p.evaluations.items()
     }
-    return Task(p.name, read_problems("task.train", p.train, columns), evaluations, verifier, p.instruction)
+    return p.task(read_problems("task.train", p.train, columns), evaluations, p.verifier)
 
 
 def from_verl(p: VerlParameters) -> Task:
-    verifier = verifiers.get(p.verifier)
     evaluations = read_layout("task.evaluation", p.root, p.evaluation, "val") if p.evaluation else {}
     train = [
         problem for problems in read_layout("task.train", p.root, p.train, "train").values() for problem in problems
     ]
-    return Task(p.name, train, evaluations, verifier, p.instruction)
+    return p.task(train, evaluations, p.verifier)
 
 
 def _plugin(name: str, parameters: Mapping[str, Any]) -> Task:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError, first_line
+from ..records import Message, conversation
 from .base import Problem
 
 Row = Mapping[str, Any]
@@ -114,18 +115,32 @@ def read_rows(field: str, path: str) -> list[Row]:
         ) from None
 
 
-def checked_problem(where: str, question: Any, answer: Any, solution: Any, group: Any = None) -> Problem:
-    """A problem of the given fields. Raises InputError, beginning with `where`, for an empty field or a wrong type."""
+def checked_problem(
+    where: str, question: Any, answer: Any, solution: Any, group: Any = None, extra: Row | None = None
+) -> Problem:
+    """A problem of the given fields, and of the whole row as `extra`, for the verifier.
+
+    Raises:
+        InputError: an empty field or a wrong type; the sentence begins with `where`.
+    """
+    history: tuple[Message, ...] = ()
+    if isinstance(question, list):
+        try:
+            history, question = conversation(question)
+        except ValueError as error:
+            raise InputError(f"{where}: {error}") from None
     if not isinstance(question, str) or not question.strip():
-        raise InputError(f"{where}: the question must be a text that is not empty, not {question!r}")
+        raise InputError(f"{where}: the question must be a text that is not empty, or a chat, not {question!r}")
     number = isinstance(answer, int | float) and not isinstance(answer, bool) and math.isfinite(answer)
     if not (number or (isinstance(answer, str) and answer.strip())):
         raise InputError(f"{where}: the answer must be a text or a number that is not empty, not {answer!r}")
     if not isinstance(solution, str | None):
         raise InputError(f"{where}: the solution must be a text or null, not {solution!r}")
-    if any("\ud800" <= character <= "\udfff" for text in (question, str(answer), solution or "") for character in text):
+    texts = (question, str(answer), solution or "", *(text for _, text in history))
+    if any("\ud800" <= character <= "\udfff" for text in texts for character in text):
         raise InputError(f"{where}: its text holds half of a character (a lone surrogate), which no file can")
-    return Problem(question, str(answer), solution or None, "" if group is None else str(group))
+    label = "" if group is None else str(group)
+    return Problem(question, str(answer), solution or None, label, dict(extra or {}), history)
 
 
 def read_problems(field: str, path: str, columns: Columns) -> list[Problem]:
@@ -145,7 +160,7 @@ def read_problems(field: str, path: str, columns: Columns) -> list[Problem]:
         group = row[columns.group] if columns.group else None
         problems.append(
             checked_problem(
-                f"{field}={path}: row {number}", row[columns.question], row[columns.answer], solution, group
+                f"{field}={path}: row {number}", row[columns.question], row[columns.answer], solution, group, row
             )
         )
     return problems

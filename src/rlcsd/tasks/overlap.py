@@ -37,11 +37,11 @@ class Overlap:
 
 def overlaps(train: Sequence[Problem], evaluations: Mapping[str, Sequence[Problem]]) -> list[Overlap]:
     """One entry per evaluation set."""
-    written = {problem.question for problem in train}
+    written = {problem.text for problem in train}
     loose = {normalised(question) for question in written}
     shares = []
     for name, problems in evaluations.items():
-        shared = [p.question for p in problems if p.question in written or normalised(p.question) in loose]
+        shared = [p.text for p in problems if p.text in written or normalised(p.text) in loose]
         exact = sum(question in written for question in shared)
         shares.append(Overlap(name, len(problems), exact, len(shared), shared[0] if shared else None))
     return shares

@@ -24,7 +24,10 @@ def to_rows(
     return [
         {
             "data_source": data_source,
-            "prompt": [{"role": "user", "content": question_text(problem.question, instruction)}],
+            "prompt": [
+                *({"role": role, "content": text} for role, text in problem.history),
+                {"role": "user", "content": question_text(problem.question, instruction, problem.history)},
+            ],
             "ability": ability,
             "reward_model": {"style": "rule", "ground_truth": problem.answer},
             "extra_info": {
@@ -51,13 +54,14 @@ def _part(where: str, row: Row, column: str, kind: type) -> Any:
 
 
 def _question(where: str, row: Row, extra: Mapping[str, Any]) -> Any:
-    """The bare question if the row keeps it, else the last user message."""
-    if extra.get("problem"):
-        return extra["problem"]
-    messages = [m for m in _part(where, row, "prompt", list) if isinstance(m, dict) and m.get("role") == "user"]
-    if not messages:
+    """The row's chat up to its last user message, for which the bare question stands if the row keeps it."""
+    messages = _part(where, row, "prompt", list) if "prompt" in row or not extra.get("problem") else []
+    users = [place for place, m in enumerate(messages) if isinstance(m, dict) and m.get("role") == "user"]
+    if not users and not extra.get("problem"):
         raise InputError(f"{where}: column 'prompt' has no user message")
-    return messages[-1].get("content")
+    before = messages[: users[-1]] if users else []
+    asked = {"role": "user", "content": extra["problem"]} if extra.get("problem") else messages[users[-1]]
+    return [*before, asked]
 
 
 def from_row(where: str, row: Row) -> tuple[str, Problem]:
@@ -69,7 +73,7 @@ def from_row(where: str, row: Row) -> tuple[str, Problem]:
     source = _part(where, row, "data_source", str)
     group = extra.get("group") or source
     return source, checked_problem(
-        where, _question(where, row, extra), judged.get("ground_truth"), extra.get("solution"), group
+        where, _question(where, row, extra), judged.get("ground_truth"), extra.get("solution"), group, row
     )
 
 

@@ -8,17 +8,25 @@ from functools import cache
 from typing import Any
 
 from ..errors import InputError, first_line
+from ..plugins import load_attribute
+from ..records import Problem, Verdict
 from . import knights_and_knaves
 from .boxed import last_boxed, without_thinking
 from .isolated import IsolatedVerifier, can_fork
-from .reward import as_reward, checked_reward, described
+from .reward import VerifierError, as_result, as_verdict, checked, described, form_of, name_of
+from .weighted import Reward, WeightedRewards
 
-# (response text, reference answer) → reward, a bool or a finite number; positive means correct. A verifier that has a
-# method `batch(responses, answers)` is given many at a time.
-Verifier = Callable[[str, Any], float | bool]
+# (response text, reference answer) → a bool, a finite number or a `Verdict`. One whose second parameter is called
+# `problem` is given the whole problem (`form_of`), and one with a method `batch(responses, answers)` or
+# `batch(responses, problems)` many at a time.
+Verifier = Callable[[str, Any], Verdict | float | bool]
 
 __all__ = [
+    "Reward",
+    "Verdict",
     "Verifier",
+    "VerifierError",
+    "WeightedRewards",
     "exact",
     "get",
     "grade",
@@ -26,6 +34,7 @@ __all__ = [
     "isolated",
     "last_boxed",
     "register",
+    "silent",
     "without_thinking",
 ]
 
@@ -55,12 +64,30 @@ def register(name: str, verifier: Verifier) -> None:
 
 
 def get(name: str) -> Verifier:
-    """The verifier called `name`. Raises InputError for an unknown one, or one whose library is not installed."""
+    """The verifier called `name`, or that of a user's file, `path/to/file.py:name`.
+
+    Raises:
+        InputError: an unknown name, a library that is not installed, or a file without such a function.
+    """
+    if ".py:" in name:
+        return _from_file(name)
     if name not in _VERIFIERS:
         close = difflib.get_close_matches(name, _VERIFIERS, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(_VERIFIERS))}"
         raise InputError(f"verifier={name}: unknown verifier; {hint}")
     return _VERIFIERS[name]()
+
+
+def _from_file(name: str) -> Verifier:
+    attribute = load_attribute("verifier", name)
+    if isinstance(attribute, type):
+        try:
+            attribute = attribute()
+        except Exception as error:
+            raise InputError(f"verifier={name}: it could not be built ({first_line(error)})") from None
+    if not callable(attribute):
+        raise InputError(f"verifier={name}: the file has no such function (response, answer) or (response, problem)")
+    return attribute
 
 
 def isolated(verifier: Verifier, seconds: float | None) -> Verifier:
@@ -75,36 +102,56 @@ def isolated(verifier: Verifier, seconds: float | None) -> Verifier:
     return IsolatedVerifier(verifier, seconds)
 
 
-def grade(verifier: Verifier, responses: Sequence[str], answers: Sequence[Any]) -> list[float]:
-    """The reward of each response.
+def silent(verifier: Any) -> bool:
+    """Is it known that the verifier never says more than right or wrong? So it is with those of this package."""
+    if isinstance(verifier, WeightedRewards):
+        return all(silent(reward.verifier) for reward in verifier.rewards)
+    return verifier in (exact, knights_and_knaves.verify) or type(verifier).__module__ == f"{__name__}.math"
+
+
+def grade(
+    verifier: Verifier, responses: Sequence[str], problems: Sequence[Problem], success: float = 1.0
+) -> list[Verdict]:
+    """The verdict on each response to its problem; a plain number is correct from `success` on.
 
     Raises:
-        InputError: the verifier raised, or returned anything but a bool or a finite number for each response.
+        VerifierError: the verifier raised, took too long, or returned something else for one of the responses.
     """
-    pairs = list(zip(responses, answers, strict=True))
-    if hasattr(verifier, "batch"):
-        name = getattr(verifier, "__name__", type(verifier).__name__)
-        try:
-            results = list(verifier.batch(responses, answers))
-        except InputError:
-            raise
-        except Exception as error:
-            raise InputError(f"verifier {name!r} raised {type(error).__name__} ({first_line(error)})") from error
-        if len(results) != len(pairs):
-            raise InputError(f"verifier {name!r} returned {len(results)} rewards for {len(pairs)} responses")
-        found = [checked_reward(result) for result in results]
+    if isinstance(verifier, IsolatedVerifier):
+        found = verifier.ask(responses, [verifier.form.subject(problem) for problem in problems])
+    elif hasattr(verifier, "batch"):
+        found = [checked(result) for result in _batch(verifier, responses, problems)]
     else:
-        found = [as_reward(verifier, *pair) for pair in pairs]
-    for pair, (_, complaint) in zip(pairs, found, strict=True):
+        form = form_of(verifier)
+        found = [as_result(verifier, form, r, form.subject(p)) for r, p in zip(responses, problems, strict=True)]
+    for response, problem, (_, complaint) in zip(responses, problems, found, strict=True):
         if complaint is not None:
-            raise InputError(described(verifier, *pair, complaint))
-    return [reward for reward, _ in found]
+            raise VerifierError(described(verifier, response, problem, complaint), problem)
+    return [as_verdict(result, success) for result, _ in found]
+
+
+def _batch(verifier: Any, responses: Sequence[str], problems: Sequence[Problem]) -> list[Any]:
+    form = form_of(verifier.batch)
+    try:
+        results = list(form.call(verifier.batch, responses, [form.subject(problem) for problem in problems]))
+    except InputError:
+        raise
+    except Exception as error:
+        only = problems[0] if len(problems) == 1 else None
+        raise VerifierError(
+            f"verifier {name_of(verifier)!r} raised {type(error).__name__} ({first_line(error)})", only
+        ) from error
+    if len(results) != len(responses):
+        raise VerifierError(
+            f"verifier {name_of(verifier)!r} returned {len(results)} rewards for {len(responses)} responses"
+        )
+    return results
 
 
 def grade_groups(
-    verifier: Verifier, groups: Sequence[Sequence[str]], answers: Sequence[Any]
-) -> list[tuple[float, ...]]:
-    """The rewards of several responses to each answer, all judged side by side."""
-    flat = [answer for texts, answer in zip(groups, answers, strict=True) for _ in texts]
-    rewards = iter(grade(verifier, [text for texts in groups for text in texts], flat))
-    return [tuple(next(rewards) for _ in texts) for texts in groups]
+    verifier: Verifier, groups: Sequence[Sequence[str]], problems: Sequence[Problem], success: float = 1.0
+) -> list[tuple[Verdict, ...]]:
+    """The verdicts on several responses to each problem, all judged side by side."""
+    flat = [problem for texts, problem in zip(groups, problems, strict=True) for _ in texts]
+    verdicts = iter(grade(verifier, [text for texts in groups for text in texts], flat, success))
+    return [tuple(next(verdicts) for _ in texts) for texts in groups]

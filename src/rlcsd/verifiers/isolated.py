@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import pickle
 import queue
 import signal
 import sys
@@ -19,8 +20,10 @@ from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from typing import Any
 
-from ..errors import InputError
-from .reward import as_reward, described
+from ..errors import first_line
+from .reward import Result, VerifierError, as_result, described, form_of, name_of
+
+Answer = tuple[Result, str | None]  # what the verifier returned, and a complaint about it
 
 
 class IsolatedVerifier:
@@ -29,44 +32,59 @@ class IsolatedVerifier:
     Processes start when they are first needed, and end with the process that started them.
     """
 
-    def __init__(self, verifier: Callable[[str, Any], Any], seconds: float, processes: int | None = None) -> None:
-        self.verifier, self.seconds = verifier, seconds
-        self.__name__ = getattr(verifier, "__name__", type(verifier).__name__)
+    def __init__(self, verifier: Callable[..., Any], seconds: float, processes: int | None = None) -> None:
+        self.verifier, self.seconds, self.form = verifier, seconds, form_of(verifier)
+        self.__name__ = name_of(verifier)
         self.idle: queue.LifoQueue[_Process] = queue.LifoQueue()
         self.processes = processes or min(4, os.cpu_count() or 1)
         for _ in range(self.processes):
             self.idle.put(_Process(verifier))
 
-    def __call__(self, response: str, answer: Any) -> float:
-        """The reward of one response. Raises InputError as `batch` does."""
-        return self.batch([response], [answer])[0]
+    def __call__(self, response: str, subject: Any) -> Result:
+        """What the verifier says of one response. Raises InputError as `batch` does."""
+        return self.batch([response], [subject])[0]
 
-    def batch(self, responses: Sequence[str], answers: Sequence[Any]) -> list[float]:
-        """The reward of each response.
+    def batch(self, responses: Sequence[str], subjects: Sequence[Any]) -> list[Result]:
+        """What the verifier says of each response; `subjects` are the problems or their answers, as it takes them.
 
         Raises:
             InputError: the verifier raised, took too long, ended its process, or returned what is no reward.
         """
-        if len(responses) == 1:
-            return [self._ask((responses[0], answers[0]))]
-        with ThreadPoolExecutor(self.processes) as threads:
-            return list(threads.map(self._ask, zip(responses, answers, strict=True)))
+        found = self.ask(responses, subjects)
+        for response, subject, (_, complaint) in zip(responses, subjects, found, strict=True):
+            if complaint is not None:
+                raise VerifierError(described(self.verifier, response, subject, complaint))
+        return [result for result, _ in found]
 
-    def _ask(self, item: tuple[str, Any]) -> float:
-        process = self.idle.get()
-        try:
-            reward, complaint = process.ask(item, self.seconds)
-        finally:
-            self.idle.put(process)
-        if complaint is not None:
-            raise InputError(described(self.verifier, *item, complaint))
-        return reward
+    def ask(self, responses: Sequence[str], subjects: Sequence[Any]) -> list[Answer]:
+        """What the verifier returned for each response, with complaints instead of exceptions.
+
+        After the first complaint the others are not asked: a verifier that hangs would hang for each of them.
+        """
+        failed = threading.Event()
+
+        def one(response: str, subject: Any) -> Answer:
+            if failed.is_set():
+                return 0.0, None
+            process = self.idle.get()
+            try:
+                answer = process.ask((response, subject), self.seconds)
+            finally:
+                self.idle.put(process)
+            if answer[1] is not None:
+                failed.set()
+            return answer
+
+        if len(responses) == 1:
+            return [one(responses[0], subjects[0])]
+        with ThreadPoolExecutor(self.processes) as threads:
+            return list(threads.map(one, responses, subjects))
 
 
 class _Process:
     """One forked process and the pipe to it."""
 
-    def __init__(self, verifier: Callable[[str, Any], Any]) -> None:
+    def __init__(self, verifier: Callable[..., Any]) -> None:
         self.verifier = verifier
         self.process: Any = None
         self.pipe: Connection | None = None
@@ -81,13 +99,18 @@ class _Process:
         assert self.pipe is not None
         return self.pipe
 
-    def ask(self, item: tuple[str, Any], seconds: float) -> tuple[float, str | None]:
-        """The reward, or a complaint about the verifier."""
+    def ask(self, item: tuple[str, Any], seconds: float) -> Answer:
+        """What the verifier returned, or a complaint about it."""
+        try:
+            packed = pickle.dumps(item)
+        except Exception as error:  # each type has its own
+            reason = f"{type(error).__name__}: {first_line(error)}"
+            return 0.0, f"cannot be given its problem in a process of its own ({reason}); use verifier_seconds=None"
         pipe = self._running()
         try:
-            pipe.send(item)
+            pipe.send_bytes(packed)
             if pipe.poll(seconds):
-                answer: tuple[float, str | None] = pipe.recv()
+                answer: Answer = pipe.recv()
                 return answer
             complaint = f"took longer than {seconds:g} s and was ended"
         except (EOFError, OSError):
@@ -100,8 +123,9 @@ class _Process:
         return 0.0, complaint
 
 
-def _serve(verifier: Callable[[str, Any], Any], pipe: Connection, parent: int) -> None:
-    """What the forked process does: one (response, answer) in, one (reward, complaint) out."""
+def _serve(verifier: Callable[..., Any], pipe: Connection, parent: int) -> None:
+    """What the forked process does: one (response, subject) in, one `Answer` out."""
+    form = form_of(verifier)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, which then ends this process
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
@@ -110,10 +134,10 @@ def _serve(verifier: Callable[[str, Any], Any], pipe: Connection, parent: int) -
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     while True:
         try:
-            response, answer = pipe.recv()
+            response, subject = pipe.recv()
         except (EOFError, OSError):
             os._exit(0)
-        pipe.send(as_reward(verifier, response, answer))
+        pipe.send(as_result(verifier, form, response, subject))
 
 
 def _end_with(parent: int) -> None:

@@ -31,7 +31,7 @@ def test_the_gradient_of_real_rollouts_does_not_depend_on_the_cut(name, tiny_con
     problems = trainer.problems(1)
     prompts = [training_prompt(engine.tokenizer, trainer.task, config, problem) for problem in problems]
     samples = engine.sample(prompts, config.group_size, config.sampling.settings(), 1)
-    groups = grade(engine.tokenizer, trainer.task.verifier, problems, prompts, samples)
+    groups = grade(engine.tokenizer, trainer.task, problems, prompts, samples)
     batch = [row for group in trainer.hint(groups, 1).rows for row in group]
     assert len(batch) > 6
     evidence = method.prepare(gather_evidence(engine, batch, method, None), 1)

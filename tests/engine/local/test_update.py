@@ -11,7 +11,7 @@ from rlcsd.config.schema import Config, LocalEngineConfig, LoraConfig, ModelConf
 from rlcsd.engine.local import LocalEngine
 from rlcsd.engine.local.network import Network
 from rlcsd.methods import METHODS
-from rlcsd.records import Pair, Rollout, Row, Sample
+from rlcsd.records import Pair, Rollout, Row, Sample, Verdict
 from rlcsd.stages.score import correction_weights, gather_evidence
 from tests.conftest import random_model
 
@@ -47,7 +47,7 @@ def rows_for(engine: LocalEngine, method, seed: int = 0, count: int = 7) -> list
         rows.append(
             Row(
                 prompt,
-                Rollout(sample, "", max(advantage, 0.0), None),
+                Rollout(sample, "", Verdict(advantage > 0, max(advantage, 0.0)), None),
                 advantage,
                 hints[0],
                 hints[1] if method.contrast else (),

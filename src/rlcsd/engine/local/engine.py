@@ -63,7 +63,7 @@ class LocalEngine:
 
     def _other_teacher(self, path: str) -> Network:
         """Another model as the teacher. Raises InputError unless it has the policy's vocabulary."""
-        named = ModelConfig(path=path, dtype=self.config.model.dtype)
+        named = ModelConfig(path=path, dtype=self.config.model.dtype, chat_template=self.tokenizer.chat_template)
         theirs, ours = load_tokenizer(named), self.tokenizer
         if theirs.get_vocab() != ours.get_vocab():
             raise InputError(

@@ -114,9 +114,12 @@ def load_tokenizer(config: ModelConfig) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(path, **extra)
     except Exception as error:  # no files, broken files, or files of another kind: each has its own
         raise InputError(f"model.path={config.path}: no tokenizer could be loaded ({first_line(error)})") from None
+    if config.chat_template is not None:
+        tokenizer.chat_template = config.chat_template
     if not getattr(tokenizer, "chat_template", None):
         raise InputError(
-            f"model.path={config.path}: the tokenizer has no chat template, which prompts are rendered with"
+            f"model.path={config.path}: the tokenizer has no chat template, which prompts are rendered with; give one "
+            "with model.chat_template=FILE"
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
