@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test lint types unit slow golden real-model test-verl clean
+.PHONY: demo test lint types unit slow golden real-model test-verl test-page clean
 
 $(BIN)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=…")'
@@ -48,6 +48,13 @@ $(VERL_VENV)/.ready: pyproject.toml constraints.txt
 
 test-verl: $(VERL_VENV)/.ready
 	OMP_NUM_THREADS=1 $(VERL_VENV)/bin/python -m pytest tests/engine/verl
+
+# The page of `rlcsd show` in a real browser. Installs Debian's Chromium and its driver where it can.
+test-page: $(BIN)/.ready
+	command -v chromedriver > /dev/null || ! command -v apt-get > /dev/null || \
+		$$(command -v sudo) sh -c 'apt-get update -qq && apt-get install -y -qq chromium chromium-driver'
+	$(BIN)/pip install --quiet --disable-pip-version-check 'selenium>=4.20'
+	$(BIN)/python -m pytest tests/report/test_page_in_browser.py -rs
 
 clean:
 	rm -rf $(VENV) $(VERL_VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -70,7 +70,7 @@ class Straightforward(LocalEngine):
         lengths = [len(pair.response) for pair in pairs]
         log_probs, entropies = scored.log_prob.split(lengths), scored.entropy.split(lengths)
         samples = [
-            Sample(ids, old, old, finished, float(entropy.mean()))
+            Sample(ids, old, old, finished, entropy)
             for (ids, finished), old, entropy in zip(rows, log_probs, entropies, strict=True)
         ]
         return [samples[start : start + n] for start in range(0, len(samples), n)]

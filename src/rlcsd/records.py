@@ -97,8 +97,8 @@ class Sample:
     """One sampled response of T tokens.
 
     `sampled_log_probs [T]` are those of the distribution that was drawn from, temperature and filters included.
-    `log_probs [T]` are the policy's own, at temperature 1 without filters, and `entropy` is the mean entropy of
-    its distributions in nats. Both are None where the sampler does not compute them with the trainer's own
+    `log_probs [T]` are the policy's own, at temperature 1 without filters, and `entropies [T]` those of its
+    distributions in nats. Both are None where the sampler does not compute them with the trainer's own
     arithmetic (vLLM): the trainer then asks the engine to score the response. `finished` is False if the token
     limit cut the response off. Tensors are on the CPU.
     """
@@ -107,10 +107,15 @@ class Sample:
     log_probs: Tensor | None
     sampled_log_probs: Tensor
     finished: bool
-    entropy: float | None = None
+    entropies: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def entropy(self) -> float | None:
+        """The mean of `entropies`, if they are known."""
+        return None if self.entropies is None else float(self.entropies.double().mean())
 
 
 # ------------------------------------------------------------------ grade

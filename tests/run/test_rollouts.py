@@ -9,14 +9,14 @@ import pytest
 from rlcsd.methods import METHODS
 from rlcsd.run import Run, rollouts
 
-SIGNALS = ("teacher", "wrong", "contrast", "credit", "selected", "weight")
+SIGNALS = ("entropy", "teacher", "wrong", "contrast", "credit", "selected", "final_advantage", "weight")
 
 
 @pytest.mark.parametrize("name", ["grpo", "rlsd", "rlcsd", "srpo", "opsd_ectr"])
 def test_every_column_has_the_value_of_its_token(name, tiny_config):
     run = Run(tiny_config(f"method={name}", "sampling.max_tokens=144"))
     result = run.trainer.step(1)
-    records = json.loads(json.dumps(rollouts.records(result, run.engine.tokenizer, 4)))
+    records = json.loads(json.dumps(rollouts.records(result, run.engine.tokenizer, 4, run.method)))
     assert [record["group"] for record in records] == [0, 1, 2, 3]
     written = 0
     for rows, evidence in zip(result.rows, result.evidence, strict=True):
@@ -27,9 +27,14 @@ def test_every_column_has_the_value_of_its_token(name, tiny_config):
             assert record["ids"] == list(row.rollout.sample.ids)
             assert record["log_prob"] == pytest.approx(part.old_log_prob.tolist(), abs=1e-5)
             assert record["advantage"] == pytest.approx(row.advantage)
-            assert record["weight"] == pytest.approx(part.weight.tolist(), abs=1e-5)
-            for column in ("contrast", "credit", "selected"):
-                values = getattr(part, column)
+            assert record["entropy"] == pytest.approx(row.rollout.sample.entropies.tolist(), abs=1e-5)
+            assert record["weight"] == pytest.approx((part.weight * len(evidence)).tolist(), rel=1e-4, abs=1e-5)
+            final = None if name == "opsd_ectr" else part.credit
+            if name == "srpo":  # rewarded where it is not distilled
+                final = part.advantage * ~part.selected
+            credit = part.credit if name == "srpo" else None
+            for column, values in (("contrast", part.contrast), ("selected", part.selected), ("credit", credit),
+                                   ("final_advantage", final)):  # fmt: skip
                 assert (column in record) == (values is not None)
                 if values is not None:
                     assert record[column] == pytest.approx(values.tolist(), abs=1e-5)
@@ -52,8 +57,8 @@ def test_a_step_writes_a_bounded_number_of_tokens(tiny_config, monkeypatch):
     result = run.trainer.step(1)
     lengths = [sum(len(rollout.sample) for rollout in group.rollouts) for group in result.groups]
     monkeypatch.setattr(rollouts, "TOKENS_PER_STEP", lengths[0] + lengths[1])
-    assert len(rollouts.records(result, run.engine.tokenizer, 4)) == 2
+    assert len(rollouts.records(result, run.engine.tokenizer, 4, run.method)) == 2
     monkeypatch.setattr(rollouts, "TOKENS_PER_STEP", 40)
-    (record,) = rollouts.records(result, run.engine.tokenizer, 4)
+    (record,) = rollouts.records(result, run.engine.tokenizer, 4, run.method)
     assert [rollout["tokens"] for rollout in record["rollouts"]] == [10] * 4
     assert [rollout["cut"] for rollout in record["rollouts"]] == [len(r.sample) - 10 for r in result.groups[0].rollouts]

@@ -80,9 +80,20 @@ def test_the_run_folder_holds_what_it_promises(tiny_config):
     hinted = [r for record in records for r in record["rollouts"] if "teacher" in r]
     assert hinted, "two groups a step of an untrained tiny model hold usable rollouts"
     for rollout in hinted:
-        columns = ("ids", "start", "end", "log_prob", "teacher", "wrong", "contrast", "credit", "selected", "weight")
+        columns = (
+            "ids",
+            "start",
+            "end",
+            "log_prob",
+            "teacher",
+            "wrong",
+            "contrast",
+            "selected",
+            "final_advantage",
+            "weight",
+        )
         assert {len(rollout[name]) for name in columns if name in rollout} == {rollout["tokens"]}
-        assert {"contrast", "credit", "selected"} <= rollout.keys()
+        assert {"entropy", "contrast", "final_advantage", "selected"} <= rollout.keys()
         assert rollout["hints"]["correct"]["answer"]
         assert rollout["hints"]["wrong"]
 

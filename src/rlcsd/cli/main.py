@@ -1,4 +1,4 @@
-"""The command line: train, eval, data, warmstart, inspect, config.
+"""The command line: train, eval, show, data, warmstart, inspect, compare, config.
 
 Wrong input ends in one sentence on stderr and exit code 2; everything else is an error of ours and shows
 its traceback.
@@ -23,6 +23,7 @@ from ..folders import is_disk_full
 from ..run.stop import Interrupted
 from .config import add_config_command
 from .data import add_data_commands
+from .show import add_show_command
 from .train import OVERRIDES, add_train_command
 
 # Errors of a path that the user chose.
@@ -51,6 +52,8 @@ def parser() -> argparse.ArgumentParser:
     inspect.add_argument("--problems", type=int, default=32, help="how many training problems to sample groups for")
     inspect.add_argument("--figure", type=Path, help="also draw it to this PNG file")
     inspect.set_defaults(run=_inspect)
+
+    add_show_command(commands.add_parser("show", help="a page to look at a run's rollouts, token by token"))
 
     compare = commands.add_parser("compare", help="several runs side by side: a table and a figure")
     compare.add_argument(

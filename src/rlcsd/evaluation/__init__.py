@@ -2,7 +2,7 @@
 
 from .answers import EvaluationSettings, answer_problems, check, evaluate
 from .folder import EvaluationFolder
-from .summary import Answered, Summary, markdown_table, summarise
+from .summary import Answered, Summary, markdown_table, outcomes, summarise
 
 __all__ = [
     "Answered",
@@ -13,5 +13,6 @@ __all__ = [
     "check",
     "evaluate",
     "markdown_table",
+    "outcomes",
     "summarise",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import comb
@@ -30,6 +31,11 @@ class Answered:
     @property
     def correct(self) -> int:
         return sum(self.passed)
+
+    @property
+    def identity(self) -> str:
+        """Twelve characters that are the same wherever this question with this answer is asked."""
+        return hashlib.sha256(f"{self.question}\0{self.answer}".encode("utf-8", "backslashreplace")).hexdigest()[:12]
 
 
 @dataclass(frozen=True)
@@ -126,6 +132,14 @@ def average(sets: Sequence[Sequence[Answered]]) -> Summary:
         mean("length"),
         mean("reward"),
     )
+
+
+def outcomes(answered: Sequence[Answered]) -> dict[str, dict[str, float]]:
+    """For each data set, the share of correct responses by the problem's identity: what paired comparisons need."""
+    found: dict[str, dict[str, float]] = {}
+    for item in answered:
+        found.setdefault(item.dataset, {})[item.identity] = round(item.correct / len(item.rewards), 6)
+    return found
 
 
 def metrics(summaries: Sequence[Summary]) -> dict[str, float]:

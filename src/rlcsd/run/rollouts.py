@@ -1,9 +1,11 @@
 """`rollouts.jsonl`: a few groups of each step with hints and the signal on each token, for people and for `report/`.
 
 One record a group. Every rollout has `tokens`, the number of recorded tokens, and columns of exactly that length:
-`ids`, `start` and `end` (character offsets of the token in `text`), `log_prob`, and as far as the method has them
-`teacher`, `wrong`, `contrast`, `credit`, `selected`, `weight`. A character whose bytes are spread over several tokens
-belongs to each of them.
+`ids`, `start` and `end` (character offsets of the token in `text`), `log_prob` and `entropy` of the policy that
+sampled, and as far as the method has them `teacher`, `wrong`, `contrast`, `selected`, `final_advantage` (what the
+clipped surrogate sees), `credit` (where it is no advantage: the factor of srpo's divergence) and `weight` (relative to
+the plain mean over all tokens of the mini-batch, which gives 1). A character whose bytes are spread over several
+tokens belongs to each of them.
 """
 
 from __future__ import annotations
@@ -13,22 +15,24 @@ from typing import Any
 from torch import Tensor
 
 from ..decoding import token_offsets
+from ..methods.base import Method
 from ..methods.contrast import marginal_log_prob
+from ..methods.ppo import CreditMethod
 from ..records import Evidence, Group, Hint, Rollout, Row
 from ..trainer import StepResult
 
 SCHEMA = 3
 TOKENS_PER_STEP = 16_384  # recorded at most, which is about 1.5 MB a step
-COLUMNS = ("ids", "start", "end", "log_prob", "teacher", "wrong", "contrast", "credit", "selected", "weight")
+Columns = dict[str, list[Any]]
 
 
-def records(result: StepResult, tokenizer: Any, groups: int) -> list[dict[str, Any]]:
+def records(result: StepResult, tokenizer: Any, groups: int, method: Method) -> list[dict[str, Any]]:
     """The first `groups` groups of a step, ready for JSON.
 
     Fewer if they have more than `TOKENS_PER_STEP` tokens; if the first alone has more, its rollouts are cut.
     """
     kept: list[dict[str, Any]] = []
-    signals, left = _signals(result), TOKENS_PER_STEP
+    signals, left = _signals(result, method, groups), TOKENS_PER_STEP
     for number, group in enumerate(result.groups[:groups]):
         left -= sum(len(rollout.sample) for rollout in group.rollouts)
         if left < 0 and kept:
@@ -51,34 +55,54 @@ def completion_of(result: StepResult) -> dict[str, Any]:
     }
 
 
-def _signals(result: StepResult) -> dict[tuple[int, int], tuple[Row, Evidence]]:
-    """Row and evidence of each updated rollout, by its group and its place in it."""
+def _signals(result: StepResult, method: Method, groups: int) -> dict[tuple[int, int], tuple[Row, Columns]]:
+    """Row and signals of each updated rollout of the first `groups` groups, by its group and its place in it."""
     signals = {}
     for rows, evidence in zip(result.rows, result.evidence, strict=True):
         start = 0
         for row in rows:
             end = start + len(row.rollout.sample)
-            signals[row.group, row.place] = (row, evidence[slice(start, end)])
+            if row.group < groups:
+                columns = _columns(evidence[slice(start, end)], method, len(evidence))
+                signals[row.group, row.place] = (row, {name: _plain(values) for name, values in columns.items()})
             start = end
     return signals
+
+
+def _columns(evidence: Evidence, method: Method, tokens: int) -> dict[str, Tensor]:
+    """The signals of one rollout; `tokens` is the number of tokens of its mini-batch."""
+    hinted = bool(evidence.hinted.any())
+    columns = {name: getattr(evidence, name) for name in ("contrast", "selected")}
+    if not isinstance(method, CreditMethod):  # where it is an advantage, it is the final one
+        columns["credit"] = evidence.credit
+    if type(method).clipped_advantage is not Method.clipped_advantage:
+        columns["final_advantage"] = method.clipped_advantage(evidence.old_log_prob, evidence)
+    if evidence.weight is not None:
+        columns["weight"] = evidence.weight * tokens
+    if hinted:
+        columns["teacher"] = evidence.teacher
+        if evidence.wrong is not None and evidence.wrong_valid is not None:
+            columns["wrong"] = marginal_log_prob(evidence.wrong, evidence.wrong_valid)
+    return {name: values for name, values in columns.items() if values is not None}
 
 
 def _group_record(
     step: int,
     number: int,
     group: Group,
-    signals: dict[tuple[int, int], tuple[Row, Evidence]],
+    signals: dict[tuple[int, int], tuple[Row, Columns]],
     tokenizer: Any,
     most: int,
 ) -> dict[str, Any]:
     rollouts = []
     for place, (rollout, advantage) in enumerate(zip(group.rollouts, group.advantages, strict=True)):
-        row, evidence = signals.get((number, place), (None, None))
-        rollouts.append(_rollout_record(rollout, advantage, row, evidence, tokenizer, most))
+        row, columns = signals.get((number, place), (None, {}))
+        rollouts.append(_rollout_record(rollout, advantage, row, columns, tokenizer, most))
     return {
         "schema": SCHEMA,
         "step": step,
         "group": number,
+        "kind": group.problem.group,
         "question": group.problem.question,
         "history": [{"role": role, "content": text} for role, text in group.problem.history],
         "answer": group.problem.answer,
@@ -87,17 +111,17 @@ def _group_record(
 
 
 def _rollout_record(
-    rollout: Rollout, advantage: float, row: Row | None, evidence: Evidence | None, tokenizer: Any, most: int
+    rollout: Rollout, advantage: float, row: Row | None, signals: Columns, tokenizer: Any, most: int
 ) -> dict[str, Any]:
     ids = rollout.sample.ids[:most]
     text, offsets = token_offsets(tokenizer, ids)
-    columns: dict[str, list[Any]] = {"ids": list(ids), "start": [a for a, _ in offsets], "end": [b for _, b in offsets]}
+    columns: Columns = {"ids": list(ids), "start": [a for a, _ in offsets], "end": [b for _, b in offsets]}
     sample = rollout.sample if row is None else row.rollout.sample
     if sample.log_probs is not None:
         columns["log_prob"] = _plain(sample.log_probs)
-    if evidence is not None:
-        columns |= {name: _plain(values) for name, values in _evidence_columns(evidence).items()}
-    columns = {name: values[: len(ids)] for name, values in columns.items()}
+    if sample.entropies is not None:
+        columns["entropy"] = _plain(sample.entropies)
+    columns = {name: values[: len(ids)] for name, values in (columns | signals).items()}
     lengths = {name: len(values) for name, values in columns.items()}
     if set(lengths.values()) != {len(ids)}:
         raise RuntimeError(f"columns of unequal length in a rollout record: {lengths}")
@@ -109,6 +133,7 @@ def _rollout_record(
         "feedback": rollout.verdict.feedback,
         "advantage": advantage,
         "boxed": rollout.boxed,
+        "finished": rollout.sample.finished,
         "updated": row is not None,
         "tokens": len(ids),
         "cut": len(rollout.sample) - len(ids),
@@ -120,16 +145,6 @@ def _rollout_record(
             "wrong": [_hint_record(hint) for hint in row.hints.wrong],
         }
     return record
-
-
-def _evidence_columns(evidence: Evidence) -> dict[str, Tensor]:
-    hinted = bool(evidence.hinted.any())
-    columns = {name: getattr(evidence, name) for name in ("contrast", "credit", "selected", "weight")}
-    if hinted and evidence.teacher is not None:
-        columns["teacher"] = evidence.teacher
-    if hinted and evidence.wrong is not None and evidence.wrong_valid is not None:
-        columns["wrong"] = marginal_log_prob(evidence.wrong, evidence.wrong_valid)
-    return {name: values for name, values in columns.items() if values is not None}
 
 
 def _plain(values: Tensor) -> list[Any]:

@@ -17,7 +17,7 @@ from ..config.schema import Config
 from ..engine.base import Engine, build_engine
 from ..engine.local.threads import with_threads
 from ..errors import InputError
-from ..evaluation import Answered, EvaluationSettings, Summary, summary
+from ..evaluation import Answered, EvaluationSettings, Summary, outcomes, summary
 from ..folders import append_jsonl, is_disk_full, remove_left_overs, write_text
 from ..methods.base import Method
 from ..report.training import summaries_of, write_report
@@ -169,15 +169,15 @@ class Run:
             self._phase("evaluate", done=done, total=total)
 
         self._phase("evaluate", done=0, total=total)
-        summaries, _ = evaluation.evaluate(self.engine, self.task, EvaluationSettings.of(self.config), keep=progress)
+        settings = EvaluationSettings.of(self.config)
+        summaries, answered = evaluation.evaluate(self.engine, self.task, settings, keep=progress)
         figures = {**summary.metrics(summaries), "time/evaluation": time.perf_counter() - begun}
         with self.stop.deferred():
             self._check_folder()
             for tracker in self.trackers:
                 tracker.log(figures, step)
-            append_jsonl(
-                self.folder / "evaluations.jsonl", {"step": step, "sets": [one.as_dict() for one in summaries]}
-            )
+            record = {"step": step, "sets": [one.as_dict() for one in summaries], "outcomes": outcomes(answered)}
+            append_jsonl(self.folder / "evaluations.jsonl", record)
             self.evaluations.append((step, summaries))
         self.watch("evaluation", {"step": step, "summaries": summaries, "seconds": figures["time/evaluation"]})
         self.stop.check()
@@ -234,9 +234,8 @@ class Run:
         for tracker in self.trackers:
             tracker.log(result.metrics, result.step)
         if self.config.log_rollouts:
-            append_jsonl(
-                self.folder / "rollouts.jsonl", *records(result, self.engine.tokenizer, self.config.log_rollouts)
-            )
+            kept = records(result, self.engine.tokenizer, self.config.log_rollouts, self.method)
+            append_jsonl(self.folder / "rollouts.jsonl", *kept)
         completion = completion_of(result) if self._shows(result.step) else None
         facts = {"step": result.step, "metrics": result.metrics}
         self.watch("step", {**facts, "no_update": result.no_update, "completion": completion})

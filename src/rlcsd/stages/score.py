@@ -30,8 +30,8 @@ def with_old_log_probs(engine: Scorer, rows: Sequence[Sequence[Row]]) -> list[li
     def completed(row: Row) -> Row:
         if row.rollout.sample.log_probs is not None:
             return row
-        log_probs, entropy = next(columns)
-        sample = replace(row.rollout.sample, log_probs=log_probs, entropy=float(entropy.mean()))
+        log_probs, entropies = next(columns)
+        sample = replace(row.rollout.sample, log_probs=log_probs, entropies=entropies)
         return replace(row, rollout=replace(row.rollout, sample=sample))
 
     return [[completed(row) for row in group] for group in rows]

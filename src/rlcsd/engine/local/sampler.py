@@ -155,8 +155,8 @@ def _decode(
 
 
 def _sample(ids: list[int], figures: list[list[float]], length: int, finished: bool) -> Sample:
-    scored, drawn, entropy = (values[:length] for values in figures)
-    return Sample(tuple(ids[:length]), torch.tensor(scored), torch.tensor(drawn), finished, sum(entropy) / length)
+    scored, drawn, entropies = (torch.tensor(values[:length]) for values in figures)
+    return Sample(tuple(ids[:length]), scored, drawn, finished, entropies)
 
 
 def _chunks(order: Sequence[int], size: int) -> Iterator[list[int]]:

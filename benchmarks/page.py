@@ -1,0 +1,52 @@
+"""How fast the page of `rlcsd show` is in a browser: 500 rollouts of 1,000 tokens with all signals.
+
+    python benchmarks/page.py            # needs Chromium and its driver, and pip install selenium
+
+Prints the page's size, the time from the start of loading until the first rollout is on the screen, and the time that
+moving to another rollout takes, as the browser's own clock gives them.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from rlcsd.report.page import write_page
+from tests.report.browser import chromium
+from tests.report.folders import write_run
+
+MOVE = """
+const begun = performance.now();
+document.dispatchEvent(new KeyboardEvent("keydown", { key: "j", bubbles: true }));
+document.body.getBoundingClientRect();
+return performance.now() - begun;
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rollouts", type=int, default=500)
+    parser.add_argument("--tokens", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        run = write_run(Path(folder) / "run", arguments.rollouts // 10, 1, 10, arguments.tokens)
+        page = Path(folder) / "page.html"
+        print(write_page(run, page), f"{page.stat().st_size / 1e6:.1f} MB", sep="; ")
+        with chromium() as browser:
+            ready = []
+            for _ in range(arguments.rounds):
+                browser.get("about:blank")
+                browser.get(page.as_uri())
+                ready.append(int(browser.execute_script("return document.documentElement.dataset.ready")))
+            moves = [browser.execute_script(MOVE) for _ in range(20)]
+    print(f"first rollout on the screen after {statistics.median(ready)} ms (of {arguments.rounds}: {ready})")
+    print(f"another rollout: {statistics.median(moves):.0f} ms (median of 20; slowest {max(moves):.0f})")
+
+
+if __name__ == "__main__":
+    main()
