@@ -86,7 +86,7 @@ def test_a_row_that_is_not_of_the_layout_is_named(changed, said):
 
 
 def test_a_missing_file_or_column_is_one_sentence(tmp_path, capsys):
-    assert main(["train", "task=math_deepmath", f"task.root={tmp_path}", "--dry-run"]) == 2
+    assert main(["train", "task=math_deepmath", f"task.root={tmp_path}"]) == 2
     assert "rlcsd data" in capsys.readouterr().err
     write(tmp_path / "x/train.parquet", [{"question": "Q", "answer": "1"}])
     assert main(["train", "task=verl", f"task.root={tmp_path}", "task.train=x", "--dry-run"]) == 2

@@ -13,7 +13,6 @@ import logging
 import os
 import signal
 import sys
-import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +23,7 @@ from ..run.stop import Interrupted
 from .config import add_config_command
 from .data import add_data_commands
 from .show import add_show_command
+from .sweep import add_sweep_command
 from .train import OVERRIDES, add_train_command
 
 # Errors of a path that the user chose.
@@ -37,6 +37,7 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True, metavar="command")
 
     add_train_command(commands)
+    add_sweep_command(commands)
 
     evaluate = commands.add_parser("eval", help="held-out accuracy of a model or checkpoint on a task")
     evaluate.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES + "; the model is model.path=…")
@@ -177,8 +178,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    # Newer versions of transformers rename an argument that older ones, which are supported too, know by this name.
-    warnings.filterwarnings("ignore", "`past_key_values` is deprecated", FutureWarning)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that knows ASCII alone gets "?" for "×"
@@ -196,8 +195,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Interrupted as stopped:
         print(f"rlcsd: {stopped}", file=sys.stderr)
         return 128 + stopped.number
-    except KeyboardInterrupt:
-        print("rlcsd: interrupted", file=sys.stderr)
+    except KeyboardInterrupt as stopped:
+        print(f"rlcsd: {str(stopped) or 'interrupted'}", file=sys.stderr)
         return 128 + signal.SIGINT
     except BrokenPipeError:
         _abandon_output()

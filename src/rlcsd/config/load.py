@@ -175,7 +175,8 @@ def _check_values(overrides: Sequence[str]) -> None:
         except HydraException:
             raise InputError(f"{override}: the value {value!r} cannot be read; {quote}") from None
         if parsed.is_sweep_override():
-            raise InputError(f"{override}: the value {value!r} is more than one; {quote}")
+            several = f"`rlcsd sweep {override.lstrip('+')}` makes a run of each"
+            raise InputError(f"{override.lstrip('+')}: the value {value!r} is more than one; {several}; {quote}")
         if value == "???":
             raise InputError(f"{override}: a value is needed, {key}=…")
 

@@ -1,37 +1,83 @@
-"""What a run would do, said before any weights are loaded."""
+"""What a run would do, said before any weights are loaded, and what it still lacks."""
 
 from __future__ import annotations
+
+import os
+from collections.abc import Iterator
 
 from ..config.load import build_method
 from ..config.schema import Config
 from ..engine.base import engine_line, memory_line
 from ..engine.local.network import load_tokenizer
-from ..errors import InputError
+from ..errors import InputError, MissingError
 from ..tasks.base import Task
 from ..tasks.build import build_task
 from ..tasks.overlap import overlaps
 from ..trainer import fitting_problems, training_steps
+from .tracking import check_trackers
 
 
 def plan(config: Config) -> str:
-    """Steps, rollouts, memory, and the most tokens that the run can ask for. Raises InputError as the run would."""
-    task = build_task(config.task)
-    problems, left_out = _problems(config, task)
-    steps = training_steps(config, problems)
+    """Steps, rollouts, memory, the most tokens that the run can ask for, and what is missing here.
+
+    Raises:
+        InputError: as the run would, but for what is only missing on this machine.
+    """
+    method, missing = build_method(config), list(_missing(config))
+    task: Task | None = None
+    try:
+        task = build_task(config.task)
+    except MissingError as error:
+        missing.insert(0, str(error))
+    steps: int | None = None
+    if task is None:
+        lines = [f"task       {config.task.get('name', '')}: its data is not here"]
+        steps = config.steps
+    else:
+        problems, left_out = _problems(config, task)
+        evaluations = ", ".join(f"{name} {len(problems)}" for name, problems in task.evaluations.items())
+        lines = [f"task       {task.name}: {problems} training problems{left_out}; {evaluations}"]
+        steps = training_steps(config, problems)
     rollouts = config.prompts_per_step * config.group_size
     updates = config.prompts_per_step // config.prompts_per_update
-    evaluations = ", ".join(f"{name} {len(problems)}" for name, problems in task.evaluations.items())
-    lines = [
-        f"task       {task.name}: {problems} training problems{left_out}; {evaluations}",
-        f"steps      {steps}, each {config.prompts_per_step} prompts × {config.group_size} rollouts and "
-        f"{updates} optimizer steps",
-        f"tokens     at most {rollouts * config.sampling.max_tokens:,} sampled per step, "
-        f"{steps * rollouts * config.sampling.max_tokens:,} in all",
+    most = rollouts * config.sampling.max_tokens
+    lines += [
+        f"steps      {steps or f'{config.epochs} epochs'}, each {config.prompts_per_step} prompts × "
+        f"{config.group_size} rollouts and {updates} optimizer steps",
+        f"tokens     at most {most:,} sampled per step" + (f", {steps * most:,} in all" if steps else ""),
         f"engine     {engine_line(config)}",
-        f"memory     {memory_line(config, build_method(config))}",
+        f"memory     {memory_line(config, method)}",
     ]
-    lines += [f"overlap    {overlap}" for overlap in overlaps(task.train, task.evaluations) if overlap.normalised]
+    if task is not None:
+        lines += [f"overlap    {overlap}" for overlap in overlaps(task.train, task.evaluations) if overlap.normalised]
+    lines += [f"missing    {sentence}" for sentence in missing]
     return "\n".join(lines)
+
+
+def _missing(config: Config) -> Iterator[str]:
+    """What a run needs and this machine lacks, beside the task's data."""
+    try:
+        check_trackers(config.trackers)
+    except InputError as error:
+        yield str(error)
+    if not _is_here(config.model.path):
+        yield (
+            f"model.path={config.model.path}: neither a folder nor in the cache of the hub; the run fetches it, or "
+            f"`hf download {config.model.path}` beforehand"
+        )
+
+
+def _is_here(path: str) -> bool:
+    """Whether a model is a local folder, the one in the package, or in the hub's cache."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    if path == "tiny" or os.path.isdir(path):
+        return True
+    try:
+        return isinstance(try_to_load_from_cache(path, "config.json"), str)
+    except HFValidationError:  # no name of the hub: loading will say so
+        return False
 
 
 def _problems(config: Config, task: Task) -> tuple[int, str]:

@@ -47,8 +47,9 @@ class Progress:
         if self.view is not None:
             self.view.stop()
         if error is None and self.told.after:
-            self._print(accuracy_table(self.told.before, self.told.after))
-            self._print(f"{self.told.elapsed():.0f} s; report: {self.told.folder}/report.md")
+            if not self.prefix:  # lines of several runs are mixed
+                self._print(accuracy_table(self.told.before, self.told.after))
+            self._print(f"{self.prefix}{self.told.elapsed():.0f} s; report: {self.told.folder}/report.md")
 
     def watch(self, event: str, facts: Mapping[str, Any]) -> None:
         """Show one event."""
@@ -57,7 +58,7 @@ class Progress:
             return
         if event == "warning" and self.view is None:
             with suppress(OSError):
-                print(f"rlcsd: {facts['message']}", file=sys.stderr, flush=True)
+                print(f"rlcsd: {self.prefix}{facts['message']}", file=sys.stderr, flush=True)
             return
         if self.view is not None:
             # The view itself shows phases and the first line of a step.

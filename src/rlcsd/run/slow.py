@@ -7,6 +7,7 @@ import psutil
 from ..engine.local.threads import Neighbours
 
 _SLOWER = 1.6  # times the fastest step so far
+_SHORT = 1.0  # seconds that nobody minds
 _PAUSE = 50  # steps between two complaints
 
 
@@ -20,7 +21,7 @@ class SlowSteps:
     def complaint(self, step: int, seconds: float) -> str | None:
         """To be called after each step; one sentence if it was slow and the machine is the reason."""
         others, cpus = self.neighbours.cpus(), psutil.cpu_count() or 1
-        slow = seconds > _SLOWER * self.fastest or self.fastest == float("inf")
+        slow = seconds > _SHORT and (seconds > _SLOWER * self.fastest or self.fastest == float("inf"))
         self.fastest = min(self.fastest, seconds)
         crowded = others + self.threads > cpus + 0.5
         if not (slow and crowded) or step - self.complained < _PAUSE:

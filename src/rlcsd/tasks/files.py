@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, first_line
+from ..errors import InputError, MissingError, first_line
 from ..records import Message, conversation
 from .base import Problem
 
@@ -49,7 +49,7 @@ def _parquet(field: str, path: str) -> list[Row]:
     try:
         import pyarrow.parquet as parquet
     except ImportError:
-        raise InputError(f"{field}={path}: reading parquet needs pip install 'rlcsd[data]'") from None
+        raise MissingError(f"{field}={path}: reading parquet needs pip install 'rlcsd[data]'") from None
     return parquet.read_table(path).to_pylist()
 
 
@@ -80,13 +80,13 @@ def _hub(field: str, path: str) -> list[Row]:
     try:
         import datasets
     except ImportError:
-        raise InputError(f"{field}={path}: data from the hub needs pip install 'rlcsd[data]'") from None
+        raise MissingError(f"{field}={path}: data from the hub needs pip install 'rlcsd[data]'") from None
     datasets.disable_progress_bars()
     try:
         return datasets.load_dataset(f"{owner}/{dataset}", config or None, split=split or "train").to_list()
     except Exception as error:  # no network, no such name, no such split, gated: each layer has its own exception
         check = "check the name and the network (HF_ENDPOINT, HF_HUB_OFFLINE and HF_TOKEN count)"
-        raise InputError(f"{field}={path}: could not be fetched ({first_line(error)}); {check}") from None
+        raise MissingError(f"{field}={path}: could not be fetched ({first_line(error)}); {check}") from None
 
 
 _READERS = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
@@ -102,7 +102,7 @@ def read_rows(field: str, path: str) -> list[Row]:
         return _hub(field, path)
     file = Path(path)
     if not file.is_file():
-        raise InputError(f"{field}={path}: there is no such file")
+        raise MissingError(f"{field}={path}: there is no such file")
     if file.suffix not in _READERS:
         raise InputError(f"{field}={path}: the file must end in .jsonl, .csv or .parquet")
     try:

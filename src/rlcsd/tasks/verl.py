@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError
+from ..errors import InputError, MissingError
 from ..prompts import BOXED_INSTRUCTION, question_text
 from .base import Problem
 from .files import Row, checked_problem, read_rows
@@ -85,7 +85,7 @@ def read_layout(field: str, root: str, dataset: str, split: str) -> dict[str, li
     """
     path = str(Path(root) / dataset / f"{split}.parquet")
     if not Path(path).is_file():
-        raise InputError(
+        raise MissingError(
             f"{field}={dataset}: there is no file {path}; `rlcsd data` builds the published sets, and task.root "
             "says where they are"
         )

@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from ...config.schema import Config, ModelConfig
 from ...errors import first_line
 from ...methods.base import HintedConfig, Method
+from ..architectures import known_architecture
 from .attention import MASK_ENTRIES
 from .network import resolve_path
 
@@ -58,10 +59,13 @@ def shape_of(config: Any, model: Any = None) -> Shape:
 
 
 def load_shape(model: ModelConfig) -> Shape:
-    """The shape of a config's model, without its weights.
+    """The shape of a config's model, without its weights; of a named model without the network.
 
     Raises OSError or ValueError if its config cannot be loaded.
     """
+    known = known_architecture(model.path)
+    if known is not None:
+        return shape_of(known)
     extra = {"gguf_file": model.gguf_file} if model.gguf_file else {}
     return shape_of(AutoConfig.from_pretrained(resolve_path(model.path), **extra))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from .attention import attend_in_blocks
 from .cache_layers import check_cache
 
 transformers_logging.disable_progress_bar()  # a bar for a model of a second says nothing
+# Newer versions of transformers rename an argument that older ones, which are supported too, know by this name.
+warnings.filterwarnings("ignore", "`past_key_values` is deprecated", FutureWarning)
 
 TINY = Path(__file__).parents[2] / "warmstart" / "kk_tiny"
 

@@ -1,0 +1,56 @@
+"""What a run would do: memory without the network, and all the same where data is missing."""
+
+from __future__ import annotations
+
+import pytest
+
+from rlcsd.cli import main
+from rlcsd.config.load import choices, load
+from rlcsd.engine.architectures import known_architecture
+from rlcsd.engine.local.memory import load_shape
+from rlcsd.run.plan import plan
+
+
+@pytest.mark.parametrize(
+    ("model", "millions"),  # as on the models' cards
+    [("qwen3_0p6b", 596), ("qwen3_1p7b", 1721), ("qwen3_4b", 4022), ("qwen3_8b", 8191), ("olmo3_7b_think", 7298),
+     ("smollm2_135m", 134.5), ("smollm2_360m", 361.8)],
+)  # fmt: skip
+def test_the_named_models_have_their_size(model, millions):
+    shape = load_shape(load([f"model={model}", "task=logic_kk"]).model)
+    assert shape.parameters / 1e6 == pytest.approx(millions, rel=1e-3)
+
+
+def test_every_named_model_on_the_hub_is_known():
+    for model in choices()["model"]:
+        path = load([f"model={model}"]).model.path
+        assert path == "tiny" or known_architecture(path) is not None, model
+    assert known_architecture("nobody/nothing") is None
+
+
+def test_a_plan_without_its_data_says_so_and_plans_all_the_same(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--dry-run", "model=qwen3_4b", "task=math_deepmath", "method=grpo"]) == 0
+    shown = capsys.readouterr().out
+    assert "30 epochs, each 64 prompts × 8 rollouts" in shown
+    assert "memory     about" in shown
+    assert "missing    task.evaluation=amc23+aime24+aime25: there is no file" in shown
+    assert "missing    model.path=Qwen/Qwen3-4B" in shown
+
+
+def test_a_mistake_is_no_missing_data(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--dry-run", "task=math_deepmath", "task.verifier=nobody"]) == 2
+    (tmp_path / "a.jsonl").write_text('{"question": "", "answer": "1"}\n')
+    assert main(["train", "--dry-run", "task=files", "task.train=a.jsonl"]) == 2
+    assert "row 0" in capsys.readouterr().err
+
+
+def test_the_config_stands_behind_verbose(capsys):
+    assert main(["train", "--dry-run", "steps=7"]) == 0
+    short = capsys.readouterr().out
+    assert main(["train", "--dry-run", "steps=7", "--verbose"]) == 0
+    long = capsys.readouterr().out
+    assert long.startswith(short)
+    assert "learning_rate:" in long[len(short) :]
+    assert plan(load(["steps=7"])) + "\n" == short
