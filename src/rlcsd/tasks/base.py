@@ -32,10 +32,13 @@ class Task:
     verifier_seconds: float | None = 60.0
 
     def __post_init__(self) -> None:
+        seconds = self.verifier_seconds
+        if seconds is not None and not seconds > 0:
+            raise InputError(f"task={self.name}: verifier_seconds must be a number above 0, or None, not {seconds}")
         verifier = get(self.verifier) if isinstance(self.verifier, str) else self.verifier
         if not callable(verifier):
             raise InputError(f"task={self.name}: the verifier must be a function or a name, not {verifier!r}")
-        object.__setattr__(self, "verifier", isolated(verifier, self.verifier_seconds))
+        object.__setattr__(self, "verifier", isolated(verifier, seconds))
         if not isinstance(self.evaluations, Mapping):
             raise InputError(f"task={self.name}: evaluations must map names to lists of problems")
         for name, problems in {"train": self.train, **self.evaluations}.items():
