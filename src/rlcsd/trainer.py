@@ -222,14 +222,21 @@ def fitting_problems(tokenizer: Any, task: Task, config: Config) -> list[Problem
     """The training problems whose prompt fits `max_prompt_tokens`.
 
     Raises:
-        InputError: none of them does.
+        InputError: they do not fill one batch.
     """
-    lengths = [len(training_prompt(tokenizer, task, config, problem)) for problem in task.train]
-    fits = [problem for problem, length in zip(task.train, lengths, strict=True) if length <= config.max_prompt_tokens]
+    most, wanted = config.max_prompt_tokens, config.prompts_per_step
+    # A text that is longer than so many of the longest token needs no counting, which takes minutes for megabytes.
+    longest = most * max(map(len, tokenizer.get_vocab()))
+    short = [problem for problem in task.train if len(problem.question) <= longest]
+    lengths = [len(training_prompt(tokenizer, task, config, problem)) for problem in short]
+    fits = [problem for problem, length in zip(short, lengths, strict=True) if length <= most]
     if not fits:
+        shortest = f"; the shortest has {min(lengths)}" if lengths else ""
+        raise InputError(f"max_prompt_tokens={most}: every training prompt is longer{shortest}")
+    if len(fits) < wanted:
         raise InputError(
-            f"max_prompt_tokens={config.max_prompt_tokens}: every training prompt is longer; the shortest has "
-            f"{min(lengths)}"
+            f"prompts_per_step={wanted}: there are only {len(fits)} training problems, and a batch holds none twice; "
+            f"use at most {len(fits)}, and a prompts_per_update that divides it"
         )
     return fits
 

@@ -132,7 +132,7 @@ def test_one_process_holds_the_folder(undisturbed, tmp_path, capsys):
 
 
 def test_two_runs_at_once_do_not_mix(undisturbed, tmp_path):
-    both = [kills.start(tmp_path / "run", resume=False) for _ in range(2)]
+    both = [kills.start(tmp_path / "run") for _ in range(2)]
     errors = [process.communicate()[1].decode() for process in both]
     assert sorted(process.returncode for process in both) == [0, 2]
     refused = "".join(errors)
@@ -143,7 +143,7 @@ def test_two_runs_at_once_do_not_mix(undisturbed, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(undisturbed, number, tmp_path):
     run = tmp_path / "run"
-    process = kills.start(run, resume=False)
+    process = kills.start(run)
     deadline = time.monotonic() + 120
     while not any("time/step" in r for r in read_jsonl(run / "metrics.jsonl")) and time.monotonic() < deadline:
         time.sleep(0.02)

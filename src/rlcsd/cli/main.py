@@ -90,7 +90,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     task = build_task(config.task)
     if not task.evaluations:
         raise InputError(f"task={task.name}: it has no evaluation sets; give task.evaluations.NAME=FILE")
-    engine = build_engine(with_threads(config, warn), build_method(config))
+    engine = build_engine(with_threads(config), build_method(config))
     settings = EvaluationSettings.of(config)
     check(engine, task, settings)
     if folder is None:
@@ -166,11 +166,6 @@ def _warmstart(arguments: argparse.Namespace) -> None:
         raise SystemExit(
             f"rlcsd warmstart: the steps ran out before the gates opened ({', '.join(report.shut)}); nothing was saved"
         )
-
-
-def warn(message: str) -> None:
-    """One line on stderr, beside what a command prints."""
-    print(f"rlcsd: {message}", file=sys.stderr, flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

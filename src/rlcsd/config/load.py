@@ -169,16 +169,17 @@ def _check_values(overrides: Sequence[str]) -> None:
     parser = OverridesParser.create()
     for override in overrides:
         key, value = _split(override)
+        plain = override.lstrip("+")
         quote = f"text with special characters goes in quotes, '{key}=\"…\"', and a list in brackets, {key}=[a,b]"
         try:
             parsed = parser.parse_override(override)
         except HydraException:
-            raise InputError(f"{override}: the value {value!r} cannot be read; {quote}") from None
+            raise InputError(f"{plain}: the value {value!r} cannot be read; {quote}") from None
         if parsed.is_sweep_override():
-            several = f"`rlcsd sweep {override.lstrip('+')}` makes a run of each"
-            raise InputError(f"{override.lstrip('+')}: the value {value!r} is more than one; {several}; {quote}")
+            several = f"`rlcsd sweep {plain}` makes a run of each"
+            raise InputError(f"{plain}: the value {value!r} is more than one; {several}; {quote}")
         if value == "???":
-            raise InputError(f"{override}: a value is needed, {key}=…")
+            raise InputError(f"{plain}: a value is needed, {key}=…")
 
 
 def load(overrides: Sequence[str] = (), values: Mapping[str, Any] | None = None) -> Config:

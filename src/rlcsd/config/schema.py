@@ -6,6 +6,7 @@ Defaults stand here alone; the YAML groups hold what a choice changes.
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
@@ -77,6 +78,14 @@ def _threads(count: int) -> int:
     if count > _MOST_THREADS:
         raise ValueError(f"must be at most {_MOST_THREADS}; this machine has {os.cpu_count()} CPUs")
     return count
+
+
+def _device(name: str) -> str:
+    if not re.fullmatch(r"auto|cpu|(cuda|xpu|npu|hpu)(:\d+)?", name):
+        raise ValueError(
+            "must be auto, cpu, cuda or cuda:NUMBER (losses are summed in float64, which mps does not have)"
+        )
+    return name
 
 
 Text = Annotated[str, AfterValidator(_printable)]
@@ -161,9 +170,9 @@ class LocalEngineConfig(EngineConfig):
     """
 
     name: Literal["local"] = Field("local", description="the engine, which decides what other keys engine has")
-    device: Text = Field("auto", description="auto, cpu, cuda, cuda:1 …")
+    device: Annotated[Text, AfterValidator(_device)] = Field("auto", description="auto, cpu, cuda, cuda:1 …")
     threads: Annotated[int, Field(ge=0), AfterValidator(_threads)] = Field(
-        0, description=f"CPU threads, at most {_MOST_THREADS}; 0: one for each CPU that no other program keeps busy"
+        0, description=f"CPU threads, at most {_MOST_THREADS}; 0: as many as torch takes by itself"
     )
     micro_batch_tokens: Count = Field(16384, description="tokens of one forward pass with gradient")
     score_tokens: Count = Field(32768, description="tokens of one forward pass without gradient")
@@ -244,7 +253,13 @@ class VerlEngineConfig(EngineConfig):
         return self
 
 
-Band = Annotated[list[float], Field(min_length=2, max_length=2)]
+def _ordered(band: list[float]) -> list[float]:
+    if band[0] > band[1]:
+        raise ValueError("must be [low, high] with low at most high")
+    return band
+
+
+Band = Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(_ordered)]
 
 
 class GuardConfig(Section):

@@ -44,7 +44,8 @@ def _message(error: ErrorDetails, key: str) -> str:
         return f"is a section of keys; set one of them, {key}.KEY=…"
     text = _MESSAGES.get(error["type"]) or error["msg"].removeprefix("Value error, ")
     text = text.replace("Input should be", "must be").replace("greater than or equal to", "at least")
-    text = text.replace("less than or equal to", "at most")
+    text = text.replace("less than or equal to", "at most").replace("List should have", "must have")
+    text = text.split(" after validation")[0]
     return text[0].lower() + text[1:]
 
 

@@ -51,7 +51,7 @@ class Run:
     ) -> None:
         self.watch = watch or (lambda event, facts: None)
         if folder is None:  # a run that is resumed keeps what its config and its checkpoint say
-            config = with_threads(with_newest_checkpoint(config), self._warn)
+            config = with_threads(with_newest_checkpoint(config))
         self.config = config
         self.method: Method = build_method(config)
         self._phase(f"building the task {config.task.get('name', '')}".rstrip())

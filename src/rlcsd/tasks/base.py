@@ -51,6 +51,9 @@ class Task:
     system_prompt: str = ""
 
     def __post_init__(self) -> None:
+        seconds = self.verifier_seconds
+        if seconds is not None and not seconds > 0:
+            raise InputError(f"task={self.name}: verifier_seconds must be a number above 0, or None, not {seconds}")
         object.__setattr__(self, "verifier", self._judge_of(self.verifier))
         if not isinstance(self.evaluations, Mapping):
             raise InputError(f"task={self.name}: evaluations must map names to lists of problems")

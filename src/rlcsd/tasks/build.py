@@ -75,7 +75,7 @@ class TaskParameters(BaseModel):
 class KnightsAndKnavesParameters(TaskParameters):
     """Puzzles drawn on the spot; `unseen_sizes` are evaluated but never trained on."""
 
-    train_sizes: list[int] = Field([3], description="people per puzzle in the training set")
+    train_sizes: list[int] = Field([3], min_length=1, description="people per puzzle in the training set")
     unseen_sizes: list[int] = Field(
         [], description="people per puzzle in an evaluation set of sizes that are never trained on"
     )

@@ -11,7 +11,9 @@ from ..errors import InputError
 from .boxed import last_boxed
 from .pool import WorkerPool
 
-LONGEST = 1000  # characters; a longer answer is an essay, and right only if it is the reference itself
+# Beyond these an answer is right only if it is the reference itself: it is an essay, or made to keep a parser busy.
+LONGEST = 1000  # characters
+DEEPEST = 12  # brackets inside brackets, for which parsing takes exponential time
 
 
 class MathVerifier:
@@ -59,4 +61,13 @@ def _at_once(given: str | None, reference: str) -> bool | None:
         return False
     if given == reference:
         return True
-    return False if len(given) > LONGEST or len(reference) > LONGEST else None
+    return False if any(len(text) > LONGEST or _depth(text) > DEEPEST for text in (given, reference)) else None
+
+
+def _depth(text: str) -> int:
+    """How deeply brackets are nested, whether or not they are closed."""
+    depth = deepest = 0
+    for character in text:
+        depth += (character in "([{") - (character in ")]}")
+        deepest = max(deepest, depth)
+    return deepest

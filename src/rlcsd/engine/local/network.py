@@ -129,6 +129,18 @@ def load_tokenizer(config: ModelConfig) -> Any:
     return tokenizer
 
 
+def _wrong_files(folder: Path) -> str | None:
+    """What a person can do about a folder whose weights are of another kind, or were never fetched."""
+    weights = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    for file in weights:
+        with file.open("rb") as handle:
+            if handle.read(19) == b"version https://git":
+                return f"{file.name} is a pointer of git-lfs and no weights; fetch them with `git lfs pull`"
+    if not weights and folder.is_dir() and any(folder.glob("*.bin")):
+        return "its weights are pickled, and pickles can run code; convert them to safetensors"
+    return None
+
+
 def load_network(config: ModelConfig, device: torch.device, head_chunk: int = 4096) -> Network:
     """The policy, ready to train: what is trained in float32, frozen weights below adapters in the config's type.
 
@@ -149,7 +161,8 @@ def load_network(config: ModelConfig, device: torch.device, head_chunk: int = 40
             **extra,
         )
     except Exception as error:  # each layer of the library has its own: no file, broken file, unknown architecture …
-        raise InputError(f"model.path={config.path}: no model could be loaded ({first_line(error)})") from None
+        reason = _wrong_files(Path(path)) or first_line(error)
+        raise InputError(f"model.path={config.path}: no model could be loaded ({reason})") from None
     _check_weights(config, loading)
     if config.gguf_file:
         model = _unquantised(model)

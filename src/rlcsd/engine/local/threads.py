@@ -1,72 +1,30 @@
-"""How many CPU threads torch uses: as many as there are CPUs that nobody else keeps busy.
+"""How many CPU threads torch uses, and what else keeps the CPUs busy.
 
-Threads that share a CPU with another program hold each other up at every barrier: two threads on two busy CPUs are
-slower than one. Another number of threads gives other rounding, and so another run with the same seed. Therefore the
-number is chosen once, at the start of a run, which keeps it in its config.
+Another number of threads gives other rounding, and so another run with the same seed. Therefore the number depends on
+the machine alone and never on its load, and a run keeps it in its config. Beside other programs, threads that wait for
+each other sleep instead of spinning (see `rlcsd/__init__.py`), and a run says when the machine slows it down.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import torch
 
 from ...config.schema import Config
-from .network import resolve_device
 
-_SECONDS = 0.4  # how long the machine is watched before a choice
 _CGROUP = Path("/sys/fs/cgroup")
 
 
-@dataclass(frozen=True)
-class Threads:
-    """A choice of `count` threads of `most` possible, while other programs used `others` CPUs."""
-
-    count: int
-    most: int
-    others: float = 0.0
-
-    @property
-    def reason(self) -> str | None:
-        """One sentence if the machine made the count smaller than it could be."""
-        if self.count == self.most:
-            return None
-        return (
-            f"other programs use {self.others:.1f} of this machine's {psutil.cpu_count() or 1} CPUs, so the run takes "
-            f"{self.count} of {self.most} threads, which changes rounding; engine.threads={self.most} takes all"
-        )
-
-
-def choose_threads() -> Threads:
-    """A number of threads by the load of the machine now. OMP_NUM_THREADS, if set, is the user's word."""
-    most = most_threads()
-    if most == 1 or os.environ.get("OMP_NUM_THREADS"):
-        return Threads(most, most)
-    neighbours = Neighbours()
-    time.sleep(_SECONDS)
-    others = neighbours.cpus()
-    free = (psutil.cpu_count() or most) - others
-    return Threads(max(1, min(most, int(free + 0.5))), most, others)
-
-
-def with_threads(config: Config, tell: Callable[[str], None] = lambda reason: None) -> Config:
-    """The config with a number of threads in it if `engine.threads` is 0. `tell` is given the reason for a smaller one.
-
-    On a GPU, where the CPU waits, that is torch's own number. Other engines have threads of their own.
-    """
+def with_threads(config: Config) -> Config:
+    """The config with a number of threads in it if `engine.threads` is 0. Other engines have threads of their own."""
     if config.engine.name != "local" or config.engine.threads:
         return config
-    on_cpu = resolve_device(config.engine.device).type == "cpu"
-    chosen = choose_threads() if on_cpu else Threads(most_threads(), most_threads())
-    if chosen.reason:
-        tell(chosen.reason)
-    return config.model_copy(update={"engine": config.engine.model_copy(update={"threads": chosen.count})})
+    return config.model_copy(update={"engine": config.engine.model_copy(update={"threads": most_threads()})})
 
 
 class Neighbours:
