@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import InputError
+from ..metrics import Metrics
 from ..prompts import BOXED_INSTRUCTION
 from ..records import Problem
 from ..verifiers import Verifier, get, grade, isolated
@@ -20,6 +21,8 @@ class Task:
     `verifier` is a callable or the name of a registered one. One of the user's own runs in processes of its own and may
     take `verifier_seconds` for a response; None runs it in this process without a limit (a reward model on a GPU).
 
+    `figures` says more of a response than its verdict, for the log: means by name, each with its weight.
+
     Raises:
         InputError: an empty set, a problem without question or answer, or an answer that the verifier cannot read.
     """
@@ -30,6 +33,7 @@ class Task:
     verifier: Verifier
     instruction: str = BOXED_INSTRUCTION
     verifier_seconds: float | None = 60.0
+    figures: Callable[[Problem, str], Metrics] | None = None
 
     def __post_init__(self) -> None:
         verifier = get(self.verifier) if isinstance(self.verifier, str) else self.verifier

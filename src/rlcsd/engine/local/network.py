@@ -19,7 +19,12 @@ from .cache_layers import check_cache
 
 transformers_logging.disable_progress_bar()  # a bar for a model of a second says nothing
 
-TINY = Path(__file__).parents[2] / "warmstart" / "kk_tiny"
+_BASES = Path(__file__).parents[2] / "warmstart"
+PACKAGED = {
+    "tiny": _BASES / "kk_tiny",
+    "tiny_roll_call": _BASES / "roll_call",
+}  # models in the package, each made by `rlcsd warmstart` with the recipe of its folder's name
+TINY = PACKAGED["tiny"]
 
 
 class Network:
@@ -101,8 +106,8 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_path(path: str) -> str:
-    """`tiny` is the model in the package; everything else stays."""
-    return str(TINY) if path == "tiny" else path
+    """The folder of a model in the package, by its name; everything else stays."""
+    return str(PACKAGED.get(path, path))
 
 
 def load_tokenizer(config: ModelConfig) -> Any:
