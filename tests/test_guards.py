@@ -71,7 +71,7 @@ def test_a_gradient_that_is_never_finite_stops_the_run(tiny_config, monkeypatch)
 
     with pytest.raises(rlcsd.InputError, match="not finite"):
         Run(tiny_config("method=grpo", "steps=9", "learning_rate=1e-4"), watch=watch).execute()
-    assert len(warnings) == 2
+    assert len([message for message in warnings if "not finite" in message]) == 2
 
 
 def test_a_skipped_step_leaves_the_weights_as_they_are(tiny_config, tmp_path):

@@ -124,6 +124,7 @@ class Trainer:
         with clock("score"):
             rows = with_old_log_probs(self.engine, hinted.rows)
         metrics: list[Metrics] = [rollout_metrics(groups), hinted.counts.metrics() if self.method.hinted else {}]
+        metrics += task_metrics(self.task, groups)
         entropy = entropy_metric(rows, groups)
         wrong = self.guards.before_update(combined(metrics) | entropy)
         if wrong:
@@ -131,7 +132,7 @@ class Trainer:
         batches, prepared = list(self.mini_batches([] if wrong else rows)), []
         for batch in batches:
             with clock("score"):
-                evidence = gather_evidence(self.engine, batch, self.method, self.correction_cap)
+                evidence = self.evidence(batch)
             evidence = self.method.prepare(evidence, number)
             with clock("update"):
                 pairs = [row.pair for row in batch]
@@ -157,6 +158,10 @@ class Trainer:
             teacher_prompts(self.engine, self.task, self.config),
             random.Random(self._name("hint", number)),
         )
+
+    def evidence(self, batch: Sequence[Row]) -> Evidence:
+        """The score stage for one mini-batch; see `stages.score.gather_evidence`."""
+        return gather_evidence(self.engine, batch, self.method, self.correction_cap)
 
     def mini_batches(self, rows: Sequence[Sequence[Row]]) -> Iterator[list[Row]]:
         """The rows of `prompts_per_update` groups at a time; a mini-batch left empty is passed over."""
@@ -287,6 +292,13 @@ def part_metrics(rollouts: Sequence[Rollout]) -> Metrics:
         for name, value in rollout.verdict.parts.items():
             values[name].append(value)
     return {f"reward/{name}": Mean(sum(each) / len(each), len(each)) for name, each in values.items()}
+
+
+def task_metrics(task: Task, groups: Sequence[Group]) -> list[Metrics]:
+    """What the task itself can tell of each response, if it can tell anything."""
+    if task.figures is None:
+        return []
+    return [task.figures(group.problem, rollout.text) for group in groups for rollout in group.rollouts]
 
 
 def entropy_metric(rows: Sequence[Sequence[Row]], groups: Sequence[Group]) -> dict[str, float]:

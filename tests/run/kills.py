@@ -153,14 +153,14 @@ def trials(root: Path, kills: int, chain: int, seed: int, forks: float = 0.0) ->
     rng = random.Random(seed)
     reference = root / "undisturbed"
     begun = time.perf_counter()
-    finish(reference, begin)
+    finish(reference, forked if forks else spawned)
     whole = time.perf_counter() - begun
     done, runs, same, wrong = 0, 0, 0, []
     phases: dict[str, int] = {}
     while done < kills:
         folder = root / f"run_{runs}"
         for _ in range(rng.randint(1, min(chain, kills - done))):
-            phase = kill(folder, rng.uniform(0.0, 1.1 * whole), begin)
+            phase = kill(folder, rng.uniform(0.0, 0.9 * whole), begin)
             if phase == "after the end":
                 break
             phases[phase] = phases.get(phase, 0) + 1

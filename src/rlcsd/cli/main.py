@@ -22,6 +22,7 @@ from ..folders import is_disk_full
 from ..run.stop import Interrupted
 from .config import add_config_command
 from .data import add_data_commands
+from .demo import add_demo_command
 from .show import add_show_command
 from .sweep import add_sweep_command
 from .train import OVERRIDES, add_train_command
@@ -66,8 +67,10 @@ def parser() -> argparse.ArgumentParser:
 
     add_data_commands(commands.add_parser("data", help="build data sets, and compare them"))
 
-    warm = commands.add_parser("warmstart", help="make the tiny base model again")
-    warm.add_argument("recipe", nargs="?", default="kk_tiny", help="kk_tiny (default) or kk_small")
+    add_demo_command(commands)
+
+    warm = commands.add_parser("warmstart", help="make a tiny base model again")
+    warm.add_argument("recipe", nargs="?", default="kk_tiny", help="kk_tiny (default), kk_small or roll_call")
     warm.add_argument("overrides", nargs="*", metavar="key=value", help="changes to the recipe")
     warm.add_argument("--out", type=Path, required=True, help="folder of the finished model")
     warm.add_argument("--device", default="auto")

@@ -113,7 +113,10 @@ class LoraConfig(Section):
 class ModelConfig(Section):
     """The policy."""
 
-    path: Text = Field("tiny", description="tiny, a hub name, a local folder, or a folder with gguf_file in it")
+    path: Text = Field(
+        "tiny",
+        description="tiny or another packaged model, a hub name, a local folder, or a folder with gguf_file in it",
+    )
     gguf_file: Text | None = Field(
         None, description="name of the GGUF file in the folder or repository that path names"
     )

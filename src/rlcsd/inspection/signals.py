@@ -7,7 +7,7 @@ signal as it is at the first step of training.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +19,7 @@ from ..engine.base import Scorer
 from ..methods.base import Method
 from ..methods.contrast import contrast, marginal_log_prob
 from ..prompts import student_prompt
-from ..records import Group, Sampling
+from ..records import Group, Problem, Sampling
 from ..stages.grade import grade
 from ..stages.hint import TeacherPrompts, hint_rows
 from ..stages.score import gather_evidence, with_old_log_probs
@@ -70,8 +70,20 @@ class SignalSettings:
     seed: int = 0
 
 
-def hint_signals(engine: Scorer, task: Task, method: Method, settings: SignalSettings) -> SignalTable:
-    """Sample a group for every training problem of `task`, draw hints as `method` does, and score them."""
+Kinds = Callable[[Problem, str, Sequence[tuple[int, int]]], Sequence[str]]
+
+
+def _kinds_of_text(problem: Problem, text: str, offsets: Sequence[tuple[int, int]]) -> list[str]:
+    return kinds_of(text, offsets)
+
+
+def hint_signals(
+    engine: Scorer, task: Task, method: Method, settings: SignalSettings, kinds: Kinds = _kinds_of_text
+) -> SignalTable:
+    """Sample a group for every training problem of `task`, draw hints as `method` does, and score them.
+
+    `kinds` names the kind of each token of a response, given as (start, end) in its text.
+    """
     groups = _groups(engine, task, method, settings)
     most = min(settings.max_teacher_tokens or engine.context_length, engine.context_length)
     prompts = TeacherPrompts(engine.tokenizer, most, settings.thinking_teacher, task.instruction)
@@ -87,16 +99,16 @@ def hint_signals(engine: Scorer, task: Task, method: Method, settings: SignalSet
     evidence = gather_evidence(engine, batch, method)
     assert evidence.teacher is not None and evidence.wrong is not None and evidence.wrong_valid is not None
     wrong = marginal_log_prob(evidence.wrong, evidence.wrong_valid)
-    kinds: list[str] = []
+    kind: list[str] = []
     for row in batch:
         text, offsets = token_offsets(engine.tokenizer, row.rollout.sample.ids)
-        kinds += kinds_of(text, offsets)
+        kind += kinds(groups[row.group].problem, text, offsets)
 
     def column(values: torch.Tensor) -> np.ndarray:
         return values.double().cpu().numpy()
 
     return SignalTable(
-        np.array(kinds),
+        np.array(kind),
         evidence.solved.cpu().numpy(),
         evidence.rollout.cpu().numpy(),
         {

@@ -91,7 +91,7 @@ class Method(ABC):
 
     name: ClassVar[str] = ""
     Config: ClassVar[type[Any]] = MethodConfig
-    contrast: ClassVar[bool] = False
+    contrast: bool = False  # rlcsd's own depends on its config
     support: ClassVar[Literal["none", "student", "teacher"]] = "none"
     loss_columns: ClassVar[tuple[str, ...]] = ("weight",)
     scores_zero_advantage: ClassVar[bool] = True  # False: a token with A = 0 needs no teacher, for its loss stays 0

@@ -23,6 +23,12 @@ def marginal_log_prob(wrong: Tensor, valid: Tensor) -> Tensor:
     return torch.where(some, total - count.clamp(min=1).to(wrong.dtype).log(), 0.0)
 
 
+def one_sided(evidence: Evidence) -> Tensor:
+    """log π_T(y_t|h_c) − log π_old(y_t), `[N]`: the evidence of a correct hint alone; 0 where there is none."""
+    assert evidence.teacher is not None
+    return torch.where(evidence.hinted, evidence.teacher - evidence.old_log_prob, 0.0)
+
+
 def contrast(evidence: Evidence) -> Tensor:
     """e_t = log π_T(y_t|h_c) − log (1/K) Σ_k π_T(y_t|h_w,k), `[N]`; 0 where there is no usable pair."""
     assert evidence.teacher is not None and evidence.wrong is not None and evidence.wrong_valid is not None
@@ -35,14 +41,20 @@ class Contrastive(Method):
 
     contrast = True
 
+    def evidence(self, evidence: Evidence) -> Tensor:
+        """e_t `[N]`, the column `contrast`."""
+        return contrast(evidence)
+
     def assign(self, evidence: Evidence, step: int) -> Evidence:
-        return super().assign(evidence.with_columns(contrast=contrast(evidence)), step)
+        return super().assign(evidence.with_columns(contrast=self.evidence(evidence)), step)
 
     def metrics(self, evidence: Evidence) -> Metrics:
         """The distribution of e_t over hinted tokens, and how many wrong hints a token had."""
-        assert evidence.contrast is not None and evidence.wrong_valid is not None
+        assert evidence.contrast is not None
         hinted = evidence.hinted
         figures: dict[str, object] = {"e_ctr": Distribution(evidence.contrast[hinted])}
+        if evidence.wrong_valid is None:  # one-sided evidence
+            return {**super().metrics(evidence), **figures}  # type: ignore[dict-item]
         wrong_hints = evidence.wrong_valid[hinted].sum(dim=-1).double()
         if len(wrong_hints):
             figures["hints/wrong_mean"] = Mean(float(wrong_hints.mean()), len(wrong_hints))

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import math
+from typing import Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from ..metrics import Mean, Metrics
 from ..records import Evidence
 from .base import TEACHER, ContrastConfig, Reduction, Sums, mean_sums, mean_weights
-from .contrast import Contrastive
+from .contrast import Contrastive, marginal_log_prob, one_sided
 from .ppo import CreditMethod
 from .teacher import TeacherKind
 
@@ -32,6 +33,55 @@ class RLCSDConfig(ContrastConfig):
     )
     anchor: bool = Field(True, description="the verifier decides the advantage's sign")
     two_path: bool = Field(True, description="average selected and other tokens separately")
+    # Beyond the paper: parts of the update by themselves. The defaults leave the published method as it is.
+    evidence: Literal["contrast", "one_sided"] = Field(
+        "contrast", description="correct against wrong hints, or the correct hint alone against the policy that sampled"
+    )
+    shift: bool = Field(
+        True, description="selected tokens take A + r_t; false: they keep A, and only their path differs"
+    )
+    weight_cap: float | None = Field(
+        None, ge=1, description="most times the weight of another token that a selected one may have; null: unbounded"
+    )
+    spare: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="in a wrong rollout, tokens that the correct and the wrong hints both give at least this "
+        "probability are not pushed down; null: none is spared",
+    )
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.spare is not None and self.evidence == "one_sided":
+            raise ValueError("method.spare: needs wrong hints, so method.evidence=contrast")
+        if self.weight_cap is not None and not self.two_path:
+            raise ValueError("method.weight_cap: there is nothing to bound with method.two_path=false")
+        return self
+
+
+def spared(evidence: Evidence, probability: float) -> Tensor:
+    """`[N]` bool: tokens that the correct hint and the wrong hints together both find at least so probable.
+
+    Siblings that disagree about the answer agree on these tokens. That is evidence, without a label, that such a token
+    is not what made a wrong rollout wrong.
+    """
+    assert evidence.teacher is not None and evidence.wrong is not None and evidence.wrong_valid is not None
+    wrong = marginal_log_prob(evidence.wrong, evidence.wrong_valid)
+    return evidence.hinted & (torch.minimum(evidence.teacher, wrong) >= math.log(probability))
+
+
+def _beside(others: Tensor, rollout: Tensor, kind: Reduction, sums: Sums) -> Tensor:
+    """`[N]`: the weight of an unselected token beside each token, infinite where there is none.
+
+    `others` `[N]` has that weight at the unselected tokens and 0 elsewhere. Paths normalised per mini-batch have one
+    such weight, those normalised per rollout one for each rollout.
+    """
+    if kind == "token":
+        return torch.full_like(others, 1 / float(sums["others"])) if sums["others"] > 0 else others + torch.inf
+    rollouts = int(rollout.max()) + 1 if len(rollout) else 0
+    count = others.new_zeros(rollouts).index_add_(0, rollout, (others > 0).to(others.dtype))
+    return (1 / count / sums["others"])[rollout]  # 1 / 0 is infinite
 
 
 class RLCSD(Contrastive, CreditMethod):
@@ -44,6 +94,14 @@ class RLCSD(Contrastive, CreditMethod):
     Config = RLCSDConfig
     loss_columns = ("weight", "credit")
 
+    def __init__(self, config: RLCSDConfig) -> None:
+        super().__init__(config)
+        self.contrast = config.evidence == "contrast"
+
+    def evidence(self, evidence: Evidence) -> Tensor:
+        """e_t `[N]`."""
+        return super().evidence(evidence) if self.contrast else one_sided(evidence)
+
     def residual(self, contrast: Tensor) -> Tensor:
         """r_t of the contrast e_t, any shape."""
         c = self.config
@@ -54,9 +112,11 @@ class RLCSD(Contrastive, CreditMethod):
         assert evidence.contrast is not None
         residual = self.residual(evidence.contrast)
         selected = residual.abs() > self.config.delta
-        return evidence.with_columns(
-            selected=selected, credit=self.shifted(evidence.advantage, torch.where(selected, residual, 0.0))
-        )
+        shift = torch.where(selected, residual, 0.0) if self.config.shift else torch.zeros_like(residual)
+        credit = self.shifted(evidence.advantage, shift)
+        if self.config.spare is not None:
+            credit = torch.where(spared(evidence, self.config.spare) & (evidence.advantage < 0), 0.0, credit)
+        return evidence.with_columns(selected=selected, credit=credit)
 
     def shifted(self, advantage: Tensor, residual: Tensor) -> Tensor:
         """A + r_t, clamped to the sign of A if the verifier anchors it (A = 0 then stays 0)."""
@@ -85,9 +145,11 @@ class RLCSD(Contrastive, CreditMethod):
             return evidence
         assert evidence.selected is not None
         rollout, kind = evidence.rollout, self._path_reduction
-        weight = mean_weights(rollout, kind, ~evidence.selected, sums=sums, name="others")
-        weight = weight + self.config.eta * mean_weights(rollout, kind, evidence.selected, sums=sums, name="selected")
-        return evidence.with_columns(weight=weight)
+        others = mean_weights(rollout, kind, ~evidence.selected, sums=sums, name="others")
+        selected = self.config.eta * mean_weights(rollout, kind, evidence.selected, sums=sums, name="selected")
+        if self.config.weight_cap is not None:
+            selected = torch.minimum(selected, self.config.weight_cap * _beside(others, rollout, kind, sums))
+        return evidence.with_columns(weight=others + selected)
 
     def needs_update(self, evidence: Evidence) -> Tensor:
         if self.config.anchor:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
 from ..errors import InputError
+from ..metrics import Metrics
 from ..prompts import BOXED_INSTRUCTION
 from ..records import Problem, Verdict
 from ..verifiers import (
@@ -37,6 +38,8 @@ class Task:
     number, a response is correct from `success` on; a bool or a `Verdict` says itself whether it is. `system_prompt` is
     the system message of problems that have none of their own.
 
+    `figures` says more of a response than its verdict, for the log: means by name, each with its weight.
+
     Raises:
         InputError: an empty set, a problem without question or answer, or an answer that the verifier cannot read.
     """
@@ -49,6 +52,7 @@ class Task:
     verifier_seconds: float | None = 60.0
     success: float = 1.0
     system_prompt: str = ""
+    figures: Callable[[Problem, str], Metrics] | None = None
 
     def __post_init__(self) -> None:
         seconds = self.verifier_seconds

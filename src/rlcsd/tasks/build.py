@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..config.load import first_complaint
 from ..errors import InputError
+from ..metrics import Metrics
 from ..plugins import described, load_attribute
 from ..prompts import BOXED_INSTRUCTION
 from ..verifiers import Verifier
 from .base import Problem, Reward, Task
 from .files import Columns, read_problems
 from .knights_and_knaves import FORMS, NAMES, Recipe, draw_problems
+from .roll_call import FORMS as ROLL_CALL_FORMS
+from .roll_call import Supply, style_figures
+from .roll_call import draw_problems as draw_roll_calls
 from .verl import read_layout
 
 VERIFIER = "exact, math, knights_and_knaves, a registered name, or path/to/file.py:name"
@@ -51,7 +56,11 @@ class TaskParameters(BaseModel):
     )
 
     def task(
-        self, train: Sequence[Problem], evaluations: Mapping[str, Sequence[Problem]], verifier: Verifier | str
+        self,
+        train: Sequence[Problem],
+        evaluations: Mapping[str, Sequence[Problem]],
+        verifier: Verifier | str,
+        figures: Callable[[Problem, str], Metrics] | None = None,
     ) -> Task:
         """A task of these problems, judged by its own verifier or by `rewards`."""
         judge: Verifier | str | list[Reward] = verifier
@@ -69,6 +78,7 @@ class TaskParameters(BaseModel):
             self.verifier_seconds,
             self.success,
             self.system_prompt,
+            figures,
         )
 
 
@@ -87,6 +97,22 @@ class KnightsAndKnavesParameters(TaskParameters):
     wording: Literal["varied", "plain"] = Field("varied", description="several ways to put a statement, or one")
     seed: int = Field(0, ge=0, description="seed of the puzzles")
     processes: int = Field(1, ge=1, description="processes that draw puzzles")
+
+
+class RollCallParameters(TaskParameters):
+    """Roll calls drawn on the spot; the unseen sizes, with `unseen_known` known people, are never trained on."""
+
+    train_sizes: list[int] = Field([5], description="speakers per roll call in the training set")
+    known: int = Field(3, description="people whose roles the question gives, from 2 to 6")
+    unseen_sizes: list[int] = Field([4], description="speakers per roll call in the evaluation set of another kind")
+    unseen_known: int = Field(4, description="people whose roles are given in that set")
+    train_per_size: int = Field(2048, ge=1, description="training roll calls of each size")
+    eval_per_size: int = Field(100, ge=1, description="evaluation roll calls of each size")
+    eval_split: Literal["val", "test"] = Field("val", description="split that evaluation roll calls are drawn from")
+    forms: list[str] = Field(list(ROLL_CALL_FORMS), description="forms of statements: " + ", ".join(ROLL_CALL_FORMS))
+    people: int = Field(8, ge=3, le=len(NAMES), description="how many of the names are used")
+    worked: float = Field(0.0, ge=0, le=1, description="share of worked lines in the solutions of the data set")
+    seed: int = Field(0, ge=0, description="seed of the roll calls")
 
 
 class FileParameters(TaskParameters):
@@ -129,6 +155,18 @@ def knights_and_knaves(p: KnightsAndKnavesParameters) -> Task:
     return p.task(train, evaluations, "knights_and_knaves")
 
 
+def roll_call(p: RollCallParameters) -> Task:
+    if p.known == p.unseen_known and (overlap := sorted(set(p.train_sizes) & set(p.unseen_sizes))):
+        raise InputError(f"task.unseen_sizes={p.unseen_sizes}: {overlap[0]} is a training size as well")
+    supply = Supply(NAMES[: p.people], p.known, tuple(p.forms), p.worked)
+    other = replace(supply, known=p.unseen_known)
+    evaluations = {"seen_sizes": draw_roll_calls(p.train_sizes, p.eval_per_size, p.eval_split, supply, p.seed)}
+    if p.unseen_sizes:
+        evaluations["unseen_sizes"] = draw_roll_calls(p.unseen_sizes, p.eval_per_size, p.eval_split, other, p.seed)
+    train = draw_roll_calls(p.train_sizes, p.train_per_size, "train", supply, p.seed)
+    return p.task(train, evaluations, "knights_and_knaves", style_figures)
+
+
 def from_files(p: FileParameters) -> Task:
     columns = Columns(p.question, p.answer, p.solution, p.group)
     evaluations = {
@@ -164,6 +202,7 @@ def _plugin(name: str, parameters: Mapping[str, Any]) -> Task:
 
 _BUILDERS: dict[str, tuple[type[TaskParameters], Callable[[Any], Task]]] = {
     "knights_and_knaves": (KnightsAndKnavesParameters, knights_and_knaves),
+    "roll_call": (RollCallParameters, roll_call),
     "files": (FileParameters, from_files),
     "verl": (VerlParameters, from_verl),
 }

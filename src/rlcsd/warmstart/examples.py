@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ..prompts import hint_text, question_text, teacher_text
 from ..tasks.knights_and_knaves import NAMES, Puzzle, assignment_text, draw_puzzle, puzzle_text, split_of
 from ..tasks.knights_and_knaves.solution import DIRECT, TALKATIVE, Case, search, solution_text
-from .recipe import Recipe
+from .recipe import PuzzleRecipe
 from .telling import Telling
 
 
@@ -33,7 +33,7 @@ def _slipped(puzzle: Puzzle, slip: float, rng: random.Random) -> list[Case]:
             return cases
 
 
-def _draw(size: int, recipe: Recipe, rng: random.Random) -> tuple[Puzzle, tuple[bool, ...]]:
+def _draw(size: int, recipe: PuzzleRecipe, rng: random.Random) -> tuple[Puzzle, tuple[bool, ...]]:
     """A puzzle of the training split, and its solution."""
     while True:
         puzzle, roles = draw_puzzle(rng, size, NAMES[: recipe.people], recipe.forms)
@@ -41,7 +41,7 @@ def _draw(size: int, recipe: Recipe, rng: random.Random) -> tuple[Puzzle, tuple[
             return puzzle, roles
 
 
-def draw_example(recipe: Recipe, rng: random.Random) -> Example:
+def draw_example(recipe: PuzzleRecipe, rng: random.Random) -> Example:
     """One example by the recipe's proportions."""
     puzzle, roles = _draw(rng.choice(recipe.sizes), recipe, rng)
     right = search(puzzle)

@@ -15,19 +15,20 @@ from ..methods.rlcsd import RLCSD
 from ..records import Sampling
 from ..tasks.base import Task
 from ..tasks.build import KnightsAndKnavesParameters, knights_and_knaves
-from .recipe import Recipe
+from .recipe import PuzzleRecipe
 
 _TOKENS_PER_PERSON = 130  # limit of a response, generous for the case search
 
 
 @dataclass(frozen=True)
 class GateReport:
-    """pass@1 by size, mean signals on conclusion tokens, and which gates are shut."""
+    """pass@1 by size, signals of hints and other figures by name, and which gates are shut; a size counts `noun`."""
 
     accuracy: dict[int, float] = field(default_factory=dict)
     length: float = 0.0
     signals: dict[str, float] = field(default_factory=dict)
     shut: tuple[str, ...] = ()
+    noun: str = "people"
 
     @property
     def open(self) -> bool:
@@ -38,7 +39,7 @@ class GateReport:
         return GateReport(shut=("never measured",))
 
     def __str__(self) -> str:
-        rates = ", ".join(f"{size} people {rate:.2f}" for size, rate in self.accuracy.items())
+        rates = ", ".join(f"{size} {self.noun} {rate:.2f}" for size, rate in self.accuracy.items())
         signals = ", ".join(f"{name} {value:+.3f}" for name, value in self.signals.items())
         return f"pass@1 {rates}; length {self.length:.0f}; {signals}; " + (
             f"shut: {', '.join(self.shut)}" if self.shut else "all gates open"
@@ -48,7 +49,7 @@ class GateReport:
 def measure(
     network: Network,
     tokenizer: Any,
-    recipe: Recipe,
+    recipe: PuzzleRecipe,
     split: Literal["val", "test"] = "val",
     groups: int = 24,
     seed: int = 1,
@@ -106,7 +107,7 @@ def conclusion_signals(engine: LocalEngine, task: Task, config: Config, method: 
     return signals
 
 
-def _shut(recipe: Recipe, accuracy: dict[int, float], signals: dict[str, float]) -> list[str]:
+def _shut(recipe: PuzzleRecipe, accuracy: dict[int, float], signals: dict[str, float]) -> list[str]:
     gates = recipe.gates
     trained = [accuracy[size] for size in recipe.train_sizes]
     mean = sum(trained) / len(trained)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,15 @@ import torch
 from torch import Tensor, nn
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from ..config.schema import ModelConfig
 from ..decoding import token_offsets
 from ..engine.local.batching import micro_batches, padded
-from ..engine.local.network import Network
+from ..engine.local.network import Network, load_network, load_tokenizer
 from ..folders import whole_folder
-from ..inspection.token_kinds import kinds_of
 from ..prompts import render
-from .examples import Example, draw_example
-from .gates import GateReport, measure
+from .examples import Example
+from .gates import GateReport
+from .kinds import KINDS, Kind, Weights
 from .model_card import model_card
 from .recipe import Recipe
 from .tokenizer import END, train_tokenizer
@@ -47,12 +49,11 @@ def new_model(recipe: Recipe, vocabulary: int, tokenizer: Any) -> Qwen3ForCausal
     return Qwen3ForCausalLM(config)
 
 
-def encode(tokenizer: Any, example: Example, verdict_weight: float) -> Encoded:
+def encode(tokenizer: Any, example: Example, weights: Weights) -> Encoded:
     """Prompt ids, response ids with the end token, and the loss weight of each response token."""
     response = tokenizer(example.response, add_special_tokens=False).input_ids
-    kinds = kinds_of(*token_offsets(tokenizer, response))
-    weights = [verdict_weight if kind in ("verdict", "conclusion") else 1.0 for kind in kinds]
-    return render(tokenizer, example.prompt), [*response, tokenizer.convert_tokens_to_ids(END)], [*weights, 1.0]
+    weighed = weights(*token_offsets(tokenizer, response))
+    return render(tokenizer, example.prompt), [*response, tokenizer.convert_tokens_to_ids(END)], [*weighed, 1.0]
 
 
 def weighted_loss(network: Network, rows: Sequence[Encoded], pad: int) -> Tensor:
@@ -88,6 +89,23 @@ def optimizers(model: nn.Module, recipe: Recipe) -> list[tuple[torch.optim.Optim
     return [(muon, recipe.matrix_rate), (adam, recipe.other_rate)]
 
 
+def _beginning(recipe: Recipe, kind: Kind, rng: random.Random, device: torch.device) -> tuple[Network, Any]:
+    """The model that the recipe starts from with its tokenizer, or a new one with a tokenizer for its examples."""
+    if recipe.start is not None:
+        config = ModelConfig(path=recipe.start)
+        network, tokenizer = load_network(config, device), load_tokenizer(config)
+        network.model.train()
+        return network, tokenizer
+    corpus = (
+        text
+        for _ in range(_CORPUS)
+        for example in [kind.draw(recipe, rng)]
+        for text in (example.prompt, example.response)
+    )
+    tokenizer = train_tokenizer(corpus, recipe.vocabulary)
+    return Network(new_model(recipe, len(tokenizer), tokenizer).to(device)), tokenizer
+
+
 def warmstart(
     recipe: Recipe, out: Path, device: torch.device | None = None, tell: Callable[[str], None] = print
 ) -> GateReport:
@@ -98,22 +116,16 @@ def warmstart(
     device = device or torch.device("cpu")
     torch.manual_seed(recipe.seed)
     rng = random.Random(f"warmstart/{recipe.seed}")
-    corpus = (
-        text
-        for _ in range(_CORPUS)
-        for example in [draw_example(recipe, rng)]
-        for text in (example.prompt, example.response)
-    )
-    tokenizer = train_tokenizer(corpus, recipe.vocabulary)
-    network = Network(new_model(recipe, len(tokenizer), tokenizer).to(device))
+    kind = KINDS[recipe.task]
+    network, tokenizer = _beginning(recipe, kind, rng, device)
     tell(
         f"{sum(p.numel() for p in network.model.parameters()) / 1e6:.2f} M parameters, {len(tokenizer)} tokens "
         "in the vocabulary"
     )
-    pairs = optimizers(network.model, recipe)
+    pairs, weights = optimizers(network.model, recipe), partial(kind.weights, recipe.verdict_weight)
     begun, report = time.perf_counter(), GateReport.closed()
     for step in range(1, recipe.steps + 1):
-        rows = [encode(tokenizer, draw_example(recipe, rng), recipe.verdict_weight) for _ in range(recipe.batch)]
+        rows = [encode(tokenizer, kind.draw(recipe, rng), weights) for _ in range(recipe.batch)]
         loss = backward(network, rows, tokenizer.pad_token_id)
         nn.utils.clip_grad_norm_(network.model.parameters(), 1.0)
         decay = 1 - (1 - recipe.final_rate) * step / recipe.steps
@@ -126,12 +138,14 @@ def warmstart(
             tell(f"step {step}: loss {loss:.3f} ({time.perf_counter() - begun:.0f} s)")
         gates = recipe.gates
         if step >= gates.start and step % gates.every == 0:
-            report = measure(network, tokenizer, recipe)
+            report = kind.measure(network, tokenizer, recipe)
             tell(f"step {step}: {report}")
             if report.open:
-                with whole_folder(out) as partial:
-                    network.model.save_pretrained(partial)
-                    tokenizer.save_pretrained(partial)
-                    (partial / "README.md").write_text(model_card(recipe, report, step), encoding="utf-8")
+                with whole_folder(out) as unfinished:
+                    network.model.save_pretrained(unfinished)
+                    tokenizer.save_pretrained(unfinished)
+                    (unfinished / "README.md").write_text(
+                        model_card(recipe, kind.about, kind.signals, report, step), encoding="utf-8"
+                    )
                 return report
     return report

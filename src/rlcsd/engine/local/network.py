@@ -23,7 +23,12 @@ transformers_logging.disable_progress_bar()  # a bar for a model of a second say
 # Newer versions of transformers rename an argument that older ones, which are supported too, know by this name.
 warnings.filterwarnings("ignore", "`past_key_values` is deprecated", FutureWarning)
 
-TINY = Path(__file__).parents[2] / "warmstart" / "kk_tiny"
+_BASES = Path(__file__).parents[2] / "warmstart"
+PACKAGED = {
+    "tiny": _BASES / "kk_tiny",
+    "tiny_roll_call": _BASES / "roll_call",
+}  # models in the package, each made by `rlcsd warmstart` with the recipe of its folder's name
+TINY = PACKAGED["tiny"]
 
 
 class Network:
@@ -106,8 +111,8 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_path(path: str) -> str:
-    """`tiny` is the model in the package; everything else stays."""
-    return str(TINY) if path == "tiny" else path
+    """The folder of a model in the package, by its name; everything else stays."""
+    return str(PACKAGED.get(path, path))
 
 
 def load_tokenizer(config: ModelConfig) -> Any:
