@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from rlcsd.methods import METHODS
-from rlcsd.records import Group, Problem, Rollout, Sample
+from rlcsd.records import Group, Problem, Rollout, Sample, Verdict
 from rlcsd.run import Run
 from rlcsd.stall import Stall
 from rlcsd.tasks.base import Task
@@ -16,7 +16,7 @@ from rlcsd.tasks.base import Task
 
 def group(*rewards: float, advantages: tuple[float, ...] | None = None) -> Group:
     sample = Sample((1, 2), torch.zeros(2), torch.zeros(2), True, 0.1)
-    rollouts = tuple(Rollout(sample, "text", reward, "4") for reward in rewards)
+    rollouts = tuple(Rollout(sample, "text", Verdict(reward >= 1, reward), "4") for reward in rewards)
     return Group(Problem("?", "4"), (1,), rollouts, advantages or tuple(0.0 for _ in rewards))
 
 

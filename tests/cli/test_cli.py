@@ -20,7 +20,7 @@ QUICK = ["steps=1", "prompts_per_step=2", "prompts_per_update=2", "group_size=3"
         (["train", "task.train_size=[3]"], "did you mean 'task.train_sizes'"),
         (["train", "task.forms=[xor]"], "task.forms"),
         (["train", "model.path=/nowhere"], "model.path=/nowhere"),
-        (["train", "engine.device=warp"], "engine.device=warp"),
+        (["train", "engine.device=warp"], "engine.device='warp'"),
         (["train", "output_dir=/proc/nowhere"], "output_dir=/proc/nowhere"),
         (["train", "task=files", "task.train=/nowhere.jsonl"], "no such file"),
         (["train", "task=files"], "task.train"),
@@ -71,7 +71,8 @@ FINE = '{"question": "1?", "answer": "1"}'
 def test_bad_data_is_named_before_anything_is_sampled(name, content, words, capsys, tmp_path):
     path = tmp_path / name
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    assert main(["train", "method=opsd", "task=files", f"task.train={path}", f"output_dir={tmp_path}/runs"]) == 2
+    one = ["prompts_per_step=1", "prompts_per_update=1", f"output_dir={tmp_path}/runs"]
+    assert main(["train", "method=opsd", "task=files", f"task.train={path}", *one]) == 2
     error = capsys.readouterr().err
     assert words in error
     assert error.count("\n") == 1
@@ -119,7 +120,7 @@ def test_train_then_eval_its_checkpoint(tmp_path, capsys):
     assert main(["train", *QUICK, f"output_dir={tmp_path}/runs", "run_name=mine"]) == 0
     shown = capsys.readouterr().out
     assert "held-out accuracy" in shown
-    assert " s: sample" in " ".join(shown.split())  # a terminal breaks long lines
+    assert "tokens/s" in shown
     checkpoint = tmp_path / "runs/mine/checkpoints/step_000001"
     assert checkpoint.is_dir()
     # The run's folder stands for its newest checkpoint.

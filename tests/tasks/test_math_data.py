@@ -104,7 +104,8 @@ def test_a_data_set_by_its_hub_name(tmp_path, monkeypatch):
     for split in ("train", "test"):
         (tmp_path / f"owner/sums/{split}.jsonl").write_text(json.dumps({"q": f"1+1 in {split}?", "a": 2}) + "\n")
     monkeypatch.chdir(tmp_path)
-    assert read_problems("task.train", "hub:owner/sums:test", Columns("q", "a")) == [Problem("1+1 in test?", "2")]
+    (found,) = read_problems("task.train", "hub:owner/sums:test", Columns("q", "a"))
+    assert (found.question, found.answer, found.extra) == ("1+1 in test?", "2", {"q": "1+1 in test?", "a": 2})
     with pytest.raises(InputError, match="hub:owner/name"):
         read_problems("task.train", "hub:sums", Columns())
 

@@ -10,6 +10,7 @@ import time
 
 import pytest
 
+from rlcsd.records import Problem
 from rlcsd.verifiers import get, grade
 from rlcsd.verifiers.math import MathVerifier
 
@@ -30,7 +31,7 @@ def test_a_batch_is_each_of_its_calls(verifier):
     responses = [r"\boxed{2}", r"\boxed{x+y}", "none", r"\boxed{y\cdot x}"]
     answers = ["2.0", "y+x", "4", "xy"]
     assert (
-        grade(verifier, responses, answers)
+        [float(verdict) for verdict in grade(verifier, responses, [Problem("?", answer) for answer in answers])]
         == [float(verifier(r, a)) for r, a in zip(responses, answers, strict=True)]
         == [1, 1, 0, 1]
     )

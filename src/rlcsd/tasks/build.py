@@ -14,7 +14,7 @@ from ..errors import InputError
 from ..metrics import Metrics
 from ..plugins import described, load_attribute
 from ..prompts import BOXED_INSTRUCTION
-from ..verifiers import Verifier
+from ..verifiers import Verifier, get
 from .base import Problem, Reward, Task
 from .files import Columns, read_problems
 from .knights_and_knaves import FORMS, NAMES, Recipe, draw_problems
@@ -80,6 +80,12 @@ class TaskParameters(BaseModel):
             self.system_prompt,
             figures,
         )
+
+    def check_verifiers(self, own: str) -> None:
+        """Raise InputError for a verifier that is not there, before any data is read."""
+        for name in (own, *(reward.verifier for reward in self.rewards or ())):
+            if name != "task":
+                get(name)
 
 
 class KnightsAndKnavesParameters(TaskParameters):
@@ -168,6 +174,7 @@ def roll_call(p: RollCallParameters) -> Task:
 
 
 def from_files(p: FileParameters) -> Task:
+    p.check_verifiers(p.verifier)
     columns = Columns(p.question, p.answer, p.solution, p.group)
     evaluations = {
         name: read_problems(f"task.evaluations.{name}", path, columns) for name, path in p.evaluations.items()
@@ -176,6 +183,7 @@ def from_files(p: FileParameters) -> Task:
 
 
 def from_verl(p: VerlParameters) -> Task:
+    p.check_verifiers(p.verifier)
     evaluations = read_layout("task.evaluation", p.root, p.evaluation, "val") if p.evaluation else {}
     train = [
         problem for problems in read_layout("task.train", p.root, p.train, "train").values() for problem in problems

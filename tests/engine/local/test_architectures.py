@@ -79,9 +79,9 @@ def test_thinking_is_passed_on_for_student_teacher_and_evaluation_separately(sav
     seen = set()
     real = render
 
-    def spy(tokenizer, text, thinking=True):
+    def spy(tokenizer, text, thinking=True, history=()):
         seen.add(("teacher" if "Reference Solution" in str(text) else "student or evaluation", thinking))
-        return real(tokenizer, text, thinking)
+        return real(tokenizer, text, thinking, history)
 
     for module in ("rlcsd.prompts", "rlcsd.stages.hint"):
         monkeypatch.setattr(f"{module}.render", spy)
