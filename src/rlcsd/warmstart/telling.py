@@ -2,7 +2,7 @@
 
 A model that has only seen three people learns to count to three, and leaves the fourth out. Here the lists of the
 warm-up are longer than its puzzles: two or three people fill up to six entries. Counting fails, following the
-list works, and what follows a list goes on to more people than it was ever shown (docs/study-tiny.md).
+list works, and what follows a list goes on to more people than it was ever shown (docs/study.md).
 """
 
 from __future__ import annotations

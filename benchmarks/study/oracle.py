@@ -1,0 +1,80 @@
+"""An upper bound: RLCSD's own update with labels of right and wrong decisions in place of the teacher's contrast.
+
+Whole, or degraded to one part of the contrast's own error pattern, so that each part can be charged for its damage.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from rlcsd.decoding import token_offsets
+from rlcsd.methods import Evidence
+from rlcsd.records import Group, Row
+from rlcsd.stages.hint import HintCounts, HintedRows, draw_hints
+from rlcsd.tasks.roll_call import parse_question, token_labels
+from rlcsd.trainer import Trainer
+
+CERTAIN = 100.0  # nats: far beyond any τ, so that the residual is saturated
+# whole: every label; dropped: rollouts without a usable pair of hints leave the update, as in the published method;
+# unspared: right decisions of wrong rollouts have no label; noisy: tokens that are no decision are labelled at random.
+KINDS = ("whole", "dropped", "unspared", "noisy")
+
+
+class OracleTrainer(Trainer):
+    """A trainer of `rlcsd` that asks no teacher. `noise` is the share of other tokens that `noisy` selects."""
+
+    def __init__(self, *arguments: Any, kind: str = "whole", noise: float = 0.2) -> None:
+        super().__init__(*arguments)
+        self.kind, self.noise = kind, noise
+        self._questions: dict[int, str] = {}
+
+    def hint(self, groups: Sequence[Group], number: int) -> HintedRows:
+        rng = random.Random(f"{self.config.seed}/oracle/{number}")
+        rows = []
+        for place, group in enumerate(groups):
+            self._questions[place] = group.problem.question
+            usable = [draw.hints is not None for draw in draw_hints(group, self.method.config, True, rng)]
+            kept = [
+                Row(group.prompt, rollout, advantage, group=place, place=index)
+                for index, (rollout, advantage) in enumerate(zip(group.rollouts, group.advantages, strict=True))
+                if self.kind != "dropped" or usable[index]
+            ]
+            rows.append(kept)
+        return HintedRows(rows, HintCounts())
+
+    def evidence(self, batch: Sequence[Row]) -> Evidence:
+        columns = [torch.tensor(self._labels(row), dtype=torch.float32) for row in batch]
+        e = torch.cat(columns) * CERTAIN
+        lengths = torch.tensor([len(column) for column in columns])
+
+        def spread(values: Sequence[float]) -> torch.Tensor:
+            return torch.tensor(values, dtype=torch.float32).repeat_interleave(lengths)
+
+        old = torch.cat([row.rollout.sample.log_probs for row in batch])
+        everywhere = torch.ones(len(e), dtype=torch.bool)
+        return Evidence(
+            rollout=torch.arange(len(batch)).repeat_interleave(lengths),
+            advantage=spread([row.advantage for row in batch]),
+            reward=spread([row.rollout.reward for row in batch]),
+            old_log_prob=old,
+            correction=torch.ones_like(old),
+            hinted=everywhere,
+            teacher=e,
+            teacher_entropy=torch.zeros_like(e),
+            wrong=torch.zeros(len(e), 1),
+            wrong_valid=everywhere[:, None],
+        )
+
+    def _labels(self, row: Row) -> list[float]:
+        text, offsets = token_offsets(self.engine.tokenizer, row.rollout.sample.ids)
+        labels: list[float] = [*token_labels(parse_question(self._questions[row.group]), text, offsets)]
+        if self.kind == "unspared" and not row.rollout.correct:
+            labels = [min(label, 0.0) for label in labels]
+        if self.kind == "noisy":
+            rng = random.Random(f"{self.config.seed}/noise/{row.rollout.text}")
+            labels = [label or (rng.choice((-1.0, 1.0)) if rng.random() < self.noise else 0.0) for label in labels]
+        return labels

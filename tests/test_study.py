@@ -1,0 +1,118 @@
+"""The study's arms compose, its oracle labels what it says, and its tables are what a hand gives."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from rlcsd.config.load import build_method, load
+from rlcsd.decoding import token_offsets
+from rlcsd.engine.base import build_engine
+from rlcsd.tasks.build import build_task
+from rlcsd.tasks.roll_call import parse_question, token_labels
+
+FOLDER = Path(__file__).parents[1] / "benchmarks" / "study"
+sys.path.insert(0, str(FOLDER))
+
+import oracle  # noqa: E402
+import report  # noqa: E402
+from studies import STUDIES  # noqa: E402
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_every_arm_composes_and_no_two_are_the_same(name):
+    study = STUDIES[name]
+    seen = set()
+    for arm in study.arms:
+        config = load([*study.common, *arm.overrides])
+        key = (config.model_dump_json(), arm.oracle)
+        assert key not in seen, arm.name
+        seen.add(key)
+    assert len({arm.name for arm in study.arms}) == len(study.arms)
+
+
+@pytest.fixture(scope="module")
+def step():
+    """One step of each kind of oracle on the same rollouts, with the labels of each updated token."""
+    config = load([
+        "task=roll_call", "method=rlcsd", "steps=1", "prompts_per_step=4", "prompts_per_update=4", "group_size=6", "seed=3",
+        "task.train_per_size=8", "task.eval_per_size=2", "engine.threads=1", "engine.self_check=false",
+    ])  # fmt: skip
+    method, task = build_method(config), build_task(config.task)
+    found = {}
+    for kind in oracle.KINDS:
+        trainer = oracle.OracleTrainer(config, task, method, build_engine(config, method), kind=kind)
+        result = trainer.step(1)
+        labels = []
+        for row in result.rows[0]:
+            text, offsets = token_offsets(trainer.engine.tokenizer, row.rollout.sample.ids)
+            question = result.groups[row.group].problem.question
+            labels += token_labels(parse_question(question), text, offsets)
+        found[kind] = (result, torch.tensor(labels))
+    return found
+
+
+def test_the_whole_oracle_selects_the_labelled_tokens_and_moves_them_as_labelled(step):
+    result, labels = step["whole"]
+    (evidence,) = result.evidence
+    assert torch.equal(evidence.selected, labels != 0)
+    assert len(result.rows[0]) == 24
+    for sign in (1, -1):
+        anchored = (evidence.advantage + 0.5 * sign).clamp(min=0)
+        down = (evidence.advantage + 0.5 * sign).clamp(max=0)
+        expected = torch.where(evidence.advantage > 0, anchored, torch.where(evidence.advantage < 0, down, 0.0))
+        chosen = labels == sign
+        torch.testing.assert_close(evidence.credit[chosen], expected[chosen])
+    assert torch.equal(evidence.credit[labels == 0], evidence.advantage[labels == 0])
+
+
+def test_each_degraded_oracle_lacks_one_thing(step):
+    whole = step["whole"][1]
+    result, labels = step["unspared"]
+    (evidence,) = result.evidence
+    hidden = (labels > 0) & (evidence.reward <= 0)
+    assert bool(hidden.any())
+    assert torch.equal(evidence.selected, (labels != 0) & ~hidden)
+    (noisy,) = step["noisy"][0].evidence
+    others = noisy.selected[whole == 0].float().mean()
+    assert 0.1 < float(others) < 0.3
+    assert bool(noisy.selected[whole != 0].all())
+    dropped = step["dropped"][0]
+    assert 0 < len(dropped.rows[0]) < 24
+    for row in dropped.rows[0]:
+        siblings = [r for place, r in enumerate(dropped.groups[row.group].rollouts) if place != row.place]
+        assert any(r.correct for r in siblings) and any(not r.correct for r in siblings)
+
+
+def record(arm: str, seed: int, accuracy: float) -> dict:
+    curves = dict.fromkeys(("entropy", "length", "worked", "interjections", "right verdicts"), [0.5] * 10)
+    return {
+        "arm": arm,
+        "seed": seed,
+        "curves": {"accuracy": [accuracy] * 10, **curves},
+        "means": {},
+        "test": {"seen_sizes": accuracy},
+    }
+
+
+def test_differences_are_paired_by_seed_and_corrected():
+    gains = {"a": (0.02, 0.04, 0.03), "b": (0.5, -0.5, 0.0)}
+    base = {seed: record("grpo", seed, 0.1 * seed) for seed in (1, 2, 3)}
+    runs = {"grpo": base} | {
+        arm: {seed: record(arm, seed, 0.1 * seed + gain) for seed, gain in zip((1, 2, 3), values, strict=True)}
+        for arm, values in gains.items()
+    }
+    lines = report.differences(runs, "grpo", {"area": report.area}).splitlines()
+    # mean 0.03, standard error 0.01 / √3, t(2) = 4.303: ± 0.0248; p = 0.0351 (t = 5.196), doubled by Holm for two arms
+    assert lines[2] == "| a | 3 | +0.030 [+0.005, +0.055], p 0.070 |"
+    assert lines[3].endswith("p 1.000 |")
+    assert report.means(runs, {"area": (report.area, 3)}).splitlines()[2].startswith("| grpo | 3 | 0.200 ±")
+
+
+def test_the_page_has_a_place_for_every_table():
+    page = (FOLDER.parents[1] / "docs" / "study.md").read_text(encoding="utf-8")
+    for name in report.tables():
+        assert f"<!-- {name} -->" in page, name
