@@ -33,6 +33,8 @@ SAME = [
     (r"\mathbb{R}\backslash\{0\}", r"\mathbb{R}\setminus\{0\}"),
     ("1,2,2", "2,1,2"),
     (r"5\text{ m}", "5"),
+    (r"12\pi\text{ cm}^2", r"12\pi"),
+    ("$25", "25"),
     (r"20 \text{ square meters}", "20"),
     (r"\{\}", r"\emptyset"),
     ("(5)", "5"),

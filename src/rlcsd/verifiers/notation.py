@@ -6,6 +6,7 @@ import re
 from fractions import Fraction
 
 _WRAPPED = re.compile(r"\$\$?([^$]*)\$\$?|\\\((.*)\\\)|\\\[(.*)\\\]", re.DOTALL)
+_PRICE = re.compile(r"\A\$\s*(?=[\d.,]+\Z)")  # $25
 _TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mathit|boldsymbol|bm|mbox|underline)\s*\{([^{}]*)\}")
 _FUNCTIONS = (
     "arcsin|arccos|arctan|arccot|arcsec|arccsc|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|ln|log|exp|gcd|lcm|max|min"
@@ -57,6 +58,7 @@ def spelled(text: str) -> str | None:
         text = next(inner for inner in found.groups() if inner is not None).strip()
     for symbol, plain in _SYMBOLS.items():
         text = text.replace(symbol, plain)
+    text = _PRICE.sub("", text)
     if "$" in text:
         return None
     text = _OPERATOR.sub(r"\\\1 ", _SPACING.sub(" ", text))

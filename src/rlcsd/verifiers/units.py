@@ -20,7 +20,7 @@ _BOXED = re.compile(rf"(?<=[\d}})/])\s*\\(?:text|textrm|mathrm)\s*\{{\s*({_LETTE
 _MARKED = rf"(?:unit-(?:{_LETTERS}){_POWER})"
 _ANY = rf"(?:{_ONE}|{_MARKED})"
 _FURTHER = rf"(?: ?(?:(?:/|per|\\cdot)? ?{_ANY}|/ ?(?:{_LETTERS}){_POWER}))*"
-_UNIT = re.compile(rf"(.*[\d}})])\s*((?<![a-zA-Z])(?:{_ANY}){_FURTHER})\.?", re.DOTALL)
+_UNIT = re.compile(rf"(.*(?:[\d}})]|\\pi))\s*((?<![a-zA-Z])(?:{_ANY}){_FURTHER})\.?", re.DOTALL)
 _DEGREES = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ)")
 
 
