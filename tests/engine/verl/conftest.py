@@ -20,7 +20,7 @@ if find_spec("verl") is None:
 ROOT = Path(__file__).parents[3]
 CPU = [
     "engine=verl", "engine.platform=cpu", "engine.modules=[tests.engine.verl.plugins]", "engine.rollout=rlcsd_cpu",
-    "engine.attention=sdpa", "engine.timeout=240",
+    "engine.attention=sdpa", "engine.timeout=900",
 ]  # fmt: skip
 TASK = [
     "prompts_per_step=4", "prompts_per_update=2", "group_size=4", "task.train_sizes=[2]", "task.unseen_sizes=[]",

@@ -199,3 +199,38 @@ class Adapter(rollout_base.BaseRollout):
 
 RolloutReplicaRegistry.register("rlcsd_cpu", lambda: Replica)
 rollout_base._ROLLOUT_REGISTRY["rlcsd_cpu", "async"] = f"{__name__}.Adapter"
+
+
+# ------------------------------------------------------------------ attention over sequences that ranks share
+
+
+def shared_attention(module: Any, query: Any, key: Any, value: Any, mask: Any, **options: Any) -> tuple[Any, None]:
+    """Ulysses attention without a GPU's kernel: verl's exchange of slices for heads, and sdpa on whole sequences.
+
+    `query` is `[1, heads, tokens of this rank, d]`; packed rows are told apart by their positions.
+    """
+    from verl.utils import ulysses
+
+    group = ulysses.get_ulysses_sequence_parallel_group()
+    positions = options["position_ids"]
+    if group is not None:
+        query, key, value = (ulysses.gather_seq_scatter_heads(x, 2, 1, group=group) for x in (query, key, value))
+        parts = [torch.empty_like(positions) for _ in range(torch.distributed.get_world_size(group))]
+        torch.distributed.all_gather(parts, positions.contiguous(), group=group)
+        positions = torch.cat(parts, dim=-1)
+    repeats = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(repeats, 1), value.repeat_interleave(repeats, 1)
+    rows = (positions[0] == 0).cumsum(0)
+    seen = (rows[:, None] == rows[None]).tril()
+    out = torch.nn.functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=seen, scale=options.get("scaling")
+    )
+    if group is not None:
+        out = ulysses.gather_heads_scatter_seq(out, 1, 2, group=group)
+    return out.transpose(1, 2), None
+
+
+from transformers import AttentionInterface, AttentionMaskInterface  # noqa: E402
+
+AttentionInterface.register("shared_sdpa", shared_attention)
+AttentionMaskInterface.register("shared_sdpa", _nothing)

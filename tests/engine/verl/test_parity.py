@@ -151,7 +151,7 @@ def test_supports_stay_with_the_workers_until_they_are_released(both):
     rows = rows_of(local, method)
     evidence = gather_evidence(cluster, rows, method, 2.0)
     assert evidence.held is not None and evidence.support is None
-    assert sum(cluster.workers.call("kept", "counting")) > 0
+    assert sum(cluster.policy.call("kept", "counting")) > 0
     cluster.release(evidence.held)
     cluster.release(evidence.held)  # a second time does nothing
-    assert sum(cluster.workers.call("kept", "counting")) == 0
+    assert sum(cluster.policy.call("kept", "counting")) == 0

@@ -25,4 +25,4 @@ def build(config: Config, method: Method) -> VerlEngine:
     from . import private  # noqa: F401  refuses what was not tested
     from .engine import VerlEngine
 
-    return VerlEngine(config, method)
+    return VerlEngine.start(config, method)

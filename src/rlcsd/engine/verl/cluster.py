@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 import time
-from collections.abc import Awaitable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import ray
 from ray import exceptions
@@ -90,14 +91,38 @@ def results(references: Sequence[Any], what: str, timeout: float) -> list[Any]:
     return list(ray.get(list(references)))
 
 
+def bounded(function: Callable[[], T], what: str, timeout: float) -> T:
+    """The result of a function of verl's that waits for processes without a limit of its own; errors as in `results`.
+
+    It runs in a thread that nobody waits for if the time is over.
+    """
+    outcome: list[tuple[T | None, Exception | None]] = []
+
+    def run() -> None:
+        try:
+            outcome.append((function(), None))
+        except Exception as error:
+            outcome.append((None, error))
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(timeout)
+    if not outcome:
+        raise InputError(f"{what}: not done within engine.timeout={timeout:g} seconds")
+    result, error = outcome[0]
+    if error is not None:
+        raise translated(error, what) from error
+    return cast(T, result)
+
+
 def awaited(work: Awaitable[T], what: str, timeout: float) -> T:
     """The result of a coroutine that talks to servers; errors as in `results`."""
 
-    async def bounded() -> T:
+    async def limited() -> T:
         return await asyncio.wait_for(work, timeout)
 
     try:
-        return asyncio.run(bounded())
+        return asyncio.run(limited())
     except TimeoutError:
         raise InputError(f"{what}: no answer within engine.timeout={timeout:g} seconds") from None
     except Exception as error:
@@ -107,8 +132,9 @@ def awaited(work: Awaitable[T], what: str, timeout: float) -> T:
 def translated(error: Exception, what: str) -> Exception:
     """An error of Ray or of a worker as a sentence; what is an error of ours stays as it is."""
     cause = error.cause if isinstance(error, exceptions.RayTaskError) else error
-    memory = isinstance(error, exceptions.OutOfMemoryError) or "out of memory" in str(cause).lower()
-    if memory or isinstance(cause, MemoryError):
+    said = str(cause).lower()
+    memory = "out of memory" in said or "can't allocate memory" in said
+    if memory or isinstance(error, exceptions.OutOfMemoryError) or isinstance(cause, MemoryError):
         return InputError(
             f"{what}: out of memory; lower engine.micro_batch_tokens, engine.score_tokens or engine.rollout_memory, or "
             "set engine.offload=all or model.gradient_checkpointing=true"

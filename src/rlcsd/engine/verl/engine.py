@@ -24,8 +24,8 @@ from ...metrics import Max, Mean, Metric, Metrics, Sum
 from ...records import Evidence, Pair, Sample, Sampling, Scores, Support
 from ..local.network import load_tokenizer, resolve_path
 from . import placing
-from .cluster import awaited, join, leave
-from .groups import Servers, Workers, remove, resource_pool
+from .cluster import awaited
+from .groups import Cluster, Workers
 from .messages import Columns, Rows, ScoreTask, Updated, UpdateTask
 from .self_check import self_check
 from .settings import engine_settings, stop_ids
@@ -34,51 +34,35 @@ from .settings import engine_settings, stop_ids
 class VerlEngine:
     """See `engine.base.Engine`. One on a Ray cluster at a time; `close` ends all its processes."""
 
-    def __init__(self, config: Config, method: Method) -> None:
+    def __init__(self, config: Config, method: Method, cluster: Cluster) -> None:
         self.config, self.settings, self.method = config, engine_settings(config), method
-        torch.manual_seed(config.seed)
         self.tokenizer = load_tokenizer(config.model)
         self.stop = stop_ids(config, self.tokenizer)
-        self.workers: Workers | None = None
-        self.teacher: Workers | None = None
-        self.servers: Servers | None = None
-        self.pool: Any = None
-        self.started = join(self.settings)
+        self.cluster = cluster
+        self.policy, self.teacher, self.servers = cluster.policy, cluster.teacher, cluster.servers
         self.homes: dict[int, list[tuple[int, int]]] = {}  # by support, each row's rank and its place there
         self.lent: set[int] = set()  # supports that a teacher in workers of its own knows
-        self.made, self.version, self.computed = 0, 0, 0
-        try:
-            self._start()
-        except BaseException:
-            self.close()
-            raise
+        self.made, self.version = 0, 0
+        self.computed = 0  # tokens, padding included, that the last call of `score` put through the model
+        self.first_squares = sum(self.policy.call("squares", "measuring weights"))
 
-    def _start(self) -> None:
-        wanted = self.method.config
+    @staticmethod
+    def start(config: Config, method: Method) -> VerlEngine:
+        """The engine on processes of its own, checked if the config says so. Raises InputError; leaves nothing then."""
+        torch.manual_seed(config.seed)
+        wanted = method.config
         other = wanted.teacher_model if isinstance(wanted, HintedConfig) else None
         if other:
-            self._check_vocabulary(other)
-        self.pool = resource_pool(self.config, 2 if other else 1)
-        self.workers = Workers(self.config, self.pool)
-        if other:
-            self.teacher = Workers(self.config, self.pool, other)
-        self.servers = Servers(self.workers, self.pool)
-        self.first_squares = sum(self._policy.call("squares", "measuring weights"))
-        if self.settings.self_check:
-            self_check(self)
-
-    def _check_vocabulary(self, path: str) -> None:
-        theirs = load_tokenizer(ModelConfig(path=path, dtype=self.config.model.dtype))
-        if theirs.get_vocab() != self.tokenizer.get_vocab():
-            raise InputError(
-                f"method.teacher_model={path}: its vocabulary is not the policy's, so it cannot score the same "
-                "token ids"
-            )
-
-    @property
-    def _policy(self) -> Workers:
-        assert self.workers is not None
-        return self.workers
+            check_vocabulary(config, other)
+        cluster = Cluster(config, other)
+        try:
+            engine = VerlEngine(config, method, cluster)
+            if engine.settings.self_check:
+                self_check(engine)
+        except BaseException:
+            cluster.close()
+            raise
+        return engine
 
     @property
     def device(self) -> torch.device:
@@ -96,7 +80,6 @@ class VerlEngine:
 
     def sample(self, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, seed: int) -> list[list[Sample]]:
         """Samples without the policy's own log-probs: the servers' arithmetic is not the trainer's."""
-        assert self.servers is not None
         self.servers.wake(self.version)
         settings = {
             "temperature": sampling.temperature,
@@ -141,11 +124,9 @@ class VerlEngine:
         support: Support | None = None,
         rows: Sequence[int] | None = None,
     ) -> Scores:
-        workers, elsewhere = self._policy, who == "teacher" and self.teacher is not None
-        if elsewhere:
-            assert self.teacher is not None
-            workers = self.teacher
-        self._asleep()
+        workers = self.teacher if who == "teacher" and self.teacher is not None else self.policy
+        elsewhere = workers is self.teacher
+        self.servers.sleep()
         ranks = workers.ranks
         rows = list(range(len(pairs))) if rows is None else rows
         if support is None:
@@ -161,7 +142,7 @@ class VerlEngine:
             if elsewhere:
                 self.lent.add(key)
         if support is not None and elsewhere and support.key not in self.lent:
-            self._lend(support.key, self._policy, workers)
+            self._lend(support.key, self.policy, workers)
             self.lent.add(support.key)
         tasks = [
             ScoreTask(
@@ -189,14 +170,9 @@ class VerlEngine:
     def release(self, support: Support) -> None:
         if self.homes.pop(support.key, None) is None:
             return
-        for workers in (self._policy, self.teacher):
-            if workers is not None:
-                workers.call("release", "releasing a support", support.key)
+        for workers in (self.policy, *([self.teacher] if self.teacher else [])):
+            workers.call("release", "releasing a support", support.key)
         self.lent.discard(support.key)
-
-    def _asleep(self) -> None:
-        if self.servers is not None:
-            self.servers.sleep()
 
     # ------------------------------------------------------------------ updating
 
@@ -204,7 +180,7 @@ class VerlEngine:
         tasks = self._update_tasks(pairs, evidence, method, learning_rate)
         if not tasks:
             return {**update_metrics({}, 0, len(pairs)), "update/skipped": Sum(0)}  # nothing to learn from
-        found: list[Updated] = self._policy.call_each("update", "updating", tasks)
+        found: list[Updated] = self.policy.call_each("update", "updating", tasks)
         self.version += 1
         sums: dict[str, float] = {}
         for part in found:
@@ -223,14 +199,14 @@ class VerlEngine:
     def gradient(self, pairs: Sequence[Pair], evidence: Evidence, method: Method) -> dict[str, Tensor]:
         """The whole gradient of a prepared mini-batch by the names of the trained parameters, without a step."""
         tasks = self._update_tasks(pairs, evidence, method, 0.0)
-        found: list[dict[str, Tensor]] = self._policy.call_each("gradient", "computing the gradient", tasks)
+        found: list[dict[str, Tensor]] = self.policy.call_each("gradient", "computing the gradient", tasks)
         return found[0]
 
     def _update_tasks(
         self, pairs: Sequence[Pair], evidence: Evidence, method: Method, learning_rate: float
     ) -> list[UpdateTask]:
         """Each rank's rows with the columns that the loss reads; none if no row can have a gradient."""
-        self._asleep()
+        self.servers.sleep()
         layout = Layout(tuple(len(pair.response) for pair in pairs))
         needed = [bool(tokens.any()) for tokens in method.needs_update(evidence).split(list(layout.lengths))]
         if not any(needed) and not (self.config.kl_coefficient or self.config.entropy_coefficient):
@@ -238,7 +214,7 @@ class VerlEngine:
         homes: list[int | None] = [None] * len(pairs)
         if evidence.held is not None:
             if self.teacher is not None:
-                self._lend(evidence.held.key, self.teacher, self._policy)
+                self._lend(evidence.held.key, self.teacher, self.policy)
             asked = [row for row in range(len(pairs)) if bool(evidence.hinted[layout.starts[row]])]
             for row, (rank, _) in zip(asked, self.homes[evidence.held.key], strict=True):
                 homes[row] = rank
@@ -252,35 +228,37 @@ class VerlEngine:
                 len(evidence),
                 learning_rate,
             )
-            for mine in placing.by_length(work, homes, self._policy.ranks)
+            for mine in placing.by_length(work, homes, self.policy.ranks)
         ]
 
     # ------------------------------------------------------------------ keeping
 
     def save(self, folder: Path) -> None:
-        self._asleep()
-        self._policy.call("export", "exporting the model", str(folder.resolve()))
+        self.servers.sleep()
+        self.policy.call("export", "exporting the model", str(folder.resolve()))
         self.tokenizer.save_pretrained(folder)
 
     def save_state(self, folder: Path) -> None:
-        self._asleep()
-        self._policy.call("save_state", "saving the state", str(folder.resolve()))
+        self.servers.sleep()
+        self.policy.call("save_state", "saving the state", str(folder.resolve()))
 
     def load_state(self, folder: Path) -> None:
-        self._asleep()
-        self._policy.call("load_state", "loading the state", str(folder.resolve()))
+        self.servers.sleep()
+        self.policy.call("load_state", "loading the state", str(folder.resolve()))
         self.version += 1
 
     def close(self) -> None:
         """End the engine's processes, whatever state they are in, and Ray if it was started for them."""
-        for some in (self.servers, self.teacher, self.workers):
-            if some is not None:
-                some.kill()
-        if self.pool is not None:
-            remove(self.pool)
-        self.workers = self.teacher = self.servers = self.pool = None
-        leave(self.started)
-        self.started = False
+        self.cluster.close()
+
+
+def check_vocabulary(config: Config, path: str) -> None:
+    """Raise InputError unless the model at `path` has the policy's vocabulary."""
+    theirs = load_tokenizer(ModelConfig(path=path, dtype=config.model.dtype))
+    if theirs.get_vocab() != load_tokenizer(config.model).get_vocab():
+        raise InputError(
+            f"method.teacher_model={path}: its vocabulary is not the policy's, so it cannot score the same token ids"
+        )
 
 
 def _homes(placed: placing.Places, rows: int) -> list[tuple[int, int]]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
 
 import ray
 
 from ...config.schema import Config
-from .cluster import awaited, results
+from .cluster import awaited, bounded, join, leave, results
 from .private import (
     CheckpointEngineManager,
     LLMServerManager,
@@ -21,13 +21,7 @@ from .private import (
 from .settings import engine_settings, verl_config
 from .worker import RlcsdWorker
 
-
-def resource_pool(config: Config, groups: int) -> Any:
-    """All GPUs of the run, each shared by so many groups of workers."""
-    e = engine_settings(config)
-    return RayResourcePool(
-        process_on_nodes=[e.gpus_per_node] * e.nodes, use_gpu=True, max_colocate_count=groups, name_prefix="rlcsd"
-    )
+G = TypeVar("G", "Workers", "Servers")
 
 
 class Workers:
@@ -40,10 +34,14 @@ class Workers:
         made = RayClassWithInitArgs(
             cls=ray.remote(RlcsdWorker), config=self.verl.actor_rollout_ref, role=role, run=config
         )
-        self.group = RayWorkerGroup(
-            resource_pool=pool, ray_cls_with_init=made, device_name=self.settings.platform, name_prefix=role
+        self.group = bounded(
+            lambda: RayWorkerGroup(
+                resource_pool=pool, ray_cls_with_init=made, device_name=self.settings.platform, name_prefix=role
+            ),
+            "starting the workers",
+            self.settings.timeout,
         )
-        self.ranks = 1 + max(self.call("start", "loading the model"))
+        self.ranks = 1 + max(self.call("start", "loading the model", model is None))
 
     def call(self, method: str, what: str, *arguments: Any) -> list[Any]:
         """One method on every worker with the same arguments; errors as in `cluster.results`."""
@@ -70,8 +68,12 @@ class Servers:
 
     def __init__(self, workers: Workers, pool: Any) -> None:
         self.workers, self.timeout = workers, workers.settings.timeout
-        self.manager = LLMServerManager.create(
-            config=workers.verl, worker_group=workers.group, rollout_resource_pool=pool
+        self.manager = bounded(
+            lambda: LLMServerManager.create(
+                config=workers.verl, worker_group=workers.group, rollout_resource_pool=pool
+            ),
+            "starting the rollout servers",
+            self.timeout,
         )
         replicas = self.manager.get_replicas()
         settings = omega_conf_to_dataclass(workers.verl.actor_rollout_ref.rollout.checkpoint_engine)
@@ -103,8 +105,51 @@ class Servers:
                 ray.kill(actor)
 
 
-def remove(pool: Any) -> None:
-    """Give the pool's GPUs back to Ray."""
-    for group in pool.pgs or ():
-        with suppress(Exception):
-            ray.util.remove_placement_group(group)
+class Cluster:
+    """All processes of a run: the policy's workers, those of another model as the teacher, and the rollout servers."""
+
+    def __init__(self, config: Config, teacher_model: str | None) -> None:
+        """Starts or joins Ray and starts everything on it.
+
+        Raises:
+            InputError: there are not enough GPUs, or something did not come up.
+        """
+        e = engine_settings(config)
+        self.started = join(e)
+        self.pool: Any = None
+        self.groups: list[Workers | Servers] = []
+        try:
+            self.pool = resource_pool(config, 2 if teacher_model else 1)
+            self.policy = self._kept(Workers(config, self.pool))
+            self.teacher = self._kept(Workers(config, self.pool, teacher_model)) if teacher_model else None
+            self.servers = self._kept(Servers(self.policy, self.pool))
+        except BaseException:
+            self.close()
+            raise
+
+    def _kept(self, group: G) -> G:
+        self.groups.append(group)
+        return group
+
+    def close(self) -> None:
+        """End all processes, whatever state they are in, and Ray if it was started here."""
+        for group in reversed(self.groups):
+            group.kill()
+        self.groups.clear()
+        for placed in getattr(self.pool, "pgs", None) or ():
+            with suppress(Exception):
+                ray.util.remove_placement_group(placed)
+        self.pool = None
+        leave(self.started)
+        self.started = False
+
+
+def resource_pool(config: Config, groups: int) -> Any:
+    """All GPUs of the run, each shared by so many groups of workers."""
+    e = engine_settings(config)
+    pool = RayResourcePool(
+        process_on_nodes=[e.gpus_per_node] * e.nodes, use_gpu=True, max_colocate_count=groups, name_prefix="rlcsd"
+    )
+    what = f"waiting for {e.nodes} × {e.gpus_per_node} free GPUs"
+    bounded(lambda: pool.get_placement_groups(device_name=e.platform), what, e.timeout)
+    return pool

@@ -31,9 +31,7 @@ def self_check(engine: VerlEngine) -> None:
     drawn = [some[0] for some in engine.sample(prompts, 1, Sampling(max_tokens=_TOKENS), seed=0)]
     pairs = [Pair(prompt, sample.ids) for prompt, sample in zip(prompts, drawn, strict=True)]
     scored = engine.score(pairs, "policy").log_prob
-    workers = engine.workers
-    assert workers is not None
-    plain, update = workers.call("check", "checking the model", Rows.of(pairs))[0]
+    plain, update = engine.policy.call("check", "checking the model", Rows.of(pairs))[0]
     paths = {"rollout server": torch.cat([sample.sampled_log_probs for sample in drawn]), "scorer": scored}
     for name, log_probs in {**paths, "update": update}.items():
         _compare(engine, name, log_probs, plain, [len(pair.response) for pair in pairs])

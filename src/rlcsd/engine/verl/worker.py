@@ -46,8 +46,11 @@ class RlcsdWorker(ActorRolloutRefWorker):  # type: ignore[misc]
         super().__init__(config=config, role=role)
         self.run, self.settings = run, engine_settings(run)
 
-    def start(self) -> int:
-        """Load the model and shard it; returns this rank's place among those that have rows of their own."""
+    def start(self, policy: bool) -> int:
+        """Load the model and shard it; returns this rank's place among those that have rows of their own.
+
+        The `policy` also has its teacher and its reference.
+        """
         if get_device_name() == "cpu":
             torch.set_num_threads(1)
         start_process_group(self.settings.timeout)
@@ -59,7 +62,7 @@ class RlcsdWorker(ActorRolloutRefWorker):  # type: ignore[misc]
         self.method, self.optimizer_steps = build_method(self.run), 0
         self.regularisers = Regularisers(self.run.kl_coefficient, self.run.entropy_coefficient)
         self.shadows: dict[str, Shadow] = {}
-        if "rollout" in self.role:
+        if policy:
             self._add_shadows()
         return int(engine.get_data_parallel_rank())
 

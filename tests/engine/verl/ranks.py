@@ -1,0 +1,148 @@
+"""Ranks without Ray: processes that each hold workers of the engine, called through pipes, and a sampler beside them.
+
+Starting processes takes far longer than building a small model in them, so many settings are tested in one pair.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import traceback
+from multiprocessing import get_context
+from typing import Any
+
+from rlcsd.config.schema import Config
+
+
+def _serve(rank: int, ranks: int, port: int, pipe: Any) -> None:
+    """The loop of one rank: build workers by name, and call their methods."""
+    os.environ.update(
+        RANK=str(rank), WORLD_SIZE=str(ranks), LOCAL_RANK="0", LOCAL_WORLD_SIZE="1", MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port), VERL_PLATFORM="cpu", VERL_USE_EXTERNAL_MODULES="tests.engine.verl.plugins",
+    )  # fmt: skip
+    import ray
+
+    from rlcsd.engine.verl.settings import verl_config
+    from rlcsd.engine.verl.worker import RlcsdWorker
+
+    kept: list[Any] = []  # what a worker lends: references within this process stand for Ray's
+    ray.put = lambda value: kept.append(value) or len(kept) - 1
+    ray.get = lambda reference: kept[reference]
+    workers: dict[str, RlcsdWorker] = {}
+    while True:
+        name, method, arguments = pipe.recv()
+        if method == "end":
+            return
+        try:
+            if method == "build":
+                config, model = arguments
+                made = verl_config(config, model).actor_rollout_ref
+                workers[name] = RlcsdWorker(config=made, role="actor", run=config)
+                answer: Any = workers[name].start(policy=model is None)
+            elif method == "weights":
+                answer = dict(workers[name].actor.engine.get_per_tensor_param()[0])
+                answer = {key: tensor.detach().clone() for key, tensor in answer.items()} if rank == 0 else None
+            else:
+                answer = getattr(workers[name], method)(*arguments)
+            pipe.send((answer, None))
+        except Exception as error:
+            traceback.print_exc()
+            pipe.send((None, f"{type(error).__name__}: {error}"))
+
+
+class Ranks:
+    """So many processes over gloo."""
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        context, self.pipes, self.processes = get_context("spawn"), [], []
+        for rank in range(count):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_serve, args=(rank, count, port, theirs), daemon=True)
+            process.start()
+            self.pipes.append(ours)
+            self.processes.append(process)
+
+    def ask(self, name: str, method: str, arguments: list[tuple[Any, ...]]) -> list[Any]:
+        for pipe, some in zip(self.pipes, arguments, strict=True):
+            pipe.send((name, method, some))
+        answers = [pipe.recv() for pipe in self.pipes]
+        for _, error in answers:
+            if error is not None:
+                raise RuntimeError(error)
+        return [answer for answer, _ in answers]
+
+    def close(self) -> None:
+        for pipe in self.pipes:
+            pipe.send(("", "end", ()))
+        for process in self.processes:
+            process.join(20)
+            process.kill()
+
+
+class Piped:
+    """A group of workers, as `groups.Workers`."""
+
+    def __init__(self, ranks: Ranks, name: str, config: Config, model: str | None = None) -> None:
+        self.all, self.name, self.settings = ranks, name, config.engine
+        self.ranks = 1 + max(ranks.ask(name, "build", [(config, model)] * ranks.count))
+
+    def call(self, method: str, what: str, *arguments: Any) -> list[Any]:
+        return self.all.ask(self.name, method, [arguments] * self.all.count)
+
+    def call_each(self, method: str, what: str, tasks: Any) -> list[Any]:
+        share = self.settings.sequence_parallel
+        each = [(tasks[rank // share],) for rank in range(self.all.count)]
+        return self.all.ask(self.name, method, each)[::share]
+
+
+class Sampler:
+    """As `groups.Servers`: a transformers model in this process that is given the policy's weights."""
+
+    def __init__(self, policy: Piped, config: Config) -> None:
+        from transformers import AutoModelForCausalLM
+
+        from rlcsd.engine.local.network import resolve_path
+
+        self.policy, self.client, self.awake = policy, self, False
+        self.model = AutoModelForCausalLM.from_pretrained(resolve_path(config.model.path)).float().eval()
+
+    def wake(self, version: int) -> None:
+        if not self.awake:
+            named = self.policy.call("weights", "")[0]
+            ours = self.model.state_dict()
+            assert ours.keys() - named.keys() <= {"lm_head.weight"}, ours.keys() - named.keys()
+            for name in ours.keys() & named.keys():
+                ours[name].copy_(named[name])
+            self.awake = True
+
+    def sleep(self) -> None:
+        self.awake = False
+
+    async def generate(self, request_id: str, *, prompt_ids: Any, sampling_params: Any) -> Any:
+        from types import SimpleNamespace
+
+        from rlcsd.engine.local import sampler
+        from rlcsd.records import Sampling
+
+        asked = sampling_params
+        settings = Sampling(asked["temperature"], asked["top_p"], max(asked["top_k"], 0), asked["max_tokens"])
+        sample = sampler.sample(
+            self.model, [prompt_ids], 1, settings, seed=asked["seed"], stop_ids=asked["stop_token_ids"], pad_id=0
+        )[0][0]
+        return SimpleNamespace(token_ids=sample.ids, log_probs=sample.sampled_log_probs.tolist())
+
+
+class PipedCluster:
+    """As `groups.Cluster`."""
+
+    def __init__(self, ranks: Ranks, config: Config, teacher_model: str | None = None) -> None:
+        self.policy = Piped(ranks, "policy", config)
+        self.teacher = Piped(ranks, "teacher", config, teacher_model) if teacher_model else None
+        self.servers = Sampler(self.policy, config)
+
+    def close(self) -> None:
+        return None

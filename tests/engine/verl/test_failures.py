@@ -1,0 +1,111 @@
+"""What dies, hangs or has no memory ends a call with one sentence, and closing the engine leaves no process behind."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import psutil
+import pytest
+
+from rlcsd.engine.verl import private
+from rlcsd.errors import InputError
+from rlcsd.records import Pair, Sampling
+
+PROMPTS = [(5, 6, 7, 8)] * 4
+FEW = Sampling(max_tokens=8)
+
+
+def pids(engine) -> list[int]:
+    import ray
+
+    workers = [worker.__ray_call__.remote(lambda self: os.getpid()) for worker in engine.policy.group.workers]
+    servers = [
+        server.process.remote() for replica in engine.servers.manager.get_replicas() for server in replica.servers
+    ]
+    return ray.get([*workers, *servers])
+
+
+def alive(processes: list[int], seconds: float = 20.0) -> list[int]:
+    """Those that still run after so long."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end and (left := [pid for pid in processes if psutil.pid_exists(pid) and running(pid)]):
+        time.sleep(0.2)
+    return left
+
+
+def running(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+@pytest.fixture(scope="module")
+def engine(engines):
+    """Two ranks that answer within seconds, or not at all."""
+    return engines("engine.gpus_per_node=2", "method=grpo", "engine.self_check=false")
+
+
+def test_a_server_that_hangs_ends_the_call_in_time(engine):
+    import ray
+
+    assert len(engine.sample(PROMPTS, 1, FEW, 1)) == 4
+    ray.get([s.hang.remote() for replica in engine.servers.manager.get_replicas() for s in replica.servers])
+    engine.settings = engine.settings.model_copy(update={"timeout": 3.0})
+    begun = time.monotonic()
+    with pytest.raises(InputError, match=r"^sampling: no answer within engine\.timeout=3 seconds$"):
+        engine.sample(PROMPTS, 1, FEW, 1)
+    assert time.monotonic() - begun < 30
+    engine.settings = engine.settings.model_copy(update={"timeout": 900.0})
+
+
+def test_a_server_that_dies_while_it_samples_is_told_in_a_sentence(engine):
+    os.kill(pids(engine)[-1], signal.SIGKILL)
+    with pytest.raises(InputError, match=r"^sampling: a process of the cluster died \(.+\)$") as told:
+        engine.sample(PROMPTS, 8, FEW, 2)
+    assert "\n" not in str(told.value)
+
+
+def test_no_memory_is_told_with_what_to_lower(engine):
+    import ray
+
+    def limit(self) -> None:
+        import resource
+
+        used = psutil.Process().memory_info().vms
+        resource.setrlimit(resource.RLIMIT_AS, (used + 2**26, resource.RLIM_INFINITY))
+
+    ray.get(engine.policy.group.workers[0].__ray_call__.remote(limit))
+    long = [Pair(tuple(i % 500 for i in range(1500)), tuple(i % 500 for i in range(500)))] * 16
+    with pytest.raises(InputError, match=r"^scoring by the policy: out of memory; lower engine\.micro_batch_tokens"):
+        engine.score(long, "policy")
+
+
+def test_a_worker_that_dies_is_told_and_closing_leaves_nothing_behind(engine):
+    processes = pids_by_ray(engine)
+    os.kill(processes[1], signal.SIGKILL)
+    begun = time.monotonic()
+    with pytest.raises(InputError, match=r"^scoring by the policy: a (process of the cluster died|worker lost)"):
+        engine.score([Pair((1, 2), (3, 4))], "policy")
+    engine.close()
+    assert time.monotonic() - begun < 60
+    assert alive(processes) == []
+
+
+def pids_by_ray(engine) -> list[int]:
+    """By Ray's own list of actors: a worker that waits for a peer answers no call."""
+    from ray.util.state import list_actors
+
+    found = {actor.actor_id: actor.pid for actor in list_actors(filters=[("state", "=", "ALIVE")], limit=1000)}
+    return [found[worker._actor_id.hex()] for worker in engine.policy.group.workers]
+
+
+@pytest.mark.parametrize("version", ["0.8.0", "0.9.2", "1.0.0"])
+def test_another_version_of_verl_is_refused_in_a_sentence(version, monkeypatch):
+    monkeypatch.setattr(private, "version", lambda name: version)
+    with pytest.raises(
+        InputError, match=rf"verl {version} is installed, and it was tested with verl from 0\.9\.1 to below"
+    ):
+        private.check_version()

@@ -1,0 +1,175 @@
+"""Every way of laying the work out over two ranks gives the local engine's figures: LoRA, offload, sequence parallelism,
+other precisions, a teacher in workers of its own. The ranks run without Ray here (`ranks.py`)."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from rlcsd.config.load import load
+from rlcsd.engine.local import LocalEngine
+from rlcsd.engine.local.network import TINY, Network, load_tokenizer
+from rlcsd.engine.verl.engine import VerlEngine
+from rlcsd.engine.verl.self_check import self_check
+from rlcsd.errors import InputError
+from rlcsd.methods import METHODS
+from rlcsd.records import Pair, Sampling
+from rlcsd.stages.score import gather_evidence
+
+from .conftest import CPU, TASK
+from .ranks import PipedCluster, Ranks
+from .test_parity import figures, learn, relative, rows_of
+
+SMALL = ["engine.micro_batch_tokens=60", "engine.score_tokens=150"]
+SEQUENCE = ["engine.sequence_parallel=2", "engine.share_prefixes=false", "engine.attention=shared_sdpa"]
+LAYOUTS = {
+    "plain": [],
+    "every row in full": ["engine.share_prefixes=false"],
+    "offload and checkpointing": ["engine.offload=all", "model.gradient_checkpointing=true"],
+    "moments away, logits in pieces": ["engine.offload=optimizer", "engine.head_chunk=5"],
+    "sequences shared by two": SEQUENCE,
+    "sequences shared, checkpointing": [*SEQUENCE, "model.gradient_checkpointing=true", "engine.offload=all"],
+}
+
+
+@pytest.fixture(scope="module")
+def ranks():
+    pair = Ranks(2)
+    yield pair
+    pair.close()
+
+
+def built(name: str, **fields):
+    return METHODS[name].from_fields(**({"top_k": 9} if METHODS[name].support != "none" else {}), **fields)
+
+
+def cluster_of(ranks, method, *overrides: str) -> VerlEngine:
+    config = load([*CPU, *TASK, "engine.gpus_per_node=2", *SMALL, *overrides])
+    config = config.model_copy(update={"method": method.config.model_dump()})
+    other = getattr(method.config, "teacher_model", None)
+    return VerlEngine(config, method, PipedCluster(ranks, config, other))
+
+
+def local_of(method, *overrides: str, network: Network | None = None) -> LocalEngine:
+    config = load([*TASK, "engine=local", "engine.device=cpu", "engine.self_check=false", *overrides])
+    config = config.model_copy(update={"method": method.config.model_dump()})
+    return LocalEngine(config, method, network)
+
+
+def compare(cluster, local, method, rows, evidence_within: float, gradient_within: float) -> None:
+    """Evidence, and the gradient of the first update from it, of both engines."""
+    theirs = method.prepare(gather_evidence(cluster, rows, method, 2.0), 2)
+    ours = method.prepare(gather_evidence(local, rows, method, 2.0), 2)
+    for name in ("teacher", "teacher_entropy", "wrong"):
+        expected = getattr(ours, name)
+        if expected is not None:
+            assert relative(getattr(theirs, name), expected) < evidence_within, name
+    local.optimizer.zero_grad()
+    local.gradient([row.pair for row in rows], ours, method)
+    found = cluster.gradient([row.pair for row in rows], theirs, method)
+    expected = {n: p.grad for n, p in local.policy.named_trainable().items() if p.grad is not None}
+    assert found.keys() == expected.keys()
+    largest = max(float(grad.abs().max()) for grad in expected.values())
+    assert largest > 0
+    worst = max(float((found[n] - grad).abs().max()) for n, grad in expected.items()) / largest
+    assert worst < gradient_within, worst
+    for engine, evidence in ((cluster, theirs), (local, ours)):
+        if evidence.held is not None:
+            engine.release(evidence.held)
+
+
+def agrees(cluster, within: float) -> None:
+    """What the sampler says of its own tokens is what the trainer's scorer says."""
+    prompts = [tuple(range(10 + 3 * i, 18 + 4 * i)) for i in range(4)]
+    drawn = [some[0] for some in cluster.sample(prompts, 1, Sampling(max_tokens=20), 3)]
+    scores = cluster.score([Pair(p, s.ids) for p, s in zip(prompts, drawn, strict=True)], "policy")
+    told = torch.cat([sample.sampled_log_probs for sample in drawn])
+    assert float((scores.log_prob - told).abs().max()) < within
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_gradients_do_not_depend_on_the_layout(layout, ranks, tmp_path):
+    first = built("rlcsd", teacher="ema", ema_rate=0.5)
+    common = ["kl_coefficient=0.01", "entropy_coefficient=0.02"]
+    cluster, local = cluster_of(ranks, first, *common, *LAYOUTS[layout]), local_of(first, *common)
+    rows = {name: rows_of(local, built(name)) for name in ("rlcsd", "sdpo", "opsd_ectr")}
+    for name, some in rows.items():
+        compare(cluster, local, built(name), some, 1e-3, 2e-4)
+    learn(cluster, rows["rlcsd"], first)
+    pairs = [row.pair for row in rows["rlcsd"]]
+    before = figures(cluster, pairs)
+    assert float((before[0] - before[1]).abs().max()) > 1e-3
+    agrees(cluster, 2e-4)
+    self_check(cluster)
+    cluster.save_state(tmp_path)
+    again = cluster_of(ranks, first, *common)  # in the plain layout
+    again.load_state(tmp_path)
+    assert torch.allclose(figures(again, pairs), before, atol=2e-4)
+
+
+def test_adapters_train_as_the_local_engines_and_servers_have_them(ranks, tmp_path):
+    method = built("rlcsd", teacher="snapshot", snapshot_every=2)
+    cluster = cluster_of(ranks, method, "model.lora.rank=4", "model.lora.alpha=8")
+    plain = local_of(method)
+    rows = rows_of(plain, method)
+    pairs = [row.pair for row in rows]
+    learn(cluster, rows, method, 1)  # so that both halves of the adapters have a gradient
+    agrees(cluster, 2e-4)
+    policy, teacher = (cluster.score(pairs, who).log_prob for who in ("policy", "teacher"))
+    assert torch.allclose(teacher, plain.score(pairs, "policy").log_prob, atol=1e-4)
+    assert float((policy - teacher).abs().max()) > 1e-2
+    cluster.save(tmp_path)
+    exported = local_of(method, f"model.path={tmp_path}")
+    assert torch.allclose(exported.score(pairs, "policy").log_prob, policy, atol=1e-4)
+
+    from peft import PeftModel
+
+    base = AutoModelForCausalLM.from_pretrained(TINY)
+    adapted = Network(PeftModel.from_pretrained(base, tmp_path / "adapter", is_trainable=True))
+    local = local_of(built("grpo"), network=adapted)
+    assert torch.allclose(local.score(pairs, "policy").log_prob, policy, atol=1e-4)
+    compare(cluster, local, built("grpo"), rows, 1e-3, 2e-4)
+    learn(cluster, rows, method, 1)
+    policy, teacher = (cluster.score(pairs, who).log_prob for who in ("policy", "teacher"))
+    assert torch.allclose(policy, teacher, atol=1e-4)  # a snapshot after the second step
+
+
+def test_bfloat16_is_close_to_float32_and_reduces_in_float32(ranks):
+    method = built("rlcsd", teacher="fixed")
+    cluster, local = cluster_of(ranks, method, "model.dtype=bfloat16"), local_of(method)
+    rows = rows_of(local, method)
+    evidence = method.prepare(gather_evidence(local, rows, method, 2.0), 2)
+    local.optimizer.zero_grad()
+    local.gradient([row.pair for row in rows], evidence, method)
+    found = cluster.gradient([row.pair for row in rows], evidence, method)
+    expected = {n: p.grad for n, p in local.policy.named_trainable().items() if p.grad is not None}
+    far = sum(float((found[n] - g).square().sum()) for n, g in expected.items()) ** 0.5
+    size = sum(float(g.square().sum()) for g in expected.values()) ** 0.5
+    assert 1e-4 < far / size < 0.1
+    assert all(grad.dtype == torch.float32 for grad in found.values())
+    self_check(cluster)
+
+
+@pytest.mark.parametrize("name", ["opd_ectr", "sdpo", "opsd"])
+def test_a_teacher_of_its_own_scores_in_workers_of_its_own(name, ranks, tmp_path):
+    other = AutoModelForCausalLM.from_pretrained(TINY)
+    torch.manual_seed(1)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(0.02 * torch.randn_like(parameter))
+    other.save_pretrained(tmp_path)
+    load_tokenizer(load([]).model).save_pretrained(tmp_path)
+    method = built(name, teacher="model", teacher_model=str(tmp_path))
+    cluster, local = cluster_of(ranks, method), local_of(method)
+    compare(cluster, local, method, rows_of(local, method), 1e-3, 2e-4)
+    learn(cluster, rows_of(local, method), method, 1)
+
+
+def test_a_model_that_is_computed_wrongly_is_refused(ranks):
+    cluster = cluster_of(ranks, built("grpo"))
+    cluster.servers.wake(0)
+    with torch.no_grad():
+        cluster.servers.model.model.norm.weight.mul_(1.5)
+    with pytest.raises(InputError, match="the rollout server's log-probs differ from a plain pass"):
+        self_check(cluster)
