@@ -1,4 +1,4 @@
-"""Does attention in blocks cost short rows anything? Scoring, sampling and update with the library's masks and with ours.
+"""What attention in blocks costs short rows: scoring, sampling and update, with the library's masks and with ours.
 
 python benchmarks/short_rows.py [--rounds 15] [--json FILE]
 """
