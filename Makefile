@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test lint types unit slow golden real-model test-verl test-page clean
+.PHONY: demo test lint types unit slow golden real-model test-trl test-verl test-page clean
 
 $(BIN)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=…")'
@@ -29,6 +29,9 @@ types: $(BIN)/.ready
 
 unit: $(BIN)/.ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+test-trl: $(BIN)/.ready
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/adapters
 
 slow: $(BIN)/.ready
 	$(BIN)/python -m pytest -m slow

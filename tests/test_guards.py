@@ -66,7 +66,7 @@ def test_a_gradient_that_is_never_finite_stops_the_run(tiny_config, monkeypatch)
     warnings = []
 
     def watch(event, facts):
-        if event == "warning":
+        if event == "warning" and "not finite" in facts["message"]:  # a busy machine is warned of too
             warnings.append(facts["message"])
 
     with pytest.raises(rlcsd.InputError, match="not finite"):

@@ -65,14 +65,17 @@ class CreditMethod(Method):
             * evidence.weight.to(rho.dtype)
         )
 
-    def folded_advantages(self, log_prob: Tensor, evidence: Evidence) -> Tensor:
-        """Advantages `[N]` whose *plain token mean* of PPO losses is this method's loss.
+    def folded_advantages(self, log_prob: Tensor, evidence: Evidence, tokens: int | None = None) -> Tensor:
+        """Advantages `[n]` whose *plain token mean* of PPO losses over the mini-batch is this method's loss.
+
+        `tokens` are those of the whole mini-batch if `evidence` is a part of it.
 
         The surrogate is positively homogeneous in A, so a token's weight moves into its advantage; for
         rlcsd the factors are N/(N−N_s) off the selected path and η·N/N_s on it.
         """
         assert evidence.weight is not None
-        return self.advantages(log_prob, evidence) * evidence.weight.to(log_prob.dtype) * len(evidence)
+        count = len(evidence) if tokens is None else tokens
+        return self.advantages(log_prob, evidence) * evidence.weight.to(log_prob.dtype) * count
 
     def clipped_advantage(self, log_prob: Tensor, evidence: Evidence) -> Tensor:
         return self.advantages(log_prob, evidence)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from ..config.load import build_method
 from ..config.schema import Config
 from ..engine.base import engine_line, memory_line
+from ..engine.costs import hours_line
 from ..engine.local.network import load_tokenizer
 from ..errors import InputError, MissingError
 from ..tasks.base import Task
@@ -47,6 +48,7 @@ def plan(config: Config) -> str:
         f"tokens     at most {most:,} sampled per step" + (f", {steps * most:,} in all" if steps else ""),
         f"engine     {engine_line(config)}",
         f"memory     {memory_line(config, method)}",
+        f"hours      {hours_line(config, method, steps)}",
     ]
     if task is not None:
         lines += [f"overlap    {overlap}" for overlap in overlaps(task.train, task.evaluations) if overlap.normalised]

@@ -36,6 +36,7 @@ class Shape:
     keys: int
     vocabulary: int
     linear: int  # in + out dimensions of all linear layers in the backbone: what an adapter's size is a multiple of
+    tied: bool = True  # the output embedding is the input embedding
 
 
 def shape_of(config: Any, model: Any = None) -> Shape:
@@ -55,6 +56,7 @@ def shape_of(config: Any, model: Any = None) -> Shape:
         (getattr(text, "num_key_value_heads", None) or text.num_attention_heads) * head_dim,
         text.vocab_size,
         sum(module.in_features + module.out_features for module in linear),
+        bool(getattr(config, "tie_word_embeddings", True)),
     )
 
 

@@ -1,0 +1,90 @@
+"""From the rollouts of another project's trainer to rows with hints: what an adapter to any trainer needs."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from ..engine.local.network import Network
+from ..engine.local.scoring import score
+from ..engine.local.teacher import Teacher
+from ..methods import CreditMethod
+from ..methods.teacher import TeacherSchedule
+from ..records import Group, Pair, Problem, Rollout, Row, Sample, Scores
+from ..stages.grade import group_advantages
+from ..stages.hint import TeacherPrompts, hint_rows
+from ..verifiers.boxed import last_boxed
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One response as another trainer has drawn and rewarded it."""
+
+    problem: Problem
+    text: str
+    ids: tuple[int, ...]
+    reward: float
+
+
+def hinted_rows(
+    drawn: Sequence[Drawn], group_size: int, method: CreditMethod, prompts: TeacherPrompts, rng: random.Random
+) -> list[Row]:
+    """All rollouts in their order, group after group, with the teacher's prompts of those that have a usable hint.
+
+    Their log-probs are zeros. Raises InputError if a hint from the data set is wanted and a problem has no solution.
+    """
+    groups = []
+    for start in range(0, len(drawn), group_size):
+        some = drawn[start : start + group_size]
+        rollouts = tuple(
+            Rollout(
+                Sample(one.ids, torch.zeros(len(one.ids)), torch.zeros(len(one.ids)), finished=True),
+                one.text,
+                one.reward,
+                last_boxed(one.text) or None,
+            )
+            for one in some
+        )
+        advantages = group_advantages([one.reward for one in some], method.config.advantage_std)
+        groups.append(Group(some[0].problem, (), rollouts, advantages))
+    keeping = type(method)(method.config.model_copy(update={"unusable": "plain"}))
+    return [row for group in hint_rows(groups, keeping, prompts, rng).rows for row in group]
+
+
+def stays_in_update(row: Row, method: CreditMethod) -> bool:
+    """Is a row of `hinted_rows` in its mini-batch? One without a usable hint is if the method keeps it unmodulated."""
+    if not method.hinted or row.correct is not None or method.config.unusable == "plain":
+        return True
+    return row.hints is not None and row.advantage == 0 and not method.scores_zero_advantage
+
+
+class TeacherScorer:
+    """A teacher that follows `policy`, as `stages.score.gather_evidence` asks an engine for it; none without hints."""
+
+    def __init__(self, policy: Network, method: CreditMethod, pad_id: int, budget: int) -> None:
+        self.policy, self.pad_id, self.budget, self.device = policy, pad_id, budget, policy.device
+        wanted = method.config
+        schedule = TeacherSchedule(wanted.teacher, wanted.ema_rate, wanted.snapshot_every) if method.hinted else None
+        self.weights = None if schedule is None else Teacher(policy, schedule)
+
+    def score(self, pairs: Sequence[Pair]) -> Scores:
+        assert self.weights is not None
+        columns = score(self.weights.network, pairs, pad_id=self.pad_id, budget=self.budget)
+        assert columns.entropy is not None
+        return Scores(columns.log_prob, columns.entropy)
+
+    def follow(self, optimizer_step: int) -> None:
+        """To be called after optimizer step number `optimizer_step` (from 1)."""
+        if self.weights is not None:
+            self.weights.follow(self.policy, optimizer_step)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """What a checkpoint needs; nothing for a teacher that never moves."""
+        return {} if self.weights is None else self.weights.state()
+
+    def load_state(self, state: dict[str, torch.Tensor]) -> None:
+        if self.weights is not None:
+            self.weights.load_state(state)

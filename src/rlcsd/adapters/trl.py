@@ -1,0 +1,201 @@
+"""The credit methods (grpo, rlsd, rlsd_ectr, rlcsd) in TRL's GRPO trainer: `pip install 'rlcsd[trl]'`.
+
+TRL generates, rewards and updates; here hints are drawn, the teacher scores, and each token gets its advantage. TRL's
+loss takes advantages `(B, T)`, and the surrogate is positively homogeneous in them, so a token's weight in the method's
+loss moves into its advantage. Weights belong to the whole optimizer mini-batch: all micro-batches of a gradient
+accumulation, on all processes. Hints need whole groups, so they are drawn before TRL shuffles the rollouts.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from pydantic import ValidationError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import TrainerCallback
+from trl import GRPOConfig, GRPOTrainer
+
+from ..config.words import first_complaint
+from ..engine.local.network import Network
+from ..errors import InputError
+from ..layout import Layout
+from ..methods import CreditMethod, method_class
+from ..records import Problem
+from ..stages.hint import TeacherPrompts
+from ..stages.score import gather_evidence
+from .rollouts import Drawn, TeacherScorer, hinted_rows, stays_in_update
+
+_FILE = "rlcsd_teacher.safetensors"
+_NEEDED = {"loss_type": "dapo", "importance_sampling_level": "token", "top_entropy_quantile": 1.0}
+_NEEDED |= {"off_policy_mask_threshold": None, "use_liger_kernel": False}
+
+
+@dataclass
+class RLCSDConfig(GRPOConfig):  # type: ignore[misc]
+    """TRL's GRPOConfig with a method of this project and its hyper-parameters, from which the clip ranges are set.
+
+    The data set has the columns `prompt` (one user's message), `answer_column`, and for some hints `solution_column`.
+    """
+
+    method: str = field(default="rlcsd", metadata={"help": "grpo, rlsd, rlsd_ectr, rlcsd, or file.py:ClassName"})
+    method_options: dict[str, Any] = field(default_factory=dict, metadata={"help": "its hyper-parameters by name"})
+    answer_column: str = field(default="answer", metadata={"help": "column of the final answers"})
+    solution_column: str = field(default="solution", metadata={"help": "column of worked solutions, if there is one"})
+    thinking_teacher: bool = field(default=True, metadata={"help": "does the teacher's prompt ask for thinking?"})
+    max_teacher_tokens: int | None = field(default=None, metadata={"help": "most tokens of its prompt and response"})
+    score_tokens: int = field(default=32768, metadata={"help": "tokens of one pass of the teacher"})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, value in _NEEDED.items():
+            if getattr(self, name, value) != value:
+                raise InputError(f"{name}={getattr(self, name)!r}: must be {value!r} for advantages of single tokens")
+        if self.steps_per_generation % self.gradient_accumulation_steps:
+            wrong = f"steps_per_generation={self.steps_per_generation}: must be a multiple of "
+            raise InputError(f"{wrong}gradient_accumulation_steps, {self.gradient_accumulation_steps}")
+        config = self.build_method().config
+        self.epsilon = self.epsilon_high = config.epsilon
+        self.delta = getattr(config, "dual_clip", None)
+
+    def build_method(self) -> CreditMethod:
+        """Raises InputError for an unknown method, one that distils, or a hyper-parameter out of range."""
+        cls = method_class(self.method)
+        if not issubclass(cls, CreditMethod):
+            raise InputError(f"method={self.method}: its loss is no clipped surrogate, so TRL's trainer cannot run it")
+        try:
+            method = cls.from_fields(**self.method_options)
+        except ValidationError as error:
+            raise first_complaint(error, "method_options.", cls.Config.model_fields) from None
+        if getattr(method.config, "teacher", "") == "model":
+            raise InputError("method_options.teacher=model: here the teacher is a copy of the policy; use rlcsd train")
+        return method
+
+
+class _TeacherFollows(TrainerCallback):  # type: ignore[misc]
+    def __init__(self, teacher: TeacherScorer) -> None:
+        self.teacher = teacher
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **options: Any) -> None:
+        self.teacher.follow(state.global_step)
+
+    def on_save(self, args: Any, state: Any, control: Any, **options: Any) -> None:
+        if args.should_save and (tensors := self.teacher.state()):
+            save_file(tensors, Path(args.output_dir) / f"checkpoint-{state.global_step}" / _FILE)
+
+
+class RLCSDTrainer(GRPOTrainer):  # type: ignore[misc]
+    """TRL's GRPOTrainer, arguments and all, whose advantages are those of `args.method`.
+
+    Raises InputError for what the methods cannot work with: sharded weights, tools, prompts of several turns.
+    """
+
+    _tag_names = ["trl", "grpo", "rlcsd"]
+
+    def __init__(self, model: Any, reward_funcs: Any = None, args: RLCSDConfig | None = None, **options: Any) -> None:
+        args = RLCSDConfig(output_dir="rlcsd") if args is None else args
+        self.method = args.build_method()
+        self._in_loss: dict[str, Any] | None = None
+        super().__init__(model, reward_funcs, args, **options)
+        if self.accelerator.distributed_type in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
+            raise InputError(f"{self.accelerator.distributed_type}: the teacher is a whole copy of the policy; use DDP")
+        if self.tools:
+            raise InputError("tools: a teacher cannot score responses that contain what tools answered")
+        policy = Network(self.model.to(self.accelerator.device), autocast=args.bf16)
+        self.teacher = TeacherScorer(policy, self.method, self._tokenizer.pad_token_id, args.score_tokens)
+        self.add_callback(_TeacherFollows(self.teacher))
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if checkpoint is not None and self.teacher.state():
+            self.teacher.load_state(load_file(Path(checkpoint) / _FILE))
+
+    # ------------------------------------------------------------------ hints and evidence, before the shuffle
+
+    def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
+        rewards: Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
+        if self.model.training:
+            totals = (rewards * self.reward_weights.to(rewards.device)).nansum(dim=1).tolist()  # of all processes
+            texts = [text if isinstance(text, str) else text[0]["content"] for text in completions]
+            mine = list(zip(map(self._problem, inputs), texts, map(tuple, completion_ids_list), strict=True))
+            self._lengths = tuple(map(len, completion_ids_list))
+            drawn = zip(gather_object(mine), totals, strict=True)
+            self._drawn = [Drawn(problem, text, ids, reward) for (problem, text, ids), reward in drawn]
+        return rewards
+
+    def _problem(self, example: Mapping[str, Any]) -> Problem:
+        prompt, answer = example["prompt"], self.args.answer_column
+        if isinstance(prompt, str) or len(prompt) != 1 or prompt[0]["role"] != "user":
+            raise InputError("prompt: must be a list of one message by the user, from which the teacher's is made")
+        if answer not in example:
+            raise InputError(f"answer_column={answer}: the data set has no such column")
+        return Problem(prompt[0]["content"], str(example[answer]), example.get(self.args.solution_column))
+
+    def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
+        training = self.model.training
+        output: dict[str, Any] = super()._generate_and_score_completions(inputs)
+        if not training:
+            return output
+        first, device = self.accelerator.process_index * len(inputs), output["completion_ids"].device
+        limit = self.args.max_teacher_tokens or self.model.config.get_text_config().max_position_embeddings
+        prompts = TeacherPrompts(self._tokenizer, limit, self.args.thinking_teacher, instruction="")
+        rng = random.Random(f"{self.args.seed}/hint/{self.state.global_step}")  # all processes draw the same hints
+        everything = hinted_rows(self._drawn, self.num_generations, self.method, prompts, rng)
+        rows = everything[first : first + len(inputs)]
+        self._evidence = gather_evidence(self.teacher, rows, self.method)  # type: ignore[arg-type]
+        if "old_per_token_logps" in output:
+            old = output["old_per_token_logps"][:, : max(self._lengths)]
+            self._evidence = self._evidence.with_columns(old_log_prob=Layout(self._lengths, device).flat(old))
+        written = output["completion_mask"].bool().any(dim=1)  # TRL may leave out what the token limit cut off
+        self._kept = written & torch.tensor([stays_in_update(row, self.method) for row in rows], device=device)
+        output["row"], self._weighed = torch.arange(len(inputs), device=device), False
+        return output
+
+    # ------------------------------------------------------------------ weights of mini-batches, and the loss
+
+    def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
+        inputs: dict[str, Any] = super()._prepare_inputs(generation_batch)
+        if "row" in inputs and not self._weighed:
+            self._weighed, size = True, self.args.gradient_accumulation_steps
+            for start in range(0, len(self._buffered_inputs), size):
+                self._weigh(self._buffered_inputs[start : start + size])
+        return inputs
+
+    def _weigh(self, batches: Sequence[dict[str, Any]]) -> None:
+        """Put the evidence of each of one mini-batch's micro-batches into it, weighted by sums over all processes."""
+        layout = Layout(self._lengths, self._kept.device)
+        tokens = [layout.tokens(batch["row"][self._kept[batch["row"]]].tolist()) for batch in batches]
+        again = self.args.steps_per_generation * self.num_iterations // self.args.gradient_accumulation_steps
+        assigned = self.method.assign(self._evidence[torch.cat(tokens)], 1 + self.state.global_step // again)
+        sums = {**self.method.sums(assigned), "tokens": torch.tensor(float(len(assigned)), dtype=torch.float64)}
+        total = self.accelerator.reduce(torch.stack([value.to(layout.device) for value in sums.values()]), "sum")
+        weighted = self.method.normalise(assigned, dict(zip(sums, total, strict=True)))
+        begin = 0
+        for batch, part in zip(batches, tokens, strict=True):
+            batch["evidence"], begin = weighted[begin : begin + len(part)], begin + len(part)
+            batch["mini_batch_tokens"] = total[-1].float()
+            batch["tool_mask"] = batch["completion_mask"] * self._kept[batch["row"]][:, None]
+
+    def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
+        if "evidence" in inputs:
+            # TRL divides by this number, scaled from a rollout batch to a mini-batch: a mean over the latter's tokens.
+            scale = self.args.steps_per_generation / self.current_gradient_accumulation_steps
+            inputs = self._in_loss = {**inputs, "num_items_in_batch": inputs["mini_batch_tokens"] * scale}
+        loss: Tensor = super()._compute_loss(model, inputs)
+        self._in_loss = None
+        return loss
+
+    def _get_per_token_logps_and_entropies(self, *arguments: Any, **options: Any) -> Any:
+        """As TRL's; inside the loss, which reads the advantages afterwards, they become those at these log-probs."""
+        output = super()._get_per_token_logps_and_entropies(*arguments, **options)
+        if (inputs := self._in_loss) is not None:
+            places, log_probs, tokens = inputs["tool_mask"].bool(), output[0].detach(), int(inputs["mini_batch_tokens"])
+            folded = self.method.folded_advantages(log_probs[places], inputs["evidence"], tokens)
+            inputs["advantages"] = torch.zeros_like(log_probs).masked_scatter(places, folded.to(log_probs.dtype))
+        return output

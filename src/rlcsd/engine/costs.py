@@ -1,0 +1,263 @@
+"""What a training step costs: tokens as the engine computes them, FLOPs, bytes, and an estimate of seconds on a GPU.
+
+Tokens are expectations, given lengths and how many rollouts of a group are correct: distinct prefixes count once,
+rollouts without a usable hint are not scored, rows without a gradient are not updated. Seconds are an estimate: the
+rates of a data sheet times the shares of them that `Efficiency` assumes. `benchmarks/costs.py` holds tokens and seconds
+against measured points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
+
+from ..config.schema import Config
+from ..methods.base import ContrastConfig, HintedConfig, Method
+from ..methods.ppo import CreditMethod
+from .local.memory import Shape, load_shape
+
+
+@dataclass(frozen=True)
+class Device:
+    """`flops` per second of dense bf16 matrix products, `bandwidth` and `memory` in bytes, from the data sheet."""
+
+    flops: float
+    bandwidth: float
+    memory: float
+
+
+DEVICES: Mapping[str, Device] = {
+    "A100": Device(312e12, 2.04e12, 80e9),
+    "H100": Device(989e12, 3.35e12, 80e9),
+    "H200": Device(989e12, 4.8e12, 141e9),
+    "H20": Device(148e12, 4.0e12, 96e9),
+    "B200": Device(2250e12, 8.0e12, 180e9),
+}
+
+
+@dataclass(frozen=True)
+class Efficiency:
+    """Shares of a device's rates that are assumed to be reached.
+
+    Of `flops` in passes without gradient and in the update, of `bandwidth` while decoding, and of `memory` what the
+    caches of responses may take while decoding.
+    """
+
+    forward: float = 0.45
+    update: float = 0.35
+    decode: float = 0.5
+    cache: float = 0.4
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The rollouts of one training step; lengths are mean numbers of tokens.
+
+    `longest` is the longest response, whose end the step waits for. `solution` is the data set's, and `template` the
+    words around a hint with its final answer. `correct` are the probabilities that 0, 1, … G rollouts of a group are
+    correct; by default all are alike.
+    """
+
+    prompts: int
+    group_size: int
+    prompt: float
+    response: float
+    longest: float
+    solution: float = 512
+    template: float = 32
+    correct: Sequence[float] | None = None
+
+    @property
+    def outcomes(self) -> list[tuple[int, float]]:
+        """(correct rollouts in a group, groups of that kind)."""
+        count = self.group_size + 1
+        shares = self.correct or [1 / count] * count
+        return [(correct, self.prompts * share) for correct, share in enumerate(shares)]
+
+
+@dataclass(frozen=True)
+class Work:
+    """Tokens that go through the layers, keys that they attend to in all, and tokens that go through the head."""
+
+    tokens: float = 0.0
+    attended: float = 0.0
+    head: float = 0.0
+
+    def __add__(self, other: Work) -> Work:
+        return Work(self.tokens + other.tokens, self.attended + other.attended, self.head + other.head)
+
+    def __mul__(self, count: float) -> Work:
+        return Work(self.tokens * count, self.attended * count, self.head * count)
+
+
+def after(context: float, tokens: float, head: bool = False) -> Work:
+    """`tokens` that follow `context` cached ones; with `head`, each is predicted."""
+    return Work(tokens, tokens * (context + tokens / 2), tokens if head else 0.0)
+
+
+def flops(shape: Shape, work: Work) -> float:
+    """Of a forward pass: two for each weight and token, four for each attended key and dimension of the heads."""
+    body = shape.parameters - shape.vocabulary * shape.hidden * (1 if shape.tied else 2)
+    head = 2.0 * shape.vocabulary * shape.hidden * work.head
+    return 2.0 * body * work.tokens + 4.0 * shape.layers * shape.queries * work.attended + head
+
+
+# ------------------------------------------------------------------ tokens of each phase
+
+
+@dataclass(frozen=True)
+class Hinted:
+    """Expectations for one group: rows with a usable hint, pairs to score, and distinct contexts of each kind."""
+
+    rows: float
+    pairs: float
+    siblings: float
+    solutions: float
+
+
+def hinted(correct: int, size: int, method: Method) -> Hinted:
+    """How many rows, pairs and distinct contexts a group with `correct` correct rollouts of `size` has, on average.
+
+    As `stages.hint` draws: one correct hint and up to `k_max` wrong ones, never the rollout itself.
+    """
+    config = method.config
+    assert isinstance(config, HintedConfig)
+    wrong = size - correct
+    if not method.scores_zero_advantage and wrong * correct == 0:
+        return Hinted(0, 0, 0, 0)
+    most = config.k_max if isinstance(config, ContrastConfig) and method.contrast else 0
+    from_group = config.hint_source in ("own_rollout", "self_rollout")
+    rows = pairs = 0.0
+    unused_correct, unused_wrong = 1.0, 1.0  # probability that one correct, one wrong rollout serves as no hint
+    for own, count in ((1, correct), (0, wrong)):  # correct rollouts, then wrong ones
+        others, others_wrong = correct - own, wrong - (1 - own)
+        if count == 0 or (from_group and others == 0) or (most and others_wrong == 0):
+            continue
+        drawn = min(most, others_wrong)
+        rows, pairs = rows + count, pairs + count * (1 + drawn)
+        if from_group:
+            unused_correct *= (1 - 1 / others) ** (count - own)
+        if drawn:
+            unused_wrong *= (1 - drawn / others_wrong) ** (count - (1 - own))
+    siblings = wrong * (1 - unused_wrong) + (correct * (1 - unused_correct) if from_group else 0.0)
+    return Hinted(rows, pairs, siblings, 0.0 if from_group or rows == 0 else 1.0)
+
+
+def scoring_work(batch: Batch, method: Method) -> Work:
+    """The teacher's passes: a question once, each distinct hint once, each response under each of its hints."""
+    if not method.hinted:
+        return Work()
+    total = Work()
+    solution = batch.template + (batch.solution if method.config.hint_source == "gt_cot" else 0)
+    sibling = batch.template + batch.response
+    for correct, groups in batch.outcomes:
+        found = hinted(correct, batch.group_size, method)
+        contexts = found.siblings + found.solutions
+        if not contexts:
+            continue
+        hint = (found.siblings * sibling + found.solutions * solution) / contexts
+        group = after(0, batch.prompt) + after(batch.prompt, hint) * contexts
+        total += (group + after(batch.prompt + hint, batch.response, head=True) * found.pairs) * groups
+    return total
+
+
+def _rows(batch: Batch, method: Method, regularised: bool) -> list[tuple[float, float]]:
+    """(rows of the update with a gradient in one group, groups)."""
+    rows = []
+    for correct, groups in batch.outcomes:
+        kept = float(batch.group_size)
+        if method.hinted and method.config.unusable == "drop":
+            # A group whose advantages are all 0 is not scored by some methods, yet it stays in the mini-batch.
+            alike = correct in (0, batch.group_size) and not method.scores_zero_advantage
+            kept = kept if alike else hinted(correct, batch.group_size, method).rows
+        needed = regularised or not isinstance(method, CreditMethod) or 0 < correct < batch.group_size
+        rows.append((kept if needed else 0.0, groups))
+    return rows
+
+
+def update_work(batch: Batch, method: Method, regularised: bool = False, shared: bool = True) -> Work:
+    """One forward pass of the update: each prompt once where it is `shared`, each row with a gradient."""
+    total = Work()
+    for rows, groups in _rows(batch, method, regularised):
+        prompts = min(rows, 1.0) if shared else rows
+        row = after(batch.prompt, batch.response, head=True)
+        total += (after(0, batch.prompt) * prompts + row * rows) * groups
+    return total
+
+
+def step_work(batch: Batch, method: Method, config: Config) -> dict[str, Work]:
+    """Passes by phase: `prefill` and `decode`, `score` (without gradient), `update` (one forward pass)."""
+    regularised = config.kl_coefficient > 0 or config.entropy_coefficient > 0
+    row = after(batch.prompt, batch.response, head=True)
+    score = scoring_work(batch, method)
+    if method.support == "student":  # the student's own top-k, after its own prompt
+        score += (after(0, batch.prompt) + row * batch.group_size) * batch.prompts
+    if config.kl_coefficient > 0:
+        kept = sum(rows * groups for rows, groups in _rows(batch, method, True))
+        score += after(0, batch.prompt) * batch.prompts + row * kept
+    return {
+        "prefill": after(0, batch.prompt) * batch.prompts,
+        "decode": row * (batch.prompts * batch.group_size),
+        "score": score,
+        "update": update_work(batch, method, regularised, not config.model.gradient_checkpointing),
+    }
+
+
+# ------------------------------------------------------------------ seconds
+
+
+def step_seconds(
+    shape: Shape,
+    batch: Batch,
+    method: Method,
+    config: Config,
+    device: Device,
+    devices: int = 1,
+    efficiency: Efficiency = Efficiency(),
+) -> dict[str, float]:
+    """Estimated seconds of one step by phase, with bf16 arithmetic and all devices equally busy.
+
+    Decoding is bound by memory: each step reads the weights and the caches of the rows in flight, and lasts until the
+    longest response ends. Transfers between devices are not counted; they are in what `efficiency` leaves out.
+    """
+    work = step_work(batch, method, config)
+    passes = efficiency.forward * device.flops * devices
+    backward = 4 if config.model.gradient_checkpointing else 3
+    slot = shape.layers * 2 * shape.keys * 2.0  # bytes of the cache for one token
+    rows = batch.prompts * batch.group_size / devices
+    at_once = max(1.0, efficiency.cache * device.memory / (slot * (batch.prompt + batch.response)))
+    reads = 2.0 * shape.parameters * batch.longest * ceil(rows / at_once) + slot * work["decode"].attended / devices
+    decode = max(flops(shape, work["decode"]) / passes, reads / (efficiency.decode * device.bandwidth))
+    return {
+        "sample": flops(shape, work["prefill"]) / passes + decode,
+        "score": flops(shape, work["score"]) / passes,
+        "update": backward * flops(shape, work["update"]) / (efficiency.update * device.flops * devices),
+    }
+
+
+def planned_batch(config: Config) -> Batch:
+    """The batch that a plan assumes: prompts of a quarter and responses of half of the limit, one at the limit."""
+    limit = config.sampling.max_tokens
+    return Batch(config.prompts_per_step, config.group_size, config.max_prompt_tokens / 4, limit / 2, limit)
+
+
+def hours_line(config: Config, method: Method, steps: int | None) -> str:
+    """One line for a run's plan: estimated hours of training on each kind of GPU, or why there is no estimate.
+
+    Without a number of steps, of a hundred.
+    """
+    try:
+        shape = load_shape(config.model)
+    except (OSError, ValueError, KeyError, AttributeError):
+        return f"not estimated: the config of {config.model.path} could not be loaded"
+    devices = getattr(config.engine, "gpus_per_node", 1) * getattr(config.engine, "nodes", 1)
+    batch = planned_batch(config)
+
+    def hours(device: Device) -> str:
+        value = (steps or 100) * sum(step_seconds(shape, batch, method, config, device, devices).values()) / 3600
+        return f"{value:,.0f}" if value >= 10 else f"{value:.1f}" if value >= 0.1 else "under 0.1"
+
+    listed = ", ".join(f"{name} {hours(device)}" for name, device in DEVICES.items())
+    what = "estimated" if steps else "estimated for 100 steps"
+    return f"{what} on {devices} × {listed} (responses of half the limit, sampled by vLLM; without evaluation)"

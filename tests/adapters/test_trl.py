@@ -1,0 +1,128 @@
+"""TRL's trainer with our methods computes what our engine computes on the same rollouts."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+pytest.importorskip("trl")
+
+from rlcsd.adapters.trl import RLCSDConfig
+from rlcsd.config.load import build_method, load
+from rlcsd.engine.local import LocalEngine
+from rlcsd.errors import InputError
+from rlcsd.prompts import student_prompt
+from rlcsd.records import Problem, Sample
+from rlcsd.stages.grade import grade
+from rlcsd.stages.hint import TeacherPrompts, hint_rows
+from rlcsd.stages.score import gather_evidence, with_old_log_probs
+from tests.adapters.trl_case import FLAT, QUESTIONS, G, completion, run
+
+METHODS = ["grpo", "rlsd", "rlsd_ectr", "rlcsd"]
+
+
+def ours(name: str, places: list[int], options: tuple[str, ...] = ()) -> tuple[dict[str, torch.Tensor], float]:
+    """Gradient and loss of our engine on the mini-batch of the fixed rollouts at `places`."""
+    config = load([f"method={name}", "kl_coefficient=0", "engine.self_check=false", *options])
+    method = build_method(config)
+    engine = LocalEngine(config, method)
+    tokenizer = engine.tokenizer
+    samples = [Sample(tuple(completion(tokenizer, i)), None, torch.zeros(0), True) for i in range(len(FLAT))]
+    problems = [Problem(question, "B", "So it is B.") for question in QUESTIONS]
+    prompts = [student_prompt(tokenizer, question, "") for question in QUESTIONS]
+    drawn = [samples[start : start + G] for start in range(0, len(FLAT), G)]
+    groups = grade(
+        tokenizer, lambda text, answer: rf"\boxed{{{answer}}}" in text, problems, prompts, drawn,
+        divide_by_std=method.config.advantage_std,
+    )  # fmt: skip
+    teacher = TeacherPrompts(tokenizer, engine.context_length, instruction="")
+    hinted = hint_rows(groups, method, teacher, random.Random("42/hint/0")).rows
+    rows = [row for group in with_old_log_probs(engine, hinted) for row in group if row.group * G + row.place in places]
+    evidence = method.prepare(gather_evidence(engine, rows, method), 1)
+    metrics = engine.gradient([row.pair for row in rows], evidence, method)
+    gradients = {name: p.grad for name, p in engine.policy.named_trainable().items() if p.grad is not None}
+    return gradients, metrics["actor/loss"].value
+
+
+def check(found, places, name, number=0, options=()):
+    gradients, loss = ours(name, places, options)
+    largest = max(float(gradient.abs().max()) for gradient in gradients.values())
+    assert largest > 1e-4
+    for key, gradient in gradients.items():
+        torch.testing.assert_close(found["gradients"][number][key], gradient, rtol=1e-3, atol=1e-5 * largest)
+    assert found["losses"][number] == pytest.approx(loss, abs=1e-4)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_one_mini_batch_has_our_gradient_and_loss(name, tmp_path):
+    found, _ = run(name, str(tmp_path), rows=4, accumulation=3)
+    check(found, list(range(len(FLAT))), name)
+
+
+def test_each_mini_batch_of_a_rollout_batch_is_weighted_by_itself(tmp_path):
+    found, _ = run("rlcsd", str(tmp_path), rows=2, accumulation=3, updates=2)
+    assert sorted(found["rows"][0] + found["rows"][1]) == list(range(len(FLAT)))
+    for number in (0, 1):
+        check(found, found["rows"][number], "rlcsd", number)
+
+
+def test_options_reach_the_method_and_unusable_rollouts_can_stay(tmp_path):
+    options = {"unusable": "plain", "k_max": 1, "hint_source": "gt_cot", "path_norm": "rollout"}
+    found, _ = run("rlcsd", str(tmp_path), rows=6, accumulation=2, method_options=options)
+    check(found, list(range(len(FLAT))), "rlcsd", 0, tuple(f"method.{key}={value}" for key, value in options.items()))
+
+
+@pytest.mark.parametrize("name", ["rlsd", "rlcsd"])
+def test_two_processes_have_the_same_gradient(name, tmp_path):
+    """Gloo, two processes with half of the rollouts each, the middle group on both."""
+    case, out = Path(__file__).with_name("trl_case.py"), tmp_path / "found.pt"
+    # With `--cpu` accelerate would start the processes by MPI; `--multi_gpu` starts them by torchrun, also on CPUs.
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+    done = subprocess.run([*launch, str(case), name, str(out)], capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = torch.load(out)
+    assert found["processes"] == 2
+    check(found, list(range(len(FLAT))), name)
+
+
+def test_the_teacher_follows_and_is_in_the_checkpoint(tmp_path):
+    options = {"learning_rate": 1e-2, "save_strategy": "steps", "save_steps": 2, "max_steps": 3}
+    options["method_options"] = {"snapshot_every": 2}
+    _, trainer = run("rlcsd", str(tmp_path), rows=4, accumulation=3, **options)
+    teacher, policy = trainer.teacher.weights.state(), dict(trainer.model.named_parameters())
+    assert any(not torch.equal(teacher[name], policy[name]) for name in teacher)  # the policy took a third step
+    saved = type(trainer.model).from_pretrained(tmp_path / "checkpoint-2").state_dict()
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in teacher.items())
+    _, resumed = run("rlcsd", str(tmp_path), rows=4, accumulation=3, resume=True, **options | {"max_steps": 2})
+    assert all(torch.equal(tensor, teacher[name]) for name, tensor in resumed.teacher.weights.state().items())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"method": "sdpo"}, "method=sdpo.*no clipped surrogate"),
+        ({"method": "rlcds"}, "did you mean"),
+        ({"method_options": {"tau": -1}}, "method_options.tau=-1"),
+        ({"loss_type": "grpo"}, "loss_type='grpo'"),
+        ({"importance_sampling_level": "sequence"}, "importance_sampling_level='sequence'"),
+        ({"gradient_accumulation_steps": 4, "steps_per_generation": 2}, "steps_per_generation=2: must be a multiple"),
+    ],
+)
+def test_what_cannot_be_is_one_sentence(settings, message, tmp_path):
+    with pytest.raises(InputError, match=message):
+        RLCSDConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, **settings)
+
+
+def test_a_prompt_of_several_turns_or_a_missing_column_is_one_sentence(tmp_path):
+    with pytest.raises(InputError, match="answer_column=answers"):
+        run("rlcsd", str(tmp_path), rows=4, accumulation=3, answer_column="answers")
+    with pytest.raises(InputError, match="prompt: must be a list of one message by the user"):
+        run("rlcsd", str(tmp_path), rows=4, accumulation=3, system="Be brief.")
