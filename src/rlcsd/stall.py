@@ -69,6 +69,11 @@ def _easier(m: Mapping[str, float]) -> str:
 
 
 def _no_hints(m: Mapping[str, float]) -> tuple[str, str]:
+    if m.get("hints/without_feedback"):
+        return (
+            f"the verifier gave no feedback on {m['hints/without_feedback']:.0f} rollouts, so the teacher has no hint",
+            "let the verifier return rlcsd.Verdict(…, feedback=…), or choose another method.hint_source",
+        )
     lacking = [
         f"{m[f'hints/without_{pool}']:.0f} rollouts lack a {pool} hint"
         for pool in ("correct", "wrong")

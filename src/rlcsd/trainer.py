@@ -232,7 +232,7 @@ def fitting_problems(tokenizer: Any, task: Task, config: Config) -> list[Problem
     most, wanted = config.max_prompt_tokens, config.prompts_per_step
     # A text that is longer than so many of the longest token needs no counting, which takes minutes for megabytes.
     longest = most * max(map(len, tokenizer.get_vocab()))
-    short = [problem for problem in task.train if len(problem.question) <= longest]
+    short = [problem for problem in task.train if len(problem.text) <= longest]
     lengths = [len(training_prompt(tokenizer, task, config, problem)) for problem in short]
     fits = [problem for problem, length in zip(short, lengths, strict=True) if length <= most]
     if not fits:

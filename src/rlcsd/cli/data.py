@@ -45,6 +45,14 @@ def add_data_commands(data: argparse.ArgumentParser) -> None:
     )
     competitions.set_defaults(run=_competitions)
 
+    published = kinds.add_parser("published", help="the authors' own data sets, from the hub")
+    published.add_argument("names", nargs="*", metavar="NAME", help="data sets (default: what the experiments read)")
+    published.add_argument("--all", action="store_true", help="also every other data set of the repository")
+    published.add_argument("--root", type=Path, default=Path("data/verl"))
+    published.add_argument("--repo", default=None, help="another repository of the same layout (default Leyiii/RLCSD)")
+    published.add_argument("--revision", default=None, help="a commit, branch or tag (default: the newest commit)")
+    published.set_defaults(run=_published)
+
     overlap = kinds.add_parser("overlap", help="which evaluation problems are also in a task's training set")
     overlap.add_argument(
         "overrides", nargs="*", metavar="key=value", help="the task, for example task=math_deepmath model=qwen3_4b"
@@ -101,6 +109,20 @@ def _competitions(arguments: argparse.Namespace) -> None:
             raise InputError(f"--source {given}: reads NAME=SOURCE, for example aime26=aime26.jsonl")
         sources[name] = source
     print(build_competitions(arguments.root, sources))
+
+
+def _published(arguments: argparse.Namespace) -> None:
+    from ..tasks import hub
+    from ..tasks.published import REPO, clean, differences, place, wanted
+
+    source = hub.snapshot("data published", arguments.repo or REPO, arguments.revision)
+    found = wanted(source, arguments.names, arguments.all)
+    for name, splits in found.items():
+        placed = place(arguments.root, source, name, splits)
+        print(placed.card)
+        if placed.own is not None:
+            print("\n".join(["Differences to our own build:", *differences(placed, placed.own), ""]))
+    clean(arguments.root)
 
 
 def _overlap(arguments: argparse.Namespace) -> None:

@@ -59,8 +59,9 @@ def parser() -> argparse.ArgumentParser:
 
     compare = commands.add_parser("compare", help="several runs side by side: a table and a figure")
     compare.add_argument(
-        "runs", nargs="+", type=Path, metavar="RUN", help="run folders; those with the same label count as seeds"
+        "runs", nargs="*", type=Path, metavar="RUN", help="run folders; those with the same label count as seeds"
     )
+    compare.add_argument("--published", action="store_true", help="the authors' figures, with those of the runs below")
     compare.add_argument("--by", nargs="+", default=["method.name"], metavar="KEY", help="config keys that label a run")
     compare.add_argument("--figure", type=Path, default=Path("comparison.png"))
     compare.set_defaults(run=_compare)
@@ -143,6 +144,13 @@ def _inspect(arguments: argparse.Namespace) -> None:
 
 
 def _compare(arguments: argparse.Namespace) -> None:
+    from ..report.published import published_tables
+
+    if arguments.published:
+        print(published_tables(arguments.runs))
+        return
+    if not arguments.runs:
+        raise InputError("compare: at least one run is needed, or --published alone")
     from ..report.compare import comparison_table, draw_comparison, read_run
 
     runs = [read_run(folder, arguments.by) for folder in arguments.runs]

@@ -38,6 +38,7 @@ def plan(config: Config) -> str:
         problems, left_out = _problems(config, task)
         evaluations = ", ".join(f"{name} {len(problems)}" for name, problems in task.evaluations.items())
         lines = [f"task       {task.name}: {problems} training problems{left_out}; {evaluations}"]
+        lines += [f"data       {task.source}"] * bool(task.source)
         steps = training_steps(config, problems)
     rollouts = config.prompts_per_step * config.group_size
     updates = config.prompts_per_step // config.prompts_per_update

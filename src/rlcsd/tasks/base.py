@@ -36,7 +36,7 @@ class Task:
     weighted sum is the reward. One of the user's own runs in processes of its own and may take `verifier_seconds` for
     a response; None runs it in this process without a limit (a reward model on a GPU). Where a verifier returns a
     number, a response is correct from `success` on; a bool or a `Verdict` says itself whether it is. `system_prompt` is
-    the system message of problems that have none of their own.
+    the system message of problems that have none of their own, and `source` says where they are from.
 
     `figures` says more of a response than its verdict, for the log: means by name, each with its weight.
 
@@ -53,6 +53,7 @@ class Task:
     success: float = 1.0
     system_prompt: str = ""
     figures: Callable[[Problem, str], Metrics] | None = None
+    source: str = ""
 
     def __post_init__(self) -> None:
         seconds = self.verifier_seconds

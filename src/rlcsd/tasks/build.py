@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -15,9 +16,13 @@ from ..metrics import Metrics
 from ..plugins import described, load_attribute
 from ..prompts import BOXED_INSTRUCTION
 from ..verifiers import Verifier, get
+from . import environment
+from . import reasoning_gym as rg
 from .base import Problem, Reward, Task
 from .files import Columns, read_problems
 from .knights_and_knaves import FORMS, NAMES, Recipe, draw_problems
+from .knights_and_knaves.dataset import range_name
+from .published import is_published
 from .roll_call import FORMS as ROLL_CALL_FORMS
 from .roll_call import Supply, style_figures
 from .roll_call import draw_problems as draw_roll_calls
@@ -47,7 +52,10 @@ class TaskParameters(BaseModel):
         BOXED_INSTRUCTION, description="what follows the question unless the question itself asks for a box"
     )
     system_prompt: str = Field("", description="system message of problems that have none of their own")
-    success: float = Field(1.0, description="where a verifier returns a number: the least that is correct")
+    success: float | None = Field(
+        None,
+        description="where a number is returned: the least that is correct; null: 1, or a rubric's full marks",
+    )
     rewards: list[RewardParameters] | None = Field(
         None, description="several verifiers with weights, whose sum is the reward"
     )
@@ -61,6 +69,7 @@ class TaskParameters(BaseModel):
         evaluations: Mapping[str, Sequence[Problem]],
         verifier: Verifier | str,
         figures: Callable[[Problem, str], Metrics] | None = None,
+        source: str = "",
     ) -> Task:
         """A task of these problems, judged by its own verifier or by `rewards`."""
         judge: Verifier | str | list[Reward] = verifier
@@ -76,9 +85,10 @@ class TaskParameters(BaseModel):
             judge,
             self.instruction,
             self.verifier_seconds,
-            self.success,
+            1.0 if self.success is None else self.success,
             self.system_prompt,
             figures,
+            source,
         )
 
     def check_verifiers(self, own: str) -> None:
@@ -103,6 +113,9 @@ class KnightsAndKnavesParameters(TaskParameters):
     wording: Literal["varied", "plain"] = Field("varied", description="several ways to put a statement, or one")
     seed: int = Field(0, ge=0, description="seed of the puzzles")
     processes: int = Field(1, ge=1, description="processes that draw puzzles")
+    published: str | None = Field(
+        None, description="folder of data sets: where the authors' own puzzles of these sizes are there, they are used"
+    )
 
 
 class RollCallParameters(TaskParameters):
@@ -142,7 +155,61 @@ class VerlParameters(TaskParameters):
     verifier: str = Field("math", description=VERIFIER)
 
 
+class ReasoningGymParameters(TaskParameters):
+    """Problems of the reasoning-gym package, drawn on the spot; `parameters` set their difficulty."""
+
+    dataset: str | list[str] = Field(description="a data set of reasoning-gym, such as countdown, or several")
+    parameters: dict[str, Any] = Field(
+        {}, description="parameters of the data set's own config; with several data sets, a mapping of each one's name"
+    )
+    train_size: int = Field(2048, ge=1, le=100_000, description="training problems")
+    eval_size: int = Field(100, ge=1, le=100_000, description="evaluation problems")
+    seed: int = Field(0, ge=0, lt=128, description="seed of the problems; those of evaluation come from other seeds")
+    verifier_seconds: float | None = Field(
+        10.0, gt=0, description="limit for scoring one response, which is wrong then; null: none, in the run's process"
+    )
+
+
+class EnvironmentParameters(TaskParameters):
+    """A single-turn environment of the verifiers package."""
+
+    environment: str = Field(description="name of an installed environment")
+    arguments: dict[str, Any] = Field({}, description="arguments that the environment is loaded with")
+    train_size: int = Field(100_000, ge=1, description="most training problems")
+    eval_size: int = Field(100, ge=1, description="most evaluation problems")
+    instruction: str = Field("", description="what follows the question; environments say themselves how to answer")
+
+
+def from_environment(p: EnvironmentParameters) -> Task:
+    loaded = environment.load(p.environment, p.arguments)
+    train, held_out = environment.problems(loaded, p.train_size, p.eval_size)
+    evaluations = {"held_out": held_out} if held_out else {}
+    return p.task(train, evaluations, environment.RubricVerifier(loaded, p.success))
+
+
+def reasoning_gym(p: ReasoningGymParameters) -> Task:
+    names = [p.dataset] if isinstance(p.dataset, str) else list(dict.fromkeys(p.dataset))
+    if not names:
+        raise InputError("task.dataset=[]: at least one data set is needed, for example countdown")
+    given = {names[0]: p.parameters} if isinstance(p.dataset, str) else p.parameters
+    for name, values in given.items():
+        if name not in names or not isinstance(values, dict):
+            raise InputError(f"task.parameters.{name}: with several data sets, parameters read {{{names[0]}: {{…}}}}")
+    parameters = {name: given.get(name, {}) for name in names}
+    scorer = rg.Scorer(rg.build_datasets(parameters))
+    train = rg.draw(parameters, p.train_size, 2 * p.seed * rg.RANGE)
+    asked = {problem.question for problem in train}
+    held_out = rg.draw(parameters, p.eval_size, (2 * p.seed + 1) * rg.RANGE, asked)
+    return p.task(train, {"fresh": held_out}, scorer)
+
+
 def knights_and_knaves(p: KnightsAndKnavesParameters) -> Task:
+    name = range_name(p.train_sizes)
+    if p.published is not None and is_published(Path(p.published) / name):
+        sets = "+".join([f"{name}_test", *(range_name([size]) for size in p.unseen_sizes)])
+        return p.task(
+            *_layout(p.published, name, sets), "knights_and_knaves", source=f"the authors' files in {p.published}"
+        )
     recipe = Recipe(tuple(p.forms), NAMES[: p.people], p.wording)
     overlap = sorted(set(p.train_sizes) & set(p.unseen_sizes))
     if overlap:
@@ -184,11 +251,16 @@ def from_files(p: FileParameters) -> Task:
 
 def from_verl(p: VerlParameters) -> Task:
     p.check_verifiers(p.verifier)
-    evaluations = read_layout("task.evaluation", p.root, p.evaluation, "val") if p.evaluation else {}
-    train = [
-        problem for problems in read_layout("task.train", p.root, p.train, "train").values() for problem in problems
-    ]
-    return p.task(train, evaluations, p.verifier)
+    authors = is_published(Path(p.root) / p.train)
+    return p.task(
+        *_layout(p.root, p.train, p.evaluation), p.verifier, source=f"the authors' files in {p.root}" if authors else ""
+    )
+
+
+def _layout(root: str, train: str, evaluation: str | None) -> tuple[list[Problem], dict[str, list[Problem]]]:
+    evaluations = read_layout("task.evaluation", root, evaluation, "val") if evaluation else {}
+    by_source = read_layout("task.train", root, train, "train")
+    return [problem for problems in by_source.values() for problem in problems], evaluations
 
 
 def _plugin(name: str, parameters: Mapping[str, Any]) -> Task:
@@ -213,6 +285,8 @@ _BUILDERS: dict[str, tuple[type[TaskParameters], Callable[[Any], Task]]] = {
     "roll_call": (RollCallParameters, roll_call),
     "files": (FileParameters, from_files),
     "verl": (VerlParameters, from_verl),
+    "environment": (EnvironmentParameters, from_environment),
+    "reasoning_gym": (ReasoningGymParameters, reasoning_gym),
 }
 
 

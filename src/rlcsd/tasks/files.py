@@ -12,6 +12,7 @@ from typing import Any
 
 from ..errors import InputError, MissingError, first_line
 from ..records import Message, conversation
+from . import hub
 from .base import Problem
 
 Row = Mapping[str, Any]
@@ -77,6 +78,9 @@ def _hub(field: str, path: str) -> list[Row]:
         raise InputError(
             f"{field}={path}: a data set on the hub reads hub:owner/name, hub:owner/name/config or hub:owner/name:split"
         )
+    plain = _plain_files(field, f"{owner}/{dataset}", config or None, split or "train")
+    if plain:
+        return [row for file in plain for row in read_rows(field, str(file))]
     try:
         import datasets
     except ImportError:
@@ -87,6 +91,19 @@ def _hub(field: str, path: str) -> list[Row]:
     except Exception as error:  # no network, no such name, no such split, gated: each layer has its own exception
         check = "check the name and the network (HF_ENDPOINT, HF_HUB_OFFLINE and HF_TOKEN count)"
         raise MissingError(f"{field}={path}: could not be fetched ({first_line(error)}); {check}") from None
+
+
+def _plain_files(field: str, repo: str, config: str | None, split: str) -> list[Path]:
+    """The files of a split on the hub, fetched and checked; none where the data set is not made of plain files, or the
+    hub is out of reach: the datasets library may know it, or have it in its cache."""
+    from huggingface_hub import constants
+
+    folder = Path(constants.HF_HOME) / "rlcsd"
+    try:
+        source = hub.remembered_snapshot(field, repo, folder)
+    except InputError:
+        return []
+    return [hub.fetch(field, source, file, folder) for file in hub.split_files(source, config, split)]
 
 
 _READERS = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}

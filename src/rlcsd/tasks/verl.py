@@ -80,19 +80,36 @@ def from_row(where: str, row: Row) -> tuple[str, Problem]:
 def read_layout(field: str, root: str, dataset: str, split: str) -> dict[str, list[Problem]]:
     """The problems of `<root>/<dataset>/<split>.parquet` by data source.
 
+    Names joined with `+` may also be folders apart, each with a set of its own, called by the folder's name.
+
     Raises:
         InputError: no such file, or a row that is not of the layout.
     """
-    path = str(Path(root) / dataset / f"{split}.parquet")
-    if not Path(path).is_file():
+    path = _path(root, dataset, split)
+    if path.is_file():
+        return _by_source(field, path)
+    parts = {name: _path(root, name, split) for name in dataset.split("+")}
+    missing = [one for one in parts.values() if not one.is_file()]
+    if missing:
         raise MissingError(
-            f"{field}={dataset}: there is no file {path}; `rlcsd data` builds the published sets, and task.root "
-            "says where they are"
+            f"{field}={dataset}: there is no file {path if len(missing) == len(parts) else missing[0]}; `rlcsd data "
+            "published` fetches the published sets, `rlcsd data` also builds them, and task.root says where they are"
         )
+    return {
+        name: [problem for problems in _by_source(field, one).values() for problem in problems]
+        for name, one in parts.items()
+    }
+
+
+def _path(root: str, dataset: str, split: str) -> Path:
+    return Path(root) / dataset / f"{split}.parquet"
+
+
+def _by_source(field: str, path: Path) -> dict[str, list[Problem]]:
     by_source: dict[str, list[Problem]] = defaultdict(list)
-    for number, row in enumerate(read_rows(field, path)):
+    for number, row in enumerate(read_rows(field, str(path))):
         source, problem = from_row(f"{path}: row {number}", row)
         by_source[source].append(problem)
     if not by_source:
-        raise InputError(f"{field}={dataset}: there are no problems in {path}")
+        raise InputError(f"{field}: there are no problems in {path}")
     return dict(by_source)

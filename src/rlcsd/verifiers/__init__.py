@@ -106,6 +106,10 @@ def silent(verifier: Any) -> bool:
     """Is it known that the verifier never says more than right or wrong? So it is with those of this package."""
     if isinstance(verifier, WeightedRewards):
         return all(silent(reward.verifier) for reward in verifier.rewards)
+    if isinstance(verifier, IsolatedVerifier):
+        return silent(verifier.verifier)
+    if getattr(verifier, "silent", False):
+        return True
     return verifier in (exact, knights_and_knaves.verify) or type(verifier).__module__ == f"{__name__}.math"
 
 

@@ -21,6 +21,7 @@ from multiprocessing.connection import Connection
 from typing import Any
 
 from ..errors import first_line
+from ..records import Verdict
 from .reward import Result, VerifierError, as_result, described, form_of, name_of
 
 Answer = tuple[Result, str | None]  # what the verifier returned, and a complaint about it
@@ -29,12 +30,15 @@ Answer = tuple[Result, str | None]  # what the verifier returned, and a complain
 class IsolatedVerifier:
     """`verifier` with a time limit of `seconds` for each response, in up to `processes` processes.
 
-    Processes start when they are first needed, and end with the process that started them.
+    Processes start when they are first needed, and end with the process that started them. With an attribute
+    `forgiving`, a verifier that takes too long or ends its process calls the response wrong: it is a library's own
+    scorer, and the response is to blame.
     """
 
     def __init__(self, verifier: Callable[..., Any], seconds: float, processes: int | None = None) -> None:
         self.verifier, self.seconds, self.form = verifier, seconds, form_of(verifier)
         self.__name__ = name_of(verifier)
+        self.forgiving = bool(getattr(verifier, "forgiving", False))
         self.idle: queue.LifoQueue[_Process] = queue.LifoQueue()
         self.processes = processes or min(4, os.cpu_count() or 1)
         for _ in range(self.processes):
@@ -71,6 +75,8 @@ class IsolatedVerifier:
                 answer = process.ask((response, subject), self.seconds)
             finally:
                 self.idle.put(process)
+            if answer[1] is not None and self.forgiving:
+                return Verdict(False, 0.0), None
             if answer[1] is not None:
                 failed.set()
             return answer

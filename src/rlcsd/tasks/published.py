@@ -1,0 +1,259 @@
+"""The authors' own data sets from the hub, put where the published experiments look for them, and compared with ours.
+
+A published data set is a folder `<root>/<name>` with the authors' file as it is, a card, and `published.json`, by which
+it is told from one that `rlcsd data` built. One of ours in the same place is kept as `<name>.own`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ..errors import InputError
+from ..folders import whole_folder
+from ..records import Problem
+from . import hub
+from .files import read_rows
+from .overlap import normalised
+from .verl import from_row
+
+REPO = "Leyiii/RLCSD"
+TRAINING = ("deepmath_filtered_level5_7", "deepmath_filtered_level6_8", "deepmath_filtered_level7_10", "kk_4to8")
+JOINED = {
+    "amc23+aime24+aime25": ("amc23", "aime24", "aime25"),
+    "kk_4to8_test+kk_9+kk_10+kk_11": ("kk_4to8_test", "kk_9", "kk_10", "kk_11"),
+}
+EVALUATION = tuple(name for names in JOINED.values() for name in names)
+MARK = "published.json"
+_SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "val", "eval": "val"}
+
+
+def is_published(folder: Path) -> bool:
+    """Is this a data set of the authors', or one that `rlcsd data` built?"""
+    return (folder / MARK).is_file()
+
+
+# ------------------------------------------------------------------ finding
+
+
+def located(source: hub.Snapshot, name: str) -> dict[str, list[hub.HubFile]]:
+    """The parquet files of one data set by split, `train` or `val`; a file in several shards is a list.
+
+    A file belongs to a data set if a folder above it, or the file itself, has its name (`kk_9/val.parquet`,
+    `data/kk_9.parquet`, `kk_9-00000-of-00001.parquet`, `kk_9_test.parquet`).
+    """
+    found: dict[str, list[hub.HubFile]] = {}
+    for file in sorted(source.files, key=lambda file: file.path):
+        split = _split_of(file, name) if file.path.endswith(".parquet") else None
+        if split is not None:
+            found.setdefault(split, []).append(file)
+    return found
+
+
+def _split_of(file: hub.HubFile, name: str) -> str | None:
+    folders, stem = PurePosixPath(file.path).parts[:-1], file.stem
+    usual = "train" if name in TRAINING else "val"
+    if stem == name:
+        return usual
+    if name in folders:
+        return _SPLITS.get(re.split(r"[-_.]", stem)[0], usual)
+    base, _, ending = stem.rpartition("_")
+    return _SPLITS[ending] if base == name and ending in _SPLITS and stem not in (*TRAINING, *EVALUATION) else None
+
+
+def others(source: hub.Snapshot) -> list[str]:
+    """Names of further data sets in the repository: folders with parquet files, or files of their own."""
+    known = {*TRAINING, *EVALUATION, *JOINED}
+    names: dict[str, None] = {}
+    for file in source.files:
+        if file.path.endswith(".parquet") and not any(_split_of(file, name) for name in known):
+            folder = PurePosixPath(file.path).parent.name
+            names[folder if folder and folder != "data" else file.stem] = None
+    return list(names)
+
+
+# ------------------------------------------------------------------ putting in place
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A data set in its place: its card, its problems by split, and the folder of our own build, if there is one."""
+
+    name: str
+    card: str
+    problems: dict[str, list[Problem]]
+    own: Path | None
+
+
+def wanted(source: hub.Snapshot, names: Sequence[str], everything: bool) -> dict[str, dict[str, list[hub.HubFile]]]:
+    """The files of each data set that is asked for; without names, of all that the published experiments read.
+
+    Raises:
+        InputError: a data set is not in the repository.
+    """
+    chosen = list(names)
+    if not chosen:
+        joined = [name for name in JOINED if located(source, name)]
+        apart = [name for whole, parts in JOINED.items() if whole not in joined for name in parts]
+        chosen = [*TRAINING, *joined, *apart, *(others(source) if everything else [])]
+    found = {name: located(source, name) for name in chosen}
+    missing = [name for name, files in found.items() if not files]
+    if missing:
+        there = [file.path for file in source.files if file.path.endswith(".parquet")]
+        raise InputError(
+            f"data published: {', '.join(missing)}: {source.repo} has no such data set at commit {source.commit[:12]}; "
+            f"its parquet files are {', '.join(there) or 'none'}"
+        )
+    return found
+
+
+def place(root: Path, source: hub.Snapshot, name: str, splits: dict[str, list[hub.HubFile]]) -> Placed:
+    """Fetch a data set, check it, and put it at `<root>/<name>`, or find it there already.
+
+    Raises:
+        InputError: it cannot be fetched or is damaged, is not of the published layout, or the place cannot be written.
+    """
+    folder, own = root / name, root / f"{name}.own"
+    if is_published(folder):
+        facts = json.loads((folder / MARK).read_text(encoding="utf-8"))
+        if facts.get("commit") == source.commit:
+            card = (folder / "README.md").read_text(encoding="utf-8")
+            return Placed(name, card, {split: _read(folder / f"{split}.parquet") for split in splits}, _if_there(own))
+    downloads = root / ".downloads"
+    fetched = {
+        split: [hub.fetch(f"data published: {name}", source, file, downloads) for file in files]
+        for split, files in splits.items()
+    }
+    problems = {split: [p for path in paths for p in _read(path)] for split, paths in fetched.items()}
+    ours = folder.is_dir() and not is_published(folder)
+    if ours and own.exists():
+        raise InputError(f"data published: {own} is in the way of keeping our own build of {name}; move it away")
+    if ours:
+        folder.rename(own)
+    try:
+        card = _put(folder, source, name, splits, fetched, problems)
+    except BaseException:
+        if ours:
+            own.rename(folder)
+        raise
+    for paths in fetched.values():
+        for path in paths:
+            path.unlink()
+    return Placed(name, card, problems, _if_there(own))
+
+
+def _put(
+    folder: Path,
+    source: hub.Snapshot,
+    name: str,
+    splits: dict[str, list[hub.HubFile]],
+    fetched: dict[str, list[Path]],
+    problems: dict[str, list[Problem]],
+) -> str:
+    """Write the folder, whole or not at all; returns the card."""
+    card = _card(source, name, splits, problems)
+    paths = [file.path for files in splits.values() for file in files]
+    with whole_folder(folder, replace=is_published(folder)) as partial:
+        for split, pieces in fetched.items():
+            _write(pieces, partial / f"{split}.parquet")
+        (partial / "README.md").write_text(card, encoding="utf-8")
+        facts = {"repo": source.repo, "commit": source.commit, "files": paths}
+        (partial / MARK).write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    return card
+
+
+def clean(root: Path) -> None:
+    """Remove the folder of downloads once everything is in its place."""
+    shutil.rmtree(root / ".downloads", ignore_errors=True)
+
+
+def _if_there(folder: Path) -> Path | None:
+    return folder if folder.is_dir() else None
+
+
+def _read(path: Path) -> list[Problem]:
+    rows = read_rows("data published", str(path))
+    return [from_row(f"{path.name}: row {number}", row)[1] for number, row in enumerate(rows)]
+
+
+def _write(paths: Sequence[Path], target: Path) -> None:
+    """One file as it is; the shards of one, as one."""
+    if len(paths) == 1:
+        shutil.copyfile(paths[0], target)
+        return
+    import pyarrow
+    import pyarrow.parquet as parquet
+
+    parquet.write_table(pyarrow.concat_tables([parquet.read_table(path) for path in paths]), target)
+
+
+def _card(
+    source: hub.Snapshot, name: str, splits: dict[str, list[hub.HubFile]], problems: dict[str, list[Problem]]
+) -> str:
+    lines = [
+        f"# {name}",
+        "",
+        f"The authors' own data (RLCSD, arXiv 2606.11709): {source.repo} on the hub, commit {source.commit}.",
+        "The files are as they were published; the terms of use are those of that repository.",
+        "",
+        "| file | problems | on the hub | hash |",
+        "|---|---|---|---|",
+    ]
+    for split, files in splits.items():
+        paths, hashes = ", ".join(file.path for file in files), ", ".join(f"`{file.digest}`" for file in files)
+        lines.append(f"| {split}.parquet | {len(problems[split])} | {paths} | {hashes} |")
+    return "\n".join([*lines, ""])
+
+
+# ------------------------------------------------------------------ comparing
+
+
+def differences(placed: Placed, own: Path) -> list[str]:
+    """What distinguishes the published data set from our own build of it in `own`: counts, overlap, and band edges."""
+    lines = []
+    for split, theirs in placed.problems.items():
+        path = own / f"{split}.parquet"
+        if not path.is_file():
+            continue
+        ours = _read(path)
+        lines.append(f"{placed.name}/{split}: {_overlap(ours, theirs)}")
+        lines += [f"  {line}" for line in _edges(ours, theirs)]
+    return lines or [f"{placed.name}: our own build in {own} has none of its files"]
+
+
+def _overlap(ours: Sequence[Problem], theirs: Sequence[Problem]) -> str:
+    exact = {p.question for p in ours} & {p.question for p in theirs}
+    left, right = ({normalised(p.question) for p in each} for each in (ours, theirs))
+    answers = {normalised(p.question): p.answer for p in ours}
+    other = sum(answers.get(normalised(p.question), p.answer) != p.answer for p in theirs)
+    return (
+        f"{len(theirs)} published and {len(ours)} own problems; {len(exact)} in both as written, {len(left & right)} "
+        f"normalised; {len(right - left)} only published, {len(left - right)} only own; {other} with another answer"
+    )
+
+
+def _edges(ours: Sequence[Problem], theirs: Sequence[Problem]) -> list[str]:
+    """For each end of our difficulty band: how many of our problems on the edge itself are published."""
+    published = {normalised(p.question) for p in theirs}
+    rated = [(value, p) for p in ours if isinstance(value := difficulty(p), int | float)]
+    if not rated:
+        return []
+    lines = []
+    for word, edge in (("lower", min(value for value, _ in rated)), ("upper", max(value for value, _ in rated))):
+        on_edge = [p for value, p in rated if value == edge]
+        kept = sum(normalised(p.question) in published for p in on_edge)
+        lines.append(f"{word} edge, difficulty {edge:g}: {kept} of our {len(on_edge)} problems are published")
+    given = [value for p in theirs if isinstance(value := difficulty(p), int | float)]
+    if given:
+        lines.append(f"difficulties of the published problems: {min(given):g} to {max(given):g}")
+    return lines
+
+
+def difficulty(problem: Problem) -> Any:
+    extra = problem.extra.get("extra_info") or {}
+    return extra.get("difficulty", problem.extra.get("difficulty"))

@@ -1,0 +1,60 @@
+"""The paper's figures as data, and beside runs of one's own."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+
+from rlcsd.cli import main
+from rlcsd.config.load import choices, load
+from rlcsd.report.published import AVERAGES, COLUMNS, MODELS, published_gains, published_results
+
+
+def test_the_table_is_whole_and_its_averages_are_those_of_its_columns():
+    results = published_results()
+    methods = {"base", "grpo", "opsd", "sdpo", "srpo", "rlsd", "rlcsd"}
+    assert {(one.model, one.method) for one in results} == {(m, k) for m in MODELS.values() for k in methods}
+    assert len(results) == 28 and methods - {"base"} <= set(choices()["method"])
+    for one in results:
+        assert set(one.accuracy) == set(COLUMNS)
+        parts = [one.accuracy[name] for name in AVERAGES["math_avg"]]
+        assert one.accuracy["math_avg"] == pytest.approx(sum(parts) / 3, abs=0.15)  # of rounded figures, as printed
+    best = next(one for one in results if (one.model, one.method) == ("Qwen3-4B", "rlcsd"))
+    assert (best.accuracy["math_avg"], best.accuracy["logic_avg"]) == (78.0, 66.9)
+    assert published_gains()["rlcsd"] == {"math_avg": 3.0, "kk_avg": 5.4}
+    named = {load([f"model={name}"]).model.path for name in choices()["model"]}
+    assert set(MODELS) <= named
+
+
+def run(folder, model, method, **means):
+    folder.mkdir()
+    (folder / "config.yaml").write_text(
+        yaml.safe_dump({"model": {"path": model}, "method": {"name": method}, "seed": 0})
+    )
+    sets = [{"name": name, "mean": mean} for name, mean in means.items()]
+    (folder / "evaluations.jsonl").write_text(
+        json.dumps({"step": 0, "sets": []}) + "\n" + json.dumps({"step": 5, "sets": sets})
+    )
+    return str(folder)
+
+
+def test_own_runs_stand_below_the_authors_line(tmp_path, capsys):
+    one = run(tmp_path / "a", "Qwen/Qwen3-4B", "rlcsd", amc23=0.5, aime24=0.25, aime25=0.3)
+    two = run(tmp_path / "b", "Qwen/Qwen3-4B", "rlcsd", amc23=0.7, aime24=0.35, aime25=0.3)
+    sizes = {"seen_sizes": 0.5, **{f"unseen_sizes: {size} people": 0.1 for size in (9, 10, 11)}}
+    other = run(tmp_path / "c", "mine", "rlcsd", **sizes)
+    assert main(["compare", "--published", one, two, other]) == 0
+    out = capsys.readouterr().out.splitlines()
+    place = out.index(next(line for line in out if line.startswith("| Qwen3-4B | rlcsd | the authors | 90.1 | 74.4")))
+    assert out[place + 1].startswith("| Qwen3-4B | rlcsd | own runs | 60.0 | 30.0 | 30.0 | 40.0 |  |")
+    assert any(
+        line.startswith("| mine | rlcsd | own runs |  |  |  |  | 50.0 | 10.0 | 10.0 | 10.0 | 20.0 |") for line in out
+    )
+    assert not any("Qwen3-8B" in line for line in out)
+    assert "authors" in out[0] and "not repeated" in out[0]
+    assert main(["compare", "--published"]) == 0
+    assert capsys.readouterr().out.count("| the authors |") == 28
+    assert main(["compare"]) == 2
+    assert "at least one run" in capsys.readouterr().err

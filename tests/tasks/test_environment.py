@@ -1,0 +1,82 @@
+"""Single-turn environments of the verifiers package: rows, rubric and refusals. Skipped where it is not installed."""
+
+from __future__ import annotations
+
+import pytest
+
+from rlcsd import InputError
+from rlcsd.tasks.build import build_task
+
+MODULE = """
+import verifiers as vf
+from datasets import Dataset
+
+def right(completion, answer, **rest):
+    return float(answer in completion[-1]["content"])
+
+def short(completion, info):
+    return float(len(completion[-1]["content"]) < info["most"])
+
+async def length(completion):
+    return len(completion[-1]["content"])
+
+def broken(completion):
+    raise RuntimeError("a rubric's own trouble")
+
+def load_environment(size=4, held_out=2, turns=1, funcs="right short length"):
+    rows = [{"question": f"{n} + 1?", "answer": str(n + 1), "info": {"most": 8}} for n in range(size + held_out)]
+    rubric = vf.Rubric(funcs=[globals()[name] for name in funcs.split()], weights=[1.0, 0.5, 0.0][: len(funcs.split())])
+    kinds = {"dataset": Dataset.from_list(rows[:size]), "rubric": rubric, "system_prompt": "Add."}
+    if held_out:
+        kinds["eval_dataset"] = Dataset.from_list(rows[size:])
+    return vf.SingleTurnEnv(**kinds) if turns == 1 else Many(max_turns=turns, **kinds)
+
+class Many(vf.MultiTurnEnv):
+    async def env_response(self, messages, state, **rest):
+        return []
+"""
+
+
+@pytest.fixture
+def environment(tmp_path, monkeypatch):
+    pytest.importorskip("verifiers.types", reason="a release of verifiers with single-turn environments")
+    (tmp_path / "sums_for_rlcsd.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def build(**values):
+        return build_task({"kind": "environment", "name": "sums", "environment": "sums-for-rlcsd", **values})
+
+    return build
+
+
+def test_an_environment_is_its_data_set_and_its_rubric(environment):
+    task = environment()
+    assert [p.question for p in task.train] == [f"{n} + 1?" for n in range(4)]
+    assert task.train[0].history == (("system", "Add."),)
+    assert task.instruction == ""
+    assert [p.answer for p in task.evaluations["held_out"]] == ["5", "6"]
+    ((good, long, wrong),) = task.judge([task.train[2]], [("3", "the sum is 3", "4")])
+    assert (good.correct, good.reward) == (True, 1.5)
+    assert {name: good.parts[name] for name in ("right", "short", "length")} == {
+        "right": 1.0,
+        "short": 1.0,
+        "length": 1.0,
+    }
+    assert (long.correct, long.reward, long.parts["length"]) == (False, 1.0, 12.0)
+    assert (wrong.correct, wrong.reward) == (False, 0.5)
+    assert environment(success=1.0).judge([task.train[2]], [("the sum is 3",)])[0][0].correct
+
+
+def test_rows_are_held_out_where_there_is_one_data_set_alone(environment):
+    task = environment(arguments={"size": 10, "held_out": 0}, eval_size=3, train_size=5)
+    assert [p.answer for p in task.evaluations["held_out"]] == ["8", "9", "10"]
+    assert len(task.train) == 5
+
+
+def test_what_cannot_be_used_is_one_sentence(environment):
+    with pytest.raises(InputError, match="only environments of one turn"):
+        environment(arguments={"turns": 3})
+    with pytest.raises(InputError, match=r"task.environment=sums-for-rlcsd: it could not be loaded"):
+        environment(arguments={"colour": "red"})
+    with pytest.raises(InputError, match=r"task.environment=gone: it could not be loaded"):
+        environment(environment="gone")
