@@ -90,8 +90,9 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from ..config.load import build_method, load
     from ..engine.base import build_engine
     from ..engine.local.threads import with_threads
-    from ..evaluation import EvaluationFolder, EvaluationSettings, check, evaluate, markdown_table
+    from ..evaluation import Answered, EvaluationFolder, EvaluationSettings, check, evaluate, markdown_table
     from ..run.checkpoint import with_newest_checkpoint
+    from ..run.counting import counting
     from ..tasks.build import build_task
 
     config = with_newest_checkpoint(load(["method=grpo", *arguments.overrides, "kl_coefficient=0"]))
@@ -102,10 +103,17 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     engine = build_engine(with_threads(config), build_method(config))
     settings = EvaluationSettings.of(config)
     check(engine, task, settings)
-    if folder is None:
-        summaries, _ = evaluate(engine, task, settings)
-    else:
-        summaries, answered = evaluate(engine, task, settings, folder.open(), folder.keep)
+    done = folder.open() if folder is not None else []
+    total = max(0, sum(map(len, task.evaluations.values())) - len(done))
+    with counting("problems", total) as count:
+
+        def keep(batch: Sequence[Answered]) -> None:
+            if folder is not None:
+                folder.keep(batch)
+            count(len(batch))
+
+        summaries, answered = evaluate(engine, task, settings, done, keep)
+    if folder is not None:
         folder.finish(summaries, answered)
     print(markdown_table(summaries))
 
