@@ -1,18 +1,21 @@
 # Two commands do everything: `make demo` and `make test`. Both set up .venv first.
+# On Linux PyPI's torch is a CUDA build of several GB: `make demo CPU=1` takes the CPU build from PyTorch's own index instead.
 PYTHON ?= python3
+CONSTRAINTS := $(if $(CPU),constraints-cpu.txt,constraints.txt)
 VENV := .venv
 VERL_VENV := .venv-verl
 BIN := $(VENV)/bin
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test lint types unit slow golden real-model test-trl test-verl test-page clean
+LOCK := uv pip compile --quiet --universal --no-annotate --python-version 3.11 --extra all --extra dev
+.PHONY: lock demo test lint types unit slow golden real-model test-trl test-verl test-page clean
 
-$(BIN)/.ready: pyproject.toml constraints.txt
+$(BIN)/.ready: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=…")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) torch
+	$(BIN)/pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[dev]'
 	touch $@
 
 demo: $(BIN)/.ready
@@ -33,6 +36,9 @@ unit: $(BIN)/.ready
 test-trl: $(BIN)/.ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/adapters
 
+lock:  # the newest versions that fit; needs uv
+	$(LOCK) -c constraints.txt --no-emit-package rlcsd pyproject.toml -o requirements.lock
+
 slow: $(BIN)/.ready
 	$(BIN)/python -m pytest -m slow
 
@@ -43,10 +49,10 @@ real-model: $(BIN)/.ready
 	$(BIN)/python examples/real_model.py
 
 # The cluster engine on the CPU, in an environment of its own: Ray, two ranks, rollout servers on transformers.
-$(VERL_VENV)/.ready: pyproject.toml constraints.txt
+$(VERL_VENV)/.ready: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VERL_VENV)
-	$(VERL_VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(VERL_VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[verl,lora]' 'pytest>=8.0' 'hypothesis>=6.100'
+	$(VERL_VENV)/bin/pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) torch
+	$(VERL_VENV)/bin/pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[verl]' 'pytest>=8.0' 'hypothesis>=6.100'
 	touch $@
 
 test-verl: $(VERL_VENV)/.ready

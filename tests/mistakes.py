@@ -342,7 +342,7 @@ MODELS = [
     Mistake("train engine.device=mps", "float64"),
     Mistake("train engine.threads=100000", "at most 1024"),
     Mistake("train engine.sampler=vllm", "vllm"),
-    Mistake("train engine.optimizer=adamw_8bit", "eight-bit", {}, SMALL + " " + PUZZLES),
+    Mistake("train engine.optimizer=adamw_8bit", "quantization", {}, SMALL + " " + PUZZLES),
     Mistake("train engine.sample_gib=0", "greater than 0"),
 ]
 

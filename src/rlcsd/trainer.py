@@ -23,6 +23,7 @@ from .methods.base import HintedConfig, Method
 from .metrics import Mean, Metrics, Sum, combined
 from .prompts import student_prompt
 from .records import Evidence, Group, Problem, Rollout, Row
+from .schedule import learning_rate_schedule
 from .stages.grade import grade
 from .stages.hint import HintedRows, TeacherPrompts, hint_rows, solution_hint
 from .stages.score import gather_evidence, with_old_log_probs
@@ -82,6 +83,7 @@ class Trainer:
         self.config, self.task, self.method, self.engine, self.tell = config, task, method, engine, tell
         self.train = fitting_problems(engine.tokenizer, task, config)
         self.steps = training_steps(config, len(self.train))
+        self.schedule = learning_rate_schedule(config, self.steps)
         self.guards = Guards(config.guard)
         self.stall = Stall()
         self._check(engine)
@@ -197,9 +199,8 @@ class Trainer:
         return [self.train[orders[epoch][place]] for epoch, place in places]
 
     def learning_rate(self, number: int) -> float:
-        """Linear warm-up over `warmup_steps` training steps, then constant."""
-        warmup = self.config.warmup_steps
-        return self.config.learning_rate * min(1.0, number / warmup if warmup else 1.0)
+        """That of training step `number`: linear warm-up over `warmup_steps`, then `lr_scheduler_type`."""
+        return self.config.learning_rate * self.schedule(number)
 
     @property
     def correction_cap(self) -> float | None:

@@ -158,3 +158,10 @@ def test_a_program_shows_its_run_unless_told_otherwise_and_goes_on_with_it(tmp_p
     assert further["folder"] == result["folder"]
     with pytest.raises(rlcsd.InputError, match="the run has its config"):
         rlcsd.train({"steps": 3}, resume=result["folder"])
+
+
+def test_a_notebook_counts_as_one_though_its_output_says_that_it_is_a_terminal(monkeypatch):
+    monkeypatch.setattr("rlcsd.run.progress.in_notebook", lambda: True)
+    monkeypatch.setattr("rlcsd.run.progress._is_terminal", lambda console: True)
+    assert isinstance(Progress().view, NotebookView)
+    assert Progress("lines").view is None

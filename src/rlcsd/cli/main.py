@@ -20,9 +20,11 @@ from pathlib import Path
 from ..errors import InputError
 from ..folders import is_disk_full
 from ..run.stop import Interrupted
+from .chat import add_chat_command
 from .config import add_config_command
 from .data import add_data_commands
 from .demo import add_demo_command
+from .push import add_push_command
 from .show import add_show_command
 from .sweep import add_sweep_command
 from .train import OVERRIDES, add_train_command
@@ -35,10 +37,14 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(
         prog="rlcsd", description="Reinforcement learning with contrastive self-distillation."
     )
+    package = sys.modules[__name__.partition(".")[0]]
+    top.add_argument("--version", action="version", version=f"rlcsd {package.__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="command")
 
     add_train_command(commands)
     add_sweep_command(commands)
+    add_chat_command(commands)
+    add_push_command(commands)
 
     evaluate = commands.add_parser("eval", help="held-out accuracy of a model or checkpoint on a task")
     evaluate.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES + "; the model is model.path=…")
@@ -85,8 +91,9 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from ..config.load import build_method, load
     from ..engine.base import build_engine
     from ..engine.local.threads import with_threads
-    from ..evaluation import EvaluationFolder, EvaluationSettings, check, evaluate, markdown_table
+    from ..evaluation import Answered, EvaluationFolder, EvaluationSettings, check, evaluate, markdown_table
     from ..run.checkpoint import with_newest_checkpoint
+    from ..run.counting import counting
     from ..tasks.build import build_task
 
     config = with_newest_checkpoint(load(["method=grpo", *arguments.overrides, "kl_coefficient=0"]))
@@ -97,10 +104,17 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     engine = build_engine(with_threads(config), build_method(config))
     settings = EvaluationSettings.of(config)
     check(engine, task, settings)
-    if folder is None:
-        summaries, _ = evaluate(engine, task, settings)
-    else:
-        summaries, answered = evaluate(engine, task, settings, folder.open(), folder.keep)
+    done = folder.open() if folder is not None else []
+    total = max(0, sum(map(len, task.evaluations.values())) - len(done))
+    with counting("problems", total) as count:
+
+        def keep(batch: Sequence[Answered]) -> None:
+            if folder is not None:
+                folder.keep(batch)
+            count(len(batch))
+
+        summaries, answered = evaluate(engine, task, settings, done, keep)
+    if folder is not None:
         folder.finish(summaries, answered)
     print(markdown_table(summaries))
 
@@ -189,7 +203,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="replace")  # a terminal that knows ASCII alone gets "?" for "×"
     top = parser()
     parsed, rest = top.parse_known_args(arguments)
-    if any("=" not in word or word.startswith("-") for word in rest) or (rest and not hasattr(parsed, "overrides")):
+    loose = getattr(parsed, "free_words", False)  # a question may be any words
+    strange = [word for word in rest if word.startswith("-") or not ("=" in word or loose)]
+    if strange or (rest and not hasattr(parsed, "overrides")):
         top.error(f"unrecognized arguments: {' '.join(rest)}")
     if rest:  # overrides after an option: argparse takes positional words in one piece only
         parsed.overrides = [*parsed.overrides, *rest]

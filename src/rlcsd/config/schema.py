@@ -128,6 +128,9 @@ class ModelConfig(Section):
     thinking_teacher: bool = Field(True, description="whether the teacher's prompt asks for a thinking part")
     thinking_eval: bool = Field(True, description="whether prompts of the evaluation ask for a thinking part")
     lora: LoraConfig | None = Field(None, description="low-rank adapters; null trains all weights")
+    quantization: Literal["4bit"] | None = Field(
+        None, description="4bit: the frozen weights below adapters in 4 bits (QLoRA); null: whole weights"
+    )
     gradient_checkpointing: bool = Field(
         False, description="recompute activations in the backward pass, which saves memory"
     )
@@ -156,6 +159,10 @@ class EvaluationConfig(Section):
         SamplingConfig(temperature=0.6, max_tokens=38912), description="how responses of the evaluation are drawn"
     )
     before: bool = Field(True, description="whether to evaluate before the first step as well")
+    patience: CountOrZero = Field(
+        0, description="evaluations in a row without a better mean accuracy before the run stops early; 0: never"
+    )
+    min_gain: float = Field(0.0, ge=0, description="by how much a mean accuracy must be better to count as better")
     batch: Count = Field(128, description="problems answered at a time; what is resumed, and part of what a seed draws")
 
 
@@ -318,6 +325,19 @@ class Config(Section):
     prompts_per_update: Count = Field(16, description="problems of one optimizer mini-batch")
     group_size: Count = Field(8, description="rollouts per problem, G")
     learning_rate: float = Field(1e-6, gt=0, description="learning rate after the warm-up")
+    lr_scheduler_type: Literal[
+        "constant",
+        "linear",
+        "cosine",
+        "cosine_with_restarts",
+        "cosine_with_min_lr",
+        "polynomial",
+        "inverse_sqrt",
+        "warmup_stable_decay",
+    ] = Field("constant", description="how the learning rate goes on after its warm-up: a schedule of transformers")
+    lr_scheduler_kwargs: dict[str, Any] = Field(
+        default_factory=dict, description="arguments of that schedule, for example {min_lr_rate: 0.1}"
+    )
     weight_decay: float = Field(0.01, ge=0, description="decoupled weight decay of the optimizer")
     warmup_steps: CountOrZero = Field(50, description="training steps of linear learning-rate warm-up")
     grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
@@ -343,6 +363,9 @@ class Config(Section):
         ["tensorboard"], description="where metrics are sent"
     )
     project: Text = Field("rlcsd", description="name of the project in the trackers")
+    push_to_hub: Text | None = Field(
+        None, description="owner/name of a model on the hub that the finished run is uploaded to; null: none"
+    )
     run_name: Annotated[Text, AfterValidator(_inside)] | None = Field(
         None, description="name of the run's folder in output_dir; null: from task, method, seed and time"
     )
@@ -361,5 +384,20 @@ class Config(Section):
         if self.prompts_per_step % self.prompts_per_update:
             raise ValueError(
                 f"prompts_per_update={self.prompts_per_update} must divide prompts_per_step={self.prompts_per_step}"
+            )
+        if self.evaluation.patience and not self.evaluation.every:
+            raise ValueError(
+                f"evaluation.patience={self.evaluation.patience}: stopping early needs evaluations during training; "
+                "set evaluation.every"
+            )
+        if self.model.quantization and self.engine.name != "local":
+            raise ValueError(
+                f"model.quantization={self.model.quantization}: engine={self.engine.name} has no weights in 4 bits; "
+                "use engine=local"
+            )
+        if self.model.quantization and self.model.lora is None:
+            raise ValueError(
+                f"model.quantization={self.model.quantization}: weights in 4 bits cannot be trained; set "
+                "model.lora.rank as well"
             )
         return self

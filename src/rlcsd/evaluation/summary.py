@@ -9,6 +9,7 @@ from math import comb
 from typing import Any
 
 import numpy as np
+from scipy.stats import bootstrap
 
 from ..verifiers import last_boxed
 
@@ -79,13 +80,22 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Percentile interval of the mean over problems, by resampling them with replacement; of several sets, of their
     means' mean."""
-    rng = np.random.default_rng(seed)
-    means = np.zeros(draws)
-    for values in sets:
-        array = np.asarray(values, dtype=float)
-        means += array[rng.integers(0, len(array), size=(draws, len(array)))].mean(axis=1) / len(sets)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
+
+    def mean_of_means(*resampled: Any, axis: int) -> Any:
+        return sum(values.mean(axis=axis) for values in resampled) / len(resampled)
+
+    # A single problem, which scipy refuses, is the same as that problem twice.
+    data = [np.asarray(list(values) * (2 if len(values) == 1 else 1), dtype=float) for values in sets]
+    found = bootstrap(
+        data,
+        mean_of_means,
+        n_resamples=draws,
+        confidence_level=level,
+        method="percentile",
+        vectorized=True,
+        rng=np.random.default_rng(seed),
+    ).confidence_interval
+    return float(found.low), float(found.high)
 
 
 def summarise(name: str, answered: Sequence[Answered]) -> Summary:

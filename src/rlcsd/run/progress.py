@@ -31,10 +31,10 @@ class Progress:
             self.console.width = _WIDTH
         self.told, self.prefix, self.silent = Told(), prefix, style == "off"
         self.view: LiveView | NotebookView | None = None
-        if style == "live" or (style == "auto" and not prefix and _is_terminal(self.console)):
-            self.view = LiveView(self.console, self.told)
-        elif style == "auto" and in_notebook():
+        if style in ("auto", "live") and in_notebook():  # whose output says that it is a terminal
             self.view = NotebookView(self.told)
+        elif style == "live" or (style == "auto" and not prefix and _is_terminal(self.console)):
+            self.view = LiveView(self.console, self.told)
 
     def __enter__(self) -> Self:
         if self.view is not None:

@@ -25,7 +25,8 @@ CLUSTER_KEYS = (
 # Keys that a resumed run may change: how long, what is written and watched, and budgets that change rounding alone.
 MAY_CHANGE = (
     "steps", "epochs", "save_every", "keep_last", "keep_best", "log_rollouts", "show_completion_every", "trackers",
-    "project", "figures", "output_dir", "run_name", "evaluation.every", "guard", "engine.micro_batch_tokens",
+    "project", "figures", "output_dir", "run_name", "evaluation.every", "evaluation.patience",
+    "evaluation.min_gain", "push_to_hub", "guard", "engine.micro_batch_tokens",
     "engine.score_tokens", "engine.head_chunk", "engine.self_check", "engine.vllm_memory",
     *(f"engine.{key}" for key in CLUSTER_KEYS),
 )  # fmt: skip

@@ -25,9 +25,11 @@ from ..tasks.base import Task
 from ..tasks.build import build_task
 from ..tasks.overlap import overlaps
 from ..trainer import StepResult, Trainer
+from .best import best_step, no_longer_better
 from .checkpoint import load_checkpoint, newest_whole, prune, read_facts, save_checkpoint, with_newest_checkpoint
 from .folder import environment, new_folder
 from .lock import RunLock
+from .push import check_hub, push
 from .resume import check_same_run, cut_logs, data_hash, log_lengths
 from .rollouts import completion_of, records
 from .slow import SlowSteps
@@ -57,6 +59,8 @@ class Run:
         self._phase(f"building the task {config.task.get('name', '')}".rstrip())
         self.task = task or build_task(config.task)
         check_trackers(config.trackers)
+        if config.push_to_hub:
+            check_hub(config.push_to_hub)
         self.folder = folder or new_folder(config, self.task.name)
         self.lock = RunLock(self.folder)
         self.lock.check()
@@ -89,6 +93,9 @@ class Run:
                     tracker.close()
             self.engine.close()
             self.lock.release()
+        if self.config.push_to_hub:
+            self._phase(f"uploading to {self.config.push_to_hub}")
+            push(self.folder, self.config.push_to_hub)
         before = self.evaluations[0][1] if self.evaluations[0][0] == 0 else []
         return {"folder": str(self.folder), "before": before, "after": self.evaluations[-1][1]}
 
@@ -98,6 +105,8 @@ class Run:
         try:
             self._evaluate_if_due(start)
             for number in range(start + 1, last + 1):
+                if no_longer_better(self.evaluations, self.config.evaluation):
+                    break
                 with self.stop.deferred():
                     result = self.trainer.timed_step(number)
                     self._record(result)
@@ -106,7 +115,7 @@ class Run:
                         self.save(number)
                 self.stop.check()
                 self._evaluate_if_due(number)
-            write_report(self.folder, self.config.figures)
+            self._end(done)
         except Interrupted as interrupted:
             raise Interrupted(interrupted.number, self._stopped(done)) from None
         except (InputError, OSError) as error:
@@ -116,6 +125,20 @@ class Run:
                 raise InputError(f"{self.folder}: the run folder was removed while the run was going on") from None
             reason = "no space is left on the disk" if isinstance(error, OSError) else error
             raise InputError(f"step {done + 1}: {reason}{self._way_on()}") from error
+
+    def _end(self, done: int) -> None:
+        """What a finished run leaves, whether it made all its steps or stopped early."""
+        if done < self.trainer.steps:
+            best = self._best()
+            at = f"; the best was step {best}, whose checkpoint is kept" if best else ""
+            self._warn(
+                f"stopped early after step {done} of {self.trainer.steps}: no better held-out accuracy in "
+                f"{self.config.evaluation.patience} evaluations{at}"
+            )
+            if self.saved != done:
+                with self.stop.deferred():
+                    self.save(done)
+        write_report(self.folder, self.config.figures)
 
     def _stopped(self, done: int) -> str:
         """Save what is done and say how to go on."""
@@ -143,9 +166,7 @@ class Run:
         prune(folder, self.config.keep_last, self._best())
 
     def _best(self) -> int | None:
-        """The step with the highest mean accuracy over the evaluation sets, the first of equals."""
-        rated = [(sum(s.mean for s in sets) / len(sets), step) for step, sets in self.evaluations if step and sets]
-        return max(rated, key=lambda one: (one[0], -one[1]))[1] if rated and self.config.keep_best else None
+        return best_step(self.evaluations) if self.config.keep_best else None
 
     def _evaluate_if_due(self, step: int) -> None:
         """The evaluation that belongs to `step`, unless it is there already (a resumed run)."""
@@ -220,6 +241,12 @@ class Run:
                 self._warn(f"{complaint}; going back to {checkpoint.name}")
             facts = read_facts(checkpoint)
             check_same_run(checkpoint, facts, self.config, self.task)
+            planned = facts["config"]["steps"]
+            if planned != self.config.steps and self.config.lr_scheduler_type != "constant":
+                self._warn(
+                    f"steps={self.config.steps}: from here on the learning rate follows lr_scheduler_type="
+                    f"{self.config.lr_scheduler_type} over so many steps, not over the {planned} of the run's plan"
+                )
             if torch.get_num_threads() != facts["threads"]:
                 torch.set_num_threads(facts["threads"])  # another number of threads gives other sums
             start = self.saved = load_checkpoint(checkpoint, self.engine)

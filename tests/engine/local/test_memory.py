@@ -84,7 +84,7 @@ def test_moments_in_eight_bits_train_or_say_what_they_need(monkeypatch):
 def test_moments_in_eight_bits_need_a_library(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "bitsandbytes", None)
     config = load(["engine.optimizer=adamw_8bit", "method=grpo"])
-    with pytest.raises(InputError, match="eight-bit"):
+    with pytest.raises(InputError, match="quantization"):
         LocalEngine(config, build_method(config))
 
 

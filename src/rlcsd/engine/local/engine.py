@@ -192,6 +192,10 @@ class LocalEngine:
 
     def save(self, folder: Path) -> None:
         model = self.policy.model
+        if self.config.model.quantization is not None:
+            model.save_pretrained(folder)  # the adapter alone: its base in 4 bits cannot take it in
+            self.tokenizer.save_pretrained(folder)
+            return
         if self.policy.core is not model:
             model.save_pretrained(folder / "adapter")
             # Merged, so that the folder loads like any model; in float32, because a small update is lost in bf16.

@@ -20,6 +20,7 @@ from .attention import MASK_ENTRIES
 from .network import resolve_path
 
 _MOMENT_BYTES = {"adamw": 8.0, "adamw_8bit": 2.1, "paged_adamw_8bit": 0.0}  # per trained parameter, on the device
+_FOUR_BITS = 0.52  # bytes of a weight with its share of the scales
 _HEAD_COPIES = 3  # of a chunk's logits: themselves, their softmax, their gradient
 _CHOICE_COPIES = 6  # of the logits that a token is drawn from: scaled, sorted, their order, cumulated, masked, softmax
 
@@ -159,6 +160,13 @@ def shared_prompt_bytes(shape: Shape, config: Config) -> float:
     return activations + 3 * cache_bytes(shape, c, block) + cache_bytes(shape, c, expanded)
 
 
+def _frozen_bytes(shape: Shape, model: ModelConfig) -> float:
+    """Weights below adapters, all of them or, in 4 bits, all but the embeddings."""
+    each = 2 if model.dtype == "bfloat16" else 4
+    whole = shape.vocabulary * shape.hidden if model.quantization else shape.parameters
+    return whole * each + (shape.parameters - whole) * _FOUR_BITS
+
+
 def memory_plan(shape: Shape, config: Config, method: Method, teacher_shape: Shape | None = None) -> dict[str, float]:
     """Bytes by purpose on the one device of the local engine; `peak` is what must fit.
 
@@ -166,7 +174,7 @@ def memory_plan(shape: Shape, config: Config, method: Method, teacher_shape: Sha
     """
     lora = config.model.lora
     trained = lora.rank * shape.linear if lora else shape.parameters
-    frozen = shape.parameters * (2 if config.model.dtype == "bfloat16" else 4) if lora else 0
+    frozen = _frozen_bytes(shape, config.model) if lora else 0.0
     twins = 1 if method.hinted and teacher_shape is None else 0
     fixed = isinstance(method.config, HintedConfig) and method.config.teacher == "fixed"
     if config.kl_coefficient > 0 and not fixed:

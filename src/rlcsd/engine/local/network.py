@@ -16,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 from ...config.schema import ModelConfig
 from ...errors import InputError, first_line
 from ..head import Head
+from .adapters import keep_gradients, quantization, with_adapters, without_adapter
 from .attention import attend_in_blocks
 from .cache_layers import check_cache
 
@@ -117,7 +118,10 @@ def resolve_path(path: str) -> str:
 
 def load_tokenizer(config: ModelConfig) -> Any:
     """The model's tokenizer, with a padding token. Raises InputError if there is none or it has no chat template."""
-    path, extra = resolve_path(config.path), {"gguf_file": config.gguf_file} if config.gguf_file else {}
+    base = without_adapter(config).path
+    own = base == config.path or (Path(config.path) / "tokenizer_config.json").is_file()
+    path = resolve_path(config.path if own else base)
+    extra = {"gguf_file": config.gguf_file} if config.gguf_file else {}
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, **extra)
     except Exception as error:  # no files, broken files, or files of another kind: each has its own
@@ -152,7 +156,11 @@ def load_network(config: ModelConfig, device: torch.device, head_chunk: int = 40
     Raises:
         InputError: no such model, or one whose logits are not those of its output embedding.
     """
-    path, extra = resolve_path(config.path), {"gguf_file": config.gguf_file} if config.gguf_file else {}
+    path = resolve_path(without_adapter(config).path)
+    extra: dict[str, Any] = {"gguf_file": config.gguf_file} if config.gguf_file else {}
+    four_bits = quantization(config)
+    if four_bits:
+        extra |= {**four_bits, "device_map": {"": device}}
     held = torch.bfloat16 if config.lora is not None and config.dtype == "bfloat16" else torch.float32
     safe = {} if config.gguf_file else {"use_safetensors": True}  # other formats are pickles, which can run code
     try:
@@ -173,27 +181,14 @@ def load_network(config: ModelConfig, device: torch.device, head_chunk: int = 40
         model = _unquantised(model)
     check_cache(model.config)
     without_dropout(model)
-    model.to(device)
+    if four_bits:  # it is on the device already
+        keep_gradients(model)
+    else:
+        model.to(device)
     if config.gradient_checkpointing:
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.enable_input_require_grads()
-    if config.lora is not None:
-        try:
-            from peft import LoraConfig, get_peft_model
-        except ImportError:
-            raise InputError("model.lora: adapters need peft; pip install 'rlcsd[lora]'") from None
-        lora = config.lora
-        wanted = LoraConfig(
-            r=lora.rank,
-            lora_alpha=lora.alpha,
-            lora_dropout=lora.dropout,
-            target_modules=lora.target_modules,
-            task_type="CAUSAL_LM",
-        )
-        try:
-            model = get_peft_model(model, wanted)
-        except ValueError as error:
-            raise InputError(f"model.lora.target_modules={lora.target_modules}: {first_line(error)}") from None
+    model = with_adapters(model, config)
     network = Network(model, head_chunk, config.dtype == "bfloat16")
     network.check()
     return network

@@ -24,5 +24,5 @@ def build_optimizer(parameters: Iterable[nn.Parameter], config: Config) -> Any:
     try:
         import bitsandbytes
     except ImportError:
-        raise InputError(f"engine.optimizer={name}: moments in 8 bits need pip install 'rlcsd[eight-bit]'") from None
+        raise InputError(f"engine.optimizer={name}: moments in 8 bits need pip install 'rlcsd[quantization]'") from None
     return getattr(bitsandbytes.optim, _EIGHT_BIT[name])(parameters, **settings)

@@ -1,0 +1,134 @@
+"""A run's base and its trained model, asked the same question."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from ..config.load import build_method, changed, from_yaml
+from ..config.schema import Config
+from ..engine.base import Engine, build_engine
+from ..errors import InputError
+from ..prompts import BOXED_INSTRUCTION, student_prompt
+from ..records import Problem
+from ..tasks.base import Task
+from ..tasks.build import build_task
+from .push import chosen_checkpoint
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What both said. `correct` are the verifier's words, for a problem of the task; None for a free question."""
+
+    question: str
+    names: tuple[str, str]
+    texts: tuple[str, str]
+    reference: str | None = None
+    correct: tuple[bool, bool] | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        base, trained = (
+            {"model": name, "response": text, **({"correct": self.correct[place]} if self.correct else {})}
+            for place, (name, text) in enumerate(zip(self.names, self.texts, strict=True))
+        )
+        reference = {"reference": self.reference} if self.reference is not None else {}
+        return {"question": self.question, **reference, "base": base, "trained": trained}
+
+    def show(self) -> None:
+        """Side by side on a terminal, one below the other in a file."""
+        console = Console(highlight=False, force_jupyter=False)
+        heads = [
+            f"{name}{'' if self.correct is None else ', right' if self.correct[place] else ', wrong'}"
+            for place, name in enumerate(self.names)
+        ]
+        if self.reference is not None:
+            console.print(Text(f"{self.question}\nreference answer: {self.reference}\n"), soft_wrap=True)
+        if console.is_terminal and not console.is_dumb_terminal:
+            table = Table(expand=True)
+            for head in heads:
+                table.add_column(Text(head), ratio=1)
+            table.add_row(*map(Text, self.texts))
+            console.print(table)
+            return
+        for head, text in zip(heads, self.texts, strict=True):
+            console.print(Text(f"--- {head}\n{text}\n"), soft_wrap=True)
+
+
+class Chat:
+    """Loads both models; draws as the run's evaluation does, unless overrides of its config say otherwise.
+
+    Raises:
+        InputError: no run or checkpoint there, an override that is not right, or no such problem.
+    """
+
+    def __init__(
+        self, run: Path, overrides: Sequence[str] = (), step: int | None = None, problem: str | None = None
+    ) -> None:
+        checkpoint = chosen_checkpoint(run, step)
+        config = changed(_plain(from_yaml(run / "config.yaml")), overrides)
+        self.sampling, self.config = config.evaluation.sampling.settings(), config
+        self.task: Task | None = None
+        self.problem: Problem | None = None
+        if problem is not None:
+            self.task = build_task(config.task)
+            self.problem = _problem(self.task, problem)
+        # The base is what the run began from, in 4 bits too; the checkpoint is a model, or an adapter of that base.
+        trained = config.model_copy(update={"model": config.model.model_copy(update={"path": str(checkpoint)})})
+        self.names = (f"base ({config.model.path})", f"trained ({checkpoint.name})")
+        self.engines: tuple[Engine, Engine] = tuple(  # type: ignore[assignment]
+            build_engine(one, build_method(one)) for one in (config, trained)
+        )
+        self.asked = 0
+
+    def ask(self, question: str | None = None) -> Answers:
+        """Both answers to a question, or to the problem that was chosen."""
+        problem = self.problem if question is None and self.problem is not None else self._asked(question or "")
+        seed = random.Random(f"{self.config.seed}/chat/{self.asked}").getrandbits(62)
+        self.asked += 1
+        said = (self._answer(self.engines[0], problem, seed), self._answer(self.engines[1], problem, seed))
+        if self.problem is None or self.task is None:
+            return Answers(problem.text, self.names, said)
+        ((base, trained),) = self.task.judge([self.problem], [said])
+        return Answers(problem.text, self.names, said, self.problem.answer, (base.correct, trained.correct))
+
+    def _asked(self, question: str) -> Problem:
+        """A free question, after the task's system message if it has one."""
+        first = str(self.config.task.get("system_prompt") or "")
+        return Problem(question, "", history=(("system", first),) if first else ())
+
+    def _answer(self, engine: Engine, problem: Problem, seed: int) -> str:
+        given = self.task.instruction if self.task is not None else self.config.task.get("instruction")
+        instruction = BOXED_INSTRUCTION if given is None else given
+        prompt = student_prompt(engine.tokenizer, problem, instruction, self.config.model.thinking_eval)
+        if len(prompt) + self.sampling.max_tokens > engine.context_length:
+            raise InputError(
+                f"evaluation.sampling.max_tokens={self.sampling.max_tokens}: with a question of {len(prompt)} tokens "
+                f"the model's context of {engine.context_length} is exceeded"
+            )
+        (sample,) = engine.sample([prompt], 1, self.sampling, seed)[0]
+        return str(engine.tokenizer.decode(sample.ids, skip_special_tokens=True))
+
+
+def _plain(config: Config) -> Config:
+    """The run's config for asking alone: no teacher, no reference, no new adapters unless the base is in 4 bits."""
+    model = config.model if config.model.quantization else config.model.model_copy(update={"lora": None})
+    return config.model_copy(
+        update={"model": model, "method": {"name": "grpo"}, "kl_coefficient": 0.0, "push_to_hub": None}
+    )
+
+
+def _problem(task: Task, place: str) -> Problem:
+    name, _, number = place.rpartition(":")
+    sets = task.evaluations
+    if name not in sets:
+        raise InputError(f"--problem {place}: reads SET:N; the sets are {', '.join(sets)}")
+    if not number.isdigit() or int(number) >= len(sets[name]):
+        raise InputError(f"--problem {place}: {name} has the problems 0 to {len(sets[name]) - 1}")
+    return sets[name][int(number)]

@@ -1,0 +1,75 @@
+"""A run's base and its trained model, asked side by side."""
+
+from __future__ import annotations
+
+import io
+import json
+
+import pytest
+
+from rlcsd.cli import main
+from rlcsd.run import Run
+
+GREEDY = ["evaluation.sampling.temperature=0", "evaluation.sampling.max_tokens=24"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    from rlcsd.config.load import load
+
+    folder = tmp_path_factory.mktemp("chat")
+    config = load(
+        ["steps=2", "save_every=1", "prompts_per_step=2", "prompts_per_update=2", "group_size=3", "method=grpo",
+         "task.train_per_size=4", "task.eval_per_size=2", "task.unseen_sizes=[]", "sampling.max_tokens=16",
+         "evaluation.sampling.max_tokens=16", "evaluation.before=false", "trackers=[]", "figures=false",
+         "entropy_coefficient=1.0", "learning_rate=1e-2", "warmup_steps=0", f"output_dir={folder}", "run_name=r",
+         "engine.threads=1"]
+    )  # fmt: skip
+    Run(config).execute()
+    return folder / "r"
+
+
+def test_both_answer_a_question(run, capsys):
+    assert main(["chat", str(run), "Alice says Bob is a knave. Who is who?", *GREEDY]) == 0
+    shown = capsys.readouterr().out
+    assert "--- base (tiny)" in shown
+    assert "--- trained (step_000002)" in shown
+
+
+def test_a_problem_of_the_task_is_judged_and_each_model_is_its_own(run, capsys):
+    assert main(["chat", str(run), "--problem", "seen_sizes:1", "--json", *GREEDY]) == 0
+    answers = json.loads(capsys.readouterr().out)
+    assert answers["reference"]
+    assert isinstance(answers["base"]["correct"], bool)
+    assert answers["base"]["response"] != answers["trained"]["response"], "the training was harsh"
+    assert main(["chat", str(run), "--problem", "seen_sizes:1", "--json", "--step", "1", *GREEDY]) == 0
+    assert json.loads(capsys.readouterr().out)["base"] == answers["base"]
+
+
+def test_questions_come_from_a_pipe(run, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("One?\n\nTwo?\n"))
+    assert main(["chat", str(run), "--json", *GREEDY]) == 0
+    assert [json.loads(line)["question"] for line in capsys.readouterr().out.splitlines()] == ["One?", "Two?"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--step", "7", "Who?"], "checkpoints of the steps 1, 2"),
+        (["--problem", "nowhere:1"], "the sets are seen_sizes"),
+        (["--problem", "seen_sizes:9"], "problems 0 to 1"),
+        (["Who?", "--problem", "seen_sizes:0"], "either a question or a problem"),
+        (["Who?", "evaluation.sampling.max_tokens=100000"], "context"),
+        (["Who?", "evaluation.samplin=3"], "evaluation.sampling"),
+    ],
+)
+def test_what_cannot_be_asked_is_one_sentence(run, arguments, words, capsys):
+    assert main(["chat", str(run), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
+
+
+def test_no_run_is_one_sentence(tmp_path, capsys):
+    assert main(["chat", str(tmp_path), "Who?"]) == 2
+    assert "there is no run here" in capsys.readouterr().err

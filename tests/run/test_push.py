@@ -1,0 +1,81 @@
+"""Uploading a run, against a stand-in for the hub."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+from safetensors.torch import load
+
+import rlcsd
+from rlcsd.cli import main
+from rlcsd.run import Run
+from rlcsd.run.push import check_hub
+from tests.hub import Hub
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    from huggingface_hub import constants
+
+    with Hub() as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.endpoint)
+        monkeypatch.setenv("HF_TOKEN", "hf_test")
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)  # the stand-in takes plain uploads alone
+        yield server
+
+
+def test_a_finished_run_is_uploaded_with_a_card_and_loads_from_what_was_taken(hub, tiny_config, tmp_path, capsys):
+    run = Run(tiny_config("steps=1", "push_to_hub=ann/model", "run_name=r"))
+    run.execute()
+    files = hub.files["ann/model"]
+    assert {"config.json", "model.safetensors", "tokenizer.json", "README.md", "rlcsd.yaml"} <= files.keys()
+    assert not any(name.startswith("state/") for name in files)
+    checkpoint = run.folder / "checkpoints/step_000001"
+    assert files["model.safetensors"] == (checkpoint / "model.safetensors").read_bytes()
+    assert load(files["model.safetensors"])
+    card = files["README.md"].decode()
+    head = yaml.safe_load(card.split("---")[1])
+    assert head["tags"] == ["rlcsd", "rlcsd"]
+    assert "after 1 steps of rlcsd on kk_tiny" in card
+    assert "| seen_sizes (3 people) |" in card
+    assert "Bearer hf_test" in hub.tokens
+    assert main(["push", str(run.folder), "ann/other", "--private"]) == 0
+    assert f"{hub.endpoint}/ann/other/commit" in capsys.readouterr().out
+    assert hub.private == {"ann/model": False, "ann/other": True}
+
+
+def test_what_the_hub_does_not_take_loses_nothing(hub, tiny_config, tmp_path):
+    hub.refuse = 403
+    run = Run(tiny_config("steps=1", "push_to_hub=ann/model", "run_name=r"))
+    with pytest.raises(
+        rlcsd.InputError, match=r"push_to_hub=ann/model: could not be uploaded.*rlcsd push .*tries again"
+    ):
+        run.execute()
+    assert (run.folder / "report.md").is_file()
+    assert (run.folder / "checkpoints/step_000001").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("model", "reads owner/name"), ("a/b/c", "no name of a model"), ("ann/mo del", "no name")]
+)
+def test_a_name_that_cannot_be_is_refused_before_the_run(hub, name, words, tiny_config):
+    with pytest.raises(rlcsd.InputError, match=words):
+        Run(tiny_config(f"push_to_hub='{name}'"))
+
+
+def test_no_token_and_no_network_are_refused_before_the_run(hub, monkeypatch):
+    import huggingface_hub
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
+    with pytest.raises(rlcsd.InputError, match="no token"):
+        check_hub("ann/model")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(rlcsd.InputError, match="HF_HUB_OFFLINE"):
+        check_hub("ann/model")
+
+
+def test_what_is_no_run_is_one_sentence(hub, tmp_path, capsys):
+    assert main(["push", str(tmp_path), "ann/model"]) == 2
+    assert "there is no run here" in capsys.readouterr().err
