@@ -20,6 +20,7 @@ from pathlib import Path
 from ..errors import InputError
 from ..folders import is_disk_full
 from ..run.stop import Interrupted
+from .compare import add_compare_command
 from .config import add_config_command
 from .data import add_data_commands
 from .demo import add_demo_command
@@ -57,13 +58,7 @@ def parser() -> argparse.ArgumentParser:
 
     add_show_command(commands.add_parser("show", help="a page to look at a run's rollouts, token by token"))
 
-    compare = commands.add_parser("compare", help="several runs side by side: a table and a figure")
-    compare.add_argument(
-        "runs", nargs="+", type=Path, metavar="RUN", help="run folders; those with the same label count as seeds"
-    )
-    compare.add_argument("--by", nargs="+", default=["method.name"], metavar="KEY", help="config keys that label a run")
-    compare.add_argument("--figure", type=Path, default=Path("comparison.png"))
-    compare.set_defaults(run=_compare)
+    add_compare_command(commands.add_parser("compare", help="several runs side by side: tables and a figure"))
 
     add_data_commands(commands.add_parser("data", help="build data sets, and compare them"))
 
@@ -140,14 +135,6 @@ def _inspect(arguments: argparse.Namespace) -> None:
     print()
     if arguments.figure:
         print(f"figure: {draw(table, arguments.figure)}")
-
-
-def _compare(arguments: argparse.Namespace) -> None:
-    from ..report.compare import comparison_table, draw_comparison, read_run
-
-    runs = [read_run(folder, arguments.by) for folder in arguments.runs]
-    print(comparison_table(runs))
-    print(f"\nfigure: {draw_comparison(runs, arguments.figure)}")
 
 
 def _warmstart(arguments: argparse.Namespace) -> None:
