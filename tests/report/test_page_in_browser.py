@@ -164,7 +164,10 @@ def test_text_that_tries_to_become_code_stays_text(browser, tmp_path):
 
 @pytest.mark.parametrize("method", ["grpo", "rlcsd"])
 def test_it_fits_every_window_in_both_schemes_without_complaints(browser, tmp_path, method):
-    write_page(write_run(tmp_path / "run", method=method), tmp_path / "page.html")
+    run = write_run(tmp_path / "run", method=method)
+    text = (run / "rollouts.jsonl").read_text().replace('"boxed": "Alice"', f'"boxed": "{"a long answer " * 20}"')
+    (run / "rollouts.jsonl").write_text(text)
+    write_page(run, tmp_path / "page.html")
     for scheme in ("light", "dark"):
         prefer(browser, scheme)
         for width in (390, 900, 1440):
@@ -172,6 +175,10 @@ def test_it_fits_every_window_in_both_schemes_without_complaints(browser, tmp_pa
             reload(browser, tmp_path / "page.html")
             assert browser.execute_script("return document.documentElement.dataset.theme") == scheme
             assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+            edges = browser.execute_script(
+                "return ['nav', '.rollout'].map((s) => document.querySelector(s).getBoundingClientRect().right)"
+            )
+            assert edges[1] < edges[0]
     assert browser.get_log("browser") == []
     resize(browser, 1440, 1000)
 
