@@ -142,6 +142,8 @@ def _paired(
     common = len(problems[0].keys() & problems[1].keys())
     if pairing == "problem" or (pairing == "auto" and seeds < _ENOUGH_SEEDS and common > 1):
         return (paired_difference(*problems, by="resampling"), "problems") if common > 1 else None
+    if name == "average" and pairing == "auto" and seeds < _ENOUGH_SEEDS:
+        return None  # the average has no problems of its own
     return (paired_difference(ours, theirs), "seeds") if seeds else None
 
 

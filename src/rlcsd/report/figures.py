@@ -73,7 +73,7 @@ def smoothed(values: Sequence[float], share: float = 0.1) -> np.ndarray:
 
 
 def bars(axis: Any, series: Sequence[tuple[str, str, Sequence[float], Sequence[tuple[float, float] | None]]]) -> None:
-    """Bars side by side with intervals, values above them: (label, colour, heights, intervals as low and high)."""
+    """Bars of shares side by side, values above: (label, colour, heights, intervals as low and high)."""
     count = len(series)
     width = 0.8 / count
     for number, (label, colour, heights, intervals) in enumerate(series):
@@ -83,13 +83,15 @@ def bars(axis: Any, series: Sequence[tuple[str, str, Sequence[float], Sequence[t
             top = height
             if interval is not None:
                 axis.plot([place, place], interval, color="#33373B", linewidth=1.1, solid_capstyle="butt")
-                top = max(height, interval[1])
+                top = max(height, min(interval[1], 1.0))
             if np.isfinite(height):
                 axis.annotate(
                     f"{height:.2f}".replace("0.", ".", 1), (place, top), xytext=(0, 2), textcoords="offset points",
                     ha="center", va="bottom", fontsize=7.5 if count < 5 else 6, color="#33373B",
                 )  # fmt: skip
-    axis.margins(y=0.12)
+    tops = [i[1] for _, _, _, intervals in series for i in intervals if i is not None]
+    highest = max([h for _, _, heights, _ in series for h in heights if np.isfinite(h)] + tops, default=1.0)
+    axis.set_ylim(0, min(1.12 * highest, 1.08))  # an interval over few seeds may leave what an accuracy can be
 
 
 def short_name(name: str) -> str:

@@ -30,6 +30,8 @@ def draw_signals(means: Means, path: Path) -> Path:
         for axis, target in zip(axes[0], targets, strict=True):
             _draw(axis, means[target], kinds)
             axis.set_title(f"Tokens of {target} rollouts")
+        values = [value for target in targets for kind in means[target].values() for value in kind.values()]
+        axes[0][0].set_ylim(min(2.6 * min(values), -0.1), max(2.6 * max(values), 0.1))
         axes[0][0].set_ylabel("mean signal (nats)")
         handles, labels = axes[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper left", fontsize=8.5)
@@ -54,6 +56,4 @@ def _draw(axis: Any, means: Mapping[str, Mapping[str, float]], kinds: list[str])
                 )  # fmt: skip
     ticks = [-10, -1, -0.1, 0, 0.1, 1, 10]
     axis.set_yticks(ticks, [f"{tick:g}".replace("-", "−") for tick in ticks])
-    values = [value for kind in means.values() for value in kind.values()]
-    axis.set_ylim(min(2.6 * min(values), -0.1), max(2.6 * max(values), 0.1))
     axis.set_xticks(range(len(kinds)), kinds)
