@@ -49,7 +49,7 @@ def rollout(rng: random.Random, tokens: int, correct: bool, contrastive: bool = 
         "correct": correct,
         "advantage": 0.9 if correct else -0.7,
     }
-    facts |= {"boxed": "Alice, who has been the one all along, and nobody else" if correct else None, "finished": True, "updated": True, "tokens": tokens, "cut": 0}
+    facts |= {"boxed": "Alice" if correct else None, "finished": True, "updated": True, "tokens": tokens, "cut": 0}
     return {**facts, **columns, **({"hints": {"correct": hint, "wrong": wrong}} if contrastive else {}), **changes}
 
 

@@ -42,7 +42,7 @@ def demo_drift(out: Path, steps: int) -> Path:
     """
     from ..folders import read_jsonl
     from ..report.drift import PANELS, draw_drift, drift_table
-    from ..report.training import curve
+    from ..report.runs import curve
     from ..run.run import Run
 
     begun, runs = time.perf_counter(), {}

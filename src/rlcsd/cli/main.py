@@ -21,9 +21,11 @@ from ..errors import InputError
 from ..folders import is_disk_full
 from ..run.stop import Interrupted
 from .chat import add_chat_command
+from .compare import add_compare_command
 from .config import add_config_command
 from .data import add_data_commands
 from .demo import add_demo_command
+from .inspect import add_inspect_command
 from .push import add_push_command
 from .show import add_show_command
 from .sweep import add_sweep_command
@@ -55,22 +57,11 @@ def parser() -> argparse.ArgumentParser:
     )
     evaluate.set_defaults(run=_evaluate)
 
-    inspect = commands.add_parser("inspect", help="the token signal of hints, by kind of token")
-    inspect.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES)
-    inspect.add_argument("--problems", type=int, default=32, help="how many training problems to sample groups for")
-    inspect.add_argument("--figure", type=Path, help="also draw it to this PNG file")
-    inspect.set_defaults(run=_inspect)
+    add_inspect_command(commands.add_parser("inspect", help="the token signal of hints, by kind of token"))
 
     add_show_command(commands.add_parser("show", help="a page to look at a run's rollouts, token by token"))
 
-    compare = commands.add_parser("compare", help="several runs side by side: a table and a figure")
-    compare.add_argument(
-        "runs", nargs="*", type=Path, metavar="RUN", help="run folders; those with the same label count as seeds"
-    )
-    compare.add_argument("--published", action="store_true", help="the authors' figures, with those of the runs below")
-    compare.add_argument("--by", nargs="+", default=["method.name"], metavar="KEY", help="config keys that label a run")
-    compare.add_argument("--figure", type=Path, default=Path("comparison.png"))
-    compare.set_defaults(run=_compare)
+    add_compare_command(commands.add_parser("compare", help="several runs side by side: tables and a figure"))
 
     add_data_commands(commands.add_parser("data", help="build data sets, and compare them"))
 
@@ -117,59 +108,6 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     if folder is not None:
         folder.finish(summaries, answered)
     print(markdown_table(summaries))
-
-
-def _inspect(arguments: argparse.Namespace) -> None:
-    from dataclasses import replace
-
-    from ..config.load import build_method, load
-    from ..engine.base import build_engine
-    from ..inspection.signals import SignalSettings, draw, hint_signals, markdown
-    from ..run.checkpoint import with_newest_checkpoint
-    from ..tasks.build import build_task
-
-    config = with_newest_checkpoint(load(arguments.overrides))
-    method = build_method(config)
-    if not method.contrast:
-        raise InputError(
-            f"method={config.method['name']}: only a contrastive method has a signal to inspect, for example "
-            "method=rlcsd"
-        )
-    task = build_task(config.task)
-    settings = SignalSettings(
-        config.group_size,
-        config.sampling.settings(),
-        config.model.thinking_student,
-        config.model.thinking_teacher,
-        config.max_teacher_tokens,
-        config.seed,
-    )
-    some = replace(task, train=task.train[: arguments.problems])
-    table = hint_signals(build_engine(config, method), some, method, settings)
-    print(f"accuracy {table.accuracy:.3f}, usable rollouts {table.usable:.3f}\n")
-    print(markdown(table))
-    for target in ("correct", "wrong"):
-        errors = table.sign_errors(target)
-        if errors is not None:
-            print(f"\nconclusion tokens of {target} rollouts: wrong sign in {errors:.1%} of rollouts", end="")
-    print()
-    if arguments.figure:
-        print(f"figure: {draw(table, arguments.figure)}")
-
-
-def _compare(arguments: argparse.Namespace) -> None:
-    from ..report.published import published_tables
-
-    if arguments.published:
-        print(published_tables(arguments.runs))
-        return
-    if not arguments.runs:
-        raise InputError("compare: at least one run is needed, or --published alone")
-    from ..report.compare import comparison_table, draw_comparison, read_run
-
-    runs = [read_run(folder, arguments.by) for folder in arguments.runs]
-    print(comparison_table(runs))
-    print(f"\nfigure: {draw_comparison(runs, arguments.figure)}")
 
 
 def _warmstart(arguments: argparse.Namespace) -> None:

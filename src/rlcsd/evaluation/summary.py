@@ -145,10 +145,15 @@ def average(sets: Sequence[Sequence[Answered]]) -> Summary:
 
 
 def outcomes(answered: Sequence[Answered]) -> dict[str, dict[str, float]]:
-    """For each data set, the share of correct responses by the problem's identity: what paired comparisons need."""
+    """The share of correct responses by the problem's identity, for each data set, or for each kind of problem of a set
+    that has several (`SET: KIND`): what paired comparisons need."""
+    kinds: dict[str, set[str]] = {}
+    for item in answered:
+        kinds.setdefault(item.dataset, set()).add(item.group)
     found: dict[str, dict[str, float]] = {}
     for item in answered:
-        found.setdefault(item.dataset, {})[item.identity] = round(item.correct / len(item.rewards), 6)
+        name = item.dataset if len(kinds[item.dataset]) == 1 else f"{item.dataset}: {item.group}"
+        found.setdefault(name, {})[item.identity] = round(item.correct / len(item.rewards), 6)
     return found
 
 

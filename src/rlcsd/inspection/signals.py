@@ -7,9 +7,9 @@ signal as it is at the first step of training.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from ..tasks.base import Task
 from .token_kinds import KINDS, kinds_of
 
 SIGNALS = ("correct_gain", "wrong_gain", "contrast")
+_HEADS = {"correct_gain": "gain under h_c", "wrong_gain": "gain under h_w", "contrast": "e_ctr"}
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,11 @@ class SignalTable:
     columns: dict[str, np.ndarray]
     accuracy: float
     usable: float
+    rollouts: int = 0
+    missing: Mapping[str, int] = field(default_factory=dict)  # rollouts without a "correct" or without a "wrong" hint
+    old_log_prob: np.ndarray | None = None  # [N], of the policy
+    wrong: np.ndarray | None = None  # [N, K], log-probs under each wrong hint, and which of them there are
+    wrong_valid: np.ndarray | None = None
 
     def values(self, kind: str, target: str, signal: str) -> np.ndarray:
         where = (self.kind == kind) & (self.target == (target == "correct"))
@@ -84,18 +90,29 @@ def hint_signals(
 
     `kinds` names the kind of each token of a response, given as (start, end) in its text.
     """
-    groups = _groups(engine, task, method, settings)
+    return score_groups(engine, sample_groups(engine, task, method, settings), task, method, settings, kinds)
+
+
+def score_groups(
+    engine: Scorer,
+    groups: Sequence[Group],
+    task: Task,
+    method: Method,
+    settings: SignalSettings,
+    kinds: Kinds = _kinds_of_text,
+) -> SignalTable:
+    """`hint_signals` of groups that were sampled before, so that methods or templates see the same responses."""
     most = min(settings.max_teacher_tokens or engine.context_length, engine.context_length)
     prompts = TeacherPrompts(engine.tokenizer, most, settings.thinking_teacher, task.instruction)
     hinted = hint_rows(groups, method, prompts, random.Random(f"{settings.seed}/hint/1"))
     batch = [row for group in with_old_log_probs(engine, hinted.rows) for row in group if row.correct is not None]
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     accuracy = sum(r.correct for r in rollouts) / len(rollouts)
+    facts: dict[str, Any] = {"rollouts": len(rollouts), "missing": dict(hinted.counts.missing)}
     if not batch:
         empty = np.zeros(0)
-        return SignalTable(
-            empty.astype(str), empty.astype(bool), empty.astype(int), dict.fromkeys(SIGNALS, empty), accuracy, 0.0
-        )
+        columns = dict.fromkeys(SIGNALS, empty)
+        return SignalTable(empty.astype(str), empty.astype(bool), empty.astype(int), columns, accuracy, 0.0, **facts)
     evidence = gather_evidence(engine, batch, method)
     assert evidence.teacher is not None and evidence.wrong is not None and evidence.wrong_valid is not None
     wrong = marginal_log_prob(evidence.wrong, evidence.wrong_valid)
@@ -118,10 +135,15 @@ def hint_signals(
         },
         accuracy,
         hinted.counts.usable / max(hinted.counts.rollouts, 1),
+        **facts,
+        old_log_prob=column(evidence.old_log_prob),
+        wrong=column(evidence.wrong),
+        wrong_valid=evidence.wrong_valid.cpu().numpy(),
     )
 
 
-def _groups(engine: Scorer, task: Task, method: Method, settings: SignalSettings) -> list[Group]:
+def sample_groups(engine: Scorer, task: Task, method: Method, settings: SignalSettings) -> list[Group]:
+    """A group for every training problem of `task`."""
     prompts = [student_prompt(engine.tokenizer, problem, task.instruction, settings.thinking) for problem in task.train]
     seed = random.Random(f"{settings.seed}/sample/1").getrandbits(62)
     samples = engine.sample(prompts, settings.group_size, settings.sampling, seed)
@@ -130,43 +152,30 @@ def _groups(engine: Scorer, task: Task, method: Method, settings: SignalSettings
 
 
 def markdown(table: SignalTable, kinds: Sequence[str] = KINDS) -> str:
-    """Mean signal, mean size and share of tokens, by kind and by target."""
+    """Mean signal, mean size of the last one and number of tokens, by kind and by target."""
+    signals = [name for name in SIGNALS if name in table.columns]
+    heads = [_HEADS[name] for name in signals]
     lines = [
-        "| kind | target | tokens | gain under h_c | gain under h_w | e_ctr | mean abs e_ctr |",
-        "|---|---|---|---|---|---|---|",
+        f"| kind | target | tokens | {' | '.join(heads)} | mean abs {heads[-1]} |",
+        "|---" * (len(heads) + 4) + "|",
     ]
     for kind in kinds:
         for target in ("correct", "wrong"):
-            values = table.values(kind, target, "contrast")
+            values = table.values(kind, target, signals[-1])
             if len(values):
-                gains = [table.mean(kind, target, name) for name in SIGNALS]
+                gains = [table.mean(kind, target, name) for name in signals]
                 cells = " | ".join(f"{gain:+.3f}" for gain in gains if gain is not None)
                 lines.append(f"| {kind} | {target} | {len(values)} | {cells} | {np.abs(values).mean():.3f} |")
     return "\n".join(lines)
 
 
-def draw(table: SignalTable, path: Path) -> Path:
-    """Bars by kind of token: what a correct hint alone says, and what is left of it in the contrast."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(10, 3.4), sharey=True, constrained_layout=True)
-    shown = [kind for kind in KINDS if kind != "other"]
-    places = np.arange(len(shown))
-    for axis, target in zip(axes, ("correct", "wrong"), strict=True):
-        for offset, (signal, label) in enumerate(
-            (("correct_gain", "correct hint alone"), ("contrast", "contrast e_ctr"))
-        ):
-            means = [table.mean(kind, target, signal) or 0.0 for kind in shown]
-            axis.bar(places + 0.4 * (offset - 0.5), means, width=0.38, label=label)
-        axis.set_yscale("symlog", linthresh=0.05)
-        axis.axhline(0, color="black", linewidth=0.6)
-        axis.set_xticks(places, shown)
-        axis.set_title(f"tokens of {target} rollouts")
-    axes[0].set_ylabel("mean signal (nats)")
-    axes[0].legend()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-    return path
+def means(table: SignalTable) -> dict[str, dict[str, dict[str, float]]]:
+    """Target → kind → signal → mean in nats, where there is such a token; `other` is left out."""
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for target in ("correct", "wrong"):
+        for kind in KINDS[:-1]:
+            values = {name: table.mean(kind, target, name) for name in table.columns}
+            known = {name: value for name, value in values.items() if value is not None}
+            if known:
+                found.setdefault(target, {})[kind] = known
+    return found

@@ -1,157 +1,197 @@
-"""Several runs side by side: accuracy before and after by method over seeds, and their dynamics."""
+"""Several runs side by side: accuracy over seeds, paired differences to a baseline, and the paper's tables."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
 
 import numpy as np
-import yaml
 
 from ..errors import InputError
-from ..folders import read_jsonl
-from .training import curve, summaries_of
+from .overlay import draw_comparison
+from .runs import RunRecord, accuracies, all_sets, by_label, curve, read_run
+from .statistics import Difference, Estimate, holm, mean_interval, paired_difference
+from .tables import Cell, Table, written
 
-_T95 = {
-    2: 12.706,
-    3: 4.303,
-    4: 3.182,
-    5: 2.776,
-    6: 2.571,
-    7: 2.447,
-    8: 2.365,
-    9: 2.306,
-    10: 2.262,
-    12: 2.201,
-    16: 2.131,
-}  # Student's t, two-sided
-_CURVES = (
-    ("training reward", "rollout/reward"),
-    ("actor entropy (nats)", "actor/entropy"),
-    ("response length", "rollout/length"),
-)
+__all__ = [
+    "RunRecord",
+    "comparison",
+    "comparison_table",
+    "differences",
+    "draw_comparison",
+    "hint_sources",
+    "read_run",
+    "results",
+]
 
-
-@dataclass(frozen=True)
-class RunRecord:
-    """What one run folder says. `evaluations` maps a set to its (step, mean) points."""
-
-    label: str
-    seed: int
-    metrics: list[dict[str, Any]]
-    evaluations: Mapping[str, list[tuple[int, float]]]
+Pairing = Literal["auto", "seed", "problem"]
+_ENOUGH_SEEDS = 4  # fewer give intervals of a t-distribution with 2 degrees of freedom or less, which decide nothing
+_FAMILIES = {"opsd_ectr": "opsd", "rlsd_ectr": "rlsd", "opd_ectr": "opd"}  # a method and its plug-in variant
+_LAST = 5  # steps whose mean stands for the end of a curve
 
 
-def read_run(folder: Path, keys: Sequence[str] = ("method.name",)) -> RunRecord:
-    """A finished or running run; its label is the values of `keys` in its config.
-
-    Raises:
-        InputError: the folder holds no run.
-    """
-    if not (folder / "config.yaml").is_file():
-        raise InputError(f"{folder}: there is no run here (no config.yaml)")
-    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-
-    def value(key: str) -> str:
-        entry: Any = config
-        for part in key.split("."):
-            entry = entry.get(part) if isinstance(entry, dict) else None
-        return str(entry)
-
-    sets: dict[str, list[tuple[int, float]]] = defaultdict(list)
-    for record in read_jsonl(folder / "evaluations.jsonl"):
-        for summary in summaries_of(record):
-            sets[summary.name].append((record["step"], summary.mean))
-    return RunRecord(" ".join(value(key) for key in keys), config["seed"], read_jsonl(folder / "metrics.jsonl"), sets)
-
-
-def interval(values: Sequence[float]) -> tuple[float, float]:
-    """Mean over seeds and half the width of its 95 % t-interval (nan for a single seed)."""
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return mean, float("nan")
-    quantile = _T95[max(count for count in _T95 if count <= len(values))]  # of the next smaller count: never too narrow
-    return mean, quantile * float(np.std(values, ddof=1)) / len(values) ** 0.5
-
-
-def by_label(runs: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
-    grouped: dict[str, list[RunRecord]] = defaultdict(list)
-    for run in runs:
-        grouped[run.label].append(run)
-    return dict(grouped)
-
-
-def _last(run: RunRecord, name: str, count: int = 5) -> float:
-    values = curve(run.metrics, name)[1]
-    return float(np.mean(values[-count:])) if values else float("nan")
+def comparison(runs: Sequence[RunRecord]) -> Table:
+    """One row per label: accuracy before and after on each set, final entropy and length; mean ± 95 % over seeds."""
+    names = all_sets(runs)
+    head = ["run", "seeds", *(f"{name}, {when}" for name in names for when in ("before", "after"))]
+    rows: list[list[Cell]] = []
+    for label, members in by_label(runs).items():
+        cells: list[Cell] = [label, str(len(members))]
+        for name in names:
+            cells += [_estimate(accuracies(members, name, place).values()) for place in (0, -1)]
+        ends = [[_end(run, metric) for run in members] for metric in ("actor/entropy", "rollout/length")]
+        cells.append(_estimate([value for value in ends[0] if value is not None]))
+        cells.append(_rounded([value for value in ends[1] if value is not None]))
+        rows.append(cells)
+    return Table([*head, "entropy, end", "length, end"], rows)
 
 
 def comparison_table(runs: Sequence[RunRecord]) -> str:
-    """One line per label: accuracy before and after on each set, final entropy and length; mean ± 95 % over seeds."""
+    """`comparison` as Markdown."""
+    return written(comparison(runs), "markdown")
+
+
+def differences(runs: Sequence[RunRecord], baseline: str, pairing: Pairing = "auto") -> Table:
+    """How much more accurate each other label is than `baseline` after training, on each set.
+
+    Paired by seed (t-test over the seeds that both have) or by problem (outcomes averaged over each label's runs,
+    bootstrap and random signs); `auto` takes seeds from four common ones on. The last column corrects for the number of
+    tests (Holm).
+
+    Raises:
+        InputError: no run has the label `baseline`, or nothing can be paired as asked.
+    """
     grouped = by_label(runs)
-    names = list(dict.fromkeys(name for run in runs for name in run.evaluations))
-    heads = [f"{name}, {when}" for name in names for when in ("before", "after")]
-    lines = [f"| run | seeds | {' | '.join(heads)} | entropy, end | length, end |", "|---" * (len(heads) + 4) + "|"]
-
-    def cell(values: Sequence[float], digits: int = 3) -> str:
-        mean, half = interval(values)
-        return f"{mean:.{digits}f} ± {half:.{digits}f}"
-
+    if baseline not in grouped:
+        raise InputError(f"--baseline {baseline}: no run is labelled so; the labels are {', '.join(grouped)}")
+    found: list[tuple[str, str, Difference, str]] = []
     for label, members in grouped.items():
-        cells = []
-        for name in names:
-            points = [run.evaluations.get(name) or [(0, float("nan"))] for run in members]
-            cells += [cell([p[0][1] for p in points]), cell([p[-1][1] for p in points])]
-        cells += [
-            cell([_last(r, "actor/entropy") for r in members]),
-            cell([_last(r, "rollout/length") for r in members], 0),
-        ]
-        lines.append(f"| {label} | {len(members)} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+        for name in all_sets(runs) if label != baseline else []:
+            paired = _paired(members, grouped[baseline], name, pairing)
+            if paired is not None:
+                found.append((label, name, *paired))
+    if not found:
+        raise InputError(
+            f"--baseline {baseline}: nothing can be paired{'' if pairing == 'auto' else f' by {pairing}'}; runs need a "
+            "common seed, or evaluations with the outcome of each problem"
+        )
+    corrected = holm([difference.p for _, _, difference, _ in found])
+    rows = [
+        [label, name, f"{d.mean:+.3f}", _interval(d), _p(d.p), _p(p), f"{d.count} {unit}"]
+        for (label, name, d, unit), p in zip(found, corrected, strict=True)
+    ]
+    head = ["run", "set", f"minus {baseline}", "95 %", "p", "p (Holm)", "pairs"]
+    note = "Pairs of problems show whether these very runs differ; they say nothing about other seeds."
+    return Table(head, rows, note=note if any(unit == "problems" for *_, unit in found) else "")
 
 
-def draw_comparison(runs: Sequence[RunRecord], path: Path) -> Path:
-    """Reward, entropy, length and held-out accuracy against the step: a line for each label over fainter lines of its
-    seeds."""
-    import matplotlib
+def results(runs: Sequence[RunRecord]) -> Table:
+    """The paper's main table: a row for each model and method, base first; a column for each evaluation set, in %."""
+    names = all_sets(runs)
+    rows: list[list[Cell]] = []
+    for model, of_model in _by_key(runs, "model.path").items():
+        rows.append([model, "base", *(_estimate(accuracies(of_model, n, 0).values()) for n in names)])
+        for label, members in by_label(of_model).items():
+            rows.append([model, label, *(_estimate(accuracies(members, n).values()) for n in names)])
+    return Table(["model", "method", *map(_title, names)], rows, scale=100, digits=1)
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
 
-    names = list(dict.fromkeys(name for run in runs for name in run.evaluations if ":" not in name))
-    figure, axes = plt.subplots(
-        1, len(_CURVES) + len(names), figsize=(4 * (len(_CURVES) + len(names)), 3.3), constrained_layout=True
-    )
-    for number, (label, members) in enumerate(by_label(runs).items()):
-        color = f"C{number}"
-        series = [
-            (axis, [curve(run.metrics, name) for run in members])
-            for axis, (_, name) in zip(axes, _CURVES, strict=False)
-        ]
-        for axis, name in zip(axes[len(_CURVES) :], names, strict=True):
-            points = [run.evaluations[name] for run in members if run.evaluations.get(name)]
-            series.append((axis, [([step for step, _ in each], [mean for _, mean in each]) for each in points]))
-        for axis, lines in series:
-            lines = [line for line in lines if line[0]]
-            if not lines:
-                continue  # nothing logged yet
-            for steps, values in lines:
-                axis.plot(steps, values, color=color, alpha=0.25, linewidth=0.8)
-            shared = min(len(steps) for steps, _ in lines)
-            axis.plot(
-                lines[0][0][:shared],
-                np.mean([values[:shared] for _, values in lines], axis=0),
-                color=color,
-                label=label,
-            )
-    for axis, title in zip(
-        axes, [*(title for title, _ in _CURVES), *(f"accuracy, {name}" for name in names)], strict=True
-    ):
-        axis.set(title=title, xlabel="step")
-    axes[0].legend()
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
-    return path
+def hint_sources(runs: Sequence[RunRecord]) -> Table:
+    """The plug-in table: a row for each family of methods and a column for each source of hints, in %.
+
+    Accuracy is averaged over the sets. A contrastive variant (`rlsd_ectr`) stands in the row of its method (`rlsd`).
+
+    Raises:
+        InputError: no run has hints.
+    """
+    cells: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+    for run in runs:
+        source = _source(run.config)
+        values = [run.evaluations[name][-1][1] for name in run.sets]
+        if source is not None and values:
+            method = str(run.config["method.name"])
+            cells[_FAMILIES.get(method, method)][source][run.seed] = float(np.mean(values))
+    if not cells:
+        raise InputError("--table hints: none of these runs shows its teacher a hint")
+    known = dict.fromkeys((*_SOURCES.values(), *_CONTRASTS.values()))
+    order = [source for source in known if any(source in row for row in cells.values())]
+    rows = [[family, *(_estimate(row.get(s, {}).values()) for s in order)] for family, row in cells.items()]
+    return Table(["method", *order], rows, scale=100, digits=1)
+
+
+_SOURCES = {
+    "answer_only": "data set's answer",
+    "gt_cot": "data set's solution",
+    "own_rollout": "own correct rollout",
+    "self_rollout": "own correct rollout",
+}
+_CONTRASTS = {"gt_cot": "data set's solution + contrast", "self_rollout": "own rollouts + contrast"}
+
+
+def _source(config: Mapping[str, object]) -> str | None:
+    names = _CONTRASTS if "method.k_max" in config else _SOURCES
+    return names.get(str(config.get("method.hint_source")))
+
+
+def _paired(
+    members: Sequence[RunRecord], base: Sequence[RunRecord], name: str, pairing: Pairing
+) -> tuple[Difference, str] | None:
+    ours, theirs = accuracies(members, name), accuracies(base, name)
+    seeds, problems = len(ours.keys() & theirs.keys()), (_by_problem(members, name), _by_problem(base, name))
+    common = len(problems[0].keys() & problems[1].keys())
+    if pairing == "problem" or (pairing == "auto" and seeds < _ENOUGH_SEEDS and common > 1):
+        return (paired_difference(*problems, by="resampling"), "problems") if common > 1 else None
+    if name == "average" and pairing == "auto" and seeds < _ENOUGH_SEEDS:
+        return None  # the average has no problems of its own
+    return (paired_difference(ours, theirs), "seeds") if seeds else None
+
+
+def _by_problem(runs: Sequence[RunRecord], name: str) -> dict[object, float]:
+    """Problem → share of correct responses, the mean over the runs; empty if a run has no outcomes of this set."""
+    sets = [run.outcomes.get(name) for run in runs]
+    if not sets or any(one is None for one in sets):
+        return {}
+    known = [one for one in sets if one is not None]
+    common = set.intersection(*(set(one) for one in known))
+    return {problem: float(np.mean([one[problem] for one in known])) for problem in sorted(common)}
+
+
+def _by_key(runs: Sequence[RunRecord], key: str) -> dict[str, list[RunRecord]]:
+    grouped: dict[str, list[RunRecord]] = defaultdict(list)
+    for run in runs:
+        grouped[str(run.config.get(key, ""))].append(run)
+    return dict(grouped)
+
+
+def _estimate(values: Iterable[float]) -> Estimate | None:
+    known = list(values)
+    return mean_interval(known) if known else None
+
+
+def _end(run: RunRecord, metric: str) -> float | None:
+    values = curve(run.metrics, metric)[1]
+    return float(np.mean(values[-_LAST:])) if values else None
+
+
+def _rounded(values: Sequence[float]) -> Cell:
+    found = _estimate(values)
+    if found is None:
+        return None
+    return f"{found.mean:.0f}" if found.half is None else f"{found.mean:.0f} ± {found.half:.0f}"
+
+
+def _interval(difference: Difference) -> str | None:
+    if difference.low is None or difference.high is None:
+        return None
+    return f"{difference.low:+.3f} to {difference.high:+.3f}"
+
+
+def _p(value: float | None) -> str | None:
+    return None if value is None else "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def _title(name: str) -> str:
+    """`amc23` → `AMC23`, `unseen_sizes: 9 people` → `9 people`."""
+    short = name.partition(": ")[2] or name
+    return short.upper() if short.isalnum() and any(c.isdigit() for c in short) else short

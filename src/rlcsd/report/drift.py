@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .compare import interval
+from .figures import colours, drawing, smoothed
 
 Curves = Mapping[str, Sequence[float]]  # by the name of the metric, one value a step
 
@@ -18,40 +18,32 @@ PANELS = (
     ("share of worked lines", "style/worked"),
     ("interjections per line", "style/interjections"),
 )
-_SMOOTHED = 3  # steps of a running mean
-
-
-def _smooth(values: Sequence[float]) -> list[float]:
-    return [float(np.mean(values[max(0, i - _SMOOTHED + 1) : i + 1])) for i in range(len(values))]
 
 
 def draw_drift(runs: Mapping[str, Sequence[Curves]], path: Path) -> Path:
-    """A panel for each figure, a line for each label: the mean over its runs, and a 95 % t-band if there are several.
+    """A panel for each figure, a line for each label: the mean over its runs; PNG, and SVG beside it.
 
-    Lines are running means over three steps.
+    Lines are moving means; with several runs a band reaches from the lowest to the highest.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, len(PANELS), figsize=(3.6 * len(PANELS), 3.3), constrained_layout=True)
-    for axis, (title, name) in zip(axes, PANELS, strict=True):
-        for number, (label, members) in enumerate(runs.items()):
-            lines = [_smooth(run[name]) for run in members if run.get(name)]
-            if not lines:
-                continue
-            steps = range(1, min(map(len, lines)) + 1)
-            points = [interval([line[step - 1] for line in lines]) for step in steps]
-            means = np.array([mean for mean, _ in points])
-            axis.plot(steps, means, color=f"C{number}", label=label)
-            if len(lines) > 1:
-                half = np.array([width for _, width in points])
-                axis.fill_between(steps, means - half, means + half, color=f"C{number}", alpha=0.12, linewidth=0)
-        axis.set(title=title, xlabel="step")
-    axes[0].legend(fontsize=8)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    colour = colours(list(runs))
+    with drawing(2, 3, 5.0, path) as (_, axes):
+        for axis, (title, name) in zip(axes.flat, PANELS, strict=False):
+            for label, members in runs.items():
+                lines = [run[name] for run in members if run.get(name)]
+                if not lines:
+                    continue
+                shortest = min(map(len, lines))
+                smooth = np.array([smoothed(line[:shortest]) for line in lines])
+                steps = range(1, shortest + 1)
+                axis.plot(steps, smooth.mean(axis=0), color=colour[label], linewidth=1.8, label=label)
+                if len(lines) > 1:
+                    axis.fill_between(
+                        steps, smooth.min(axis=0), smooth.max(axis=0), color=colour[label], alpha=0.16, linewidth=0
+                    )
+            axis.set(title=title, xlabel="step")
+        axes[1][2].axis("off")
+        handles, labels = axes[0][0].get_legend_handles_labels()
+        axes[1][2].legend(handles, labels, loc="center", fontsize=10)
     return path
 
 

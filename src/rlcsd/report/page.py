@@ -23,7 +23,7 @@ from ..folders import read_jsonl, write_text
 from .recorded import Recorded, RecordedGroup, read_config, read_groups
 
 MOST_TOKENS = 1_500_000  # of a page, which then has about 40 MB
-_HIGH = 99.0  # the percentile of |signal| over the run that gets the full colour
+_HIGH = 97.0  # the percentile of |signal| over the run that gets the full colour
 
 # Name: label, whether it has a sign, and what it means.
 SIGNALS = {

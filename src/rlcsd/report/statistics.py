@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from scipy import stats
@@ -61,8 +61,8 @@ def mean_interval(values: Sequence[float], level: float = LEVEL) -> Estimate:
 
 
 def paired_difference(
-    a: Sequence[float] | Mapping[object, float],
-    b: Sequence[float] | Mapping[object, float],
+    a: Sequence[float] | Mapping[Any, float],
+    b: Sequence[float] | Mapping[Any, float],
     *,
     by: Literal["t", "resampling"] = "t",
     level: float = LEVEL,
@@ -105,9 +105,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return corrected
 
 
-def _differences(
-    a: Sequence[float] | Mapping[object, float], b: Sequence[float] | Mapping[object, float]
-) -> Sequence[float]:
+def _differences(a: Sequence[float] | Mapping[Any, float], b: Sequence[float] | Mapping[Any, float]) -> Sequence[float]:
     if isinstance(a, Mapping) and isinstance(b, Mapping):
         return [a[key] - b[key] for key in a if key in b]
     if isinstance(a, Mapping) or isinstance(b, Mapping):

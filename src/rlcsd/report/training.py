@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,52 +10,66 @@ import yaml
 
 from ..evaluation.summary import Summary, markdown_table
 from ..folders import read_jsonl
+from .figures import BEFORE, bars, colours, drawing, short_name, smoothed
+from .runs import curve, summaries_of
 
 _PANELS = (
-    ("training reward", "rollout/reward"),
-    ("actor entropy (nats)", "actor/entropy"),
-    ("response length (tokens)", "rollout/length"),
+    ("Training reward", "rollout/reward"),
+    ("Actor entropy (nats)", "actor/entropy"),
+    ("Response length (tokens)", "rollout/length"),
 )
 
 
-def summaries_of(record: dict[str, Any]) -> list[Summary]:
-    return [Summary(**{**one, "pass_at": {int(k): v for k, v in one["pass_at"].items()}}) for one in record["sets"]]
+def draw_dynamics(
+    config: Mapping[str, Any], metrics: list[dict[str, Any]], evaluations: list[dict[str, Any]], path: Path
+) -> Path:
+    """Reward, entropy and length against the step, and held-out accuracy before and after; PNG, and SVG beside it.
 
-
-def curve(metrics: list[dict[str, Any]], name: str) -> tuple[list[int], list[float]]:
-    """Steps and values of one metric, where it was logged."""
-    points = [(record["step"], record[name]) for record in metrics if record.get(name) is not None]
-    return [step for step, _ in points], [value for _, value in points]
-
-
-def draw_dynamics(folder: Path, metrics: list[dict[str, Any]], evaluations: list[dict[str, Any]]) -> Path:
-    """Reward, entropy, length and held-out accuracy against the step."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, 4, figsize=(15, 3.3), constrained_layout=True)
-    for axis, (title, name) in zip(axes, _PANELS, strict=False):
-        axis.plot(*curve(metrics, name), color="tab:blue")
-        axis.set(title=title, xlabel="step")
-    by_set: dict[str, list[tuple[int, Summary]]] = {}
-    for record in evaluations:
-        for summary in summaries_of(record):
-            by_set.setdefault(summary.name, []).append((record["step"], summary))
-    for name, points in by_set.items():
-        steps = [step for step, _ in points]
-        line = axes[3].plot(steps, [s.mean for _, s in points], marker="o", label=name)[0]
-        axes[3].fill_between(
-            steps, [s.low for _, s in points], [s.high for _, s in points], alpha=0.12, color=line.get_color()
-        )
-    axes[3].set(title="held-out accuracy", xlabel="step", ylim=(0, 1))
-    if by_set:
-        axes[3].legend(fontsize=8)
-    path = folder / "report.png"
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    The strong lines are moving means of the faint ones.
+    """
+    with drawing(2, 2, 5.2, path) as (figure, axes):
+        figure.suptitle(title(config), x=0.01, ha="left", fontweight="bold", fontsize=11)
+        colour = colours([name := method_name(config)])[name]
+        for axis, (label, metric) in zip(axes.flat, _PANELS, strict=False):
+            steps, values = curve(metrics, metric)
+            axis.plot(steps, values, color=colour, alpha=0.25, linewidth=0.9)
+            axis.plot(steps, smoothed(values), color=colour, linewidth=1.8)
+            axis.set(title=label, xlabel="step")
+        _draw_accuracy(axes[1][1], evaluations, colour)
+        figure.legend(*axes[1][1].get_legend_handles_labels(), loc="upper right", ncols=2, fontsize=9)
     return path
+
+
+def _draw_accuracy(axis: Any, evaluations: list[dict[str, Any]], colour: str) -> None:
+    """Bars before (if there was an evaluation at step 0) and after; intervals are bootstraps over problems."""
+    last = summaries_of(evaluations[-1]) if evaluations else []
+    shown = [s for s in last if not any(other.name.startswith(f"{s.name}: ") for other in last)]
+    axis.set(title="Held-out accuracy, 95 % over problems")
+    if not shown:
+        axis.text(0.5, 0.5, "not evaluated yet", ha="center", va="center", color="#8A8F96", transform=axis.transAxes)
+        axis.set(xticks=[], yticks=[])
+        return
+    first = {s.name: s for s in summaries_of(evaluations[0])} if len(evaluations) > 1 else {}
+    series = [(f"step {evaluations[-1]['step']}", colour, *_heights(shown))]
+    if first:
+        series.insert(0, (f"step {evaluations[0]['step']}", BEFORE, *_heights([first.get(s.name) for s in shown])))
+    bars(axis, series)
+    axis.set_xticks(range(len(shown)), [short_name(s.name) for s in shown], fontsize=8)
+
+
+def _heights(sets: Sequence[Summary | None]) -> tuple[list[float], list[tuple[float, float] | None]]:
+    means = [float("nan") if one is None else one.mean for one in sets]
+    return means, [None if one is None else (one.low, one.high) for one in sets]
+
+
+def method_name(config: Mapping[str, Any]) -> str:
+    return str(config["method"]["name"]).rpartition(":")[2]
+
+
+def title(config: Mapping[str, Any]) -> str:
+    """What a run is, in a few words."""
+    task = str((config.get("task") or {}).get("name")).rpartition(":")[2]
+    return f"{method_name(config)} on {task}, {config['model']['path']}, seed {config['seed']}"
 
 
 def write_report(folder: Path, figures: bool = True) -> Path:
@@ -82,7 +97,8 @@ def write_report(folder: Path, figures: bool = True) -> Path:
             lines.append(f"| {name.removeprefix('time/')} | {sum(values) / len(values):.2f} |")
         lines.append("")
     if figures and metrics:
-        lines.append(f"![training dynamics]({draw_dynamics(folder, metrics, evaluations).name})")
+        drawn = draw_dynamics(config, metrics, evaluations, folder / "report.png")
+        lines.append(f"![training dynamics]({drawn.name})")
     path = folder / "report.md"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path

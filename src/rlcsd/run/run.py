@@ -20,7 +20,8 @@ from ..errors import InputError
 from ..evaluation import Answered, EvaluationSettings, Summary, outcomes, summary
 from ..folders import append_jsonl, is_disk_full, remove_left_overs, write_text
 from ..methods.base import Method
-from ..report.training import summaries_of, write_report
+from ..report.runs import summaries_of
+from ..report.training import write_report
 from ..tasks.base import Task
 from ..tasks.build import build_task
 from ..tasks.overlap import overlaps

@@ -40,8 +40,9 @@ function digits(value) {
 }
 const unsigned = (value) => digits(value).replace("+", "");
 const written = (signal, value) => (signal.signed ? digits(value) : unsigned(value));
-// Colours grow with the root of the value: signals have a few large values and many small ones.
-const share = (value, scale) => (Number.isNaN(value) ? 0 : Math.min(1, Math.sqrt(Math.abs(value) * at.strength / scale)));
+// Colours grow like a root of the value: signals have a few large values and many small ones.
+const depth = (part) => Math.min(1, part ** 0.4);
+const share = (value, scale) => (Number.isNaN(value) ? 0 : depth(Math.abs(value) * at.strength / scale));
 
 // ---------------------------------------------------------------- small makers
 
@@ -177,10 +178,10 @@ function showShades() {
   const missing = rollout().signals[at.signal] === undefined;
   $("about").textContent = missing ? `${signal.label}: ${why()}` : `${signal.label}: ${signal.about}`;
   const end = signal.scale / at.strength, stops = [];
-  for (let i = 0; i <= 8; i++) { // the same root as the tokens
-    const x = signal.signed ? i / 4 - 1 : i / 8;
+  for (let i = 0; i <= 16; i++) { // the same root as the tokens
+    const x = signal.signed ? i / 8 - 1 : i / 16;
     const tone = !signal.signed ? "--size" : x < 0 ? "--neg" : "--pos";
-    stops.push(`rgb(var(${tone}) / calc(var(--depth) * ${Math.sqrt(Math.abs(x)).toFixed(3)}))`);
+    stops.push(`rgb(var(${tone}) / calc(var(--depth) * ${depth(Math.abs(x)).toFixed(3)}))`);
   }
   const bar = make("i", { "aria-hidden": "true" });
   bar.style.background = `linear-gradient(to right, ${stops.join(", ")})`;

@@ -1,0 +1,103 @@
+"""The gallery of docs/gallery.md: figures, tables and a picture of the page, made from runs.
+
+    python benchmarks/gallery.py --runs runs/gallery      # trains what is missing there, then writes docs/gallery*
+
+Runs are rlcsd and grpo on the embedded default, shortened (SHORT), with two seeds each. The picture of the page needs
+Chromium, its driver and selenium; without them the one that is there stays.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from PIL import Image
+
+from rlcsd.folders import read_jsonl, write_text
+from rlcsd.report.compare import comparison, differences, results
+from rlcsd.report.overlay import draw_comparison
+from rlcsd.report.page import write_page
+from rlcsd.report.recorded import read_config
+from rlcsd.report.runs import read_runs
+from rlcsd.report.tables import written
+from rlcsd.report.training import draw_dynamics
+from tests.report.browser import chromium, found, prefer
+
+ROOT = Path(__file__).parents[1]
+METHODS, SEEDS = ("rlcsd", "grpo"), (1, 2)
+SHORT = (
+    "steps=16 prompts_per_step=8 prompts_per_update=4 task.eval_per_size=50 evaluation.samples=1 evaluation.every=0 "
+    "save_every=0 log_rollouts=2 engine.threads=1"
+)
+LARGEST = 300_000  # bytes of an image
+
+
+def train(out: Path) -> None:
+    """The runs that are not finished in `out`."""
+    for seed in SEEDS:
+        for method in METHODS:
+            if len(read_jsonl(out / f"{method}-{seed}" / "evaluations.jsonl")) < 2:
+                own = [f"method={method}", f"seed={seed}", f"output_dir={out}", f"run_name={method}-{seed}"]
+                more = ["trackers=[]", "figures=false"]
+                subprocess.run([sys.executable, "-m", "rlcsd.cli", "train", *own, *SHORT.split(), *more], check=True)
+
+
+def picture(run: Path, path: Path) -> None:
+    """The page of a run in a window 1,280 pixels wide, with the largest contrast of a response picked."""
+    with tempfile.TemporaryDirectory() as folder, chromium(1280, 860) as browser:
+        page = Path(folder) / "page.html"
+        write_page(run, page)
+        prefer(browser, "light")
+        browser.get(page.as_uri())
+        browser.execute_script("pick(cut.order[0])")
+        browser.save_screenshot(str(path))
+    Image.open(path).convert("RGB").quantize(128).save(path, optimize=True)
+
+
+def inspected(run: Path) -> str:
+    """What `rlcsd inspect RUN` prints."""
+    command = [sys.executable, "-m", "rlcsd.cli", "inspect", str(run)]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, default=Path("runs/gallery"))
+    parser.add_argument("--docs", type=Path, default=ROOT / "docs")
+    arguments = parser.parse_args()
+    train(arguments.runs)
+    images = arguments.docs / "gallery"
+    images.mkdir(exist_ok=True)
+    first = arguments.runs / f"{METHODS[0]}-{SEEDS[0]}"
+    logs = (read_jsonl(first / name) for name in ("metrics.jsonl", "evaluations.jsonl"))
+    runs = read_runs([arguments.runs])
+    drawn = [
+        draw_dynamics(read_config(first), *logs, images / "dynamics.png"),
+        draw_comparison(runs, images / "comparison.png"),
+    ]
+    for path in drawn:
+        path.with_suffix(".svg").unlink()  # the page shows the PNG alone
+    if found():
+        picture(first, images / "page.png")
+    parts = {
+        "SHORT": SHORT,
+        "COMPARISON": written(comparison(runs), "markdown"),
+        "DIFFERENCES": written(differences(runs, "grpo"), "markdown"),
+        "RESULTS": written(results(runs), "markdown"),
+        "INSPECT": inspected(first),
+    }
+    text = (Path(__file__).parent / "gallery.md").read_text(encoding="utf-8")
+    for name, part in parts.items():
+        text = text.replace(f"@{name}@", part)
+    write_text(arguments.docs / "gallery.md", text)
+    for path in images.glob("*.png"):
+        if path.stat().st_size > LARGEST:
+            raise SystemExit(f"{path} has {path.stat().st_size} bytes, more than {LARGEST}")
+
+
+if __name__ == "__main__":
+    main()
