@@ -13,7 +13,7 @@ from ..engine.local.scoring import score
 from ..engine.local.teacher import Teacher
 from ..methods import CreditMethod
 from ..methods.teacher import TeacherSchedule
-from ..records import Group, Pair, Problem, Rollout, Row, Sample, Scores
+from ..records import Group, Pair, Problem, Rollout, Row, Sample, Verdict, Scores
 from ..stages.grade import group_advantages
 from ..stages.hint import TeacherPrompts, hint_rows
 from ..verifiers.boxed import last_boxed
@@ -30,11 +30,16 @@ class Drawn:
 
 
 def hinted_rows(
-    drawn: Sequence[Drawn], group_size: int, method: CreditMethod, prompts: TeacherPrompts, rng: random.Random
+    drawn: Sequence[Drawn],
+    group_size: int,
+    method: CreditMethod,
+    prompts: TeacherPrompts,
+    rng: random.Random,
+    success: float = 1.0,
 ) -> list[Row]:
     """All rollouts in their order, group after group, with the teacher's prompts of those that have a usable hint.
 
-    Their log-probs are zeros. Raises InputError if a hint from the data set is wanted and a problem has no solution.
+    A rollout is correct from the reward `success` on. Log-probs are zeros. Raises InputError if a hint from the data set is wanted and a problem has no solution.
     """
     groups = []
     for start in range(0, len(drawn), group_size):
@@ -43,7 +48,7 @@ def hinted_rows(
             Rollout(
                 Sample(one.ids, torch.zeros(len(one.ids)), torch.zeros(len(one.ids)), finished=True),
                 one.text,
-                one.reward,
+                Verdict(one.reward >= success, one.reward),
                 last_boxed(one.text) or None,
             )
             for one in some

@@ -48,6 +48,7 @@ class RLCSDConfig(GRPOConfig):  # type: ignore[misc]
     method_options: dict[str, Any] = field(default_factory=dict, metadata={"help": "its hyper-parameters by name"})
     answer_column: str = field(default="answer", metadata={"help": "column of the final answers"})
     solution_column: str = field(default="solution", metadata={"help": "column of worked solutions, if there is one"})
+    success: float = field(default=1.0, metadata={"help": "a response is correct from this reward on"})
     thinking_teacher: bool = field(default=True, metadata={"help": "does the teacher's prompt ask for thinking?"})
     max_teacher_tokens: int | None = field(default=None, metadata={"help": "most tokens of its prompt and response"})
     score_tokens: int = field(default=32768, metadata={"help": "tokens of one pass of the teacher"})
@@ -146,7 +147,7 @@ class RLCSDTrainer(GRPOTrainer):  # type: ignore[misc]
         limit = self.args.max_teacher_tokens or self.model.config.get_text_config().max_position_embeddings
         prompts = TeacherPrompts(self._tokenizer, limit, self.args.thinking_teacher, instruction="")
         rng = random.Random(f"{self.args.seed}/hint/{self.state.global_step}")  # all processes draw the same hints
-        everything = hinted_rows(self._drawn, self.num_generations, self.method, prompts, rng)
+        everything = hinted_rows(self._drawn, self.num_generations, self.method, prompts, rng, self.args.success)
         rows = everything[first : first + len(inputs)]
         self._evidence = gather_evidence(self.teacher, rows, self.method)  # type: ignore[arg-type]
         if "old_per_token_logps" in output:

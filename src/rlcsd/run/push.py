@@ -77,7 +77,7 @@ def model_card(run: Path, step: int) -> str:
     """The card of a run's checkpoint: its base, method and task, and its held-out accuracy."""
     from ..evaluation import markdown_table
     from ..folders import read_jsonl
-    from ..report.training import summaries_of
+    from ..report.runs import summaries_of
 
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     base, method, task = config["model"]["path"], config["method"]["name"], config["task"].get("name")
