@@ -13,7 +13,7 @@ from ..engine.local.scoring import score
 from ..engine.local.teacher import Teacher
 from ..methods import CreditMethod
 from ..methods.teacher import TeacherSchedule
-from ..records import Group, Pair, Problem, Rollout, Row, Sample, Verdict, Scores
+from ..records import Group, Pair, Problem, Rollout, Row, Sample, Scores, Verdict
 from ..stages.grade import group_advantages
 from ..stages.hint import TeacherPrompts, hint_rows
 from ..verifiers.boxed import last_boxed
@@ -39,7 +39,9 @@ def hinted_rows(
 ) -> list[Row]:
     """All rollouts in their order, group after group, with the teacher's prompts of those that have a usable hint.
 
-    A rollout is correct from the reward `success` on. Log-probs are zeros. Raises InputError if a hint from the data set is wanted and a problem has no solution.
+    A rollout is correct from the reward `success` on. Log-probs are zeros.
+
+    Raises InputError if a hint from the data set is wanted and a problem has no solution.
     """
     groups = []
     for start in range(0, len(drawn), group_size):

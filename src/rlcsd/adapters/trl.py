@@ -117,8 +117,6 @@ class RLCSDTrainer(GRPOTrainer):  # type: ignore[misc]
         if checkpoint is not None and self.teacher.state():
             self.teacher.load_state(load_file(Path(checkpoint) / _FILE))
 
-    # ------------------------------------------------------------------ hints and evidence, before the shuffle
-
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
         rewards: Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         if self.model.training:
@@ -147,8 +145,8 @@ class RLCSDTrainer(GRPOTrainer):  # type: ignore[misc]
         limit = self.args.max_teacher_tokens or self.model.config.get_text_config().max_position_embeddings
         prompts = TeacherPrompts(self._tokenizer, limit, self.args.thinking_teacher, instruction="")
         rng = random.Random(f"{self.args.seed}/hint/{self.state.global_step}")  # all processes draw the same hints
-        everything = hinted_rows(self._drawn, self.num_generations, self.method, prompts, rng, self.args.success)
-        rows = everything[first : first + len(inputs)]
+        rows = hinted_rows(self._drawn, self.num_generations, self.method, prompts, rng, self.args.success)
+        rows = rows[first : first + len(inputs)]
         self._evidence = gather_evidence(self.teacher, rows, self.method)  # type: ignore[arg-type]
         if "old_per_token_logps" in output:
             old = output["old_per_token_logps"][:, : max(self._lengths)]
