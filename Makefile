@@ -31,7 +31,7 @@ unit: $(BIN)/.ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 test-trl: $(BIN)/.ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/adapters
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/adapters -m 'slow or not slow'
 
 slow: $(BIN)/.ready
 	$(BIN)/python -m pytest -m slow

@@ -13,7 +13,7 @@ from ..engine.local.scoring import score
 from ..engine.local.teacher import Teacher
 from ..methods import CreditMethod
 from ..methods.teacher import TeacherSchedule
-from ..records import Group, Pair, Problem, Rollout, Row, Sample, Scores
+from ..records import Group, Pair, Problem, Rollout, Row, Sample, Scores, Verdict
 from ..stages.grade import group_advantages
 from ..stages.hint import TeacherPrompts, hint_rows
 from ..verifiers.boxed import last_boxed
@@ -43,7 +43,7 @@ def hinted_rows(
             Rollout(
                 Sample(one.ids, torch.zeros(len(one.ids)), torch.zeros(len(one.ids)), finished=True),
                 one.text,
-                one.reward,
+                Verdict(one.reward > 0, one.reward),
                 last_boxed(one.text) or None,
             )
             for one in some
