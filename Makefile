@@ -34,7 +34,7 @@ unit: $(BIN)/.ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 test-trl: $(BIN)/.ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/adapters
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/adapters -m 'slow or not slow'
 
 lock:  # the newest versions that fit; needs uv
 	$(LOCK) -c constraints.txt --no-emit-package rlcsd pyproject.toml -o requirements.lock

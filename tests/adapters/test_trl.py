@@ -22,6 +22,7 @@ from rlcsd.records import Problem, Sample
 from rlcsd.stages.grade import grade
 from rlcsd.stages.hint import TeacherPrompts, hint_rows
 from rlcsd.stages.score import gather_evidence, with_old_log_probs
+from rlcsd.tasks.base import Task
 from tests.adapters.trl_case import FLAT, QUESTIONS, G, completion, run
 
 METHODS = ["grpo", "rlsd", "rlsd_ectr", "rlcsd"]
@@ -37,10 +38,9 @@ def ours(name: str, places: list[int], options: tuple[str, ...] = ()) -> tuple[d
     problems = [Problem(question, "B", "So it is B.") for question in QUESTIONS]
     prompts = [student_prompt(tokenizer, question, "") for question in QUESTIONS]
     drawn = [samples[start : start + G] for start in range(0, len(FLAT), G)]
-    groups = grade(
-        tokenizer, lambda text, answer: rf"\boxed{{{answer}}}" in text, problems, prompts, drawn,
-        divide_by_std=method.config.advantage_std,
-    )  # fmt: skip
+    verifier = lambda response, answer: rf"\boxed{{{answer}}}" in response  # noqa: E731
+    task = Task("fixed", problems, {}, verifier, verifier_seconds=None)
+    groups = grade(tokenizer, task, problems, prompts, drawn, divide_by_std=method.config.advantage_std)
     teacher = TeacherPrompts(tokenizer, engine.context_length, instruction="")
     hinted = hint_rows(groups, method, teacher, random.Random("42/hint/0")).rows
     rows = [row for group in with_old_log_probs(engine, hinted) for row in group if row.group * G + row.place in places]
@@ -78,6 +78,7 @@ def test_options_reach_the_method_and_unusable_rollouts_can_stay(tmp_path):
     check(found, list(range(len(FLAT))), "rlcsd", 0, tuple(f"method.{key}={value}" for key, value in options.items()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["rlsd", "rlcsd"])
 def test_two_processes_have_the_same_gradient(name, tmp_path):
     """Gloo, two processes with half of the rollouts each, the middle group on both."""
@@ -121,8 +122,8 @@ def test_what_cannot_be_is_one_sentence(settings, message, tmp_path):
         RLCSDConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, **settings)
 
 
-def test_a_prompt_of_several_turns_or_a_missing_column_is_one_sentence(tmp_path):
+def test_a_prompt_without_a_chat_or_a_missing_column_is_one_sentence(tmp_path):
     with pytest.raises(InputError, match="answer_column=answers"):
         run("rlcsd", str(tmp_path), rows=4, accumulation=3, answer_column="answers")
-    with pytest.raises(InputError, match="prompt: must be a list of one message by the user"):
-        run("rlcsd", str(tmp_path), rows=4, accumulation=3, system="Be brief.")
+    with pytest.raises(InputError, match="prompt: must be a list of messages"):
+        run("rlcsd", str(tmp_path), rows=4, accumulation=3, chat=False)

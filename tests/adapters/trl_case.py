@@ -28,7 +28,8 @@ FLAT = [text for texts in TEXTS for text in texts]
 
 
 def reward(completions: list[Any], answer: list[str], **columns: Any) -> list[float]:
-    return [float(rf"\boxed{{{a}}}" in c[0]["content"]) for c, a in zip(completions, answer, strict=True)]
+    texts = [c if isinstance(c, str) else c[0]["content"] for c in completions]
+    return [float(rf"\boxed{{{a}}}" in text) for text, a in zip(texts, answer, strict=True)]
 
 
 def completion(tokenizer: Any, place: int) -> list[int]:
@@ -60,7 +61,7 @@ def run(
     rows: int,
     accumulation: int,
     updates: int = 1,
-    system: str | None = None,
+    chat: bool = True,
     resume: bool = False,
     **settings: Any,
 ) -> Any:
@@ -71,15 +72,14 @@ def run(
 
     def rollouts(prompts: list[Any], trainer: Any) -> dict[str, Any]:
         first = trainer.accelerator.process_index * len(prompts)
-        ids = [tokenizer.apply_chat_template(p, add_generation_prompt=True)["input_ids"] for p in prompts]
+        ids = [
+            tokenizer.apply_chat_template(p, add_generation_prompt=True)["input_ids"] if chat else [5] for p in prompts
+        ]
         places = [(first + i) % len(FLAT) for i in range(len(prompts))]
         return {"prompt_ids": ids, "completion_ids": [completion(tokenizer, p) for p in places], "logprobs": None}
 
     data = {
-        "prompt": [
-            [*([{"role": "system", "content": system}] if system else []), {"role": "user", "content": question}]
-            for question in QUESTIONS
-        ],
+        "prompt": [[{"role": "user", "content": question}] for question in QUESTIONS] if chat else QUESTIONS,
         "answer": ["B"] * 3,
         "solution": ["So it is B."] * 3,
     }

@@ -15,7 +15,7 @@ from rlcsd.engine.costs import DEVICES, Batch, Work, flops, hinted, scoring_work
 from rlcsd.engine.local.memory import load_shape, shape_of
 from rlcsd.engine.local.network import Network
 from rlcsd.engine.local.scoring import score
-from rlcsd.records import Group, Pair, Problem, Rollout, Sample
+from rlcsd.records import Group, Pair, Problem, Rollout, Sample, Verdict
 from rlcsd.run.plan import plan
 from rlcsd.stages.hint import draw_hints
 from tests.conftest import random_model
@@ -29,7 +29,10 @@ def method(name: str, *overrides: str):
 
 def group(correct: int, size: int) -> Group:
     blank = torch.zeros(1)
-    rollouts = tuple(Rollout(Sample((1,), blank, blank, True), "x", float(i < correct), "1") for i in range(size))
+    rollouts = tuple(
+        Rollout(Sample((1,), blank, blank, True), "x", Verdict(i < correct, float(i < correct)), "1")
+        for i in range(size)
+    )
     return Group(Problem("q", "1", "s"), (1,), rollouts, (1.0,) * size)
 
 

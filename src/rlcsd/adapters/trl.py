@@ -41,7 +41,7 @@ _NEEDED |= {"off_policy_mask_threshold": None, "use_liger_kernel": False}
 class RLCSDConfig(GRPOConfig):  # type: ignore[misc]
     """TRL's GRPOConfig with a method of this project and its hyper-parameters, from which the clip ranges are set.
 
-    The data set has the columns `prompt` (one user's message), `answer_column`, and for some hints `solution_column`.
+    The data set has the columns `prompt` (messages), `answer_column`, and for some hints `solution_column`.
     """
 
     method: str = field(default="rlcsd", metadata={"help": "grpo, rlsd, rlsd_ectr, rlcsd, or file.py:ClassName"})
@@ -94,14 +94,13 @@ class _TeacherFollows(TrainerCallback):  # type: ignore[misc]
 class RLCSDTrainer(GRPOTrainer):  # type: ignore[misc]
     """TRL's GRPOTrainer, arguments and all, whose advantages are those of `args.method`.
 
-    Raises InputError for what the methods cannot work with: sharded weights, tools, prompts of several turns.
+    Raises InputError for what the methods cannot work with: sharded weights, tools, prompts that are no chats.
     """
 
     _tag_names = ["trl", "grpo", "rlcsd"]
 
     def __init__(self, model: Any, reward_funcs: Any = None, args: RLCSDConfig | None = None, **options: Any) -> None:
-        args = RLCSDConfig(output_dir="rlcsd") if args is None else args
-        self.method = args.build_method()
+        self.method = (args := args or RLCSDConfig(output_dir="rlcsd")).build_method()
         self._in_loss: dict[str, Any] | None = None
         super().__init__(model, reward_funcs, args, **options)
         if self.accelerator.distributed_type in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
@@ -130,11 +129,14 @@ class RLCSDTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _problem(self, example: Mapping[str, Any]) -> Problem:
         prompt, answer = example["prompt"], self.args.answer_column
-        if isinstance(prompt, str) or len(prompt) != 1 or prompt[0]["role"] != "user":
-            raise InputError("prompt: must be a list of one message by the user, from which the teacher's is made")
         if answer not in example:
             raise InputError(f"answer_column={answer}: the data set has no such column")
-        return Problem(prompt[0]["content"], str(example[answer]), example.get(self.args.solution_column))
+        try:
+            if isinstance(prompt, str):
+                raise ValueError("must be a list of messages, because the teacher's prompt is a chat")
+            return Problem(prompt, str(example[answer]), example.get(self.args.solution_column))
+        except ValueError as error:
+            raise InputError(f"prompt: {error}") from None
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         training = self.model.training
@@ -145,18 +147,16 @@ class RLCSDTrainer(GRPOTrainer):  # type: ignore[misc]
         limit = self.args.max_teacher_tokens or self.model.config.get_text_config().max_position_embeddings
         prompts = TeacherPrompts(self._tokenizer, limit, self.args.thinking_teacher, instruction="")
         rng = random.Random(f"{self.args.seed}/hint/{self.state.global_step}")  # all processes draw the same hints
-        rows = hinted_rows(self._drawn, self.num_generations, self.method, prompts, rng, self.args.success)
-        rows = rows[first : first + len(inputs)]
+        drawn = hinted_rows(self._drawn, self.num_generations, self.method, prompts, rng, self.args.success)
+        rows = drawn[first : first + len(inputs)]
         self._evidence = gather_evidence(self.teacher, rows, self.method)  # type: ignore[arg-type]
         if "old_per_token_logps" in output:
-            old = output["old_per_token_logps"][:, : max(self._lengths)]
-            self._evidence = self._evidence.with_columns(old_log_prob=Layout(self._lengths, device).flat(old))
+            old = Layout(self._lengths, device).flat(output["old_per_token_logps"][:, : max(self._lengths)])
+            self._evidence = self._evidence.with_columns(old_log_prob=old)
         written = output["completion_mask"].bool().any(dim=1)  # TRL may leave out what the token limit cut off
         self._kept = written & torch.tensor([stays_in_update(row, self.method) for row in rows], device=device)
         output["row"], self._weighed = torch.arange(len(inputs), device=device), False
         return output
-
-    # ------------------------------------------------------------------ weights of mini-batches, and the loss
 
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
         inputs: dict[str, Any] = super()._prepare_inputs(generation_batch)
