@@ -14,10 +14,15 @@ from typing import Any
 import pytest
 
 WITHOUT = {"test_placing.py", "test_memory.py", "test_recipes.py"}  # these need neither verl nor Ray
+ROOT = Path(__file__).parents[3]
 if find_spec("verl") is None:
     collect_ignore = [path.name for path in Path(__file__).parent.glob("test_*.py") if path.name not in WITHOUT]
-
-ROOT = Path(__file__).parents[3]
+else:  # before verl is imported, here and in the processes that are started
+    os.environ.update(
+        VERL_PLATFORM="cpu", VERL_USE_EXTERNAL_MODULES="tests.engine.verl.plugins", RAY_worker_niceness="0",
+        RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0", RAY_USAGE_STATS_ENABLED="0",
+        PYTHONPATH=os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+    )  # fmt: skip
 CPU = [
     "engine=verl", "engine.platform=cpu", "engine.modules=[tests.engine.verl.plugins]", "engine.rollout=rlcsd_cpu",
     "engine.attention=sdpa", "engine.timeout=900",
@@ -33,8 +38,6 @@ TASK = [
 def ray_on_cpu() -> Iterator[None]:
     """One Ray for the engines of a test file: two logical GPUs, little memory, ended afterwards."""
     ray = pytest.importorskip("ray")
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    os.environ.update(VERL_PLATFORM="cpu", RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO="0", RAY_USAGE_STATS_ENABLED="0")
     from rlcsd.config.load import load
     from rlcsd.engine.verl.settings import environment
 

@@ -9,7 +9,6 @@ import time
 import psutil
 import pytest
 
-from rlcsd.engine.verl import private
 from rlcsd.errors import InputError
 from rlcsd.records import Pair, Sampling
 
@@ -48,6 +47,24 @@ def engine(engines):
     return engines("engine.gpus_per_node=2", "method=grpo", "engine.self_check=false")
 
 
+@pytest.mark.slow
+def test_no_memory_is_told_with_what_to_lower(engine):
+    import ray
+
+    def limit(self, room: int | None) -> None:
+        import resource
+
+        most = psutil.Process().memory_info().vms + room if room else resource.RLIM_INFINITY
+        resource.setrlimit(resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
+
+    worker = engine.policy.group.workers[0]
+    ray.get(worker.__ray_call__.remote(limit, 2**26))
+    long = [Pair(tuple(i % 500 for i in range(1500)), tuple(i % 500 for i in range(500)))] * 16
+    with pytest.raises(InputError, match=r"^scoring by the policy: out of memory; lower engine\.micro_batch_tokens"):
+        engine.score(long, "policy")
+    ray.get(worker.__ray_call__.remote(limit, None))
+
+
 def test_a_server_that_hangs_ends_the_call_in_time(engine):
     import ray
 
@@ -68,26 +85,12 @@ def test_a_server_that_dies_while_it_samples_is_told_in_a_sentence(engine):
     assert "\n" not in str(told.value)
 
 
-def test_no_memory_is_told_with_what_to_lower(engine):
-    import ray
-
-    def limit(self) -> None:
-        import resource
-
-        used = psutil.Process().memory_info().vms
-        resource.setrlimit(resource.RLIMIT_AS, (used + 2**26, resource.RLIM_INFINITY))
-
-    ray.get(engine.policy.group.workers[0].__ray_call__.remote(limit))
-    long = [Pair(tuple(i % 500 for i in range(1500)), tuple(i % 500 for i in range(500)))] * 16
-    with pytest.raises(InputError, match=r"^scoring by the policy: out of memory; lower engine\.micro_batch_tokens"):
-        engine.score(long, "policy")
-
-
+@pytest.mark.slow
 def test_a_worker_that_dies_is_told_and_closing_leaves_nothing_behind(engine):
     processes = pids_by_ray(engine)
     os.kill(processes[1], signal.SIGKILL)
     begun = time.monotonic()
-    with pytest.raises(InputError, match=r"^scoring by the policy: a (process of the cluster died|worker lost)"):
+    with pytest.raises(InputError, match=r"^.+: a (process of the cluster died|worker lost)"):
         engine.score([Pair((1, 2), (3, 4))], "policy")
     engine.close()
     assert time.monotonic() - begun < 60
@@ -100,12 +103,3 @@ def pids_by_ray(engine) -> list[int]:
 
     found = {actor.actor_id: actor.pid for actor in list_actors(filters=[("state", "=", "ALIVE")], limit=1000)}
     return [found[worker._actor_id.hex()] for worker in engine.policy.group.workers]
-
-
-@pytest.mark.parametrize("version", ["0.8.0", "0.9.2", "1.0.0"])
-def test_another_version_of_verl_is_refused_in_a_sentence(version, monkeypatch):
-    monkeypatch.setattr(private, "version", lambda name: version)
-    with pytest.raises(
-        InputError, match=rf"verl {version} is installed, and it was tested with verl from 0\.9\.1 to below"
-    ):
-        private.check_version()

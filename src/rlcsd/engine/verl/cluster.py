@@ -14,6 +14,7 @@ import ray
 from ray import exceptions
 
 from ...config.schema import VerlEngineConfig
+from ...config.words import shown
 from ...errors import InputError, first_line
 from .settings import environment
 
@@ -36,6 +37,7 @@ def join(settings: VerlEngineConfig) -> bool:
         "logging_level": "ERROR",
     }
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")  # by default Ray lets its workers wait behind everything else
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     started = False
     try:
@@ -47,9 +49,14 @@ def join(settings: VerlEngineConfig) -> bool:
             gpus = None if settings.platform == "cuda" else settings.gpus_per_node  # logical, where there are none
             ray.init(num_cpus=cpus, num_gpus=gpus, include_dashboard=False, **options)
         _check_gpus(settings)
-    except (ConnectionError, RuntimeError, ValueError) as error:
+    except InputError:
+        leave(started)
+        raise
+    except Exception as error:  # Ray raises a plain Exception if its processes do not come up in time
+        leave(started)
+        what = f"could not join {settings.ray_address}" if settings.ray_address else "could not be started here"
         raise InputError(
-            f"engine.ray_address={settings.ray_address}: no Ray cluster could be joined ({first_line(error)})"
+            f"engine.ray_address={shown(settings.ray_address)}: Ray {what} ({first_line(error)})"
         ) from None
     return started
 

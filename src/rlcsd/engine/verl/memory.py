@@ -20,15 +20,15 @@ _GIB = 2**30
 class GpuPlan:
     """Bytes on one GPU, by phase, and in the host memory that belongs to it.
 
-    `resting` is what the trainer keeps on the GPU while servers sample; `servers` is one server's weights and the
-    caches of `rows` responses of full length on this GPU, which have to fit into `engine.rollout_memory`.
+    `resting` is what the trainer keeps on the GPU while servers sample. A server takes `engine.rollout_memory` of the
+    GPU: `served` for weights, and `row` for each prompt and response of full length; what does not fit waits.
     """
 
     resting: float
     scoring: float
     update: float
-    servers: float
-    rows: int
+    served: float
+    row: float
     host: float
 
     @property
@@ -50,23 +50,22 @@ def gpu_plan(shape: Shape, config: Config, method: Method, teacher: Shape | None
     copies = 4.0 * trained * shadows / e.gpus + kind * (teacher.parameters if teacher else 0) / e.gpus
     parts = {"none": 0.0, "optimizer": moments, "all": weights + moments + copies}
     longest = config.max_prompt_tokens + config.sampling.max_tokens
-    row = max(e.micro_batch_tokens, longest) / e.sequence_parallel
+    longest_row = max(e.micro_batch_tokens, longest) // e.sequence_parallel
     scorer = teacher or shape
     hinted = longest + (config.sampling.max_tokens if method.hinted else 0)  # a sibling's response as the hint
     batch = max(e.score_tokens, hinted)
     gathered = kind * (scorer.parameters if e.share_prefixes else _unit(scorer))
     caches = 2 * cache_bytes(scorer, config, batch) if e.share_prefixes else 0.0
-    activations = update_bytes(shape, config, int(row), stream=kind)
+    activations = update_bytes(shape, config, longest_row, stream=kind)
     reply = config.max_prompt_tokens + longest_response(config)
-    rows = max(1, min(e.rollout_rows, config.prompts_per_step * config.group_size * e.tensor_parallel // e.gpus))
     return GpuPlan(
         resting=weights + moments + copies - parts[e.offload],
         scoring=weights + moments + copies - (parts["all"] - weights if e.offload == "all" else parts[e.offload])
         + gathered + caches + head_bytes(scorer, config, batch),
         update=weights + moments + copies - (copies if e.offload == "all" else 0.0)
         + 4.0 * trained / e.gpus + kind * 2 * _unit(shape) + activations,
-        servers=(kind * shape.parameters + cache_bytes(shape, config, rows * reply)) / e.tensor_parallel,
-        rows=rows,
+        served=kind * shape.parameters / e.tensor_parallel,
+        row=cache_bytes(shape, config, reply) / e.tensor_parallel,
         host=parts[e.offload],
     )  # fmt: skip
 
@@ -102,7 +101,8 @@ def memory_line(config: Config, method: Method) -> str:
     e = engine_settings(config)
     line = (
         f"about {plan.peak / _GIB:.2f} GiB on each GPU for training (scoring {plan.scoring / _GIB:.2f}, update "
-        f"{plan.update / _GIB:.2f}); while sampling {plan.resting / _GIB:.2f} beside {e.rollout_memory:.0%} of the GPU "
-        f"for the server ({plan.servers / _GIB:.2f} would hold {plan.rows} responses of full length at once)"
+        f"{plan.update / _GIB:.2f}); while sampling {plan.resting / _GIB:.2f} beside the server's "
+        f"{e.rollout_memory:.0%} of the GPU (weights {plan.served / _GIB:.2f}, and {plan.row / _GIB:.2f} for each "
+        "response of full length)"
     )
     return line + (f"; {plan.host * e.gpus_per_node / _GIB:.2f} GiB of each node's own memory" if plan.host else "")

@@ -1,0 +1,77 @@
+"""Scoring under hints with prefixes computed once, and with every hinted row in full, on ranks of a cluster.
+
+    python -m benchmarks.cluster_prefixes [--ranks 2] [--groups 4] [--question 150] [--hint 200] [--response 200]
+
+Needs verl (`make test-verl` makes an environment). On the CPU, over gloo, with the tiny model: tokens that go through
+the model are exact; seconds are those of this machine, the median of three calls, interleaved. The rows are those of
+rlcsd: each of 8 rollouts of a question is scored under a correct hint and 4 wrong ones, which the group shares.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import time
+
+from rlcsd.config.load import build_method, load
+from rlcsd.engine.verl.engine import VerlEngine
+from rlcsd.records import Pair
+from tests.engine.verl.conftest import CPU, TASK
+from tests.engine.verl.ranks import PipedCluster, Ranks
+
+
+def rows(groups: int, question: int, hint: int, response: int) -> list[Pair]:
+    """Pairs as the score stage makes them: 2 texts for correct hints (no rollout is shown itself), 4 for wrong ones."""
+    rng = random.Random(0)
+
+    def some(count: int) -> tuple[int, ...]:
+        return tuple(rng.randrange(10, 500) for _ in range(count))
+
+    pairs = []
+    for _ in range(groups):
+        asked, ending = some(question), some(20)
+        contexts = [(*asked, *some(hint), *ending) for _ in range(6)]
+        for place in range(8):
+            answer = some(response - rng.randrange(response // 2))
+            pairs += [Pair(contexts[place % 2], answer), *(Pair(contexts[2 + k], answer) for k in range(4))]
+    return pairs
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    for name, value in {"ranks": 2, "groups": 4, "question": 150, "hint": 200, "response": 200}.items():
+        parser.add_argument(f"--{name}", type=int, default=value)
+    chosen = parser.parse_args()
+    pairs = rows(chosen.groups, chosen.question, chosen.hint, chosen.response)
+    pairs_of_ranks = [Ranks(chosen.ranks) for _ in range(2)]
+    engines = []
+    for ranks, share in zip(pairs_of_ranks, ("true", "false"), strict=True):
+        settings = [
+            f"engine.gpus_per_node={chosen.ranks}",
+            f"engine.share_prefixes={share}",
+            "engine.score_tokens=4096",
+        ]
+        config = load([*CPU, *TASK, *settings, "method=rlcsd"])
+        method = build_method(config)
+        engines.append(VerlEngine(config, method, PipedCluster(ranks, config)))
+    seconds: list[list[float]] = [[], []]
+    columns = [engine.score(pairs).log_prob for engine in engines]
+    for _ in range(3):
+        for engine, taken in zip(engines, seconds, strict=True):
+            begun = time.perf_counter()
+            engine.score(pairs)
+            taken.append(time.perf_counter() - begun)
+    for ranks in pairs_of_ranks:
+        ranks.close()
+    print(f"{len(pairs)} rows, {chosen.ranks} ranks; log-probs differ by {(columns[0] - columns[1]).abs().max():.1e}")
+    print("| scoring | tokens through the model | seconds |\n|---|---|---|")
+    for name, engine, taken in zip(("prefixes once", "every row in full"), engines, seconds, strict=True):
+        print(f"| {name} | {engine.computed:,} | {statistics.median(taken):.2f} |")
+    once, full = engines
+    print(f"\ntokens: {full.computed / once.computed:.2f} times fewer; seconds: "
+          f"{statistics.median(seconds[1]) / statistics.median(seconds[0]):.2f} times fewer")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

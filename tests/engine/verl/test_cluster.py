@@ -1,0 +1,110 @@
+"""Deaths, hanging calls and a lack of memory in Ray's processes become one sentence; nothing of a run stays behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+
+import pytest
+
+from rlcsd.config.load import load
+from rlcsd.engine.verl import private
+from rlcsd.engine.verl.cluster import awaited, bounded, join, results
+from rlcsd.engine.verl.settings import engine_settings
+from rlcsd.errors import InputError
+
+from .conftest import CPU
+
+
+class Process:
+    """An actor that does what a worker or a server may do."""
+
+    def process(self) -> int:
+        return os.getpid()
+
+    def wait(self, seconds: float) -> str:
+        time.sleep(seconds)
+        return "done"
+
+    def allocate(self) -> None:
+        import resource
+
+        import torch
+
+        resource.setrlimit(resource.RLIMIT_AS, (2**33, resource.RLIM_INFINITY))
+        torch.zeros(2**33)
+
+    def refuse(self) -> None:
+        raise ValueError("the state is of another model")
+
+    def lose_peers(self) -> None:
+        raise RuntimeError("[gloo/transport/tcp/pair.cc] Connection closed by peer [127.0.0.1]:1234")
+
+
+@pytest.fixture(scope="module")
+def two(ray_on_cpu):
+    import ray
+
+    remote = ray.remote(num_cpus=0)(Process)
+    return [remote.remote(), remote.remote()]
+
+
+def test_results_are_in_order_and_errors_of_ours_stay_what_they_are(two):
+    assert results([two[0].wait.remote(0.5), two[1].wait.remote(0.0)], "waiting", 60) == ["done", "done"]
+    with pytest.raises(ValueError, match=r"^the state is of another model$"):
+        results([two[0].wait.remote(0.0), two[1].refuse.remote()], "loading", 60)
+
+
+def test_a_call_that_hangs_ends_in_time(two):
+    begun = time.monotonic()
+    with pytest.raises(InputError, match=r"^scoring: no answer within engine\.timeout=1 seconds$"):
+        results([two[0].wait.remote(5.0)], "scoring", 1.0)
+    with pytest.raises(InputError, match=r"^sampling: no answer within engine\.timeout=1 seconds$"):
+        awaited(asyncio.sleep(60), "sampling", 1.0)
+    with pytest.raises(InputError, match=r"^starting: not done within engine\.timeout=1 seconds$"):
+        bounded(lambda: time.sleep(60), "starting", 1.0)
+    assert time.monotonic() - begun < 50
+
+
+def test_a_worker_that_lost_its_peers_is_told_so(two):
+    with pytest.raises(InputError, match=r"^updating: a worker lost its peers \(.*Connection closed by peer"):
+        results([two[0].lose_peers.remote()], "updating", 60)
+
+
+def test_no_memory_is_told_with_what_to_lower(two):
+    with pytest.raises(InputError, match=r"^scoring: out of memory; lower engine\.micro_batch_tokens"):
+        results([two[0].allocate.remote()], "scoring", 120)
+
+
+def test_a_death_ends_the_wait_for_the_others(two):
+    import ray
+
+    pid = ray.get(two[1].process.remote())
+    references = [two[0].wait.remote(100.0), two[1].wait.remote(100.0)]
+    time.sleep(1)
+    os.kill(pid, signal.SIGKILL)
+    begun = time.monotonic()
+    with pytest.raises(InputError, match=r"^updating: a process of the cluster died \(.+\)$") as told:
+        results(references, "updating", 90)
+    assert time.monotonic() - begun < 60 and "\n" not in str(told.value)
+
+    async def ask() -> None:
+        await two[1].wait.remote(0.0)
+
+    with pytest.raises(InputError, match=r"^sampling: a process of the cluster died"):
+        awaited(ask(), "sampling", 90)
+
+
+def test_a_cluster_that_is_too_small_or_not_there_is_refused(ray_on_cpu):
+    settings = engine_settings(load([*CPU, "engine.gpus_per_node=4", "engine.nodes=3"]))
+    with pytest.raises(InputError, match=r"engine\.nodes=3, engine\.gpus_per_node=4: the Ray cluster has 0 nodes with"):
+        join(settings)
+
+
+@pytest.mark.parametrize("version", ["0.8.0", "0.9.2", "1.0.0"])
+def test_another_version_of_verl_is_refused_in_a_sentence(version, monkeypatch):
+    monkeypatch.setattr(private, "version", lambda name: version)
+    with pytest.raises(InputError, match=rf"verl {version} is installed, and it was tested with verl from 0\.9\.1 to"):
+        private.check_version()
