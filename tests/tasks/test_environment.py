@@ -39,7 +39,7 @@ class Many(vf.MultiTurnEnv):
 
 @pytest.fixture
 def environment(tmp_path, monkeypatch):
-    pytest.importorskip("verifiers.types", reason="a release of verifiers with single-turn environments")
+    pytest.importorskip("verifiers.types", reason="this release has tasksets instead")
     (tmp_path / "sums_for_rlcsd.py").write_text(MODULE)
     monkeypatch.syspath_prepend(str(tmp_path))
 

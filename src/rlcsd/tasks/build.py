@@ -16,7 +16,7 @@ from ..metrics import Metrics
 from ..plugins import described, load_attribute
 from ..prompts import BOXED_INSTRUCTION
 from ..verifiers import Verifier, get
-from . import environment
+from . import environment, taskset
 from . import reasoning_gym as rg
 from .base import Problem, Reward, Task
 from .files import Columns, read_problems
@@ -171,9 +171,9 @@ class ReasoningGymParameters(TaskParameters):
 
 
 class EnvironmentParameters(TaskParameters):
-    """A single-turn environment of the verifiers package."""
+    """A single-turn environment, or a taskset, of the verifiers package."""
 
-    environment: str = Field(description="name of an installed environment")
+    environment: str = Field(description="name of an installed environment or taskset")
     arguments: dict[str, Any] = Field({}, description="arguments that the environment is loaded with")
     train_size: int = Field(100_000, ge=1, description="most training problems")
     eval_size: int = Field(100, ge=1, description="most evaluation problems")
@@ -181,10 +181,16 @@ class EnvironmentParameters(TaskParameters):
 
 
 def from_environment(p: EnvironmentParameters) -> Task:
-    loaded = environment.load(p.environment, p.arguments)
-    train, held_out = environment.problems(loaded, p.train_size, p.eval_size)
-    evaluations = {"held_out": held_out} if held_out else {}
-    return p.task(train, evaluations, environment.RubricVerifier(loaded, p.success))
+    verifier: Verifier
+    if environment.has_classic_environments():
+        loaded = environment.load(p.environment, p.arguments)
+        train, held_out = environment.problems(loaded, p.train_size, p.eval_size)
+        verifier = environment.RubricVerifier(loaded, p.success)
+    else:
+        tasks = taskset.load(p.environment, p.arguments, p.train_size + p.eval_size)
+        train, held_out = environment.parted(taskset.problems(p.environment, tasks), p.eval_size)
+        verifier = taskset.TasksetVerifier(p.environment, tasks, p.success)
+    return p.task(train, {"held_out": held_out} if held_out else {}, verifier)
 
 
 def reasoning_gym(p: ReasoningGymParameters) -> Task:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 from ..errors import InputError, MissingError, first_line
@@ -59,19 +60,30 @@ def full_marks(rubric: Any) -> float:
     return float(sum(weight for weight in getattr(rubric, "weights", []) if weight > 0))
 
 
+def has_classic_environments() -> bool:
+    """Does the installed release of verifiers have environments with a rubric? From 0.4 on it has tasksets alone.
+
+    Raises:
+        MissingError: the package is not installed.
+    """
+    if find_spec("verifiers") is None:
+        raise MissingError("task=environment: it needs pip install 'rlcsd[environments]'")
+    try:
+        from verifiers import SingleTurnEnv
+    except ImportError:
+        return False
+    return SingleTurnEnv is not None
+
+
 def load(name: str, arguments: Mapping[str, Any]) -> Any:
     """The environment `name` with its arguments.
 
     Raises:
-        InputError: the package or the environment is not installed, or it has more than one turn.
+        InputError: it is not installed, or has more than one turn.
     """
-    try:
-        import verifiers
-        from verifiers import SingleTurnEnv
-    except ImportError:
-        raise MissingError(
-            "task=environment: it needs pip install 'rlcsd[environments]', a release of verifiers with SingleTurnEnv"
-        ) from None
+    import verifiers
+    from verifiers import SingleTurnEnv
+
     try:
         environment = verifiers.load_environment(name, **arguments)
     except Exception as error:  # an environment is a program of its own
@@ -96,11 +108,16 @@ def problems(environment: Any, train_size: int, eval_size: int) -> tuple[list[Pr
     if not train and held_out:
         train, held_out = held_out, []
     if not held_out:
-        eval_size = min(eval_size, len(train) // 2)
-        train, held_out = train[: len(train) - eval_size], train[len(train) - eval_size :]
+        train, held_out = parted(train, eval_size)
     if not train:
         raise InputError("task.environment: it has no rows to train on")
     return _problems("train", train[:train_size]), _problems("evaluation", held_out[:eval_size])
+
+
+def parted(rows: Sequence[Any], eval_size: int) -> tuple[list[Any], list[Any]]:
+    """All but the last rows, and those: `eval_size` of them, but at most half."""
+    first = len(rows) - min(eval_size, len(rows) // 2)
+    return list(rows[:first]), list(rows[first:])
 
 
 def _rows(environment: Any, name: str) -> list[Mapping[str, Any]]:
