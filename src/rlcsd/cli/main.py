@@ -16,6 +16,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 from ..errors import InputError
 from ..folders import is_disk_full
@@ -35,10 +36,15 @@ from .train import OVERRIDES, add_train_command
 _OF_A_PATH = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Complains in one sentence, as everything else here does."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"rlcsd: {message}; see `{self.prog} --help`\n")
+
+
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(
-        prog="rlcsd", description="Reinforcement learning with contrastive self-distillation."
-    )
+    top = _Parser(prog="rlcsd", description="Reinforcement learning with contrastive self-distillation.")
     package = sys.modules[__name__.partition(".")[0]]
     top.add_argument("--version", action="version", version=f"rlcsd {package.__version__}")
     commands = top.add_subparsers(dest="command", required=True, metavar="command")
