@@ -54,6 +54,10 @@ def test_own_runs_stand_below_the_authors_line(tmp_path, capsys):
     )
     assert not any("Qwen3-8B" in line for line in out)
     assert "authors" in out[0] and "not repeated" in out[0]
+    assert main(["compare", "--published", str(tmp_path)]) == 0  # the folder of these runs
+    assert capsys.readouterr().out.splitlines() == out
+    assert main(["compare", "--published", one, "--format", "csv"]) == 2
+    assert "Markdown" in capsys.readouterr().err
     assert main(["compare", "--published"]) == 0
     assert capsys.readouterr().out.count("| the authors |") == 28
     assert main(["compare"]) == 2

@@ -44,9 +44,7 @@ def _compare(arguments: argparse.Namespace) -> None:
     from ..report.tables import written
 
     if arguments.published:
-        from ..report.published import published_tables
-
-        print(published_tables(arguments.runs))
+        _published(arguments)
         return
     if not arguments.runs:
         raise InputError("compare: at least one run is needed, or --published alone")
@@ -61,3 +59,12 @@ def _compare(arguments: argparse.Namespace) -> None:
     print("\n\n".join(written(table, arguments.format) for table in tables))
     if figure is not None:
         print(f"figure: {draw_comparison(runs, figure)}", file=sys.stderr)
+
+
+def _published(arguments: argparse.Namespace) -> None:
+    from ..report.published import published_tables
+    from ..report.runs import find_runs
+
+    if arguments.format != "markdown" or arguments.baseline or arguments.figure or arguments.table != "runs":
+        raise InputError("--published: it writes Markdown tables of its own; leave --format, --baseline, … out")
+    print(published_tables(find_runs(arguments.runs)))

@@ -138,7 +138,9 @@ def accuracies(runs: Sequence[RunRecord], name: str, place: int = -1) -> dict[in
 
 
 def _is_run(folder: Path) -> bool:
-    return all((folder / name).is_file() for name in ("config.yaml", "metrics.jsonl"))
+    """Logs tell a run from the folder of a stand-alone evaluation, which has a config as well."""
+    logs = any((folder / name).is_file() for name in ("metrics.jsonl", "evaluations.jsonl"))
+    return logs and (folder / "config.yaml").is_file()
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
