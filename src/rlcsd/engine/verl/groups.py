@@ -11,12 +11,10 @@ import ray
 from ...config.schema import Config
 from .cluster import awaited, bounded, join, leave, results
 from .private import (
-    CheckpointEngineManager,
     LLMServerManager,
     RayClassWithInitArgs,
     RayResourcePool,
     RayWorkerGroup,
-    omega_conf_to_dataclass,
 )
 from .settings import engine_settings, verl_config
 from .worker import RlcsdWorker
@@ -75,9 +73,6 @@ class Servers:
             "starting the rollout servers",
             self.timeout,
         )
-        replicas = self.manager.get_replicas()
-        settings = omega_conf_to_dataclass(workers.verl.actor_rollout_ref.rollout.checkpoint_engine)
-        self.sync = CheckpointEngineManager(config=settings, actor_wg=workers.group, replicas=replicas)
         self.client = self.manager.get_client()
         self.awake = True
         self.sleep()

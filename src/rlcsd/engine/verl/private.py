@@ -35,7 +35,6 @@ os.environ["VERL_ENGINE_VENDOR"] = "rlcsd"
 
 import torch  # noqa: E402
 import verl  # noqa: E402, F401  imports the modules that VERL_USE_EXTERNAL_MODULES names
-from verl.checkpoint_engine import CheckpointEngineManager  # noqa: E402
 from verl.single_controller.ray import RayClassWithInitArgs, RayResourcePool, RayWorkerGroup  # noqa: E402
 from verl.utils.config import omega_conf_to_dataclass  # noqa: E402
 from verl.utils.device import get_device_id, get_device_name, get_nccl_backend  # noqa: E402
@@ -48,7 +47,6 @@ from verl.workers.rollout.llm_server import LLMServerManager  # noqa: E402
 
 __all__ = [
     "ActorRolloutRefWorker",
-    "CheckpointEngineManager",
     "LLMServerManager",
     "RayClassWithInitArgs",
     "RayResourcePool",
