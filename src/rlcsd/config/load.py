@@ -64,6 +64,7 @@ def _plugins(overrides: Sequence[str]) -> tuple[list[str], dict[str, str]]:
             plugins[key] = value
             kept.append(f"{key}=plugin")
         else:
+            plugins.pop(key, None)  # the last one counts
             kept.append(override)
     return kept, plugins
 
