@@ -39,11 +39,10 @@ def ray_on_cpu() -> Iterator[None]:
     """One Ray for the engines of a test file: two logical GPUs, little memory, ended afterwards."""
     ray = pytest.importorskip("ray")
     from rlcsd.config.load import load
-    from rlcsd.engine.verl.cluster import start_ray
     from rlcsd.engine.verl.settings import environment
 
     variables = environment(load(CPU).engine) | {"PYTHONPATH": os.environ["PYTHONPATH"], "OMP_NUM_THREADS": "1"}
-    start_ray(
+    ray.init(
         num_cpus=8,
         num_gpus=2,
         object_store_memory=200 * 2**20,

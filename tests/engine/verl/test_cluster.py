@@ -17,6 +17,8 @@ from rlcsd.errors import InputError
 
 from .conftest import CPU
 
+pytestmark = pytest.mark.slow  # Ray's own half minute to start is too short on a crowded machine
+
 
 class Process:
     """An actor that does what a worker or a server may do."""

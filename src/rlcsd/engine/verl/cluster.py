@@ -47,7 +47,7 @@ def join(settings: VerlEngineConfig) -> bool:
             started = True
             cpus = max(os.cpu_count() or 1, 4 * settings.gpus_per_node)
             gpus = None if settings.platform == "cuda" else settings.gpus_per_node  # logical, where there are none
-            start_ray(num_cpus=cpus, num_gpus=gpus, include_dashboard=False, **options)
+            ray.init(num_cpus=cpus, num_gpus=gpus, include_dashboard=False, **options)
         _check_gpus(settings)
     except InputError:
         leave(started)
@@ -59,18 +59,6 @@ def join(settings: VerlEngineConfig) -> bool:
             f"engine.ray_address={shown(settings.ray_address)}: Ray {what} ({first_line(error)})"
         ) from None
     return started
-
-
-def start_ray(**options: Any) -> None:
-    """`ray.init`, tried again where its processes did not come up within its half minute (a crowded machine)."""
-    for tries_left in (2, 1, 0):
-        try:
-            ray.init(**options)
-            return
-        except Exception as error:
-            ray.shutdown()
-            if not tries_left or "timed out during startup" not in str(error):
-                raise
 
 
 def _check_gpus(settings: VerlEngineConfig) -> None:
