@@ -21,6 +21,7 @@ from runner import CURVES
 from studies import STUDIES
 
 from rlcsd.folders import write_text
+from rlcsd.inspection.signals import SIGNALS
 from rlcsd.report.drift import draw_drift
 from rlcsd.report.statistics import holm, mean_interval, paired_difference
 
@@ -147,6 +148,24 @@ def mechanism(runs: Runs) -> str:
     return table(["arm", *names], rows)
 
 
+def signal() -> str:
+    """What token_signal.py measured: the mean signal by kind of token, then how well it tells right from wrong."""
+    path = RECORDS / "signal.json"
+    if not path.is_file():
+        return ""
+    record = json.loads(path.read_text(encoding="utf-8"))
+    rows = [
+        [one["kind"], one["target"], str(one["tokens"]), *(f"{one[n]:+.3f}" for n in SIGNALS)] for one in record["rows"]
+    ]
+    by_kind = table(["token", "rollout", "tokens", "gain under h_c alone", "gain under h_w", "contrast e_ctr"], rows)
+    names = {"correct_gain": "gain under h_c alone", "contrast": "contrast e_ctr"}
+    aucs = [
+        [label, *(f"{record['auc'][f'{name}, {label}']:.3f}" for name in names)]
+        for label in ("all rollouts", "wrong rollouts")
+    ]
+    return f"{by_kind}\n\n{table(['AUC, right against wrong decisions', *names.values()], aucs)}"
+
+
 def draw_credit(runs: Runs, path: Path) -> None:
     """Learning curves of the main arms, and every arm's gain in area over grpo with its interval."""
     import matplotlib
@@ -212,6 +231,7 @@ def tables() -> dict[str, str]:
     measures: dict[str, Measure] = {"area": area, **tested}
     rounded = {name: (measure, 3) for name, measure in measures.items()}
     found = {
+        "signal": signal(),
         "drift": style(drift),
         "drift tests": differences(
             drift,
