@@ -346,7 +346,7 @@ BROKEN = [
 MODELS = [
     Mistake("train model.path=nowhere", "model.path=nowhere"),
     Mistake("train model.path=empty", "model.path=empty", {"empty/readme": "x"}),
-    Mistake("train model.path=tiny model.gguf_file=x.gguf", "gguf"),
+    Mistake("train model.path=tiny model.gguf_file=x.gguf", "no such file in model.path=tiny"),
     Mistake("train model.dtype=float16", "bfloat16"),
     Mistake("train model.lora.rank=0", "at least 1", {}, "+model.lora.alpha=1"),
     Mistake(

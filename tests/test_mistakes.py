@@ -26,3 +26,4 @@ def test_the_page_is_made_from_the_table():
     rows = [line.split("` ")[0].split("`<br>")[0].removeprefix("| `") for line in PAGE.read_text().splitlines()[7:]]
     assert [html.unescape(row) for row in rows] == [_cell(mistake.command) for mistake in TABLE]
     assert len(rows) >= 120
+    assert str(PAGE.parents[1]) not in PAGE.read_text(), "a path of the machine that made the page"

@@ -47,6 +47,12 @@ def test_published_hyper_parameters_are_every_methods_defaults(name):
     assert {key: getattr(method, key) for key in expected} == expected
 
 
+def test_of_a_file_and_a_named_choice_the_last_one_counts(tmp_path):
+    (tmp_path / "mine.py").write_text("")
+    assert load([f"task={tmp_path}/mine.py:task", "task=kk_tiny"]) == load()
+    assert load(["task=kk_tiny", f"task={tmp_path}/mine.py:task"]).task["name"] == f"{tmp_path}/mine.py:task"
+
+
 def test_every_choice_composes():
     for model in choices()["model"]:
         for method in choices()["method"]:

@@ -122,6 +122,8 @@ def load_tokenizer(config: ModelConfig) -> Any:
     own = base == config.path or (Path(config.path) / "tokenizer_config.json").is_file()
     path = resolve_path(config.path if own else base)
     extra = {"gguf_file": config.gguf_file} if config.gguf_file else {}
+    if config.gguf_file and Path(path).is_dir() and not (Path(path) / config.gguf_file).is_file():
+        raise InputError(f"model.gguf_file={config.gguf_file}: there is no such file in model.path={config.path}")
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, **extra)
     except Exception as error:  # no files, broken files, or files of another kind: each has its own
