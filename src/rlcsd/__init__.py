@@ -10,10 +10,6 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-# A thread of torch that waits for the others sleeps instead of spinning: beside other programs, spinning takes the CPUs
-# from the very threads that are waited for. OpenMP reads this once, when torch is first imported.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-os.environ.setdefault("KMP_BLOCKTIME", "0")  # the same for Intel's and LLVM's library
 
 if TYPE_CHECKING:
     from .config.load import load as load_config

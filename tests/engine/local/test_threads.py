@@ -37,10 +37,7 @@ def test_a_run_keeps_the_number_in_its_config(tiny_config, monkeypatch):
     assert resumed.config.engine.threads == 2
 
 
-def test_waiting_threads_sleep_and_no_command_loads_torch_to_say_its_version():
-    code = (
-        "import os, sys; os.environ.pop('OMP_WAIT_POLICY', None); from rlcsd.cli.main import parser; parser();"
-        "print(os.environ['OMP_WAIT_POLICY'], os.environ['KMP_BLOCKTIME'], 'torch' in sys.modules)"
-    )
+def test_no_command_loads_torch_to_say_its_version():
+    code = "import sys; from rlcsd.cli.main import parser; parser(); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["PASSIVE", "0", "False"]
+    assert done.stdout.split() == ["False"]

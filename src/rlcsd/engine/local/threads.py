@@ -1,8 +1,7 @@
 """How many CPU threads torch uses, and what else keeps the CPUs busy.
 
 Another number of threads gives other rounding, and so another run with the same seed. Therefore the number depends on
-the machine alone and never on its load, and a run keeps it in its config. Beside other programs, threads that wait for
-each other sleep instead of spinning (see `rlcsd/__init__.py`), and a run says when the machine slows it down.
+the machine alone and never on its load, and a run keeps it in its config. A run says when other programs slow it down.
 """
 
 from __future__ import annotations
