@@ -11,7 +11,6 @@ from typing import Any
 import torch
 
 from ...config.schema import Config, ModelConfig
-from ...errors import InputError
 from ...methods.base import HintedConfig, Method
 from ...methods.regularisers import Regularisers
 from ...methods.teacher import TeacherSchedule
@@ -19,7 +18,7 @@ from ...metrics import Max, Mean, Metric, Metrics, Sum
 from ...records import Evidence, Pair, Sample, Sampling, Scores, Support
 from . import sampler, scoring, state
 from .memory import rows_at_once, shape_of
-from .network import Network, load_network, load_tokenizer, resolve_device
+from .network import Network, check_vocabulary, load_network, load_tokenizer, resolve_device
 from .optimizer import build_optimizer
 from .self_check import self_check
 from .supports import SupportStore
@@ -64,12 +63,7 @@ class LocalEngine:
     def _other_teacher(self, path: str) -> Network:
         """Another model as the teacher. Raises InputError unless it has the policy's vocabulary."""
         named = ModelConfig(path=path, dtype=self.config.model.dtype, chat_template=self.tokenizer.chat_template)
-        theirs, ours = load_tokenizer(named), self.tokenizer
-        if theirs.get_vocab() != ours.get_vocab():
-            raise InputError(
-                f"method.teacher_model={path}: its vocabulary is not the policy's, so it cannot score the same "
-                "token ids"
-            )
+        check_vocabulary(named, self.tokenizer)
         network = load_network(named, self.policy.device, self.config.engine.head_chunk)
         network.model.eval().requires_grad_(False)
         return network

@@ -140,6 +140,15 @@ def load_tokenizer(config: ModelConfig) -> Any:
     return tokenizer
 
 
+def check_vocabulary(teacher: ModelConfig, tokenizer: Any) -> None:
+    """Raise InputError unless another model, the teacher, has the vocabulary of the policy's `tokenizer`."""
+    if load_tokenizer(teacher).get_vocab() != tokenizer.get_vocab():
+        raise InputError(
+            f"method.teacher_model={teacher.path}: its vocabulary is not the policy's, so it cannot score the same "
+            "token ids"
+        )
+
+
 def _wrong_files(folder: Path) -> str | None:
     """What a person can do about a folder whose weights are of another kind, or were never fetched."""
     weights = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []

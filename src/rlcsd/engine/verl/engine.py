@@ -22,7 +22,7 @@ from ...methods.base import HintedConfig, Method
 from ...methods.update_metrics import update_metrics
 from ...metrics import Max, Mean, Metric, Metrics, Sum
 from ...records import Evidence, Pair, Sample, Sampling, Scores, Support
-from ..local.network import load_tokenizer, resolve_path
+from ..local.network import check_vocabulary, load_tokenizer, resolve_path
 from . import placing
 from .cluster import awaited
 from .groups import Cluster, Workers
@@ -53,7 +53,7 @@ class VerlEngine:
         wanted = method.config
         other = wanted.teacher_model if isinstance(wanted, HintedConfig) else None
         if other:
-            check_vocabulary(config, other)
+            check_vocabulary(ModelConfig(path=other, dtype=config.model.dtype), load_tokenizer(config.model))
         cluster = Cluster(config, other)
         try:
             engine = VerlEngine(config, method, cluster)
@@ -250,15 +250,6 @@ class VerlEngine:
     def close(self) -> None:
         """End the engine's processes, whatever state they are in, and Ray if it was started for them."""
         self.cluster.close()
-
-
-def check_vocabulary(config: Config, path: str) -> None:
-    """Raise InputError unless the model at `path` has the policy's vocabulary."""
-    theirs = load_tokenizer(ModelConfig(path=path, dtype=config.model.dtype))
-    if theirs.get_vocab() != load_tokenizer(config.model).get_vocab():
-        raise InputError(
-            f"method.teacher_model={path}: its vocabulary is not the policy's, so it cannot score the same token ids"
-        )
 
 
 def _homes(placed: placing.Places, rows: int) -> list[tuple[int, int]]:
