@@ -18,7 +18,7 @@ FOLDER = Path(__file__).parents[1] / "benchmarks" / "study"
 sys.path.insert(0, str(FOLDER))
 
 import oracle  # noqa: E402
-import report  # noqa: E402
+import tables  # noqa: E402
 from studies import STUDIES  # noqa: E402
 
 
@@ -105,14 +105,14 @@ def test_differences_are_paired_by_seed_and_corrected():
         arm: {seed: record(arm, seed, 0.1 * seed + gain) for seed, gain in zip((1, 2, 3), values, strict=True)}
         for arm, values in gains.items()
     }
-    lines = report.differences(runs, "grpo", {"area": report.area}).splitlines()
+    lines = tables.differences(runs, "grpo", {"area": tables.area}).splitlines()
     # mean 0.03, standard error 0.01 / √3, t(2) = 4.303: ± 0.0248; p = 0.0351 (t = 5.196), doubled by Holm for two arms
     assert lines[2] == "| a | 3 | +0.030 [+0.005, +0.055], p 0.070 |"
     assert lines[3].endswith("p 1.000 |")
-    assert report.means(runs, {"area": (report.area, 3)}).splitlines()[2].startswith("| grpo | 3 | 0.200 ±")
+    assert tables.means(runs, {"area": (tables.area, 3)}).splitlines()[2].startswith("| grpo | 3 | 0.200 ±")
 
 
 def test_the_page_has_a_place_for_every_table():
     page = (FOLDER.parents[1] / "docs" / "study.md").read_text(encoding="utf-8")
-    for name in report.tables():
+    for name in tables.tables():
         assert f"<!-- {name} -->" in page, name

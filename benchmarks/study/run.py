@@ -3,7 +3,7 @@
     python benchmarks/study/run.py drift --out runs/study --jobs 2
     python benchmarks/study/run.py credit --out runs/study --arms grpo oracle rlcsd --seeds 201 202
 
-`collect.py` gathers the records into docs/study/ and `report.py` draws tables and figures from there.
+`report.py` gathers the records into docs/study/ and draws tables and figures from there.
 """
 
 from __future__ import annotations

@@ -10,10 +10,14 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlcsd.folders import write_text
+
+if TYPE_CHECKING:
+    from rlcsd.tasks.base import Task
 
 CURVES = {
     "accuracy": "rollout/accuracy",
@@ -49,6 +53,14 @@ class Study:
         return next(arm for arm in self.arms if arm.name == name)
 
 
+@lru_cache(maxsize=4)
+def _task(parameters: str) -> Task:
+    """Runs of one process share their problems."""
+    from rlcsd.tasks.build import build_task
+
+    return build_task(json.loads(parameters))
+
+
 def run_one(study: Study, arm: Arm, seed: int, path: Path) -> dict[str, Any]:
     """One run, from the file at `path` if it is finished already."""
     if path.is_file():
@@ -59,7 +71,6 @@ def run_one(study: Study, arm: Arm, seed: int, path: Path) -> dict[str, Any]:
     from rlcsd import evaluation
     from rlcsd.config.load import build_method, load
     from rlcsd.engine.base import build_engine
-    from rlcsd.tasks.build import build_task
     from rlcsd.trainer import Trainer
 
     torch.set_num_threads(1)
@@ -69,10 +80,12 @@ def run_one(study: Study, arm: Arm, seed: int, path: Path) -> dict[str, Any]:
         "engine.self_check=false",
         "task.eval_split=test",
         "evaluation.samples=1",
+        "evaluation.batch=512",
+        "engine.sample_rows=512",
     ]
     config = load([*fixed, f"task.eval_per_size={study.test}", *study.common, *arm.overrides])
     method = build_method(config)
-    task = build_task(config.task)
+    task = _task(json.dumps(config.task))
     engine = build_engine(config, method)
     trainer = (
         OracleTrainer(config, task, method, engine, kind=arm.oracle)
@@ -87,6 +100,7 @@ def run_one(study: Study, arm: Arm, seed: int, path: Path) -> dict[str, Any]:
         "study": study.name,
         "arm": arm.name,
         "seed": seed,
+        "learning_rate": config.learning_rate,
         "seconds": round(trained),
         "curves": {name: [round(s.get(key, 0.0), 4) for s in steps] for name, key in CURVES.items()},
         "means": {

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from statistics import mean
+
+from records import load
 from runner import Arm, Study
 
 _ROLL_CALL = ("task=roll_call", "steps=30", "evaluation.sampling.max_tokens=120")
 # Made by `rlcsd warmstart roll_call_worked --out bases/roll_call_worked`.
-_WORKED = (*_ROLL_CALL, "model.path=bases/roll_call_worked", "task.worked=1.0")
+_WORKED = (*_ROLL_CALL, "model.path=bases/roll_call_worked", "task.worked=1.0", "task.people=16")
 
 
 def _method(name: str, *overrides: str, label: str = "") -> Arm:
@@ -17,39 +20,70 @@ def _rlcsd(label: str, *overrides: str, oracle: str | None = None) -> Arm:
     return Arm(label, ("method=rlcsd", *overrides), oracle)
 
 
-# variant=authors changes the learning rate, the batch or the length limit of some methods as well. Those belong to
-# models of billions of parameters, so this study takes from it what concerns the method, and the rest is as for all.
-_AUTHORS = (
-    _method("sdpo", "method.hint_source=own_rollout", "method.advantage_std=false", label="sdpo-authors"),
-    _method("rlsd", "method.hint_source=answer_only", "method.reduction=sequence", label="rlsd-authors"),
-    _method("srpo", "method.route=reward", label="srpo-authors"),
-    _method("grpo", "method.reduction=sequence", "prompts_per_update=8", label="grpo-authors"),
-    _method("rlcsd", "method.path_norm=rollout", label="rlcsd-authors"),
-)
 _EIGHT = ("sdpo", "grpo", "rlcsd", "opsd", "rlsd", "srpo", "opsd_ectr", "rlsd_ectr")
 _BOUND = dict.fromkeys(("opsd", "opsd_ectr"), ("grad_norm=0.1",))  # as published; the task sets it alike for all
+_CANDIDATES = ("3e-5", "1e-4", "2e-4")
 _FRESH = tuple(range(201, 211))
+_DRIFT = (*_ROLL_CALL, "model=tiny_roll_call", "kl_coefficient=0")
 
-DRIFT = Study(
-    "drift",
-    (*_ROLL_CALL, "model=tiny_roll_call", "kl_coefficient=0"),
-    (*(_method(name, *_BOUND.get(name, ())) for name in _EIGHT), *_AUTHORS),
-    _FRESH,
-    test=400,
-)
-
-# The learning rate of each method: three candidates on the validation split, two seeds that the study does not use.
+# The learning rate of each method: three candidates on the validation split, two seeds that no other study uses.
 RATES = Study(
     "rates",
-    (*DRIFT.common, "task.eval_split=val"),
+    (*_DRIFT, "task.eval_split=val"),
     tuple(
-        Arm(f"{arm.name}@{rate}", (*arm.overrides, f"learning_rate={rate}"))
-        for arm in DRIFT.arms
-        for rate in ("3e-5", "1e-4", "2e-4")
+        _method(name, *_BOUND.get(name, ()), f"learning_rate={rate}", label=f"{name}@{rate}")
+        for name in _EIGHT
+        for rate in _CANDIDATES
     ),
     (101, 102),
     test=200,
 )
+
+
+def chosen_rates() -> dict[str, str]:
+    """By method, the candidate with the best accuracy on validation problems of both kinds, as far as RATES has run."""
+    found: dict[str, dict[str, float]] = {}
+    for arm, by_seed in load("rates").items():
+        method, rate = arm.split("@")
+        found.setdefault(method, {})[rate] = mean(record["test"]["average"] for record in by_seed.values())
+    return {method: max(rates, key=lambda rate: rates[rate]) for method, rates in found.items()}
+
+
+_CHOSEN = chosen_rates()
+
+
+def _tuned(name: str, *overrides: str, label: str = "") -> Arm:
+    """A method at its chosen learning rate, or at that of the task before there is one."""
+    rate = (f"learning_rate={_CHOSEN[name]}",) if name in _CHOSEN else ()
+    return _method(name, *_BOUND.get(name, ()), *rate, *overrides, label=label)
+
+
+# variant=authors changes the learning rate, the batch or the length limit of some methods as well. Those belong to
+# models of billions of parameters, so this study takes from it what concerns the method, and the rest is as for all.
+_AUTHORS = (
+    _tuned("sdpo", "method.hint_source=own_rollout", "method.advantage_std=false", label="sdpo-authors"),
+    _tuned("rlsd", "method.hint_source=answer_only", "method.reduction=sequence", label="rlsd-authors"),
+    _tuned("srpo", "method.route=reward", label="srpo-authors"),
+    _tuned("grpo", "method.reduction=sequence", "prompts_per_update=8", label="grpo-authors"),
+    _tuned("rlcsd", "method.path_norm=rollout", label="rlcsd-authors"),
+)
+# With opsd, rlsd (hint: the solution), opsd_ectr, rlsd_ectr and rlcsd (contrast) these make the paper's section 4.3.
+_SOURCES = (
+    _tuned("opsd", "method.hint_source=own_rollout", label="opsd-rollout"),
+    _tuned("rlsd", "method.hint_source=own_rollout", label="rlsd-rollout"),
+    _tuned("rlcsd", "method.evidence=one_sided", "method.hint_source=gt_cot", label="rlcsd-solution"),
+    _tuned("rlcsd", "method.evidence=one_sided", label="rlcsd-rollout"),
+)
+PLUGIN = {
+    method: {"solution": solution, "own rollout": rollout, "contrast": contrast}
+    for method, solution, rollout, contrast in (
+        ("opsd", "opsd", "opsd-rollout", "opsd_ectr"),
+        ("rlsd", "rlsd", "rlsd-rollout", "rlsd_ectr"),
+        ("rlcsd", "rlcsd-solution", "rlcsd-rollout", "rlcsd"),
+    )
+}
+
+DRIFT = Study("drift", _DRIFT, (*(_tuned(name) for name in _EIGHT), *_AUTHORS, *_SOURCES), _FRESH[:8], test=400)
 
 CREDIT = Study(
     "credit",
@@ -74,45 +108,26 @@ CREDIT = Study(
     _FRESH,
 )
 
+
+# Whole-answer credit against token credit as the decisions become more and the rollouts fewer.
+def _by_size(speakers: int, group: int) -> tuple[Arm, ...]:
+    """Whole-answer credit, the oracle and rlcsd for answers of so many decisions and groups of so many rollouts."""
+    size = (f"task.train_sizes=[{speakers}]", f"group_size={group}", f"sampling.max_tokens={24 * speakers}")
+    ends = f"-{speakers}-g{group}"
+    return (
+        _method("grpo", *size, label=f"grpo{ends}"),
+        _rlcsd(f"oracle{ends}", *size, oracle="whole"),
+        _rlcsd(f"rlcsd{ends}", *size),
+    )
+
+
 # Whole-answer credit against token credit as the decisions become more and the rollouts fewer.
 DECISIONS = Study(
     "decisions",
-    (*_WORKED, "kl_coefficient=0", "task.unseen_sizes=[]"),
-    tuple(
-        Arm(
-            f"{method}-{speakers}-g{group}",
-            (f"method={method}", f"task.train_sizes=[{speakers}]", f"group_size={group}"),
-        )
-        if method != "oracle"
-        else Arm(
-            f"oracle-{speakers}-g{group}",
-            ("method=rlcsd", f"task.train_sizes=[{speakers}]", f"group_size={group}"),
-            "whole",
-        )
-        for speakers in (2, 3, 4, 5)
-        for group in (4, 8)
-        for method in ("grpo", "oracle", "rlcsd")
-    ),
-    _FRESH,
-)
-
-# The paper's section 4.3: one method, three sources of evidence.
-PLUGIN = Study(
-    "plugin",
-    DRIFT.common,
-    (
-        _method("opsd", "grad_norm=0.1", label="opsd-solution"),
-        _method("opsd", "grad_norm=0.1", "method.hint_source=own_rollout", label="opsd-rollout"),
-        _method("opsd_ectr", "grad_norm=0.1", label="opsd-contrast"),
-        _method("rlsd", label="rlsd-solution"),
-        _method("rlsd", "method.hint_source=own_rollout", label="rlsd-rollout"),
-        _method("rlsd_ectr", label="rlsd-contrast"),
-        _rlcsd("rlcsd-solution", "method.evidence=one_sided", "method.hint_source=gt_cot"),
-        _rlcsd("rlcsd-rollout", "method.evidence=one_sided"),
-        _rlcsd("rlcsd-contrast"),
-    ),
+    (*_WORKED, "kl_coefficient=0", "task.unseen_sizes=[]", "evaluation.sampling.max_tokens=288"),
+    tuple(arm for speakers in (3, 5, 8, 12) for group in (4, 8) for arm in _by_size(speakers, group)),
     _FRESH,
     test=400,
 )
 
-STUDIES = {study.name: study for study in (DRIFT, RATES, CREDIT, DECISIONS, PLUGIN)}
+STUDIES = {study.name: study for study in (RATES, DRIFT, CREDIT, DECISIONS)}

@@ -1,0 +1,212 @@
+"""The tables of docs/study.md, from the records."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from records import RECORDS, Record, Runs, load
+from studies import PLUGIN, STUDIES, chosen_rates
+
+from rlcsd.inspection.signals import SIGNALS
+from rlcsd.report.statistics import holm, mean_interval, paired_difference
+
+SOURCES = {"opsd-rollout", "rlsd-rollout", "rlcsd-solution", "rlcsd-rollout"}  # arms of the plug-in study alone
+LAST = 8  # steps whose mean is "at the end"
+
+
+def ordered(name: str) -> Runs:
+    """The records of a study, its arms in the order in which the study names them."""
+    found = load(name)
+    return {arm.name: found[arm.name] for arm in STUDIES[name].arms if arm.name in found}
+
+
+Measure = Callable[[Record], float]
+
+
+def area(record: Record) -> float:
+    """Mean accuracy on the training problems over all steps: the area under the learning curve."""
+    return float(np.mean(record["curves"]["accuracy"]))
+
+
+def at_the_end(name: str) -> Measure:
+    return lambda record: float(np.mean(record["curves"][name][-LAST:]))
+
+
+def at_the_start(name: str) -> Measure:
+    return lambda record: float(np.mean(record["curves"][name][:1]))
+
+
+def test(name: str) -> Measure:
+    return lambda record: float(record["test"][name])
+
+
+def cell(values: Sequence[float], digits: int = 3) -> str:
+    estimate = mean_interval(values)
+    half = "" if estimate.half is None else f" ± {estimate.half:.{digits}f}"
+    return f"{estimate.mean:.{digits}f}{half}"
+
+
+def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    return "\n".join(lines + [f"| {' | '.join(row)} |" for row in rows])
+
+
+def means(runs: Runs, measures: Mapping[str, tuple[Measure, int]]) -> str:
+    """One row an arm: mean ± half of the 95 % t-interval over seeds."""
+    rows = []
+    for arm, by_seed in runs.items():
+        values = [cell([measure(record) for record in by_seed.values()], d) for measure, d in measures.values()]
+        rows.append([arm, str(len(by_seed)), *values])
+    return table(["arm", "seeds", *measures], rows)
+
+
+def paired_table(
+    head: str,
+    pairs: Sequence[tuple[str, Mapping[int, Record], Mapping[int, Record]]],
+    measures: Mapping[str, Measure],
+) -> str:
+    """Runs minus reference by seed: mean, 95 % t-interval, and p corrected over the column (Holm)."""
+    pairs = [pair for pair in pairs if len(set(pair[1]) & set(pair[2])) > 1]
+    columns = []
+    for measure in measures.values():
+        found = [
+            paired_difference(*({seed: measure(record) for seed, record in runs.items()} for runs in pair[1:]))
+            for pair in pairs
+        ]
+        corrected = holm([one.p for one in found])
+        columns.append(
+            [
+                f"{one.mean:+.3f} [{one.low:+.3f}, {one.high:+.3f}], p {p:.3f}"
+                for one, p in zip(found, corrected, strict=True)
+            ]
+        )
+    counts = [(label, str(len(set(runs) & set(reference)))) for label, runs, reference in pairs]
+    rows = [[*count, *cells] for count, *cells in zip(counts, *columns, strict=True)]
+    return table([head, "pairs", *measures], rows) if rows else "No pairs of seeds yet."
+
+
+def differences(runs: Runs, reference: str, measures: Mapping[str, Measure]) -> str:
+    """Each arm minus the reference."""
+    pairs = [(arm, by_seed, runs.get(reference, {})) for arm, by_seed in runs.items() if arm != reference]
+    return paired_table(f"minus {reference}", pairs, measures)
+
+
+def style(runs: Runs) -> str:
+    heads = {"accuracy": 3, "entropy": 3, "length": 0, "worked": 2, "interjections": 2}
+    rows = []
+    for arm, by_seed in runs.items():
+        row = [arm, str(len(by_seed))]
+        for name, digits in heads.items():
+            start = np.mean([at_the_start(name)(record) for record in by_seed.values()])
+            row.append(f"{start:.{digits}f} → {cell([at_the_end(name)(r) for r in by_seed.values()], digits)}")
+        rows.append(row)
+    return table(["arm", "seeds", *heads], rows)
+
+
+def mechanism(runs: Runs) -> str:
+    names = {
+        "usable rollouts": "hints/usable_share",
+        "selected tokens": "rlcsd/selected_share",
+        "weight of a selected token": "rlcsd/selected_weight",
+        "residual agrees": "rlcsd/residual_agrees",
+        "mean abs e_ctr": "e_ctr/abs_mean",
+    }
+    rows = []
+    for arm, by_seed in runs.items():
+        known = {head: [r["means"][key] for r in by_seed.values() if key in r["means"]] for head, key in names.items()}
+        if known["selected tokens"]:
+            rows.append([arm, *(f"{np.mean(values):.2f}" if values else "–" for values in known.values())])
+    return table(["arm", *names], rows)
+
+
+def signal() -> str:
+    """What token_signal.py measured: the mean signal by kind of token, then how well it tells right from wrong."""
+    path = RECORDS / "signal.json"
+    if not path.is_file():
+        return ""
+    record = json.loads(path.read_text(encoding="utf-8"))
+    rows = [
+        [one["kind"], one["target"], str(one["tokens"]), *(f"{one[n]:+.3f}" for n in SIGNALS)] for one in record["rows"]
+    ]
+    by_kind = table(["token", "rollout", "tokens", "gain under h_c alone", "gain under h_w", "contrast e_ctr"], rows)
+    names = {"correct_gain": "gain under h_c alone", "contrast": "contrast e_ctr"}
+    aucs = [
+        [label, *(f"{record['auc'][f'{name}, {label}']:.3f}" for name in names)]
+        for label in ("all rollouts", "wrong rollouts")
+    ]
+    return f"{by_kind}\n\n{table(['AUC, right against wrong decisions', *names.values()], aucs)}"
+
+
+def plugin(runs: Runs) -> str:
+    """The paper's section 4.3: accuracy, entropy and length at the end by source of evidence, over their seeds."""
+    rows = []
+    for method, sources in PLUGIN.items():
+        for source, arm in sources.items():
+            if by_seed := runs.get(arm, {}):
+                measured = [(test("seen_sizes"), 3), (test("unseen_sizes"), 3)]
+                measured += [(at_the_end("entropy"), 3), (at_the_end("length"), 0), (at_the_end("worked"), 2)]
+                cells = [cell([measure(record) for record in by_seed.values()], digits) for measure, digits in measured]
+                rows.append([method, source, str(len(by_seed)), *cells])
+    return table(["method", "evidence", "seeds", "test", "other kind", "entropy", "length", "worked"], rows)
+
+
+def plugin_gains(runs: Runs) -> str:
+    """The contrast minus each one-sided source, paired by seed."""
+    measures = {"test": test("seen_sizes"), "other kind": test("unseen_sizes"), "worked": at_the_end("worked")}
+    pairs = [
+        (f"{method}: contrast − {source}", runs.get(sources["contrast"], {}), runs.get(arm, {}))
+        for method, sources in PLUGIN.items()
+        for source, arm in sources.items()
+        if source != "contrast"
+    ]
+    return paired_table("gain", pairs, measures)
+
+
+def rates(runs: Runs) -> str:
+    """Validation accuracy by candidate, the mean of both kinds of problems over the seeds; the best is bold."""
+    chosen = chosen_rates()
+    candidates = list(dict.fromkeys(arm.split("@")[1] for arm in runs))
+    rows = []
+    for method in dict.fromkeys(arm.split("@")[0] for arm in runs):
+        found = [[r["test"]["average"] for r in runs.get(f"{method}@{rate}", {}).values()] for rate in candidates]
+        cells = [f"{np.mean(values):.3f}" if values else "–" for values in found]
+        marked = [f"**{c}**" if rate == chosen[method] else c for rate, c in zip(candidates, cells, strict=True)]
+        rows.append([method, str(min(map(len, found))), *marked])
+    return table(["method", "seeds", *candidates], rows)
+
+
+def tables() -> dict[str, str]:
+    """The tables of docs/study.md by name."""
+    drift, credit, decisions = (ordered(name) for name in ("drift", "credit", "decisions"))
+    tested = {"test": test("seen_sizes"), "other kind": test("unseen_sizes")}
+    measures: dict[str, Measure] = {"area": area, **tested}
+    rounded = {name: (measure, 3) for name, measure in measures.items()}
+    found = {
+        "signal": signal(),
+        "drift": style({arm: runs for arm, runs in drift.items() if arm not in SOURCES}),
+        "drift tests": differences(
+            {arm: runs for arm, runs in drift.items() if arm not in SOURCES},
+            "grpo",
+            {
+                "accuracy": at_the_end("accuracy"),
+                **{name: at_the_end(name) for name in ("entropy", "worked", "interjections")},
+            },
+        ),
+        "credit": means(credit, rounded),
+        "credit against grpo": differences(credit, "grpo", measures),
+        "credit against rlcsd": differences(credit, "rlcsd", measures),
+        "credit mechanism": mechanism(credit),
+        "plugin": plugin(drift),
+        "plugin gains": plugin_gains(drift),
+        "decisions": means(decisions, {"area": (area, 3), "test": (test("seen_sizes"), 3)}),
+        "rates": rates(ordered("rates")),
+    }
+    for name, title in (
+        ("drift", "style drift"),
+        ("credit", "learning curves and gains"),
+        ("decisions", "gain by decisions"),
+    ):
+        found[name] = f"![{title}](study/{name}.png)\n\n{found[name]}"
+    return {name: text if "|\n| " in text else "Not run yet." for name, text in found.items()}
