@@ -61,6 +61,7 @@ def _tuned(name: str, *overrides: str, label: str = "") -> Arm:
 # variant=authors changes the learning rate, the batch or the length limit of some methods as well. Those belong to
 # models of billions of parameters, so this study takes from it what concerns the method, and the rest is as for all.
 _AUTHORS = (
+    _tuned("opsd", "sampling.temperature=1.1", "model.lora.rank=64", "model.lora.alpha=128", label="opsd-authors"),
     _tuned("sdpo", "method.hint_source=own_rollout", "method.advantage_std=false", label="sdpo-authors"),
     _tuned("rlsd", "method.hint_source=answer_only", "method.reduction=sequence", label="rlsd-authors"),
     _tuned("srpo", "method.route=reward", label="srpo-authors"),
@@ -84,6 +85,29 @@ PLUGIN = {
 }
 
 DRIFT = Study("drift", _DRIFT, (*(_tuned(name) for name in _EIGHT), *_AUTHORS, *_SOURCES), _FRESH[:8], test=400)
+
+
+def _changed(name: str) -> tuple[Arm, ...]:
+    """A method with one thing changed at a time, from the task's own learning rate."""
+    published = name == "opsd"  # opsd has a fixed teacher and a bound of 0.1; the others neither
+    changes = {
+        "rate": ("learning_rate=3e-4",),
+        "bound": ("grad_norm=1.0" if published else "grad_norm=0.1",),
+        "teacher": ("method.teacher=snapshot" if published else "method.teacher=fixed",),
+        "short": ("sampling.max_tokens=56",),
+        "style": ("model.path=bases/roll_call_worked", "task.worked=1.0"),  # hinted or not, this base writes alike
+    }
+    return tuple(_method(name, *_BOUND.get(name, ()), *keys, label=f"{name}-{what}") for what, keys in changes.items())
+
+
+# When does entropy explode, and when do responses shrink?
+MODES = Study(
+    "modes",
+    _DRIFT,
+    tuple(arm for name in ("opsd", "sdpo", "srpo", "rlsd") for arm in _changed(name)),
+    _FRESH[:3],
+    test=200,
+)
 
 CREDIT = Study(
     "credit",
@@ -130,4 +154,4 @@ DECISIONS = Study(
     test=400,
 )
 
-STUDIES = {study.name: study for study in (RATES, DRIFT, CREDIT, DECISIONS)}
+STUDIES = {study.name: study for study in (RATES, DRIFT, MODES, CREDIT, DECISIONS)}

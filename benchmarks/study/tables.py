@@ -194,6 +194,7 @@ def tables() -> dict[str, str]:
                 **{name: at_the_end(name) for name in ("entropy", "worked", "interjections")},
             },
         ),
+        "modes": style(ordered("rates") | ordered("modes")),
         "credit": means(credit, rounded),
         "credit against grpo": differences(credit, "grpo", measures),
         "credit against rlcsd": differences(credit, "rlcsd", measures),
