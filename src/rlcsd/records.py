@@ -198,18 +198,19 @@ class Hint:
 
 @dataclass(frozen=True)
 class Hints:
-    """What the teacher is shown for one rollout."""
+    """What the teacher is shown for one rollout; `more` are further correct hints, for a method that averages them."""
 
     correct: Hint
     wrong: tuple[Hint, ...] = ()
+    more: tuple[Hint, ...] = ()
 
 
 @dataclass(frozen=True)
 class Row:
     """One rollout of an optimizer mini-batch: its prompt, its advantage, and the teacher's prompts for it.
 
-    `correct` and `wrong` are the ids of the teacher's prompts under the correct and the wrong hints; `correct` is
-    None for a rollout whose teacher is not asked. `group` and `place` say which rollout of the step this is.
+    `correct`, `wrong` and `more` are the ids of the teacher's prompts under those hints; `correct` is None for a
+    rollout whose teacher is not asked. `group` and `place` say which rollout of the step this is.
     """
 
     prompt: tuple[int, ...]
@@ -220,6 +221,7 @@ class Row:
     hints: Hints | None = None
     group: int = 0
     place: int = 0
+    more: tuple[tuple[int, ...], ...] = ()
 
     @property
     def pair(self) -> Pair:
@@ -273,7 +275,8 @@ class Evidence:
     teacher was asked about this token). `correct [N]` (bool) is the verifier's word on the rollout; where it is None, a
     reward of at least 1 counts as correct (`solved`).
 
-    With a teacher, and 0 where `hinted` is False: `teacher [N]` = log π_T(y|h_c), `teacher_entropy [N]` in nats.
+    With a teacher, and 0 where `hinted` is False: `teacher [N]` = log π_T(y|h_c), of several correct hints their
+    mean probability's log, and `teacher_entropy [N]` in nats, under the first of them.
     With wrong hints: `wrong [N, K]` = log π_T(y|h_w,k) and `wrong_valid [N, K]` (bool).
 
     With a support: `held`, the engine's handle to it. Inside the engine's update, for the tokens of a micro-batch,

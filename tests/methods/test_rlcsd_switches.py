@@ -132,6 +132,8 @@ def test_all_tokens_selected_leaves_nothing_to_bound_by():
         ({"weight_cap": 0.5}, "weight_cap"),
         ({"spare": 1.0}, "spare"),
         ({"evidence": "policy"}, "evidence"),
+        ({"k_correct": 2, "hint_source": "gt_cot"}, "method.k_correct"),
+        ({"k_correct": 2, "evidence": "one_sided"}, "method.k_correct"),
     ],
 )
 def test_what_makes_no_sense_is_refused(fields, words):

@@ -74,6 +74,25 @@ def test_contrastive_draws_keep_every_rule(group, k, seed, exclude, source):
     ]
 
 
+@given(group=groups, most=st.integers(1, 6), seed=st.integers(0, 999), exclude=st.booleans())
+def test_further_correct_hints_are_distinct_siblings_and_change_no_other_draw(group, most, seed, exclude):
+    one, several = (METHODS["rlcsd"].from_fields(k_correct=k, exclude_self=exclude).config for k in (1, most))
+    plain = draw_hints(group, one, True, random.Random(seed))
+    drawn = draw_hints(group, several, True, random.Random(seed))
+    assert [draw.missing for draw in drawn] == [draw.missing for draw in plain]
+    for place, draw in enumerate(drawn):
+        if draw.hints is None:
+            continue
+        good = {i for i, r in enumerate(group.rollouts) if r.correct and not (exclude and i == place)}
+        places = [hint.place for hint in (draw.hints.correct, *draw.hints.more)]
+        assert len(set(places)) == len(places) == min(most, len(good))
+        assert set(places) <= good
+    usable = next((i for i, draw in enumerate(drawn) if draw.hints is not None), None)
+    if usable is not None:  # up to here nothing more was drawn
+        assert drawn[usable].hints.correct == plain[usable].hints.correct
+        assert drawn[usable].hints.wrong == plain[usable].hints.wrong
+
+
 @given(
     marks=st.lists(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=5), min_size=1, max_size=4)
 )

@@ -119,14 +119,16 @@ class Hinted:
 def hinted(correct: int, size: int, method: Method) -> Hinted:
     """How many rows, pairs and distinct contexts a group with `correct` correct rollouts of `size` has, on average.
 
-    As `stages.hint` draws: one correct hint and up to `k_max` wrong ones, never the rollout itself.
+    As `stages.hint` draws: `most_correct` correct hints and `k_max` wrong ones at most, never the rollout itself.
     """
     config = method.config
     assert isinstance(config, HintedConfig)
     wrong = size - correct
     if not method.scores_zero_advantage and wrong * correct == 0:
         return Hinted(0, 0, 0, 0)
-    most = config.k_max if isinstance(config, ContrastConfig) and method.contrast else 0
+    most, most_correct = 0, 1
+    if isinstance(config, ContrastConfig) and method.contrast:
+        most, most_correct = config.k_max, config.most_correct
     from_group = config.hint_source in ("own_rollout", "self_rollout")
     rows = pairs = 0.0
     unused_correct, unused_wrong = 1.0, 1.0  # probability that one correct, one wrong rollout serves as no hint
@@ -135,9 +137,10 @@ def hinted(correct: int, size: int, method: Method) -> Hinted:
         if count == 0 or (from_group and others == 0) or (most and others_wrong == 0):
             continue
         drawn = min(most, others_wrong)
-        rows, pairs = rows + count, pairs + count * (1 + drawn)
+        shown = min(most_correct, others) if from_group else 1
+        rows, pairs = rows + count, pairs + count * (shown + drawn)
         if from_group:
-            unused_correct *= (1 - 1 / others) ** (count - own)
+            unused_correct *= (1 - shown / others) ** (count - own)
         if drawn:
             unused_wrong *= (1 - drawn / others_wrong) ** (count - (1 - own))
     siblings = wrong * (1 - unused_wrong) + (correct * (1 - unused_correct) if from_group else 0.0)

@@ -79,6 +79,11 @@ class ContrastConfig(HintedConfig):
     k_max: int = Field(1, ge=1, description="most wrong hints for one rollout")
     exclude_self: bool = Field(True, description="a rollout is never its own hint")
 
+    @property
+    def most_correct(self) -> int:
+        """Correct hints for one rollout, at most."""
+        return 1
+
 
 class Method(ABC):
     """One training method: a declaration of what it needs, and pure functions of the evidence.

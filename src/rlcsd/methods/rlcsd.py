@@ -33,6 +33,7 @@ class RLCSDConfig(ContrastConfig):
     )
     anchor: bool = Field(True, description="the verifier decides the advantage's sign")
     two_path: bool = Field(True, description="average selected and other tokens separately")
+    k_correct: int = Field(1, ge=1, description="most correct hints marginalised over; the paper has one")
     # Beyond the paper: parts of the update by themselves. The defaults leave the published method as it is.
     evidence: Literal["contrast", "one_sided"] = Field(
         "contrast", description="correct against wrong hints, or the correct hint alone against the policy that sampled"
@@ -51,8 +52,17 @@ class RLCSDConfig(ContrastConfig):
         "probability are not pushed down; null: none is spared",
     )
 
+    @property
+    def most_correct(self) -> int:
+        return self.k_correct
+
     @model_validator(mode="after")
     def _consistent(self) -> Self:
+        if self.k_correct > 1 and (self.hint_source != "self_rollout" or self.evidence == "one_sided"):
+            raise ValueError(
+                "method.k_correct: several correct hints need method.hint_source=self_rollout and "
+                "method.evidence=contrast"
+            )
         if self.spare is not None and self.evidence == "one_sided":
             raise ValueError("method.spare: needs wrong hints, so method.evidence=contrast")
         if self.weight_cap is not None and not self.two_path:

@@ -39,7 +39,7 @@ class Recorded:
     spans: np.ndarray
     signals: Columns
     facts: Mapping[str, Any]  # reward, correct, advantage, boxed, finished, updated, tokens, cut
-    hints: tuple[RecordedHint, ...]  # the correct one and then the wrong ones; empty if none were drawn
+    hints: tuple[RecordedHint, ...]  # correct ones, then wrong ones; empty if none were drawn
 
 
 @dataclass(frozen=True)
@@ -159,5 +159,5 @@ def _hints(record: Mapping[str, Any] | None) -> tuple[RecordedHint, ...]:
         return ()
     return tuple(
         RecordedHint(int(hint["place"]), str(hint["answer"]), None if hint["text"] is None else str(hint["text"]))
-        for hint in (record["correct"], *record["wrong"])
+        for hint in (record["correct"], *record.get("more", ()), *record["wrong"])
     )

@@ -143,6 +143,7 @@ def _rollout_record(
         record["hints"] = {
             "correct": _hint_record(row.hints.correct),
             "wrong": [_hint_record(hint) for hint in row.hints.wrong],
+            **({"more": [_hint_record(hint) for hint in row.hints.more]} if row.hints.more else {}),
         }
     return record
 

@@ -1,6 +1,6 @@
 """The hint stage: which solution or sibling the teacher is shown for each rollout, and the teacher's prompts.
 
-For a rollout y of a group, the correct hint comes from G⁺ \\ {y} or from the data set, wrong hints from
+For a rollout y of a group, correct hints come from G⁺ \\ {y} or from the data set, wrong hints from
 G⁻ \\ {y} (RLCSD, arXiv 2606.11709, section 3.2).
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..errors import InputError
@@ -136,15 +136,15 @@ def _row(
     contexts, cuts = zip(
         *(
             _context(group.problem, plain.rollout, hint, method.config.template, prompts)
-            for hint in (hints.correct, *hints.wrong)
+            for hint in (hints.correct, *hints.more, *hints.wrong)
         ),
         strict=True,
     )
     if any(context is None for context in contexts):
         return kept, Counter(cut=sum(cuts), no_room=1)
-    correct, *wrong = contexts
-    row = Row(group.prompt, plain.rollout, plain.advantage, correct, tuple(wrong), hints, number, place)
-    return row, Counter(cut=sum(cuts))
+    correct, *others = contexts
+    more, wrong = tuple(others[: len(hints.more)]), tuple(others[len(hints.more) :])
+    return replace(plain, correct=correct, more=more, wrong=wrong), Counter(cut=sum(cuts))
 
 
 def _context(
@@ -226,7 +226,10 @@ def _draw(
     if not wrong_pool:
         return Hints(correct)
     assert isinstance(config, ContrastConfig)
-    return Hints(correct, tuple(sibling(place) for place in rng.sample(wrong_pool, min(config.k_max, len(wrong_pool)))))
+    wrong = rng.sample(wrong_pool, min(config.k_max, len(wrong_pool)))
+    unused = [place for place in correct_pool or () if place != correct.place]
+    more = rng.sample(unused, min(config.most_correct - 1, len(unused)))
+    return Hints(correct, tuple(map(sibling, wrong)), tuple(map(sibling, more)))
 
 
 def teacher_context(

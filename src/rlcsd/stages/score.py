@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from ..engine.base import Scorer
 from ..layout import Layout
 from ..methods.base import Method
+from ..methods.contrast import marginal_log_prob
 from ..records import Evidence, Pair, Row, Sample
 
 
@@ -92,12 +94,14 @@ def _correct_pairs(rows: Sequence[Row], asked: Sequence[int]) -> list[Pair]:
     return [Pair(rows[row].correct or (), rows[row].rollout.sample.ids) for row in asked]
 
 
-def _wrong_pairs(rows: Sequence[Row], asked: Sequence[int]) -> list[tuple[int, int, Pair]]:
-    """(row, which of its wrong hints, pair)."""
+Slots = list[tuple[int, int, Pair]]  # (row, which of its hints of one kind, pair)
+
+
+def _slots(rows: Sequence[Row], asked: Sequence[int], kind: Literal["wrong", "more"]) -> Slots:
     return [
         (row, slot, Pair(context, rows[row].rollout.sample.ids))
         for row in asked
-        for slot, context in enumerate(rows[row].wrong)
+        for slot, context in enumerate(getattr(rows[row], kind))
     ]
 
 
@@ -112,13 +116,25 @@ def _sampled_tokens(
     engine: Scorer, rows: Sequence[Row], asked: Sequence[int], method: Method, evidence: Evidence, layout: Layout
 ) -> Evidence:
     """One call for all hints, so that a hint which several rollouts share is computed once."""
-    wrong = _wrong_pairs(rows, asked) if method.contrast else []
-    scores = engine.score([*_correct_pairs(rows, asked), *(pair for _, _, pair in wrong)])
-    count = int(evidence.hinted.sum())
+    wrong = _slots(rows, asked, "wrong") if method.contrast else []
+    more = _slots(rows, asked, "more")
+    pairs = [pair for _, _, pair in (*more, *wrong)]
+    scores = engine.score([*_correct_pairs(rows, asked), *pairs])
+    ends = [int(evidence.hinted.sum()), sum(len(pair.response) for _, _, pair in more)]
+    first, further, theirs = scores.log_prob.tensor_split(torch.tensor(ends).cumsum(0))
     evidence = evidence.with_columns(
-        teacher=_spread(evidence, scores.log_prob[:count]), teacher_entropy=_spread(evidence, scores.entropy[:count])
+        teacher=_spread(evidence, first), teacher_entropy=_spread(evidence, scores.entropy[: ends[0]])
     )
-    return _with_wrong(evidence, wrong, scores.log_prob[count:], layout) if method.contrast else evidence
+    if more:
+        evidence = _averaged(evidence, *_laid_out(evidence, more, further, layout))
+    return _with_wrong(evidence, wrong, theirs, layout) if method.contrast else evidence
+
+
+def _averaged(evidence: Evidence, further: Tensor, valid: Tensor) -> Evidence:
+    """`teacher` marginalised over the first correct hint and the further ones, `[N, K]` where valid."""
+    assert evidence.teacher is not None
+    shown = torch.cat([evidence.teacher[:, None], further], dim=1)
+    return evidence.with_columns(teacher=marginal_log_prob(shown, torch.cat([evidence.hinted[:, None], valid], dim=1)))
 
 
 def _with_support(
@@ -136,23 +152,26 @@ def _with_support(
     )
     if not method.contrast:
         return evidence
-    wrong = _wrong_pairs(rows, asked)
+    wrong = _slots(rows, asked, "wrong")
     places = {row: place for place, row in enumerate(asked)}  # the support has rows for the hinted alone
     theirs = engine.score([pair for _, _, pair in wrong], support=held, rows=[places[row] for row, _, _ in wrong])
     return _with_wrong(evidence, wrong, theirs.log_prob, layout)
 
 
-def _with_wrong(
-    evidence: Evidence, wrong: Sequence[tuple[int, int, Pair]], log_prob: Tensor, layout: Layout
-) -> Evidence:
-    """Log-probs under wrong hints (row, slot, pair) laid out as `[N, K]`."""
-    width = 1 + max(slot for _, slot, _ in wrong)
+def _with_wrong(evidence: Evidence, wrong: Slots, log_prob: Tensor, layout: Layout) -> Evidence:
+    columns, valid = _laid_out(evidence, wrong, log_prob, layout)
+    return evidence.with_columns(wrong=columns, wrong_valid=valid)
+
+
+def _laid_out(evidence: Evidence, slots: Slots, log_prob: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+    """Log-probs of the slots' pairs, end to end, as `[N, K]`, and which of them are there."""
+    width = 1 + max(slot for _, slot, _ in slots)
     columns = log_prob.new_zeros(len(evidence), width)
     valid = torch.zeros(len(evidence), width, dtype=torch.bool, device=log_prob.device)
     starts, begin = layout.starts, 0
-    for row, slot, pair in wrong:
+    for row, slot, pair in slots:
         end = begin + len(pair.response)
         span = slice(starts[row], starts[row + 1])
         columns[span, slot], valid[span, slot] = log_prob[begin:end], True
         begin = end
-    return evidence.with_columns(wrong=columns, wrong_valid=valid)
+    return columns, valid
