@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 from rlcsd.folders import write_text
 
 if TYPE_CHECKING:
+    from rlcsd.config.schema import Config
+    from rlcsd.engine.base import Engine
     from rlcsd.tasks.base import Task
 
 CURVES = {
@@ -41,13 +43,14 @@ class Arm:
 
 @dataclass(frozen=True)
 class Study:
-    """Arms on common settings; `test` problems of each evaluation set answer the final accuracy."""
+    """Arms on common settings; `test` problems of each size answer the final accuracy, and with `before` the base's."""
 
     name: str
     common: tuple[str, ...]
     arms: tuple[Arm, ...]
     seeds: tuple[int, ...]
     test: int = 1000
+    before: bool = False
 
     def arm(self, name: str) -> Arm:
         return next(arm for arm in self.arms if arm.name == name)
@@ -61,6 +64,14 @@ def _task(parameters: str) -> Task:
     return build_task(json.loads(parameters))
 
 
+def _accuracies(engine: Engine, task: Task, config: Config) -> dict[str, float]:
+    """By evaluation set, and by group of problems where a set has several."""
+    from rlcsd import evaluation
+
+    summaries, _ = evaluation.evaluate(engine, task, evaluation.EvaluationSettings.of(config))
+    return {summary.name: round(summary.mean, 4) for summary in summaries}
+
+
 def run_one(study: Study, arm: Arm, seed: int, path: Path) -> dict[str, Any]:
     """One run, from the file at `path` if it is finished already."""
     if path.is_file():
@@ -68,7 +79,6 @@ def run_one(study: Study, arm: Arm, seed: int, path: Path) -> dict[str, Any]:
     import torch
     from oracle import OracleTrainer
 
-    from rlcsd import evaluation
     from rlcsd.config.load import build_method, load
     from rlcsd.engine.base import build_engine
     from rlcsd.trainer import Trainer
@@ -92,10 +102,11 @@ def run_one(study: Study, arm: Arm, seed: int, path: Path) -> dict[str, Any]:
         if arm.oracle
         else Trainer(config, task, method, engine)
     )
+    measured = {"before": _accuracies(engine, task, config)} if study.before else {}
     begun, steps = time.perf_counter(), []
     trainer.run(after_step=lambda result: steps.append(result.metrics))
     trained = time.perf_counter() - begun
-    summaries, _ = evaluation.evaluate(engine, task, evaluation.EvaluationSettings.of(config))
+    measured["test"] = _accuracies(engine, task, config)
     record = {
         "study": study.name,
         "arm": arm.name,
@@ -107,7 +118,7 @@ def run_one(study: Study, arm: Arm, seed: int, path: Path) -> dict[str, Any]:
             key: round(sum(s[key] for s in steps if key in s) / sum(key in s for s in steps), 4)
             for key in sorted({key for s in steps for key in s if key.startswith(MEANS)})
         },
-        "test": {s.name: round(s.mean, 4) for s in summaries},
+        **measured,
     }
     write_text(path, json.dumps(record))
     return record

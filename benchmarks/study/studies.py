@@ -8,8 +8,9 @@ from records import load
 from runner import Arm, Study
 
 _ROLL_CALL = ("task=roll_call", "steps=30", "evaluation.sampling.max_tokens=120")
-# Made by `rlcsd warmstart roll_call_worked --out bases/roll_call_worked`.
-_WORKED = (*_ROLL_CALL, "model.path=bases/roll_call_worked", "task.worked=1.0", "task.people=16")
+# Made by `rlcsd warmstart roll_call_worked --out bases/roll_call_worked`, and the same for roll_call_many.
+_WORKED = (*_ROLL_CALL, "model.path=bases/roll_call_worked", "task.worked=1.0")
+_MANY = (*_ROLL_CALL, "model.path=bases/roll_call_many", "task.worked=1.0", "task.people=16")
 
 
 def _method(name: str, *overrides: str, label: str = "") -> Arm:
@@ -118,6 +119,7 @@ CREDIT = Study(
         _rlcsd("rlcsd"),
         _rlcsd("spares", "method.spare=0.5", "method.weight_cap=3", "method.unusable=plain"),
         _rlcsd("plain", "method.unusable=plain"),
+        _rlcsd("both-sides", "method.k_correct=4"),
         _rlcsd("gt_cot", "method.hint_source=gt_cot"),
         _rlcsd("capped", "method.weight_cap=3"),
         _rlcsd("one-path", "method.two_path=false", "method.tau=0.5"),
@@ -148,10 +150,27 @@ def _by_size(speakers: int, group: int) -> tuple[Arm, ...]:
 # Whole-answer credit against token credit as the decisions become more and the rollouts fewer.
 DECISIONS = Study(
     "decisions",
-    (*_WORKED, "kl_coefficient=0", "task.unseen_sizes=[]", "evaluation.sampling.max_tokens=288"),
+    (*_MANY, "kl_coefficient=0", "task.unseen_sizes=[]", "evaluation.sampling.max_tokens=288"),
     tuple(arm for speakers in (3, 5, 8, 12) for group in (4, 8) for arm in _by_size(speakers, group)),
     _FRESH,
     test=400,
 )
 
-STUDIES = {study.name: study for study in (RATES, DRIFT, MODES, CREDIT, DECISIONS)}
+# The embedded default, Knights & Knaves: three people are trained on, four and five are not.
+DEFAULT = Study(
+    "default",
+    ("kl_coefficient=0",),
+    (
+        _method("grpo"),
+        _rlcsd("rlcsd"),
+        _rlcsd("both-sides", "method.k_correct=4"),
+        _rlcsd("one-wrong", "method.k_max=1"),
+        _rlcsd("tau1", "method.tau=1.0"),
+        _rlcsd("plain", "method.unusable=plain"),
+    ),
+    (101, 102, 103, 104),
+    test=300,
+    before=True,
+)
+
+STUDIES = {study.name: study for study in (RATES, DRIFT, MODES, CREDIT, DECISIONS, DEFAULT)}

@@ -13,6 +13,7 @@ from rlcsd.inspection.signals import SIGNALS
 from rlcsd.report.statistics import holm, mean_interval, paired_difference
 
 SOURCES = {"opsd-rollout", "rlsd-rollout", "rlcsd-solution", "rlcsd-rollout"}  # arms of the plug-in study alone
+PEOPLE = {"3 people": "seen_sizes", "4 people": "unseen_sizes: 4 people", "5 people": "unseen_sizes: 5 people"}
 LAST = 8  # steps whose mean is "at the end"
 
 
@@ -177,6 +178,19 @@ def rates(runs: Runs) -> str:
     return table(["method", "seeds", *candidates], rows)
 
 
+def default(runs: Runs) -> str:
+    """Accuracy by number of people before and after training, entropy and length at the end."""
+    rows = []
+    for arm, by_seed in runs.items():
+        records = list(by_seed.values())
+        row = [arm, str(len(records))]
+        for name in PEOPLE.values():
+            row += [f"{np.mean([r['before'][name] for r in records]):.3f} → {cell([r['test'][name] for r in records])}"]
+        row += [cell([at_the_end(name)(r) for r in records], d) for name, d in (("entropy", 3), ("length", 0))]
+        rows.append(row)
+    return table(["arm", "seeds", *PEOPLE, "entropy", "length"], rows)
+
+
 def tables() -> dict[str, str]:
     """The tables of docs/study.md by name."""
     drift, credit, decisions = (ordered(name) for name in ("drift", "credit", "decisions"))
@@ -203,6 +217,11 @@ def tables() -> dict[str, str]:
         "plugin gains": plugin_gains(drift),
         "decisions": means(decisions, {"area": (area, 3), "test": (test("seen_sizes"), 3)}),
         "rates": rates(ordered("rates")),
+        "default": default(ordered("default")),
+        "default tests": differences(
+            ordered("default"), "grpo", {"area": area, **{people: test(name) for people, name in PEOPLE.items()}}
+        ),
+        "default mechanism": mechanism(ordered("default")),
     }
     for name, title in (
         ("drift", "style drift"),

@@ -35,12 +35,10 @@ class Roll:
         return tuple(bool(statement.holds(self.roles)) for statement in self.statements)
 
 
-_table = lru_cache(maxsize=4096)(truth_table)
-
-
-def _told(statement: Statement, place: Sequence[int]) -> str:
+@lru_cache(maxsize=65536)  # statements of few people are few, and are asked about once for each order of the known
+def _told(statement: Statement, place: tuple[int, ...]) -> str:
     """What a statement says when person i stands at `place[i]`: the people that matter, in order, and the truth."""
-    people, table = _table(statement)
+    people, table = truth_table(statement)
     order = sorted(range(len(people)), key=lambda part: place[people[part]])
     if len(people) == 2 and order == [1, 0]:  # the middle entries of a table of two are those where they differ
         table = table[0] + table[2] + table[1] + table[3]
@@ -54,7 +52,7 @@ def canonical_form(roll: Roll) -> str:
     """
     forms = []
     for order in itertools.permutations(range(len(roll.known))):
-        place = [order.index(person) for person in range(len(order))]
+        place = tuple(order.index(person) for person in range(len(order)))
         roles = "".join("1" if roll.roles[person] else "0" for person in order)
         forms.append(f"{roles}|{' '.join(sorted(_told(statement, place) for statement in roll.statements))}")
     return hashlib.blake2b(min(forms).encode(), digest_size=12).hexdigest()
