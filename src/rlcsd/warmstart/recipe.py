@@ -36,6 +36,7 @@ class Recipe(Section):
     seed: int = Field(0, ge=0)
     # model (Qwen3 architecture)
     start: str | None = Field(None, description="a model to go on from, as in model.path; null: a new one")
+    new_people: bool = Field(False, description="give `start` a token for each claim about people it has not met")
     hidden: int = Field(128, ge=8)
     layers: int = Field(4, ge=1)
     heads: int = Field(4, ge=1)

@@ -24,7 +24,7 @@ from .gates import GateReport
 from .kinds import KINDS, Kind, Weights
 from .model_card import model_card
 from .recipe import Recipe
-from .tokenizer import END, train_tokenizer
+from .tokenizer import END, add_claims, train_tokenizer
 
 Encoded = tuple[list[int], list[int], list[float]]  # prompt ids, response ids, weights of the response tokens
 
@@ -91,17 +91,18 @@ def optimizers(model: nn.Module, recipe: Recipe) -> list[tuple[torch.optim.Optim
 
 def _beginning(recipe: Recipe, kind: Kind, rng: random.Random, device: torch.device) -> tuple[Network, Any]:
     """The model that the recipe starts from with its tokenizer, or a new one with a tokenizer for its examples."""
-    if recipe.start is not None:
-        config = ModelConfig(path=recipe.start)
-        network, tokenizer = load_network(config, device), load_tokenizer(config)
-        network.model.train()
-        return network, tokenizer
     corpus = (
         text
         for _ in range(_CORPUS)
         for example in [kind.draw(recipe, rng)]
         for text in (example.prompt, example.response)
     )
+    if recipe.start is not None:
+        config = ModelConfig(path=recipe.start)
+        model, tokenizer = load_network(config, torch.device("cpu")).model, load_tokenizer(config)
+        if recipe.new_people:
+            add_claims(model, tokenizer, corpus)
+        return Network(model.train().to(device)), tokenizer
     tokenizer = train_tokenizer(corpus, recipe.vocabulary)
     return Network(new_model(recipe, len(tokenizer), tokenizer).to(device)), tokenizer
 
