@@ -128,7 +128,7 @@ class Run:
             if not self.folder.is_dir():
                 raise InputError(f"{self.folder}: the run folder was removed while the run was going on") from None
             reason = "no space is left on the disk" if isinstance(error, OSError) else error
-            raise InputError(f"step {done + 1}: {reason}{self._way_on()}") from error
+            raise InputError(f"step {min(done + 1, last)}: {reason}{self._way_on()}") from error
 
     def _end(self, done: int) -> None:
         """What a finished run leaves, whether it made all its steps or stopped early."""

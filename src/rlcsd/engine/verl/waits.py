@@ -131,7 +131,7 @@ def _death(error: Exception) -> str:
     """What Ray knows of a death, on one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     told = [line for line in lines if "exit" in line.lower() or "died" in line.lower() or "killed" in line.lower()]
-    return (told or lines or [type(error).__name__])[-1][:300]
+    return (told or lines or [type(error).__name__])[-1].partition(" Some common causes")[0][:300]
 
 
 def _follows_a_death(cause: BaseException) -> bool:
