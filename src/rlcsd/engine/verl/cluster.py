@@ -61,6 +61,8 @@ def join(settings: VerlEngineConfig) -> None:
                 where = {"address": "local", "num_cpus": cpus, "num_gpus": gpus, "include_dashboard": False}
             with _own_signals():
                 ray.init(**where, **options)
+            if _connection.processes is not None:
+                _connection.processes.look()
         _connection.head = Head(ray.get_runtime_context().gcs_address)
         _check_gpus(settings)
     except Exception as error:  # Ray raises a plain Exception if its processes do not come up in time

@@ -25,12 +25,15 @@ class Processes:
     def __init__(self) -> None:
         self.others = {child.pid for child in psutil.Process().children()}
         self.known: dict[int, psutil.Process] = {}
+        self.needed: dict[int, str] = {}
 
     def look(self) -> None:
         """Remember who is there: the children of a process that dies are nobody's."""
         for child in psutil.Process().children():
             if child.pid not in self.others and self._is_rays(child):
                 with suppress(psutil.Error):
+                    if child.pid not in self.needed and child.name() in _NEEDED:
+                        self.needed[child.pid] = child.name()
                     self.known |= {one.pid: one for one in (child, *child.children(recursive=True))}
 
     def _is_rays(self, child: psutil.Process) -> bool:
@@ -43,12 +46,11 @@ class Processes:
     def lost(self) -> str | None:
         """Which of the processes that Ray cannot do without has died, if one has."""
         self.look()
-        for one in self.known.values():
-            with suppress(psutil.TimeoutExpired):
-                name = _name(one)
-                if name in _NEEDED and not _runs(one):
-                    one.wait(0)  # take note of its end, as the workers look for their raylet's number
-                    return f"its {name} died"
+        for pid, name in self.needed.items():
+            if not _runs(self.known[pid]):
+                with suppress(psutil.Error):
+                    self.known[pid].wait(0)  # or its number stays taken, which its workers look for
+                return f"its {name} died"
         return None
 
     def end(self) -> None:
@@ -59,12 +61,7 @@ class Processes:
                 one.kill()
         psutil.wait_procs(list(self.known.values()), timeout=5)
         self.known.clear()
-
-
-def _name(one: psutil.Process) -> str:
-    with suppress(psutil.Error):
-        return one.name()  # which psutil remembers
-    return ""
+        self.needed.clear()
 
 
 def _runs(one: psutil.Process) -> bool:
