@@ -58,7 +58,7 @@ def test_no_memory_is_told_with_what_to_lower(engine, processes):
     import torch
 
     def starve(self) -> None:
-        self.hook = self.mine.network.core.register_forward_pre_hook(lambda *_: torch.zeros(2**50) and None)
+        self.hook = self.mine.network.backbone.register_forward_pre_hook(lambda *_: torch.zeros(2**50) and None)
 
     worker = engine.policy.group.workers[0]
     ray.get(worker.__ray_call__.remote(starve))
