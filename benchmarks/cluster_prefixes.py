@@ -1,10 +1,12 @@
 """Scoring under hints with prefixes computed once, and with every hinted row in full, on ranks of a cluster.
 
     python -m benchmarks.cluster_prefixes [--ranks 2] [--groups 4] [--question 150] [--hint 200] [--response 200]
+                                          [--rounds 5]
 
 Needs verl (`make test-verl` makes an environment). On the CPU, over gloo, with the tiny model: tokens that go through
-the model are exact; seconds are those of this machine, the median of three calls, interleaved. The rows are those of
-rlcsd: each of 8 rollouts of a question is scored under a correct hint and 4 wrong ones, which the group shares.
+the model are exact; seconds are those of this machine, medians of interleaved rounds: of the clock, and of the CPU time
+of all ranks together, in which other programs do not count. The rows are those of rlcsd: each of 8 rollouts of a
+question is scored under a correct hint and 4 wrong ones, which the group shares.
 """
 
 from __future__ import annotations
@@ -13,6 +15,8 @@ import argparse
 import random
 import statistics
 import time
+
+import psutil
 
 from rlcsd.config.load import build_method, load
 from rlcsd.engine.verl.engine import VerlEngine
@@ -38,9 +42,15 @@ def rows(groups: int, question: int, hint: int, response: int) -> list[Pair]:
     return pairs
 
 
+def cpu_seconds(ranks: Ranks) -> float:
+    """CPU time of all ranks since they were started."""
+    times = [psutil.Process(process.pid).cpu_times() for process in ranks.processes]
+    return sum(one.user + one.system for one in times)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    for name, value in {"ranks": 2, "groups": 4, "question": 150, "hint": 200, "response": 200}.items():
+    for name, value in {"ranks": 2, "groups": 4, "question": 150, "hint": 200, "response": 200, "rounds": 5}.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     chosen = parser.parse_args()
     pairs = rows(chosen.groups, chosen.question, chosen.hint, chosen.response)
@@ -56,21 +66,24 @@ def main() -> None:
         method = build_method(config)
         engines.append(VerlEngine(config, method, PipedCluster(ranks, config)))
     seconds: list[list[float]] = [[], []]
+    worked: list[list[float]] = [[], []]
     columns = [engine.score(pairs).log_prob for engine in engines]
-    for _ in range(3):
-        for engine, taken in zip(engines, seconds, strict=True):
-            begun = time.perf_counter()
+    for _ in range(chosen.rounds):
+        for engine, ranks, taken, work in zip(engines, pairs_of_ranks, seconds, worked, strict=True):
+            begun, before = time.perf_counter(), cpu_seconds(ranks)
             engine.score(pairs)
             taken.append(time.perf_counter() - begun)
+            work.append(cpu_seconds(ranks) - before)
     for ranks in pairs_of_ranks:
         ranks.close()
     print(f"{len(pairs)} rows, {chosen.ranks} ranks; log-probs differ by {(columns[0] - columns[1]).abs().max():.1e}")
-    print("| scoring | tokens through the model | seconds |\n|---|---|---|")
-    for name, engine, taken in zip(("prefixes once", "every row in full"), engines, seconds, strict=True):
-        print(f"| {name} | {engine.computed:,} | {statistics.median(taken):.2f} |")
+    print("| scoring | tokens through the model | seconds | CPU seconds of all ranks |\n|---|---|---|---|")
+    for name, engine, *times in zip(("prefixes once", "every row in full"), engines, seconds, worked, strict=True):
+        print(f"| {name} | {engine.computed:,} | {' | '.join(f'{statistics.median(t):.2f}' for t in times)} |")
     once, full = engines
-    print(f"\ntokens: {full.computed / once.computed:.2f} times fewer; seconds: "
-          f"{statistics.median(seconds[1]) / statistics.median(seconds[0]):.2f} times fewer")  # fmt: skip
+    fewer = [statistics.median(of[1]) / statistics.median(of[0]) for of in (seconds, worked)]
+    tokens = full.computed / once.computed
+    print(f"\nin full over once: tokens {tokens:.2f}, seconds {fewer[0]:.2f}, CPU seconds {fewer[1]:.2f}")
 
 
 if __name__ == "__main__":

@@ -120,7 +120,7 @@ def check(json: Path | None) -> None:
 
 
 def published(method: str, *overrides: str) -> Any:
-    return load([f"method={method}", "model=qwen3_4b", "task=math_deepmath", *overrides])
+    return load([f"method={method}", "model=qwen3_4b", "task=math_deepmath", "engine=verl", *overrides])
 
 
 def ratio() -> None:

@@ -91,7 +91,7 @@ def test_a_group_by_hand():
 
 def test_groups_that_are_alike_cost_a_credit_method_only_their_rollouts():
     batch = Batch(4, 8, 10, 100, 100, correct=(0.5, *[0.0] * 7, 0.5))
-    config = load(["method=rlcsd", "kl_coefficient=0"])
+    config = load(["method=rlcsd", "kl_coefficient=0", "engine.sampler=local"])
     work = step_work(batch, build_method(config), config)
     assert work["decode"].tokens == 4 * 8 * 100
     assert work["score"] == Work() and work["update"] == Work()

@@ -79,6 +79,7 @@ def _print(table: SignalTable, tables: dict[str, SignalTable]) -> None:
 
 def _measured(arguments: argparse.Namespace) -> dict[str, SignalTable]:
     """The signals of the config's model, sampled and scored now; by template if that was asked for."""
+    from contextlib import closing
     from dataclasses import replace
 
     from ..config.load import build_method, load
@@ -104,12 +105,12 @@ def _measured(arguments: argparse.Namespace) -> dict[str, SignalTable]:
         config.seed,
     )
     some = replace(task, train=task.train[: arguments.problems])
-    engine = build_engine(config, method)
-    groups = sample_groups(engine, some, method, settings)
     own = method.config.template
     names = [own, *(name for name in _TEMPLATES if name != own)] if arguments.templates else [own]
     methods = {name: type(method)(method.config.model_copy(update={"template": name})) for name in names}
-    return {name: score_groups(engine, groups, some, methods[name], settings) for name in names}
+    with closing(build_engine(config, method)) as engine:
+        groups = sample_groups(engine, some, method, settings)
+        return {name: score_groups(engine, groups, some, methods[name], settings) for name in names}
 
 
 def _recorded(folder: Path) -> dict[str, SignalTable]:

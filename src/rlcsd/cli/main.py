@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -98,19 +98,19 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     task = build_task(config.task)
     if not task.evaluations:
         raise InputError(f"task={task.name}: it has no evaluation sets; give task.evaluations.NAME=FILE")
-    engine = build_engine(with_threads(config), build_method(config))
     settings = EvaluationSettings.of(config)
-    check(engine, task, settings)
-    done = folder.open() if folder is not None else []
-    total = max(0, sum(map(len, task.evaluations.values())) - len(done))
-    with counting("problems", total) as count:
+    with closing(build_engine(with_threads(config), build_method(config))) as engine:
+        check(engine, task, settings)
+        done = folder.open() if folder is not None else []
+        total = max(0, sum(map(len, task.evaluations.values())) - len(done))
+        with counting("problems", total) as count:
 
-        def keep(batch: Sequence[Answered]) -> None:
-            if folder is not None:
-                folder.keep(batch)
-            count(len(batch))
+            def keep(batch: Sequence[Answered]) -> None:
+                if folder is not None:
+                    folder.keep(batch)
+                count(len(batch))
 
-        summaries, answered = evaluate(engine, task, settings, done, keep)
+            summaries, answered = evaluate(engine, task, settings, done, keep)
     if folder is not None:
         folder.finish(summaries, answered)
     print(markdown_table(summaries))

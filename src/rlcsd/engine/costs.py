@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil
 
-from ..config.schema import Config
+from ..config.schema import Config, VerlEngineConfig
 from ..methods.base import ContrastConfig, HintedConfig, Method
 from ..methods.ppo import CreditMethod
 from .local.memory import Shape, load_shape
@@ -147,8 +146,11 @@ def hinted(correct: int, size: int, method: Method) -> Hinted:
     return Hinted(rows, pairs, siblings, 0.0 if from_group or rows == 0 else 1.0)
 
 
-def scoring_work(batch: Batch, method: Method) -> Work:
-    """The teacher's passes: a question once, each distinct hint once, each response under each of its hints."""
+def scoring_work(batch: Batch, method: Method, shared: bool = True) -> Work:
+    """The teacher's passes: a question once, each distinct hint once, each response under each of its hints.
+
+    Without `shared` prefixes each response has its question and its hint before it once more.
+    """
     if not method.hinted:
         return Work()
     total = Work()
@@ -160,7 +162,8 @@ def scoring_work(batch: Batch, method: Method) -> Work:
         if not contexts:
             continue
         hint = (found.siblings * sibling + found.solutions * solution) / contexts
-        group = after(0, batch.prompt) + after(batch.prompt, hint) * contexts
+        once = after(0, batch.prompt) + after(batch.prompt, hint) * contexts
+        group = once if shared else after(0, batch.prompt + hint) * found.pairs
         total += (group + after(batch.prompt + hint, batch.response, head=True) * found.pairs) * groups
     return total
 
@@ -190,20 +193,25 @@ def update_work(batch: Batch, method: Method, regularised: bool = False, shared:
 
 
 def step_work(batch: Batch, method: Method, config: Config) -> dict[str, Work]:
-    """Passes by phase: `prefill` and `decode`, `score` (without gradient), `update` (one forward pass)."""
+    """Passes by phase: `prefill` and `decode`, `score` (without gradient), `update` (one forward pass).
+
+    A rollout server's arithmetic is not the trainer's, so behind one the policy's own log-probs are a pass more.
+    """
+    e = config.engine
+    cluster = isinstance(e, VerlEngineConfig)
+    shared = e.share_prefixes if isinstance(e, VerlEngineConfig) else True
     regularised = config.kl_coefficient > 0 or config.entropy_coefficient > 0
     row = after(batch.prompt, batch.response, head=True)
-    score = scoring_work(batch, method)
-    if method.support == "student":  # the student's own top-k, after its own prompt
-        score += (after(0, batch.prompt) + row * batch.group_size) * batch.prompts
-    if config.kl_coefficient > 0:
-        kept = sum(rows * groups for rows, groups in _rows(batch, method, True))
-        score += after(0, batch.prompt) * batch.prompts + row * kept
+    kept = sum(rows * groups for rows, groups in _rows(batch, method, True))
+    own = after(0, batch.prompt) * (batch.prompts if shared else kept) + row * kept
+    # The student's own top-k, the reference, and the log-probs that a server does not give.
+    passes = (method.support == "student") + (config.kl_coefficient > 0) + (getattr(e, "sampler", "vllm") != "local")
+    score = scoring_work(batch, method, shared) + own * passes
     return {
         "prefill": after(0, batch.prompt) * batch.prompts,
         "decode": row * (batch.prompts * batch.group_size),
         "score": score,
-        "update": update_work(batch, method, regularised, not config.model.gradient_checkpointing),
+        "update": update_work(batch, method, regularised, not (cluster or config.model.gradient_checkpointing)),
     }
 
 
@@ -221,22 +229,41 @@ def step_seconds(
 ) -> dict[str, float]:
     """Estimated seconds of one step by phase, with bf16 arithmetic and all devices equally busy.
 
-    Decoding is bound by memory: each step reads the weights and the caches of the rows in flight, and lasts until the
-    longest response ends. Transfers between devices are not counted; they are in what `efficiency` leaves out.
+    No update is shorter than its longest row takes the devices that share one. Transfers between devices are not
+    counted; they are in what `efficiency` leaves out.
     """
     work = step_work(batch, method, config)
     passes = efficiency.forward * device.flops * devices
     backward = 4 if config.model.gradient_checkpointing else 3
-    slot = shape.layers * 2 * shape.keys * 2.0  # bytes of the cache for one token
-    rows = batch.prompts * batch.group_size / devices
-    at_once = max(1.0, efficiency.cache * device.memory / (slot * (batch.prompt + batch.response)))
-    reads = 2.0 * shape.parameters * batch.longest * ceil(rows / at_once) + slot * work["decode"].attended / devices
-    decode = max(flops(shape, work["decode"]) / passes, reads / (efficiency.decode * device.bandwidth))
+    updates = config.prompts_per_step / config.prompts_per_update
+    longest = flops(shape, after(0, batch.prompt) + after(batch.prompt, batch.longest, head=True))
+    whole = flops(shape, work["update"])
+    busiest = max(whole / devices, updates * longest / getattr(config.engine, "sequence_parallel", 1) if whole else 0.0)
+    decode = max(flops(shape, work["decode"]) / passes, _reading(shape, batch, config, device, devices, efficiency))
     return {
         "sample": flops(shape, work["prefill"]) / passes + decode,
         "score": flops(shape, work["score"]) / passes,
-        "update": backward * flops(shape, work["update"]) / (efficiency.update * device.flops * devices),
+        "update": backward * busiest / (efficiency.update * device.flops),
     }
+
+
+def _reading(shape: Shape, batch: Batch, config: Config, device: Device, devices: int, efficiency: Efficiency) -> float:
+    """Seconds that decoding takes as it is bound by memory.
+
+    Each step reads the weights and the caches of the rows in flight. A row that ends makes room for one that waits, and
+    no row ends before its own last token. A server shares both among its `engine.tensor_parallel` devices.
+    """
+    e, slot = config.engine, shape.layers * 2 * shape.keys * 2.0  # bytes of the cache for one token
+    share, most, room = 1, batch.prompts * batch.group_size, efficiency.cache * device.memory
+    if isinstance(e, VerlEngineConfig):
+        share, most = e.tensor_parallel, e.rollout_rows
+        room = e.rollout_memory * device.memory * share - 2.0 * shape.parameters
+    rows = batch.prompts * batch.group_size * share / devices
+    at_once = max(1.0, min(most, room / (slot * (batch.prompt + batch.response))))
+    steps = max(batch.longest, rows * batch.response / at_once)
+    caches = slot * after(batch.prompt, batch.response).attended * batch.prompts * batch.group_size
+    reads = 2.0 * shape.parameters / share * steps + caches / devices
+    return reads / (efficiency.decode * device.bandwidth)
 
 
 def planned_batch(config: Config) -> Batch:
@@ -254,7 +281,7 @@ def hours_line(config: Config, method: Method, steps: int | None) -> str:
         shape = load_shape(config.model)
     except (OSError, ValueError, KeyError, AttributeError):
         return f"not estimated: the config of {config.model.path} could not be loaded"
-    devices = getattr(config.engine, "gpus_per_node", 1) * getattr(config.engine, "nodes", 1)
+    devices = config.engine.gpus if isinstance(config.engine, VerlEngineConfig) else 1
     batch = planned_batch(config)
 
     def hours(device: Device) -> str:

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..config.load import build_method, changed, from_yaml
-from ..config.schema import Config
+from ..config.schema import Config, LocalEngineConfig
 from ..engine.base import Engine, build_engine
 from ..errors import InputError
 from ..prompts import BOXED_INSTRUCTION, student_prompt
@@ -117,10 +117,18 @@ class Chat:
 
 
 def _plain(config: Config) -> Config:
-    """The run's config for asking alone: no teacher, no reference, no new adapters unless the base is in 4 bits."""
+    """The run's config for asking alone, on one device: no teacher, no reference, no new adapters unless the base is in
+    4 bits."""
+    engine = config.engine if config.engine.name == "local" else LocalEngineConfig()
     model = config.model if config.model.quantization else config.model.model_copy(update={"lora": None})
     return config.model_copy(
-        update={"model": model, "method": {"name": "grpo"}, "kl_coefficient": 0.0, "push_to_hub": None}
+        update={
+            "engine": engine,
+            "model": model,
+            "method": {"name": "grpo"},
+            "kl_coefficient": 0.0,
+            "push_to_hub": None,
+        }
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +66,15 @@ class Run:
         self.lock = RunLock(self.folder)
         self.lock.check()
         self._phase(f"loading the model {config.model.path}")
-        self.engine: Engine = build_engine(config, self.method)
-        self.trainer = Trainer(config, self.task, self.method, self.engine, self._phase)
-        evaluation.check(self.engine, self.task, EvaluationSettings.of(config))
         self.evaluations: list[tuple[int, list[Summary]]] = []
         self.trackers: list[Tracker] = []
+        with StopSignals(self._warn).listening():
+            self.engine: Engine = build_engine(config, self.method)
+            with ExitStack() as undo:
+                undo.callback(self.engine.close)
+                self.trainer = Trainer(config, self.task, self.method, self.engine, self._phase)
+                evaluation.check(self.engine, self.task, EvaluationSettings.of(config))
+                undo.pop_all()
         self.stop = StopSignals(self._warn)
         self.saved: int | None = None  # the step of the newest checkpoint
         self.neighbours = SlowSteps(torch.get_num_threads())
@@ -84,16 +88,15 @@ class Run:
             InputError: the folder is held by another process, cannot be resumed, or the run has diverged.
             Interrupted: a signal stopped the run; a checkpoint of the last finished step is saved.
         """
-        self.lock.acquire()
-        try:
-            with self.stop.listening():
+        with self.stop.listening(), closing(self.engine):
+            self.lock.acquire()
+            try:
                 self._train(self._open(resume))
-        finally:
-            for tracker in self.trackers:
-                with suppress(OSError):  # a full disk has been reported already
-                    tracker.close()
-            self.engine.close()
-            self.lock.release()
+            finally:
+                for tracker in self.trackers:
+                    with suppress(OSError):  # a full disk has been reported already
+                        tracker.close()
+                self.lock.release()
         if self.config.push_to_hub:
             self._phase(f"uploading to {self.config.push_to_hub}")
             push(self.folder, self.config.push_to_hub)
@@ -125,7 +128,7 @@ class Run:
             if not self.folder.is_dir():
                 raise InputError(f"{self.folder}: the run folder was removed while the run was going on") from None
             reason = "no space is left on the disk" if isinstance(error, OSError) else error
-            raise InputError(f"step {done + 1}: {reason}{self._way_on()}") from error
+            raise InputError(f"step {min(done + 1, last)}: {reason}{self._way_on()}") from error
 
     def _end(self, done: int) -> None:
         """What a finished run leaves, whether it made all its steps or stopped early."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-WITHOUT = {"test_placing.py", "test_memory.py", "test_recipes.py"}  # these need neither verl nor Ray
+WITHOUT = {"test_placing.py", "test_memory.py", "test_plan.py", "test_recipes.py"}  # these need neither verl nor Ray
 ROOT = Path(__file__).parents[3]
 if find_spec("verl") is None:
     collect_ignore = [path.name for path in Path(__file__).parent.glob("test_*.py") if path.name not in WITHOUT]

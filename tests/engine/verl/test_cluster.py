@@ -11,8 +11,9 @@ import pytest
 
 from rlcsd.config.load import load
 from rlcsd.engine.verl import private
-from rlcsd.engine.verl.cluster import awaited, bounded, join, results
+from rlcsd.engine.verl.cluster import join
 from rlcsd.engine.verl.settings import engine_settings
+from rlcsd.engine.verl.waits import awaited, bounded, results
 from rlcsd.errors import InputError
 
 from .conftest import CPU

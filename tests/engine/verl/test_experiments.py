@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from rlcsd.config.load import build_method, load
 from rlcsd.config.schema import Config
+from rlcsd.engine.verl.engine import VerlEngine
 from rlcsd.engine.verl.memory import gpu_plan
 from rlcsd.engine.verl.private import omega_conf_to_dataclass
-from rlcsd.engine.verl.settings import overrides, verl_config
+from rlcsd.engine.verl.settings import engine_settings, overrides, verl_config
 from tests.config.test_experiments import ALL, COMMON
 
 from .test_memory import EIGHT_B
@@ -46,3 +48,31 @@ def test_an_experiment_passes_verls_own_checks(model, task, method):
     assert (tree.trainer.nnodes, tree.trainer.n_gpus_per_node) == (2, 8)
     plan = gpu_plan(EIGHT_B, config, build_method(config))
     assert 0 < plan.resting < plan.peak < 80 * 2**30
+
+
+@pytest.mark.parametrize(
+    ("which", "expected"),
+    [
+        ("training", {"temperature": 1.0, "top_p": 0.95, "top_k": 20, "max_tokens": 16384}),
+        ("evaluation", {"temperature": 0.6, "top_p": 0.95, "top_k": 20, "max_tokens": 38912}),
+    ],
+)
+def test_servers_are_asked_to_draw_as_published(which, expected):
+    config = load(["model=qwen3_8b", "task=logic_kk", "method=rlcsd", "engine=verl"])
+    asked: list[dict[str, Any]] = []
+
+    class Client:
+        async def generate(self, request_id: str, *, prompt_ids: list[int], sampling_params: dict[str, Any]) -> Any:
+            asked.append({"id": request_id, "prompt": prompt_ids, **sampling_params})
+            return SimpleNamespace(token_ids=[5, 7], log_probs=[-0.1, -0.2])
+
+    engine = object.__new__(VerlEngine)
+    engine.settings, engine.stop, engine.version = engine_settings(config), [7], 0
+    engine.servers = SimpleNamespace(client=Client(), wake=lambda version: None)
+    sampling = config.sampling if which == "training" else config.evaluation.sampling
+    samples = engine.sample([(1, 2), (3,)], 8, sampling.settings(), seed=2**62)
+    assert [len(some) for some in samples] == [8, 8] and all(one.finished for some in samples for one in some)
+    assert [one["prompt"] for one in asked] == [[1, 2]] * 8 + [[3]] * 8
+    assert all(one.items() >= {**expected, "logprobs": True, "stop_token_ids": [7]}.items() for one in asked)
+    assert len({one["seed"] for one in asked}) == len({one["id"] for one in asked}) == 16
+    assert all(0 <= one["seed"] < 2**31 for one in asked)

@@ -47,22 +47,25 @@ def engine(engines):
     return engines("engine.gpus_per_node=2", "method=grpo", "engine.self_check=false")
 
 
-@pytest.mark.slow
-def test_no_memory_is_told_with_what_to_lower(engine):
+@pytest.fixture(scope="module")
+def processes(engine) -> list[int]:
+    """Of the workers and then of the servers, asked while all of them answer."""
+    return pids(engine)
+
+
+def test_no_memory_is_told_with_what_to_lower(engine, processes):
     import ray
+    import torch
 
-    def limit(self, room: int | None) -> None:
-        import resource
-
-        most = psutil.Process().memory_info().vms + room if room else resource.RLIM_INFINITY
-        resource.setrlimit(resource.RLIMIT_AS, (most, resource.RLIM_INFINITY))
+    def starve(self) -> None:
+        self.hook = self.mine.network.backbone.register_forward_pre_hook(lambda *_: torch.zeros(2**50) and None)
 
     worker = engine.policy.group.workers[0]
-    ray.get(worker.__ray_call__.remote(limit, 2**26))
-    long = [Pair(tuple(i % 500 for i in range(1500)), tuple(i % 500 for i in range(500)))] * 16
+    ray.get(worker.__ray_call__.remote(starve))
     with pytest.raises(InputError, match=r"^scoring by the policy: out of memory; lower engine\.micro_batch_tokens"):
-        engine.score(long, "policy")
-    ray.get(worker.__ray_call__.remote(limit, None))
+        engine.score([Pair((1, 2), (3, 4))] * 2, "policy")
+    ray.get(worker.__ray_call__.remote(lambda self: self.hook.remove()))
+    assert len(engine.score([Pair((1, 2), (3, 4))] * 2, "policy").log_prob) == 4
 
 
 def test_a_server_that_hangs_ends_the_call_in_time(engine):
@@ -78,16 +81,14 @@ def test_a_server_that_hangs_ends_the_call_in_time(engine):
     engine.settings = engine.settings.model_copy(update={"timeout": 900.0})
 
 
-def test_a_server_that_dies_while_it_samples_is_told_in_a_sentence(engine):
-    os.kill(pids(engine)[-1], signal.SIGKILL)
+def test_a_server_that_dies_while_it_samples_is_told_in_a_sentence(engine, processes):
+    os.kill(processes[-1], signal.SIGKILL)
     with pytest.raises(InputError, match=r"^sampling: a process of the cluster died \(.+\)$") as told:
         engine.sample(PROMPTS, 8, FEW, 2)
     assert "\n" not in str(told.value)
 
 
-@pytest.mark.slow
-def test_a_worker_that_dies_is_told_and_closing_leaves_nothing_behind(engine):
-    processes = pids_by_ray(engine)
+def test_a_worker_that_dies_is_told_and_closing_leaves_nothing_behind(engine, processes):
     os.kill(processes[1], signal.SIGKILL)
     begun = time.monotonic()
     with pytest.raises(InputError, match=r"^.+: a (process of the cluster died|worker lost)"):
@@ -95,11 +96,3 @@ def test_a_worker_that_dies_is_told_and_closing_leaves_nothing_behind(engine):
     engine.close()
     assert time.monotonic() - begun < 60
     assert alive(processes) == []
-
-
-def pids_by_ray(engine) -> list[int]:
-    """By Ray's own list of actors: a worker that waits for a peer answers no call."""
-    from ray.util.state import list_actors
-
-    found = {actor.actor_id: actor.pid for actor in list_actors(filters=[("state", "=", "ALIVE")], limit=1000)}
-    return [found[worker._actor_id.hex()] for worker in engine.policy.group.workers]

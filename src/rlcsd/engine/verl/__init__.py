@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ...config.schema import Config
 from ...methods.base import Method
-from .memory import engine_line, memory_line
+from .plan import engine_line, memory_line
 from .settings import engine_settings, environment
 
 if TYPE_CHECKING:

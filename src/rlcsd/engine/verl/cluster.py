@@ -1,31 +1,42 @@
-"""Ray: started for a run or joined, and every wait on it bounded, so that what dies ends the run with a sentence."""
+"""Ray: started for a run or joined, and left with nothing of the run behind."""
 
 from __future__ import annotations
 
-import asyncio
 import os
+import signal
+import sys
 import threading
-import time
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
-from typing import Any, TypeVar, cast
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any
 
 import ray
-from ray import exceptions
 
 from ...config.schema import VerlEngineConfig
 from ...config.words import shown
 from ...errors import InputError, first_line
+from .processes import Head, Processes
 from .settings import environment
-
-T = TypeVar("T")
 
 # What each process of the run has in its environment; set before verl is imported there.
 _PASSED_ON = ("HF_HUB_OFFLINE", "HF_HOME", "OMP_NUM_THREADS", "PYTHONPATH", "TOKENIZERS_PARALLELISM", "VERL_PLATFORM")
 
 
-def join(settings: VerlEngineConfig) -> bool:
-    """Start Ray on this machine, or join the cluster that is named; True if it was started here.
+@dataclass
+class Connection:
+    """This process's place in a Ray cluster. `processes` are Ray's own, if it was started here for the run."""
+
+    head: Head | None = None
+    processes: Processes | None = None
+    ours: bool = False  # whether this module connected, and not the program before it
+
+
+_connection = Connection()
+
+
+def join(settings: VerlEngineConfig) -> None:
+    """Start Ray on this machine, or join the cluster that is named; a program that has connected already stays so.
 
     Raises:
         InputError: there is no such cluster, or it has not enough GPUs.
@@ -39,26 +50,53 @@ def join(settings: VerlEngineConfig) -> bool:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_worker_niceness", "0")  # by default Ray lets its workers wait behind everything else
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-    started = False
     try:
-        if settings.ray_address is not None:
-            ray.init(address=settings.ray_address, **options)
-        elif not ray.is_initialized():
-            started = True
-            cpus = max(os.cpu_count() or 1, 4 * settings.gpus_per_node)
-            gpus = None if settings.platform == "cuda" else settings.gpus_per_node  # logical, where there are none
-            ray.init(num_cpus=cpus, num_gpus=gpus, include_dashboard=False, **options)
+        if not ray.is_initialized():
+            _connection.ours = True
+            where: dict[str, Any] = {"address": settings.ray_address}
+            if settings.ray_address is None:
+                _connection.processes = Processes()
+                cpus = max(os.cpu_count() or 1, 4 * settings.gpus_per_node)
+                gpus = None if settings.platform == "cuda" else settings.gpus_per_node  # logical, where there are none
+                where = {"address": "local", "num_cpus": cpus, "num_gpus": gpus, "include_dashboard": False}
+            with _own_signals():
+                ray.init(**where, **options)
+            if _connection.processes is not None:
+                _connection.processes.look()
+        _connection.head = Head(ray.get_runtime_context().gcs_address)
         _check_gpus(settings)
-    except InputError:
-        leave(started)
-        raise
     except Exception as error:  # Ray raises a plain Exception if its processes do not come up in time
-        leave(started)
+        leave()
+        if isinstance(error, InputError):
+            raise
         what = f"could not join {settings.ray_address}" if settings.ray_address else "could not be started here"
         raise InputError(
             f"engine.ray_address={shown(settings.ray_address)}: Ray {what} ({first_line(error)})"
         ) from None
-    return started
+    except BaseException:
+        leave()
+        raise
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Ray takes SIGTERM for itself. What this program does then is done in the end; if it does nothing, it exits.
+
+    So an engine is closed in any case: a process that just ends leaves what Ray has started to end by itself.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    theirs = before if callable(before) else lambda number, frame: sys.exit(128 + number)
+    try:
+        yield
+    except SystemExit:  # by Ray's handler
+        signal.signal(signal.SIGTERM, theirs)
+        signal.raise_signal(signal.SIGTERM)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, theirs)
 
 
 def _check_gpus(settings: VerlEngineConfig) -> None:
@@ -72,100 +110,22 @@ def _check_gpus(settings: VerlEngineConfig) -> None:
         )
 
 
-def leave(started: bool) -> None:
-    """End Ray if it was started here."""
-    if started and ray.is_initialized():
+def lost() -> str | None:
+    """Why the cluster cannot be used any more, or None."""
+    processes, head = _connection.processes, _connection.head
+    return (processes.lost() if processes else None) or (head.lost() if head else None)
+
+
+def leave() -> None:
+    """Disconnect, and end Ray if it was started here; a second call does nothing."""
+    global _connection
+    mine, _connection = _connection, Connection()
+    if mine.processes is not None:
+        if not ray.is_initialized() or mine.processes.lost():
+            mine.processes.end()  # Ray itself would wait for what does not answer
+        mine.processes.look()
+    if mine.ours and ray.is_initialized():
         with suppress(Exception):
             ray.shutdown()
-
-
-def results(references: Sequence[Any], what: str, timeout: float) -> list[Any]:
-    """What the references become, in their order; the first that fails ends the wait.
-
-    Raises:
-        InputError: a process died, memory ran out, or `timeout` seconds have passed; ValueError and OSError as they
-            were raised.
-    """
-    waiting, end = list(references), time.monotonic() + timeout
-    while waiting:
-        ready, waiting = ray.wait(waiting, num_returns=1, timeout=max(0.0, end - time.monotonic()))
-        if not ready:
-            raise InputError(f"{what}: no answer within engine.timeout={timeout:g} seconds")
-        try:
-            ray.get(ready)
-        except Exception as error:
-            raise translated(error, what) from error
-    return list(ray.get(list(references)))
-
-
-def bounded(function: Callable[[], T], what: str, timeout: float) -> T:
-    """The result of a function of verl's that waits for processes without a limit of its own; errors as in `results`.
-
-    It runs in a thread that nobody waits for if the time is over.
-    """
-    outcome: list[tuple[T | None, Exception | None]] = []
-
-    def run() -> None:
-        try:
-            outcome.append((function(), None))
-        except Exception as error:
-            outcome.append((None, error))
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(timeout)
-    if not outcome:
-        raise InputError(f"{what}: not done within engine.timeout={timeout:g} seconds")
-    result, error = outcome[0]
-    if error is not None:
-        raise translated(error, what) from error
-    return cast(T, result)
-
-
-def awaited(work: Awaitable[T], what: str, timeout: float) -> T:
-    """The result of a coroutine that talks to servers; errors as in `results`."""
-
-    async def limited() -> T:
-        return await asyncio.wait_for(work, timeout)
-
-    try:
-        return asyncio.run(limited())
-    except TimeoutError:
-        raise InputError(f"{what}: no answer within engine.timeout={timeout:g} seconds") from None
-    except Exception as error:
-        raise translated(error, what) from error
-
-
-def translated(error: Exception, what: str) -> Exception:
-    """An error of Ray or of a worker as a sentence; what is an error of ours stays as it is."""
-    cause = error.cause if isinstance(error, exceptions.RayTaskError) else error
-    said = str(cause).lower()
-    memory = "out of memory" in said or "can't allocate memory" in said
-    if memory or isinstance(error, exceptions.OutOfMemoryError) or isinstance(cause, MemoryError):
-        return InputError(
-            f"{what}: out of memory; lower engine.micro_batch_tokens, engine.score_tokens or engine.rollout_memory, or "
-            "set engine.offload=all or model.gradient_checkpointing=true"
-        )
-    if isinstance(error, exceptions.RayActorError | exceptions.NodeDiedError | exceptions.WorkerCrashedError):
-        return InputError(f"{what}: a process of the cluster died ({_death(error)})")
-    if isinstance(error, exceptions.RaySystemError | exceptions.GetTimeoutError | exceptions.ObjectLostError):
-        return InputError(f"{what}: the Ray cluster is gone or lost data ({first_line(error)})")
-    if isinstance(cause, InputError | ValueError | OSError):
-        return cause
-    if isinstance(error, exceptions.RayTaskError) and _follows_a_death(cause):
-        return InputError(f"{what}: a worker lost its peers ({first_line(cause)})")
-    return error
-
-
-def _death(error: Exception) -> str:
-    """What Ray knows of a death, on one line."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = [line for line in lines if "exit" in line.lower() or "died" in line.lower() or "killed" in line.lower()]
-    return (told or lines or [type(error).__name__])[-1][:300]
-
-
-def _follows_a_death(cause: BaseException) -> bool:
-    """Is this what a collective says when a peer is gone?"""
-    text = str(cause).lower()
-    words = ("connection closed by peer", "connection reset", "connection refused", "broken pipe", "nccl", "gloo")
-    return isinstance(cause, RuntimeError) and any(word in text for word in words)
+    if mine.processes is not None:
+        mine.processes.end()

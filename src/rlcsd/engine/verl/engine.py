@@ -24,11 +24,11 @@ from ...metrics import Max, Mean, Metric, Metrics, Sum
 from ...records import Evidence, Pair, Sample, Sampling, Scores, Support
 from ..local.network import check_vocabulary, load_tokenizer, resolve_path
 from . import placing
-from .cluster import awaited
 from .groups import Cluster, Workers
 from .messages import Columns, Rows, ScoreTask, Updated, UpdateTask
 from .self_check import self_check
 from .settings import engine_settings, stop_ids
+from .waits import awaited
 
 
 class VerlEngine:

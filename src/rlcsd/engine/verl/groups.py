@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import ray
 
 from ...config.schema import Config
-from .cluster import awaited, bounded, join, leave, results
+from .cluster import join, leave, lost
 from .private import (
     LLMServerManager,
     RayClassWithInitArgs,
@@ -17,6 +17,7 @@ from .private import (
     RayWorkerGroup,
 )
 from .settings import engine_settings, verl_config
+from .waits import awaited, bounded, results, told
 from .worker import RlcsdWorker
 
 G = TypeVar("G", "Workers", "Servers")
@@ -42,17 +43,19 @@ class Workers:
         self.ranks = 1 + max(self.call("start", "loading the model", model is None))
 
     def call(self, method: str, what: str, *arguments: Any) -> list[Any]:
-        """One method on every worker with the same arguments; errors as in `cluster.results`."""
-        references = [getattr(worker, method).remote(*arguments) for worker in self.group.workers]
+        """One method on every worker with the same arguments; errors as in `waits.results`."""
+        with told(what):
+            references = [getattr(worker, method).remote(*arguments) for worker in self.group.workers]
         return results(references, what, self.settings.timeout)
 
     def call_each(self, method: str, what: str, tasks: Sequence[Any]) -> list[Any]:
         """One method with one argument for each place in data parallelism; GPUs that share sequences get the same."""
         share = self.settings.sequence_parallel
-        stored = [ray.put(task) for task in tasks]
-        references = [
-            getattr(worker, method).remote(stored[rank // share]) for rank, worker in enumerate(self.group.workers)
-        ]
+        with told(what):
+            stored = [ray.put(task) for task in tasks]
+            references = [
+                getattr(worker, method).remote(stored[rank // share]) for rank, worker in enumerate(self.group.workers)
+            ]
         return results(references, what, self.settings.timeout)[::share]
 
     def kill(self) -> None:
@@ -110,9 +113,9 @@ class Cluster:
             InputError: there are not enough GPUs, or something did not come up.
         """
         e = engine_settings(config)
-        self.started = join(e)
         self.pool: Any = None
         self.groups: list[Workers | Servers] = []
+        join(e)
         try:
             self.pool = resource_pool(config, 2 if teacher_model else 1)
             self.policy = self._kept(Workers(config, self.pool))
@@ -128,15 +131,15 @@ class Cluster:
 
     def close(self) -> None:
         """End all processes, whatever state they are in, and Ray if it was started here."""
-        for group in reversed(self.groups):
-            group.kill()
+        if self.pool is not None and ray.is_initialized() and not lost():
+            for group in reversed(self.groups):
+                group.kill()
+            for placed in self.pool.pgs or ():
+                with suppress(Exception):
+                    ray.util.remove_placement_group(placed)
         self.groups.clear()
-        for placed in getattr(self.pool, "pgs", None) or ():
-            with suppress(Exception):
-                ray.util.remove_placement_group(placed)
         self.pool = None
-        leave(self.started)
-        self.started = False
+        leave()
 
 
 def resource_pool(config: Config, groups: int) -> Any:

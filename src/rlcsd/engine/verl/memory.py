@@ -7,13 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...config.schema import Config, ModelConfig
-from ...errors import first_line
+from ...config.schema import Config
 from ...methods.base import HintedConfig, Method
-from ..local.memory import Shape, cache_bytes, head_bytes, load_shape, update_bytes
+from ..local.memory import Shape, cache_bytes, head_bytes, pass_bytes, scoring_bytes, update_bytes
 from .settings import engine_settings, longest_response
-
-_GIB = 2**30
 
 
 @dataclass(frozen=True)
@@ -55,13 +52,18 @@ def gpu_plan(shape: Shape, config: Config, method: Method, teacher: Shape | None
     hinted = longest + (config.sampling.max_tokens if method.hinted else 0)  # a sibling's response as the hint
     batch = max(e.score_tokens, hinted)
     gathered = kind * (scorer.parameters if e.share_prefixes else _unit(scorer))
-    caches = 2 * cache_bytes(scorer, config, batch) if e.share_prefixes else 0.0
+    hint = hinted - config.sampling.max_tokens
+    if e.share_prefixes:
+        scoring = scoring_bytes(scorer, config, hint, config.sampling.max_tokens)
+    else:
+        mine = batch // e.sequence_parallel
+        scoring = max(pass_bytes(scorer, config, mine), head_bytes(scorer, config, mine)) + kind * mine * scorer.hidden
     activations = update_bytes(shape, config, longest_row, stream=kind)
     reply = config.max_prompt_tokens + longest_response(config)
     return GpuPlan(
         resting=weights + moments + copies - parts[e.offload],
         scoring=weights + moments + copies - (parts["all"] - weights if e.offload == "all" else parts[e.offload])
-        + gathered + caches + head_bytes(scorer, config, batch),
+        + gathered + scoring,
         update=weights + moments + copies - (copies if e.offload == "all" else 0.0)
         + 4.0 * trained / e.gpus + kind * 2 * _unit(shape) + activations,
         served=kind * shape.parameters / e.tensor_parallel,
@@ -73,36 +75,3 @@ def gpu_plan(shape: Shape, config: Config, method: Method, teacher: Shape | None
 def _unit(shape: Shape) -> float:
     """Parameters that are gathered at once: one layer, and the embedding with the head."""
     return (shape.parameters - 2 * shape.vocabulary * shape.hidden) / shape.layers + 2 * shape.vocabulary * shape.hidden
-
-
-def engine_line(config: Config) -> str:
-    """Where the run would be computed."""
-    e = engine_settings(config)
-    parallel = [f"{count} GPUs for each {what}" for count, what in _shares(config) if count > 1]
-    return ", ".join(
-        [f"verl on {e.nodes} × {e.gpus_per_node} {'GPUs' if e.platform == 'cuda' else e.platform}", *parallel]
-    )
-
-
-def _shares(config: Config) -> list[tuple[int, str]]:
-    e = engine_settings(config)
-    return [(e.sequence_parallel, "sequence of the trainer"), (e.tensor_parallel, "rollout server")]
-
-
-def memory_line(config: Config, method: Method) -> str:
-    """One line for a run's plan; says so if the model's config is out of reach."""
-    try:
-        wanted = method.config
-        other = wanted.teacher_model if isinstance(wanted, HintedConfig) else None
-        theirs = load_shape(ModelConfig(path=other, dtype=config.model.dtype)) if other else None
-        plan = gpu_plan(load_shape(config.model), config, method, theirs)
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        return f"not estimated: the config of {config.model.path} could not be loaded ({first_line(error)})"
-    e = engine_settings(config)
-    line = (
-        f"about {plan.peak / _GIB:.2f} GiB on each GPU for training (scoring {plan.scoring / _GIB:.2f}, update "
-        f"{plan.update / _GIB:.2f}); while sampling {plan.resting / _GIB:.2f} beside the server's "
-        f"{e.rollout_memory:.0%} of the GPU (weights {plan.served / _GIB:.2f}, and {plan.row / _GIB:.2f} for each "
-        "response of full length)"
-    )
-    return line + (f"; {plan.host * e.gpus_per_node / _GIB:.2f} GiB of each node's own memory" if plan.host else "")

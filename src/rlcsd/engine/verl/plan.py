@@ -1,0 +1,121 @@
+"""What a dry run says of the cluster: where it would compute, the memory of each GPU, and whether that is there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...config.schema import Config, ModelConfig, VerlEngineConfig
+from ...errors import first_line
+from ...methods.base import HintedConfig, Method
+from ..costs import DEVICES
+from ..local.memory import Shape, load_shape
+from .memory import GpuPlan, gpu_plan
+from .settings import engine_settings
+
+_GIB = 2**30
+_GPU = DEVICES["H100"].memory  # what the need is held against
+
+
+def engine_line(config: Config) -> str:
+    """Where the run would be computed."""
+    e = engine_settings(config)
+    parallel = [f"{count} GPUs for each {what}" for count, what in _shares(config) if count > 1]
+    return ", ".join(
+        [f"verl on {e.nodes} × {e.gpus_per_node} {'GPUs' if e.platform == 'cuda' else e.platform}", *parallel]
+    )
+
+
+def _shares(config: Config) -> list[tuple[int, str]]:
+    e = engine_settings(config)
+    return [(e.sequence_parallel, "sequence of the trainer"), (e.tensor_parallel, "rollout server")]
+
+
+def memory_line(config: Config, method: Method) -> str:
+    """One line for a run's plan; says so if the model's config is out of reach."""
+    try:
+        wanted = method.config
+        other = wanted.teacher_model if isinstance(wanted, HintedConfig) else None
+        theirs = load_shape(ModelConfig(path=other, dtype=config.model.dtype)) if other else None
+        shape = load_shape(config.model)
+        plan = gpu_plan(shape, config, method, theirs)
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        return f"not estimated: the config of {config.model.path} could not be loaded ({first_line(error)})"
+    e = engine_settings(config)
+    line = (
+        f"about {plan.peak / _GIB:.2f} GiB on each GPU for training (scoring {plan.scoring / _GIB:.2f}, update "
+        f"{plan.update / _GIB:.2f}); while sampling {plan.resting / _GIB:.2f} beside the server's "
+        f"{e.rollout_memory:.0%} of the GPU (weights {plan.served / _GIB:.2f}, and {plan.row / _GIB:.2f} for each "
+        "response of full length)"
+    )
+    host = f"; {plan.host * e.gpus_per_node / _GIB:.2f} GiB of each node's own memory" if plan.host else ""
+    return f"{line}{host}; {verdict(shape, config, method, theirs)}"
+
+
+def lacks(plan: GpuPlan, e: VerlEngineConfig) -> str | None:
+    """What of a plan does not fit a GPU of 80 GB, or None."""
+    server = e.rollout_memory * _GPU
+    if plan.peak > _GPU:
+        return f"{'scoring' if plan.scoring == plan.peak else 'the update'} needs {plan.peak / 1e9:.0f} GB"
+    if plan.resting + server > _GPU:
+        return f"the trainer's {plan.resting / 1e9:.0f} GB do not fit beside the server's {server / 1e9:.0f} GB"
+    if plan.served + plan.row > server:
+        needed = (plan.served + plan.row) / 1e9
+        return f"a server needs {needed:.0f} GB for weights and one response, and may take {server / 1e9:.0f} GB"
+    return None
+
+
+@dataclass(frozen=True)
+class Change:
+    """Keys of the engine, and of the model, that lower the need."""
+
+    engine: dict[str, Any] = field(default_factory=dict)
+    model: dict[str, Any] = field(default_factory=dict)
+
+    def words(self) -> list[str]:
+        parts = {"engine": self.engine, "model": self.model}
+        return [f"{part}.{key}={str(value).lower()}" for part, keys in parts.items() for key, value in keys.items()]
+
+
+def _changes(e: VerlEngineConfig) -> Iterator[Change]:
+    """What can be given up, from what costs least time to what costs most."""
+    yield Change({"rollout_memory": max(0.85, e.rollout_memory)})
+    yield Change({"offload": "optimizer"})
+    yield Change({"offload": "all"})
+    yield Change({"score_tokens": min(16384, e.score_tokens), "head_chunk": min(1024, e.head_chunk)})
+    yield Change(model={"gradient_checkpointing": True})
+    yield Change({"share_prefixes": False})
+    for count in (2, 4, 8):
+        if e.gpus % count == 0 and count > e.sequence_parallel:
+            yield Change({"share_prefixes": False, "sequence_parallel": count, "tensor_parallel": count})
+
+
+def verdict(shape: Shape, config: Config, method: Method, teacher: Shape | None) -> str:
+    """Whether a run fits GPUs of 80 GB, and otherwise the changes with which it would."""
+
+    def lacking(changes: list[Change]) -> str | None:
+        update: dict[str, Any] = {"engine": {}, "model": {}}
+        for change in changes:
+            update["engine"] |= change.engine
+            update["model"] |= change.model
+        parts = {name: getattr(config, name).model_copy(update=keys) for name, keys in update.items()}
+        changed = config.model_copy(update=parts)
+        return lacks(gpu_plan(shape, changed, method, teacher), engine_settings(changed))
+
+    size, said = f"{_GPU / 1e9:.0f} GB", lacking([])
+    if said is None:
+        return f"fits GPUs of {size}"
+    tried: list[Change] = []
+    for change in _changes(engine_settings(config)):
+        tried.append(change)
+        if lacking(tried) is not None:
+            continue
+        for one in list(tried[:-1]):  # what turns out not to be needed
+            without = [other for other in tried if other is not one]
+            tried = without if lacking(without) is None else tried
+        words = dict(word.split("=") for one in tried for word in one.words())
+        advice = f"set {' '.join('='.join(pair) for pair in words.items())}"
+        return f"DOES NOT FIT GPUs of {size}: {said}; {advice}"
+    advice = "use more GPUs (engine.nodes, engine.gpus_per_node), adapters (model.lora.rank=64) or shorter responses"
+    return f"DOES NOT FIT GPUs of {size}: {said}; {advice}"

@@ -1,0 +1,118 @@
+"""Ray's own processes: a death ends a wait within seconds, a start that fails and an end in any state leave nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+
+import psutil
+import pytest
+
+from rlcsd.config.load import load
+from rlcsd.engine.verl import cluster
+from rlcsd.engine.verl.processes import Head, Processes
+from rlcsd.engine.verl.settings import engine_settings
+from rlcsd.engine.verl.waits import awaited, bounded, results
+from rlcsd.errors import InputError
+
+from .conftest import CPU
+
+SETTINGS = engine_settings(load([*CPU, "engine.gpus_per_node=2"]))
+
+
+def rays() -> list[psutil.Process]:
+    """All processes below this one that are Ray's."""
+    watched = Processes()
+    watched.others = set()
+    watched.look()
+    return list(watched.known.values())
+
+
+def running(processes: list[psutil.Process]) -> list[str]:
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        left = [p for p in processes if p.is_running() and p.status() != psutil.STATUS_ZOMBIE]
+        if not left:
+            return []
+        time.sleep(0.2)
+    return [" ".join(p.cmdline()) for p in left]
+
+
+@pytest.mark.parametrize("name", ["gcs_server", "raylet"])
+def test_the_death_of_a_process_that_ray_needs_ends_the_run_and_leaves_nothing(name):
+    import ray
+
+    cluster.join(SETTINGS)
+    reference = ray.remote(num_cpus=0)(lambda: time.sleep(1000)).remote()
+    time.sleep(2)
+    there = rays()
+    assert {"gcs_server", "raylet"} <= {p.name() for p in there}
+    next(p for p in there if p.name() == name).kill()
+    begun = time.monotonic()
+    with pytest.raises(InputError, match=r"^scoring: (the Ray cluster is gone|a process of the cluster died)"):
+        results([reference], "scoring", 600)
+    with pytest.raises(InputError, match=f"^starting: the Ray cluster is gone: its {name} died$"):
+        bounded(lambda: time.sleep(100), "starting", 600)
+
+    async def forever() -> None:
+        import asyncio
+
+        await asyncio.sleep(100)
+
+    with pytest.raises(InputError, match=f"^sampling: the Ray cluster is gone: its {name} died$"):
+        awaited(forever(), "sampling", 600)
+    cluster.leave()
+    assert time.monotonic() - begun < 50  # Ray itself ends this process a minute after it lost its gcs_server
+    assert running(there) == [] and not ray.is_initialized()
+
+
+def test_a_start_that_fails_half_way_leaves_nothing_and_the_next_one_works(monkeypatch):
+    import ray
+    from ray._private.node import Node
+
+    started, names = list[psutil.Process](), list[str]()
+
+    def late(self) -> None:
+        started.extend(rays())
+        names.extend(p.name() for p in started if p.name() in ("gcs_server", "raylet"))
+        raise Exception("The current node timed out during startup.")
+
+    monkeypatch.setattr(Node, "start_ray_processes", late)
+    with pytest.raises(
+        InputError, match=r"^engine\.ray_address=null: Ray could not be started here \(The current node"
+    ):
+        cluster.join(SETTINGS)
+    assert names == ["gcs_server"] and running(started) == []
+    monkeypatch.undo()
+    mine = lambda number, frame: None  # noqa: E731
+    before = signal.signal(signal.SIGTERM, mine)
+    cluster.join(SETTINGS)
+    assert ray.get(ray.put(1)) == 1
+    assert signal.signal(signal.SIGTERM, before) is mine  # Ray would take it for itself
+    there = rays()
+    cluster.leave()
+    assert running(there) == []
+    cluster.leave()  # a second time does nothing
+
+
+def test_a_head_that_takes_no_connections_is_lost():
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        assert Head(address).lost() is None
+    assert Head(address).lost() == "its gcs_server is not there any more"
+
+
+def test_processes_of_the_program_itself_are_left_alone():
+    watched = Processes()
+    child = subprocess.Popen(["sleep", "100"])
+    watched.look()
+    assert watched.known == {} and watched.lost() is None
+    watched.end()
+    assert child.poll() is None
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
