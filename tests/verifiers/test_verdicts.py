@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import os
 import time
+from decimal import Decimal
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -125,6 +127,9 @@ def test_a_batch_may_take_problems_too():
         (np.float32(0.5), 1.0, Verdict(False, 0.5)),
         (torch.tensor(1.0), 1.0, Verdict(True, 1.0)),
         (torch.tensor([True]), 1.0, Verdict(True, 1.0)),
+        (Decimal("0.5"), 0.5, Verdict(True, 0.5)),
+        (Fraction(1, 2), 1.0, Verdict(False, 0.5)),
+        (Verdict(True, Decimal("0.25"), {"a": np.float16(1)}), 1.0, Verdict(True, 0.25, {"a": 1.0})),
         (Verdict(True, 0.3, {"a": 1}, "so"), 1.0, Verdict(True, 0.3, {"a": 1.0}, "so")),
         (Verdict(np.bool_(False), np.float64(2.0)), 1.0, Verdict(False, 2.0)),
         (Verdict(False, 2.0, feedback=""), 1.0, Verdict(False, 2.0)),
@@ -145,6 +150,10 @@ def test_what_a_verifier_may_return(returned, success, verdict, seconds):
         (None, "returned None"),
         (float("nan"), "returned nan"),
         ([1, 2], "returned [1, 2]"),
+        (10**400, "returned 1000"),
+        (Decimal("NaN"), "returned Decimal('NaN')"),
+        (Decimal("sNaN"), "returned Decimal('sNaN')"),
+        (1 + 0j, "returned (1+0j)"),
         (Verdict("yes", 1.0), "correct='yes', which must be True or False"),
         (Verdict(True, float("inf")), "reward=inf, which must be a finite number"),
         (Verdict(True, 1.0, {"a": None}), "parts={'a': None}, which must map names to finite numbers"),
@@ -244,6 +253,8 @@ def test_correct_is_what_the_deciding_rewards_say(weights, marks, held):
         ([Reward(boxed, name="my part")], "'my part' cannot be a name in the log"),
         ([boxed], "must hold rlcsd.Reward"),
         ([Reward("exakt")], "did you mean 'exact'"),
+        ([Reward(boxed, "0.5")], "the weight of 'boxed' must be a finite number, not '0.5'"),
+        ([Reward(boxed, float("nan"))], "the weight of 'boxed' must be a finite number, not nan"),
     ],
 )
 def test_a_bad_list_of_rewards_is_one_sentence(rewards, said):

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +59,15 @@ def _csv(field: str, path: str) -> list[Row]:
     csv.field_size_limit(1 << 30)  # worked solutions are long
     with open(path, newline="", encoding="utf-8-sig") as handle:
         reader = csv.DictReader(handle)
+        names = list(reader.fieldnames or ())
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise InputError(f"{field}={path}: two columns are called {twice!r}; rename one of them")
         rows: list[Row] = []
         for row in reader:
             if None in row:  # where the reader puts what has no column
                 raise InputError(
-                    f"{field}={path}: line {reader.line_num} has more fields than the {len(reader.fieldnames or ())} "
+                    f"{field}={path}: line {reader.line_num} has more fields than the {len(names)} "
                     "columns; a field with a comma goes in quotes"
                 )
             rows.append(row)
@@ -148,16 +153,23 @@ def checked_problem(
             raise InputError(f"{where}: {error}") from None
     if not isinstance(question, str) or not question.strip():
         raise InputError(f"{where}: the question must be a text that is not empty, or a chat, not {question!r}")
-    number = isinstance(answer, int | float) and not isinstance(answer, bool) and math.isfinite(answer)
-    if not (number or (isinstance(answer, str) and answer.strip())):
+    answer = _written(answer)
+    if not (isinstance(answer, str) and answer.strip()):
         raise InputError(f"{where}: the answer must be a text or a number that is not empty, not {answer!r}")
     if not isinstance(solution, str | None):
         raise InputError(f"{where}: the solution must be a text or null, not {solution!r}")
-    texts = (question, str(answer), solution or "", *(text for _, text in history))
+    texts = (question, answer, solution or "", *(text for _, text in history))
     if any("\ud800" <= character <= "\udfff" for text in texts for character in text):
         raise InputError(f"{where}: its text holds half of a character (a lone surrogate), which no file can")
     label = "" if group is None else str(group)
-    return Problem(question, str(answer), solution or None, label, dict(extra or {}), history)
+    return Problem(question, answer, solution or None, label, dict(extra or {}), history)
+
+
+def _written(answer: Any) -> Any:
+    """A finite number as a model would write it, such as 3 for the 3.0 that a column with gaps makes of it."""
+    if isinstance(answer, bool) or not isinstance(answer, int | float | Decimal) or not math.isfinite(answer):
+        return answer
+    return str(int(answer)) if answer == int(answer) and abs(answer) < 2**53 else str(answer)
 
 
 def read_problems(field: str, path: str, columns: Columns) -> list[Problem]:
