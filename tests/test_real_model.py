@@ -64,7 +64,7 @@ def test_the_gguf_file_gives_a_model_that_speaks_and_can_be_saved(real_model, tm
 
 @pytest.mark.slow
 def test_smollm2_trains_on_problems_that_reasoning_gym_draws(real_model, tmp_path):
-    """Three solved problems stand before each question, as a chat: so small a model does not box an answer otherwise."""
+    """Solved problems stand before each question, as a chat: so small a model does not box an answer otherwise."""
     pytest.importorskip("reasoning_gym")
     settings = [setting for setting in real_model.SETTINGS if not setting.startswith("task=")]
     config = load(
@@ -74,16 +74,20 @@ def test_smollm2_trains_on_problems_that_reasoning_gym_draws(real_model, tmp_pat
             "task=reasoning_gym",
             "task.dataset=chain_sum",
             "task.parameters={min_terms: 2, max_terms: 2, min_digits: 1, max_digits: 1}",
-            "task.train_size=24",
-            "task.eval_size=6",
-            "steps=3",
+            "task.train_size=8",
+            "task.eval_size=4",
+            "steps=2",
+            "prompts_per_step=2",
+            "group_size=6",
+            "evaluation.before=false",
+            "evaluation.samples=1",
             f"output_dir={tmp_path}",
             "figures=false",
             "trackers=[]",
         ]
     )
     before = []
-    for sum_, answer in (("2 + 3", 5), ("7 - 4", 3), ("9 - 1", 8)):
+    for sum_, answer in (("2 + 3", 5), ("9 - 1", 8)):
         before += [("user", f"State the final answer to the following arithmetic problem: {sum_} =")]
         before += [("assistant", f"{sum_} = \\boxed{{{answer}}}")]
 
@@ -96,6 +100,6 @@ def test_smollm2_trains_on_problems_that_reasoning_gym_draws(real_model, tmp_pat
     )
     folder = Path(rlcsd.train(config, task)["folder"])
     steps = [record for record in read_jsonl(folder / "metrics.jsonl") if "time/step" in record]
-    assert len(steps) == 3
+    assert len(steps) == 2
     assert any(0 < record["rollout/accuracy"] < 1 for record in steps)
     assert any(record["update/count"] > 0 and record.get("actor/grad_norm", 0) > 0 for record in steps)

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from rlcsd import InputError, Problem, Reward, Task, Verdict
 from rlcsd.verifiers import grade
+from rlcsd.verifiers.isolated import IsolatedVerifier
 from rlcsd.verifiers.reward import Form, form_of
 
 PROBLEM = Problem("Q?", "gold", extra={"column": "value"})
@@ -191,6 +192,27 @@ def test_one_that_raises_hangs_or_dies_later_is_named_with_its_row():
             task.judge([held_out], [("fine", *[response] * 40)])
     assert time.monotonic() - begun < 30  # 40 that hang are not waited for one by one
     assert all(verdict.correct for verdict in task.judge([held_out], [("fine", "fine")])[0])
+
+
+def test_processes_start_one_after_the_other():
+    """Some libraries let no second thread fork before the first is through."""
+    forking, together, watching = [0], [], [True]
+
+    def before():
+        forking[0] += 1
+        together.append(forking[0])
+        time.sleep(0.01 * watching[0])  # what is registered stays so
+
+    def after():
+        forking[0] -= 1
+
+    os.register_at_fork(before=before, after_in_parent=after)
+    try:
+        verifier = IsolatedVerifier(lambda r, a: time.sleep(0.05) or True, 30, processes=4)
+        assert all(verifier.batch(["x"] * 8, ["1"] * 8))
+        assert len(together) == 4 and max(together) == 1
+    finally:
+        watching[0] = False
 
 
 def test_a_row_that_no_process_can_be_given_is_named():

@@ -25,6 +25,7 @@ from ..records import Verdict
 from .reward import Result, VerifierError, as_result, described, form_of, name_of
 
 Answer = tuple[Result, str | None]  # what the verifier returned, and a complaint about it
+_STARTING = threading.RLock()  # libraries that guard their files across forks refuse two forks at a time
 
 
 class IsolatedVerifier:
@@ -100,7 +101,8 @@ class _Process:
             context = multiprocessing.get_context("fork")
             self.pipe, theirs = context.Pipe()
             self.process = context.Process(target=_serve, args=(self.verifier, theirs, os.getpid()), daemon=True)
-            self.process.start()
+            with _STARTING:
+                self.process.start()
             theirs.close()
         assert self.pipe is not None
         return self.pipe
