@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pytest
 
-from rlcsd import InputError
+from rlcsd import InputError, Problem, Task
 from rlcsd.tasks.build import build_task
 from rlcsd.tasks.files import checked_problem
 
@@ -60,6 +60,23 @@ def test_a_chat_in_a_parquet_file_may_have_columns_of_its_own(tmp_path):
     chat = [{"role": "system", "content": "Add.", "name": None}, {"role": "user", "content": "1 + 2?", "name": "Ann"}]
     problem = built(parquet(tmp_path / "a.parquet", question=[chat], answer=["3"])).train[0]
     assert (problem.history, problem.question) == ((("system", "Add."),), "1 + 2?")
+
+
+def test_a_cell_of_a_csv_file_may_hold_a_chat(tmp_path):
+    (tmp_path / "a.csv").write_text(
+        'question,answer\n"[{""role"": ""system"", ""content"": ""Add.""}, {""role"": ""user"", ""content"": ""1?""}]",2\n'
+        '"[{""x"": 1}] has how many keys?",1\n'
+    )
+    chat, text = built(tmp_path / "a.csv").train
+    assert (chat.history, chat.question) == ((("system", "Add."),), "1?")
+    assert (text.history, text.question) == ((), '[{"x": 1}] has how many keys?')
+
+
+@pytest.mark.parametrize("name", ["average", "sums: hard", " ", 3])
+def test_a_set_whose_name_means_something_else_is_refused(name):
+    problems = [Problem("1?", "1")]
+    with pytest.raises(InputError, match="an evaluation set cannot be called"):
+        Task("t", problems, {name: problems}, "exact")
 
 
 @pytest.mark.parametrize(

@@ -310,7 +310,10 @@ def _parameters(values: Mapping[str, Any]) -> tuple[TaskParameters, Callable[[An
     try:
         return schema(**{key: value for key, value in values.items() if key != "kind"}), builder
     except ValidationError as error:
-        raise first_complaint(error, "task.", [f"task.{key}" for key in schema.model_fields]) from None
+        known = [f"task.{key}" for key in schema.model_fields]
+        for place, _ in enumerate(values.get("rewards") or ()):
+            known += [f"task.rewards.{place}.{key}" for key in RewardParameters.model_fields]
+        raise first_complaint(error, "task.", known) from None
 
 
 def task_parameters(values: Mapping[str, Any]) -> TaskParameters | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -70,8 +71,20 @@ def _csv(field: str, path: str) -> list[Row]:
                     f"{field}={path}: line {reader.line_num} has more fields than the {len(names)} "
                     "columns; a field with a comma goes in quotes"
                 )
-            rows.append(row)
+            rows.append({name: _chat_in(text) for name, text in row.items()})
         return rows
+
+
+def _chat_in(text: str | None) -> Any:
+    """A cell that holds a chat as JSON is that chat: a csv file has no lists."""
+    if text is None or not re.match(r"\s*\[\s*\{", text):
+        return text
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    chat = all(isinstance(message, dict) and {"role", "content"} <= message.keys() for message in value)
+    return value if chat else text
 
 
 def _hub(field: str, path: str) -> list[Row]:
@@ -123,6 +136,8 @@ def read_rows(field: str, path: str) -> list[Row]:
     if path.startswith("hub:"):
         return _hub(field, path)
     file = Path(path)
+    if file.is_dir():
+        raise InputError(f"{field}={path}: is a folder; name one .jsonl, .csv or .parquet file")
     if not file.is_file():
         raise MissingError(f"{field}={path}: there is no such file")
     if file.suffix not in _READERS:
