@@ -65,7 +65,7 @@ class Task:
         for name in self.evaluations:
             if not isinstance(name, str) or not name.strip() or name == "average" or ": " in name:
                 raise InputError(
-                    f"task={self.name}: an evaluation set cannot be called {name!r}; use a name without ': ' that is not "
+                    f"task={self.name}: an evaluation set cannot be called {name!r}; use a name without ': ', and not "
                     "'average'"
                 )
         for name, problems in self._sets():
