@@ -9,6 +9,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from hypothesis import given
@@ -213,6 +214,21 @@ def test_processes_start_one_after_the_other():
         assert len(together) == 4 and max(together) == 1
     finally:
         watching[0] = False
+
+
+def test_processes_end_with_their_verifier():
+    """In a notebook many tasks are made one after the other."""
+    pids = []
+    for _ in range(3):
+        verifier = IsolatedVerifier(lambda r, a: float(os.getpid()), 30, processes=1)
+        pids.append(int(verifier("x", "1")))
+        kept = verifier  # the one before has gone now
+    del verifier
+    end = time.monotonic() + 30
+    while any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in pids[:2]):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert kept("x", "1") == pids[2]
 
 
 def test_a_row_that_no_process_can_be_given_is_named():
