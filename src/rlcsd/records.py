@@ -48,6 +48,8 @@ def _message(message: Any) -> Message:
         content = "".join(str(part.get("text") or "") for part in content)
     if not isinstance(content, str):
         raise ValueError(f"the content of a message must be text, not {str(content)[:60]!r}")
+    if message.get("tool_calls"):
+        raise ValueError("a message with tool_calls cannot be shown to a model without tools; leave such rows out")
     return role, content
 
 

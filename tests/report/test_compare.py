@@ -48,6 +48,17 @@ def test_seeds_are_averaged_by_label_and_one_seed_has_no_interval(tmp_path):
     assert read_run(tmp_path / "b", ["method.name", "method.tau"]).label == "grpo 0.1"
 
 
+def test_an_evaluation_after_some_steps_is_no_accuracy_before(tmp_path):
+    folder = write_run(tmp_path / "a", before=0.4, after=0.6)
+    records = [json.loads(line) for line in (folder / "evaluations.jsonl").read_text().splitlines()]
+    lines(folder / "evaluations.jsonl", [{**records[0], "step": 4}, records[1]])
+    (row,) = comparison([read_run(folder)]).rows
+    assert row[2] is None and row[3].mean == 0.6
+    lines(folder / "evaluations.jsonl", records[:1])
+    (row,) = comparison([read_run(folder)]).rows
+    assert row[2].mean == 0.4 and row[3] is None
+
+
 def test_runs_are_found_in_a_folder_of_runs(tmp_path):
     for name in ("sweep/a", "sweep/deeper/b", "c"):
         write_run(tmp_path / name, seed=ord(name[-1]))

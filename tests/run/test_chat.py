@@ -50,6 +50,10 @@ def test_questions_come_from_a_pipe(run, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("One?\n\nTwo?\n"))
     assert main(["chat", str(run), "--json", *GREEDY]) == 0
     assert [json.loads(line)["question"] for line in capsys.readouterr().out.splitlines()] == ["One?", "Two?"]
+    monkeypatch.setattr("sys.stdin", io.StringIO("One?\n\nTwo?\n"))
+    assert main(["chat", str(run), *GREEDY]) == 0
+    shown = capsys.readouterr().out
+    assert shown.index("? One?") < shown.index("--- base") < shown.index("--- trained") < shown.index("? Two?")
 
 
 @pytest.mark.parametrize(

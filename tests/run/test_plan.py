@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from rlcsd import verifiers
 from rlcsd.cli import main
 from rlcsd.config.load import choices, load
 from rlcsd.engine.architectures import known_architecture
 from rlcsd.engine.local.memory import load_shape
 from rlcsd.engine.local.network import PACKAGED
 from rlcsd.run.plan import plan
+from rlcsd.verifiers.math import MathVerifier
 
 
 @pytest.mark.parametrize(
@@ -37,6 +39,40 @@ def test_a_plan_without_its_data_says_so_and_plans_all_the_same(capsys, tmp_path
     assert "memory     about" in shown
     assert "missing    task.evaluation=amc23+aime24+aime25: there is no file" in shown
     assert "missing    model.path=Qwen/Qwen3-4B" in shown
+
+
+def test_a_plan_names_everything_that_is_missing(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for module in ("rlcsd.verifiers.math", "rlcsd.engine.local.optimizer"):
+        monkeypatch.setattr(f"{module}.find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(verifiers._VERIFIERS, "math", MathVerifier)  # one that is remembered needs no library any more
+    (tmp_path / "there.jsonl").write_text('{"question": "1?", "answer": "1"}\n')
+    task = "task=files task.train=a.jsonl task.evaluations={one: there.jsonl, two: b.csv, three: c.parquet}"
+    command = f"train --dry-run {task} task.verifier=math engine.optimizer=adamw_8bit method=opd"
+    words = [*command.replace(": ", ":").replace(", ", ",").split(), "trackers=[wandb,swanlab]"]
+    assert main([*words, "model.path=nobody/nothing", "method.teacher_model=../nowhere"]) == 0
+    missing = [line for line in capsys.readouterr().out.splitlines() if line.startswith("missing ")]
+    named = ["verifier=math", "a.jsonl", "b.csv", "c.parquet", "engine.optimizer", "wandb", "swanlab", "model.path",
+             "method.teacher_model"]  # fmt: skip
+    assert len(missing) == len(named)
+    for line, word in zip(missing, named, strict=True):
+        assert word in line and line.count("missing ") == 1
+
+
+def test_a_run_names_all_missing_data_at_once(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "task=files", "task.train=a.jsonl", "task.evaluations.x=b.jsonl"]) == 2
+    said = capsys.readouterr().err
+    assert "task.train=a.jsonl" in said and "task.evaluations.x=b.jsonl" in said
+
+
+def test_a_plan_refuses_what_the_run_would_refuse(capsys, tmp_path, monkeypatch):
+    """A model that is here, and has no tokenizer."""
+    (tmp_path / "model").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--dry-run", "model.path=model"]) == 2
+    assert "model.path=model: no tokenizer could be loaded" in capsys.readouterr().err
 
 
 def test_a_mistake_is_no_missing_data(capsys, tmp_path, monkeypatch):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import hashlib
 import json
 import os
 import random
@@ -14,11 +16,13 @@ from pathlib import Path
 import pytest
 
 import rlcsd
+from rlcsd import Problem, Task
 from rlcsd.cli import main
 from rlcsd.folders import append_jsonl, read_jsonl
 from rlcsd.run import Run
 from rlcsd.run.checkpoint import checkpoints
 from rlcsd.run.lock import RunLock
+from rlcsd.run.resume import data_hash
 
 from . import kills
 
@@ -118,6 +122,23 @@ def test_other_data_is_noticed(tmp_path, capsys):
     data.write_text(data.read_text().replace("7 + 1", "7+1"))
     assert main(["train", "--resume", str(tmp_path / "run")]) == 2
     assert "the problems are not those" in capsys.readouterr().err
+
+
+def test_the_hash_of_data_is_that_of_its_values_in_every_process():
+    class Tool:
+        pass
+
+    def made(**changes):
+        extra = {1: "a", "b": {"x", "y"}, ("c", 2): Tool(), "run": made, "at": None, "day": datetime.date(2026, 1, 1)}
+        return Task("t", [Problem("1?", "1", extra={**extra, **changes})], {}, "exact")
+
+    assert data_hash(made()) == data_hash(made())
+    assert data_hash(made()) != data_hash(made(at=0)) != data_hash(made(b={"x", "z"}))
+    plain = Task("t", [Problem("1?", "1", extra={"n": 1, "deep": [{"a": None}]})], {}, "exact")
+    record = (
+        '{"answer": "1", "extra": {"deep": [{"a": null}], "n": 1}, "group": "", "question": "1?", "solution": null}'
+    )
+    assert data_hash(plain) == hashlib.sha256(record.encode() + b"\n").hexdigest()
 
 
 def test_one_process_holds_the_folder(undisturbed, tmp_path, capsys):

@@ -5,8 +5,11 @@ from __future__ import annotations
 import functools
 import os
 import time
+from decimal import Decimal
+from fractions import Fraction
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from hypothesis import given
@@ -14,6 +17,7 @@ from hypothesis import strategies as st
 
 from rlcsd import InputError, Problem, Reward, Task, Verdict
 from rlcsd.verifiers import grade
+from rlcsd.verifiers.isolated import IsolatedVerifier
 from rlcsd.verifiers.reward import Form, form_of
 
 PROBLEM = Problem("Q?", "gold", extra={"column": "value"})
@@ -125,6 +129,9 @@ def test_a_batch_may_take_problems_too():
         (np.float32(0.5), 1.0, Verdict(False, 0.5)),
         (torch.tensor(1.0), 1.0, Verdict(True, 1.0)),
         (torch.tensor([True]), 1.0, Verdict(True, 1.0)),
+        (Decimal("0.5"), 0.5, Verdict(True, 0.5)),
+        (Fraction(1, 2), 1.0, Verdict(False, 0.5)),
+        (Verdict(True, Decimal("0.25"), {"a": np.float16(1)}), 1.0, Verdict(True, 0.25, {"a": 1.0})),
         (Verdict(True, 0.3, {"a": 1}, "so"), 1.0, Verdict(True, 0.3, {"a": 1.0}, "so")),
         (Verdict(np.bool_(False), np.float64(2.0)), 1.0, Verdict(False, 2.0)),
         (Verdict(False, 2.0, feedback=""), 1.0, Verdict(False, 2.0)),
@@ -145,6 +152,10 @@ def test_what_a_verifier_may_return(returned, success, verdict, seconds):
         (None, "returned None"),
         (float("nan"), "returned nan"),
         ([1, 2], "returned [1, 2]"),
+        (10**400, "returned 1000"),
+        (Decimal("NaN"), "returned Decimal('NaN')"),
+        (Decimal("sNaN"), "returned Decimal('sNaN')"),
+        (1 + 0j, "returned (1+0j)"),
         (Verdict("yes", 1.0), "correct='yes', which must be True or False"),
         (Verdict(True, float("inf")), "reward=inf, which must be a finite number"),
         (Verdict(True, 1.0, {"a": None}), "parts={'a': None}, which must map names to finite numbers"),
@@ -182,6 +193,42 @@ def test_one_that_raises_hangs_or_dies_later_is_named_with_its_row():
             task.judge([held_out], [("fine", *[response] * 40)])
     assert time.monotonic() - begun < 30  # 40 that hang are not waited for one by one
     assert all(verdict.correct for verdict in task.judge([held_out], [("fine", "fine")])[0])
+
+
+def test_processes_start_one_after_the_other():
+    """Some libraries let no second thread fork before the first is through."""
+    forking, together, watching = [0], [], [True]
+
+    def before():
+        forking[0] += 1
+        together.append(forking[0])
+        time.sleep(0.01 * watching[0])  # what is registered stays so
+
+    def after():
+        forking[0] -= 1
+
+    os.register_at_fork(before=before, after_in_parent=after)
+    try:
+        verifier = IsolatedVerifier(lambda r, a: time.sleep(0.05) or True, 30, processes=4)
+        assert all(verifier.batch(["x"] * 8, ["1"] * 8))
+        assert len(together) == 4 and max(together) == 1
+    finally:
+        watching[0] = False
+
+
+def test_processes_end_with_their_verifier():
+    """In a notebook many tasks are made one after the other."""
+    pids = []
+    for _ in range(3):
+        verifier = IsolatedVerifier(lambda r, a: float(os.getpid()), 30, processes=1)
+        pids.append(int(verifier("x", "1")))
+        kept = verifier  # the one before has gone now
+    del verifier
+    end = time.monotonic() + 30
+    while any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in pids[:2]):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    assert kept("x", "1") == pids[2]
 
 
 def test_a_row_that_no_process_can_be_given_is_named():
@@ -244,6 +291,8 @@ def test_correct_is_what_the_deciding_rewards_say(weights, marks, held):
         ([Reward(boxed, name="my part")], "'my part' cannot be a name in the log"),
         ([boxed], "must hold rlcsd.Reward"),
         ([Reward("exakt")], "did you mean 'exact'"),
+        ([Reward(boxed, "0.5")], "the weight of 'boxed' must be a finite number, not '0.5'"),
+        ([Reward(boxed, float("nan"))], "the weight of 'boxed' must be a finite number, not nan"),
     ],
 )
 def test_a_bad_list_of_rewards_is_one_sentence(rewards, said):

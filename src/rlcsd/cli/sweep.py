@@ -44,6 +44,8 @@ def run_sweep(arguments: argparse.Namespace) -> None:
             print(f"  {job.name}")
         show_plan(load(list(sweep.jobs[0].overrides)), arguments.verbose)
         return
+    if left and sweep.elsewhere:
+        print(f"the jobs' output goes to {sweep.folder}/.submitit", flush=True)
     try:
         outcomes = sweep.run()
     except KeyboardInterrupt as stopped:

@@ -57,7 +57,9 @@ def _is_label(part: int | str) -> bool:
 def first_complaint(error: ValidationError, prefix: str = "", known: Iterable[str] = ()) -> InputError:
     """The first thing that a schema found wrong, as one sentence; `known` are the keys to suggest from."""
     errors = error.errors()
-    first = errors[0]
+    # Where a key is unknown and another is missing beside it, the unknown one is a misspelling of the other.
+    beside = [one for one in errors if one["type"] == "extra_forbidden" and one["loc"][:-1] == errors[0]["loc"][:-1]]
+    first = beside[0] if beside and errors[0]["type"] == "missing" else errors[0]
     key = prefix + ".".join(str(part) for part in first["loc"] if not _is_label(part))
     if first["type"] == "extra_forbidden":
         return InputError(f"{key}: unknown key; {nearest(key, known)}")

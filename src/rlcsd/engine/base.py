@@ -91,7 +91,7 @@ class Engine(Scorer, Protocol):
 
 
 def _package(config: Config) -> ModuleType:
-    """`rlcsd.engine.<name>` has `build(config, method) -> Engine`, `engine_line(config) -> str` and
+    """`rlcsd.engine.<name>` has `build(config, method) -> Engine`, `check(config)`, `engine_line(config) -> str` and
     `memory_line(config, method) -> str`.
 
     The schema has already refused unknown names (`config.schema.ENGINES`).
@@ -106,6 +106,11 @@ def build_engine(config: Config, method: Method) -> Engine:
     """
     engine: Engine = _package(config).build(config, method)
     return engine
+
+
+def check_engine(config: Config) -> None:
+    """Raise MissingError if this machine lacks a library or a device that the config's engine needs."""
+    _package(config).check(config)
 
 
 def engine_line(config: Config) -> str:

@@ -39,7 +39,7 @@ def comparison(runs: Sequence[RunRecord]) -> Table:
     for label, members in by_label(runs).items():
         cells: list[Cell] = [label, str(len(members))]
         for name in names:
-            cells += [_estimate(accuracies(members, name, place).values()) for place in (0, -1)]
+            cells += [_estimate(accuracies(members, name, trained).values()) for trained in (False, True)]
         ends = [[_end(run, metric) for run in members] for metric in ("actor/entropy", "rollout/length")]
         cells.append(_estimate([value for value in ends[0] if value is not None]))
         cells.append(_rounded([value for value in ends[1] if value is not None]))
@@ -91,7 +91,7 @@ def results(runs: Sequence[RunRecord]) -> Table:
     names = all_sets(runs)
     rows: list[list[Cell]] = []
     for model, of_model in _by_key(runs, "model.path").items():
-        rows.append([model, "base", *(_estimate(accuracies(of_model, n, 0).values()) for n in names)])
+        rows.append([model, "base", *(_estimate(accuracies(of_model, n, trained=False).values()) for n in names)])
         for label, members in by_label(of_model).items():
             rows.append([model, label, *(_estimate(accuracies(members, n).values()) for n in names)])
     return Table(["model", "method", *map(_title, names)], rows, scale=100, digits=1)

@@ -91,7 +91,7 @@ def bars(axis: Any, series: Sequence[tuple[str, str, Sequence[float], Sequence[t
                 )  # fmt: skip
     tops = [i[1] for _, _, _, intervals in series for i in intervals if i is not None]
     highest = max([h for _, _, heights, _ in series for h in heights if np.isfinite(h)] + tops, default=1.0)
-    axis.set_ylim(0, min(1.12 * highest, 1.08))  # an interval over few seeds may leave what an accuracy can be
+    axis.set_ylim(0, min(1.12 * highest, 1.08) or 1.0)  # an interval over few seeds may leave what an accuracy can be
 
 
 def short_name(name: str) -> str:

@@ -68,12 +68,12 @@ def _draw_accuracy(
         axis.text(0.5, 0.5, "not evaluated yet", ha="center", va="center", color="#8A8F96", transform=axis.transAxes)
         axis.set(xticks=[], yticks=[])
     series = []
-    trained = any(len(run.evaluations[name]) > 1 for run in runs for name in run.sets)
-    for label, members, place, tone in [
-        *([("before", list(runs), 0, BEFORE)] if trained else []),
-        *((label, members, -1, colour[label]) for label, members in grouped.items()),
+    before = any(accuracies(runs, name, trained=False) for name in names)
+    for label, members, trained, tone in [
+        *([("before", list(runs), False, BEFORE)] if before else []),
+        *((label, members, True, colour[label]) for label, members in grouped.items()),
     ]:
-        found = [list(accuracies(members, name, place).values()) for name in names]
+        found = [list(accuracies(members, name, trained).values()) for name in names]
         estimates = [mean_interval(values) if values else None for values in found]
         heights = [float("nan") if e is None else e.mean for e in estimates]
         intervals = [None if e is None or e.low is None or e.high is None else (e.low, e.high) for e in estimates]

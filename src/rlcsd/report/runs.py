@@ -132,9 +132,14 @@ def all_sets(runs: Sequence[RunRecord], average: bool = True) -> list[str]:
     return [*names, "average"] if average and any("average" in run.evaluations for run in runs) else names
 
 
-def accuracies(runs: Sequence[RunRecord], name: str, place: int = -1) -> dict[int, float]:
-    """Seed → accuracy on a set, at the last evaluation (or at `place`), for the runs that have it."""
-    return {run.seed: run.evaluations[name][place][1] for run in runs if run.evaluations.get(name)}
+def accuracies(runs: Sequence[RunRecord], name: str, trained: bool = True) -> dict[int, float]:
+    """Seed → accuracy on a set at the last evaluation, or before the first step, for the runs that have it."""
+    found = {}
+    for run in runs:
+        values = [mean for step, mean in run.evaluations.get(name, ()) if (step > 0) == trained]
+        if values:
+            found[run.seed] = values[-1]
+    return found
 
 
 def _is_run(folder: Path) -> bool:

@@ -41,8 +41,8 @@ class Answers:
         reference = {"reference": self.reference} if self.reference is not None else {}
         return {"question": self.question, **reference, "base": base, "trained": trained}
 
-    def show(self) -> None:
-        """Side by side on a terminal, one below the other in a file."""
+    def show(self, asked: bool = False) -> None:
+        """Side by side on a terminal, one below the other in a file; `asked`: after the question."""
         console = Console(highlight=False, force_jupyter=False)
         heads = [
             f"{name}{'' if self.correct is None else ', right' if self.correct[place] else ', wrong'}"
@@ -50,6 +50,8 @@ class Answers:
         ]
         if self.reference is not None:
             console.print(Text(f"{self.question}\nreference answer: {self.reference}\n"), soft_wrap=True)
+        elif asked:
+            console.print(Text(f"? {self.question}\n"), soft_wrap=True)
         if console.is_terminal and not console.is_dumb_terminal:
             table = Table(expand=True)
             for head in heads:

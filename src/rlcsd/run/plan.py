@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Sequence
 
 from ..config.load import build_method
 from ..config.schema import Config
-from ..engine.base import engine_line, memory_line
+from ..engine.base import check_engine, engine_line, memory_line
 from ..engine.costs import hours_line
-from ..engine.local.network import load_tokenizer
-from ..errors import InputError, MissingError
+from ..engine.local.network import PACKAGED, load_tokenizer
+from ..errors import InputError, MissingError, together
 from ..tasks.base import Task
 from ..tasks.build import build_task
 from ..tasks.overlap import overlaps
@@ -24,12 +24,13 @@ def plan(config: Config) -> str:
     Raises:
         InputError: as the run would, but for what is only missing on this machine.
     """
-    method, missing = build_method(config), list(_missing(config))
+    method, missing = build_method(config), list[str]()
     task: Task | None = None
     try:
         task = build_task(config.task)
     except MissingError as error:
-        missing.insert(0, str(error))
+        missing += error.sentences
+    missing += _missing(config)
     steps: int | None = None
     if task is None:
         lines = [f"task       {config.task.get('name', '')}: its data is not here"]
@@ -57,30 +58,36 @@ def plan(config: Config) -> str:
     return "\n".join(lines)
 
 
-def _missing(config: Config) -> Iterator[str]:
-    """What a run needs and this machine lacks, beside the task's data."""
+def _missing(config: Config) -> Sequence[str]:
+    """What a run needs and this machine lacks, beside the task's data: a sentence each."""
     try:
-        check_trackers(config.trackers)
-    except InputError as error:
-        yield str(error)
-    if not _is_here(config.model.path):
-        yield (
-            f"model.path={config.model.path}: neither a folder nor in the cache of the hub; the run fetches it, or "
-            f"`hf download {config.model.path}` beforehand"
+        together(
+            lambda: check_engine(config),
+            lambda: check_trackers(config.trackers),
+            lambda: _check_model("model.path", config.model.path, config.model.gguf_file),
+            lambda: _check_model("method.teacher_model", config.method.get("teacher_model") or "tiny"),
         )
+    except MissingError as error:
+        return error.sentences
+    return ()
 
 
-def _is_here(path: str) -> bool:
-    """Whether a model is a local folder, the one in the package, or in the hub's cache."""
+def _check_model(field: str, path: str, gguf_file: str | None = None) -> None:
+    """Raise MissingError unless a model is a folder, one of the package, or in the hub's cache."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
-    if path == "tiny" or os.path.isdir(path):
-        return True
+    if path in PACKAGED or os.path.isdir(path):
+        return
     try:
-        return isinstance(try_to_load_from_cache(path, "config.json"), str)
-    except HFValidationError:  # no name of the hub: loading will say so
-        return False
+        if isinstance(try_to_load_from_cache(path, gguf_file or "config.json"), str):
+            return
+    except HFValidationError:
+        raise MissingError(f"{field}={path}: there is no such folder") from None
+    raise MissingError(
+        f"{field}={path}: neither a folder nor in the cache of the hub; the run fetches it, or `hf download {path}` "
+        "beforehand"
+    )
 
 
 def _problems(config: Config, task: Task) -> tuple[int, str]:
@@ -88,6 +95,8 @@ def _problems(config: Config, task: Task) -> tuple[int, str]:
     try:
         tokenizer = load_tokenizer(config.model)
     except InputError:
+        if os.path.isdir(config.model.path) or config.model.path in PACKAGED:
+            raise  # the run would say the same
         return len(task.train), f" (prompt lengths not checked: there is no tokenizer for {config.model.path} here)"
     fits = len(fitting_problems(tokenizer, task, config))
     left_out = len(task.train) - fits

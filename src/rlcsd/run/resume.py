@@ -74,12 +74,32 @@ def data_hash(task: Task) -> str:
     digest = hashlib.sha256()
     for problems in (task.train, *(task.evaluations[name] for name in sorted(task.evaluations))):
         for problem in problems:
-            record = dataclasses.asdict(problem)
+            record = {field.name: getattr(problem, field.name) for field in dataclasses.fields(problem)}
             if not problem.history:
                 del record["history"]  # the hash of problems without a chat is what it has always been
-            digest.update(json.dumps(record, sort_keys=True, default=str).encode())
+            digest.update(json.dumps(_canonical(record), sort_keys=True).encode())
         digest.update(b"\n")
     return digest.hexdigest()
+
+
+def _canonical(value: Any) -> Any:
+    """What a program may have put into a problem, as JSON that is the same in every process."""
+    if isinstance(value, Mapping):
+        return {_key(key): _canonical(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_canonical(item) for item in value]
+    if isinstance(value, set | frozenset):
+        return sorted(json.dumps(_canonical(item), sort_keys=True) for item in value)
+    if value is None or isinstance(value, str | int | float):
+        return value
+    if callable(value) or (type(value).__str__, type(value).__repr__) == (object.__str__, object.__repr__):
+        return getattr(value, "__qualname__", type(value).__qualname__)  # its text would name a place in memory
+    return str(value)
+
+
+def _key(key: Any) -> str:
+    plain = key is None or isinstance(key, str | int | float)
+    return next(iter(json.loads(json.dumps({key: 0})))) if plain else str(_canonical(key))
 
 
 def check_same_run(checkpoint: Path, facts: Mapping[str, Any], config: Config, task: Task) -> None:

@@ -123,6 +123,11 @@ class Sweep:
         self.jobs = list(kept.values())
         self.launcher = _Launcher(self.hydra)
 
+    @property
+    def elsewhere(self) -> bool:
+        """Do jobs write what they say to files of their launcher?"""
+        return any(override.startswith("hydra/launcher=submitit") for override in self.hydra)
+
     def outcomes(self) -> dict[str, Outcome]:
         """How each job ended last, of those that did."""
         return {record["job"]: Outcome(record["job"], record["reason"]) for record in read_jsonl(self.folder / _DONE)}

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from ..errors import InputError
+from ..errors import MissingError
 from ..folders import append_jsonl, write_text
 
 
@@ -85,10 +85,10 @@ class RunTracker:
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Raise InputError if the library of a tracker is not installed."""
-    for name in names:
-        if importlib.util.find_spec(name) is None:
-            raise InputError(f"trackers: {name} is not installed; pip install 'rlcsd[trackers]'")
+    """Raise MissingError if the library of a tracker is not installed."""
+    absent = [name for name in names if importlib.util.find_spec(name) is None]
+    if absent:
+        raise MissingError(*(f"trackers: {name} is not installed; pip install 'rlcsd[trackers]'" for name in absent))
 
 
 def open_trackers(

@@ -62,6 +62,12 @@ class Task:
         object.__setattr__(self, "verifier", self._judge_of(self.verifier))
         if not isinstance(self.evaluations, Mapping):
             raise InputError(f"task={self.name}: evaluations must map names to lists of problems")
+        for name in self.evaluations:
+            if not isinstance(name, str) or not name.strip() or name == "average" or ": " in name:
+                raise InputError(
+                    f"task={self.name}: an evaluation set cannot be called {name!r}; use a name without ': ', and not "
+                    "'average'"
+                )
         for name, problems in self._sets():
             if not isinstance(problems, Sequence):
                 kind = type(problems).__name__

@@ -5,13 +5,14 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..config.load import first_complaint
-from ..errors import InputError
+from ..errors import InputError, together
 from ..metrics import Metrics
 from ..plugins import described, load_attribute
 from ..prompts import BOXED_INSTRUCTION
@@ -93,9 +94,8 @@ class TaskParameters(BaseModel):
 
     def check_verifiers(self, own: str) -> None:
         """Raise InputError for a verifier that is not there, before any data is read."""
-        for name in (own, *(reward.verifier for reward in self.rewards or ())):
-            if name != "task":
-                get(name)
+        names = dict.fromkeys((own, *(reward.verifier for reward in self.rewards or ())))
+        together(*(partial(get, name) for name in names if name != "task"))
 
 
 class KnightsAndKnavesParameters(TaskParameters):
@@ -247,25 +247,28 @@ def roll_call(p: RollCallParameters) -> Task:
 
 
 def from_files(p: FileParameters) -> Task:
-    p.check_verifiers(p.verifier)
     columns = Columns(p.question, p.answer, p.solution, p.group)
-    evaluations = {
-        name: read_problems(f"task.evaluations.{name}", path, columns) for name, path in p.evaluations.items()
-    }
-    return p.task(read_problems("task.train", p.train, columns), evaluations, p.verifier)
+    _, train, *held_out = together(
+        lambda: p.check_verifiers(p.verifier),
+        lambda: read_problems("task.train", p.train, columns),
+        *(partial(read_problems, f"task.evaluations.{n}", path, columns) for n, path in p.evaluations.items()),
+    )
+    return p.task(train, dict(zip(p.evaluations, held_out, strict=True)), p.verifier)
 
 
 def from_verl(p: VerlParameters) -> Task:
-    p.check_verifiers(p.verifier)
-    authors = is_published(Path(p.root) / p.train)
-    return p.task(
-        *_layout(p.root, p.train, p.evaluation), p.verifier, source=f"the authors' files in {p.root}" if authors else ""
+    _, (train, evaluations) = together(
+        lambda: p.check_verifiers(p.verifier), lambda: _layout(p.root, p.train, p.evaluation)
     )
+    authors = is_published(Path(p.root) / p.train)
+    return p.task(train, evaluations, p.verifier, source=f"the authors' files in {p.root}" if authors else "")
 
 
 def _layout(root: str, train: str, evaluation: str | None) -> tuple[list[Problem], dict[str, list[Problem]]]:
-    evaluations = read_layout("task.evaluation", root, evaluation, "val") if evaluation else {}
-    by_source = read_layout("task.train", root, train, "train")
+    by_source, evaluations = together(
+        lambda: read_layout("task.train", root, train, "train"),
+        lambda: read_layout("task.evaluation", root, evaluation, "val") if evaluation else {},
+    )
     return [problem for problems in by_source.values() for problem in problems], evaluations
 
 
@@ -307,7 +310,10 @@ def _parameters(values: Mapping[str, Any]) -> tuple[TaskParameters, Callable[[An
     try:
         return schema(**{key: value for key, value in values.items() if key != "kind"}), builder
     except ValidationError as error:
-        raise first_complaint(error, "task.", [f"task.{key}" for key in schema.model_fields]) from None
+        known = [f"task.{key}" for key in schema.model_fields]
+        for place, _ in enumerate(values.get("rewards") or ()):
+            known += [f"task.rewards.{place}.{key}" for key in RewardParameters.model_fields]
+        raise first_complaint(error, "task.", known) from None
 
 
 def task_parameters(values: Mapping[str, Any]) -> TaskParameters | None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -58,15 +60,31 @@ def _csv(field: str, path: str) -> list[Row]:
     csv.field_size_limit(1 << 30)  # worked solutions are long
     with open(path, newline="", encoding="utf-8-sig") as handle:
         reader = csv.DictReader(handle)
+        names = list(reader.fieldnames or ())
+        twice = next((name for name in names if names.count(name) > 1), None)
+        if twice is not None:
+            raise InputError(f"{field}={path}: two columns are called {twice!r}; rename one of them")
         rows: list[Row] = []
         for row in reader:
             if None in row:  # where the reader puts what has no column
                 raise InputError(
-                    f"{field}={path}: line {reader.line_num} has more fields than the {len(reader.fieldnames or ())} "
+                    f"{field}={path}: line {reader.line_num} has more fields than the {len(names)} "
                     "columns; a field with a comma goes in quotes"
                 )
-            rows.append(row)
+            rows.append({name: _chat_in(text) for name, text in row.items()})
         return rows
+
+
+def _chat_in(text: str | None) -> Any:
+    """A cell that holds a chat as JSON is that chat: a csv file has no lists."""
+    if text is None or not re.match(r"\s*\[\s*\{", text):
+        return text
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    chat = all(isinstance(message, dict) and {"role", "content"} <= message.keys() for message in value)
+    return value if chat else text
 
 
 def _hub(field: str, path: str) -> list[Row]:
@@ -118,6 +136,8 @@ def read_rows(field: str, path: str) -> list[Row]:
     if path.startswith("hub:"):
         return _hub(field, path)
     file = Path(path)
+    if file.is_dir():
+        raise InputError(f"{field}={path}: is a folder; name one .jsonl, .csv or .parquet file")
     if not file.is_file():
         raise MissingError(f"{field}={path}: there is no such file")
     if file.suffix not in _READERS:
@@ -148,16 +168,23 @@ def checked_problem(
             raise InputError(f"{where}: {error}") from None
     if not isinstance(question, str) or not question.strip():
         raise InputError(f"{where}: the question must be a text that is not empty, or a chat, not {question!r}")
-    number = isinstance(answer, int | float) and not isinstance(answer, bool) and math.isfinite(answer)
-    if not (number or (isinstance(answer, str) and answer.strip())):
+    answer = _written(answer)
+    if not (isinstance(answer, str) and answer.strip()):
         raise InputError(f"{where}: the answer must be a text or a number that is not empty, not {answer!r}")
     if not isinstance(solution, str | None):
         raise InputError(f"{where}: the solution must be a text or null, not {solution!r}")
-    texts = (question, str(answer), solution or "", *(text for _, text in history))
+    texts = (question, answer, solution or "", *(text for _, text in history))
     if any("\ud800" <= character <= "\udfff" for text in texts for character in text):
         raise InputError(f"{where}: its text holds half of a character (a lone surrogate), which no file can")
     label = "" if group is None else str(group)
-    return Problem(question, str(answer), solution or None, label, dict(extra or {}), history)
+    return Problem(question, answer, solution or None, label, dict(extra or {}), history)
+
+
+def _written(answer: Any) -> Any:
+    """A finite number as a model would write it, such as 3 for the 3.0 that a column with gaps makes of it."""
+    if isinstance(answer, bool) or not isinstance(answer, int | float | Decimal) or not math.isfinite(answer):
+        return answer
+    return str(int(answer)) if answer == int(answer) and abs(answer) < 2**53 else str(answer)
 
 
 def read_problems(field: str, path: str, columns: Columns) -> list[Problem]:

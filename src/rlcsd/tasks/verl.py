@@ -91,9 +91,10 @@ def read_layout(field: str, root: str, dataset: str, split: str) -> dict[str, li
     parts = {name: _path(root, name, split) for name in dataset.split("+")}
     missing = [one for one in parts.values() if not one.is_file()]
     if missing:
+        absent = " and no file ".join(map(str, [path] if len(missing) == len(parts) else missing))
         raise MissingError(
-            f"{field}={dataset}: there is no file {path if len(missing) == len(parts) else missing[0]}; `rlcsd data "
-            "published` fetches the published sets, `rlcsd data` also builds them, and task.root says where they are"
+            f"{field}={dataset}: there is no file {absent}; `rlcsd data published` fetches the published sets, `rlcsd "
+            "data` also builds them, and task.root says where they are"
         )
     return {
         name: [problem for problems in _by_source(field, one).values() for problem in problems]

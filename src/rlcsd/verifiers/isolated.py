@@ -15,6 +15,7 @@ import signal
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
@@ -25,14 +26,16 @@ from ..records import Verdict
 from .reward import Result, VerifierError, as_result, described, form_of, name_of
 
 Answer = tuple[Result, str | None]  # what the verifier returned, and a complaint about it
+_STARTING = threading.RLock()  # libraries that guard their files across forks refuse two forks at a time
+_PIPES: weakref.WeakSet[Connection] = weakref.WeakSet()  # this process's ends of all pipes; a fork has copies of them
 
 
 class IsolatedVerifier:
     """`verifier` with a time limit of `seconds` for each response, in up to `processes` processes.
 
-    Processes start when they are first needed, and end with the process that started them. With an attribute
-    `forgiving`, a verifier that takes too long or ends its process calls the response wrong: it is a library's own
-    scorer, and the response is to blame.
+    Processes start when they are first needed, and end with this object or the process that started them. With an
+    attribute `forgiving`, a verifier that takes too long or ends its process calls the response wrong: it is a
+    library's own scorer, and the response is to blame.
     """
 
     def __init__(self, verifier: Callable[..., Any], seconds: float, processes: int | None = None) -> None:
@@ -100,7 +103,9 @@ class _Process:
             context = multiprocessing.get_context("fork")
             self.pipe, theirs = context.Pipe()
             self.process = context.Process(target=_serve, args=(self.verifier, theirs, os.getpid()), daemon=True)
-            self.process.start()
+            with _STARTING:
+                _PIPES.add(self.pipe)
+                self.process.start()
             theirs.close()
         assert self.pipe is not None
         return self.pipe
@@ -130,7 +135,9 @@ class _Process:
 
 
 def _serve(verifier: Callable[..., Any], pipe: Connection, parent: int) -> None:
-    """What the forked process does: one (response, subject) in, one `Answer` out."""
+    """What the forked process does: one (response, subject) in, one `Answer` out, until nobody has the other end."""
+    for other in list(_PIPES):
+        other.close()
     form = form_of(verifier)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, which then ends this process
     for number in (signal.SIGTERM, signal.SIGHUP):

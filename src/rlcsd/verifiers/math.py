@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from typing import Any
 
-from ..errors import InputError
+from ..errors import MissingError
 from .boxed import last_boxed
 from .pool import WorkerPool
 
@@ -22,12 +22,12 @@ class MathVerifier:
     `seconds` is the hard limit of one comparison; what takes longer counts as wrong.
 
     Raises:
-        InputError: math-verify is not installed.
+        MissingError: math-verify is not installed.
     """
 
     def __init__(self, seconds: float = 5.0, processes: int | None = None) -> None:
         if find_spec("math_verify") is None:
-            raise InputError("verifier=math: comparing answers needs math-verify; pip install 'rlcsd[data]'")
+            raise MissingError("verifier=math: comparing answers needs math-verify; pip install 'rlcsd[data]'")
         self.pool = WorkerPool(processes or min(8, os.cpu_count() or 1), seconds)
 
     def __call__(self, response: str, answer: Any) -> bool:

@@ -8,6 +8,7 @@ import math
 import numbers
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 from ..errors import InputError
@@ -89,9 +90,10 @@ def checked(result: Any) -> tuple[Result, str | None]:
     value = _plain(result)
     if isinstance(value, bool):
         return Verdict(value, float(value)), None
-    if not isinstance(value, numbers.Real) or not math.isfinite(value):
+    number = _number(value)
+    if number is None:
         return 0.0, f"returned {_short(repr(result))}; it must return a bool, a finite number or a rlcsd.Verdict"
-    return float(value), None
+    return number, None
 
 
 def _checked_verdict(verdict: Verdict) -> tuple[Result, str | None]:
@@ -121,8 +123,15 @@ def _plain(value: Any) -> Any:
 
 
 def _number(value: Any) -> float | None:
+    """A finite number as a float: Python's own, numpy's, torch's, a fraction or a decimal; None for all else."""
     value = _plain(value)
-    return float(value) if isinstance(value, numbers.Real) and math.isfinite(value) else None
+    if not isinstance(value, numbers.Real | Decimal):
+        return None
+    try:
+        number = float(value)
+    except (OverflowError, ValueError):  # an integer beyond all floats; a signalling NaN
+        return None
+    return number if math.isfinite(number) else None
 
 
 def as_verdict(result: Result, success: float) -> Verdict:

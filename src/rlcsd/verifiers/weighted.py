@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -52,6 +53,11 @@ class WeightedRewards:
                 raise InputError(f"task.rewards: two rewards are called {label!r}; give one of them a name of its own")
             if not re.fullmatch(r"[\w.-]+", label):
                 raise InputError(f"task.rewards: {label!r} cannot be a name in the log; use letters, digits, . _ or -")
+        for label, reward in zip(labels, rewards, strict=True):
+            if isinstance(reward.weight, bool | str) or not math.isfinite(reward.weight):
+                raise InputError(
+                    f"task.rewards: the weight of {label!r} must be a finite number, not {reward.weight!r}"
+                )
         largest = max(reward.weight for reward in rewards)
         marked = any(reward.decides for reward in rewards)
         self.deciding = [r.decides if marked else r.weight == largest for r in rewards]

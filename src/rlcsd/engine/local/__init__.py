@@ -1,11 +1,25 @@
 """One process, one device, transformers models, plain torch."""
 
 from ...config.schema import Config
+from ...errors import together
 from ...methods.base import Method
+from .adapters import quantization
 from .engine import LocalEngine
 from .memory import memory_line
+from .network import resolve_device
+from .optimizer import check_optimizer
+from .vllm_sampler import vllm_wanted
 
-__all__ = ["LocalEngine", "build", "engine_line", "memory_line"]
+__all__ = ["LocalEngine", "build", "check", "engine_line", "memory_line"]
+
+
+def check(config: Config) -> None:
+    """See `engine.base.check_engine`."""
+    together(
+        lambda: vllm_wanted(config, resolve_device(config.engine.device)),
+        lambda: quantization(config.model),
+        lambda: check_optimizer(config),
+    )
 
 
 def engine_line(config: Config) -> str:

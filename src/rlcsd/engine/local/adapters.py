@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from ...config.schema import LoraConfig, ModelConfig
-from ...errors import InputError, first_line
+from ...errors import InputError, MissingError, first_line
 
 _NAME = "adapter_config.json"
 
@@ -53,7 +53,7 @@ def quantization(config: ModelConfig) -> dict[str, Any]:
     try:
         import bitsandbytes  # noqa: F401
     except ImportError:
-        raise InputError("model.quantization=4bit: needs bitsandbytes; pip install 'rlcsd[quantization]'") from None
+        raise MissingError("model.quantization=4bit: needs bitsandbytes; pip install 'rlcsd[quantization]'") from None
     from transformers import BitsAndBytesConfig
 
     computed = torch.bfloat16 if config.dtype == "bfloat16" else torch.float32

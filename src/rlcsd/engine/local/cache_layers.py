@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+from functools import cache as remembered
 from typing import Any
 
 from transformers import DynamicCache
@@ -24,6 +26,17 @@ def sliding_windows(config: Any) -> list[int]:
 def uses_sliding_window(config: Any) -> bool:
     """Does any layer attend within a sliding window? Padding between tokens would take places in it."""
     return bool(sliding_windows(config))
+
+
+@remembered
+def _argument(kind: Any) -> str:
+    return "cache" if "cache" in inspect.signature(kind.forward).parameters else "past_key_values"
+
+
+def given(model: Any, cache: Any) -> dict[str, Any]:
+    """A cache as the argument of a model, under adapters or not; releases of transformers differ in its name."""
+    core = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return {_argument(type(core)): cache}
 
 
 def check_cache(config: Any) -> None:

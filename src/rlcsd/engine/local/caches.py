@@ -34,7 +34,7 @@ def prefill(network: Network, prefixes: Sequence[Sequence[int]], pad: int) -> Pr
     ids, mask = padded(prefixes, pad, network.device, left=True)
     cache = DynamicCache(config=network.core.config)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
-    network.hidden(input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True)
+    network.hidden(cache, input_ids=ids, attention_mask=mask, position_ids=positions)
     return Prefix(cache, mask, mask.sum(1))
 
 
@@ -61,14 +61,8 @@ def extend(network: Network, prefix: Prefix, blocks: Sequence[Sequence[int]], pa
     place."""
     ids, mask = padded(blocks, pad, network.device, left=False)
     positions = prefix.lengths[:, None] + torch.arange(ids.shape[1], device=network.device)
-    hidden = network.hidden(
-        input_ids=ids,
-        attention_mask=torch.cat([prefix.mask, mask], dim=1),
-        position_ids=positions,
-        past_key_values=prefix.cache,
-        use_cache=True,
-    )
-    return hidden, mask
+    seen = torch.cat([prefix.mask, mask], dim=1)
+    return network.hidden(prefix.cache, input_ids=ids, attention_mask=seen, position_ids=positions), mask
 
 
 def appended(network: Network, prefix: Prefix, blocks: Sequence[Sequence[int]], pad: int) -> Prefix:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,15 +13,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from ...config.schema import ModelConfig
-from ...errors import InputError, first_line
+from ...errors import InputError, MissingError, first_line
 from ..head import Head
 from .adapters import keep_gradients, quantization, with_adapters, without_adapter
 from .attention import attend_in_blocks
-from .cache_layers import check_cache
+from .cache_layers import check_cache, given
 
 transformers_logging.disable_progress_bar()  # a bar for a model of a second says nothing
-# Newer versions of transformers rename an argument that older ones, which are supported too, know by this name.
-warnings.filterwarnings("ignore", "`past_key_values` is deprecated", FutureWarning)
 
 _BASES = Path(__file__).parents[2] / "warmstart"
 PACKAGED = {
@@ -65,8 +62,10 @@ class Network:
             self.device.type, dtype=self.autocast_dtype or torch.bfloat16, enabled=self.autocast_dtype is not None
         )
 
-    def hidden(self, **inputs: Any) -> torch.Tensor:
-        """Last hidden states `[B, T, H]`."""
+    def hidden(self, cache: Any = None, **inputs: Any) -> torch.Tensor:
+        """Last hidden states `[B, T, H]`; with a `cache`, of tokens that follow those in it, and it grows."""
+        if cache is not None:
+            inputs |= {"use_cache": True, **given(self.backbone, cache)}
         return self.backbone(**inputs).last_hidden_state
 
     def twin(self) -> Network:
@@ -107,7 +106,7 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device, dtype=torch.float64)
     except (RuntimeError, AssertionError, TypeError) as error:
-        raise InputError(f"engine.device={name}: not a usable device ({str(error).splitlines()[0]})") from None
+        raise MissingError(f"engine.device={name}: not a usable device ({str(error).splitlines()[0]})") from None
     return device
 
 

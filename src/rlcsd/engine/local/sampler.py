@@ -17,7 +17,7 @@ from transformers import StaticCache
 
 from ...records import Sample, Sampling
 from .batching import padded
-from .cache_layers import uses_sliding_window
+from .cache_layers import given, uses_sliding_window
 
 _FIRST_ROOM = 64  # tokens of a response that the cache has room for at first; then it grows by half
 _SHRINK_BELOW = 0.75  # rows are copied together once fewer than this share still write
@@ -91,9 +91,8 @@ class _Decoding:
         self.cache = _GrowingCache(dtype, config=model.config, max_cache_len=ids.shape[1] + self.room)
         mask_with_room = pad(mask, (0, self.room), value=1)  # slots not yet written are hidden by causality
         positions = (mask.cumsum(1) - 1).clamp(min=0)
-        output = model(
-            ids, attention_mask=mask_with_room, position_ids=positions, past_key_values=self.cache, logits_to_keep=1
-        )
+        held = given(model, self.cache)
+        output = model(ids, attention_mask=mask_with_room, position_ids=positions, logits_to_keep=1, **held)
         origin = torch.arange(len(prompts), device=ids.device).repeat_interleave(n)  # the prompt of each row
         self.cache.keep_rows(origin)
         self.logits = output.logits[origin, -1].float()
@@ -108,7 +107,7 @@ class _Decoding:
         if int(self.writing.sum()) < _SHRINK_BELOW * len(self.writing):
             token = self._drop_ended(token)
         self.position = self.position + 1
-        inputs = {"attention_mask": self.mask, "position_ids": self.position[:, None], "past_key_values": self.cache}
+        inputs = {"attention_mask": self.mask, "position_ids": self.position[:, None], **given(self.model, self.cache)}
         self.logits = self.model(token[:, None], **inputs).logits[:, -1].float()
 
     def _grow(self, slots: int) -> None:

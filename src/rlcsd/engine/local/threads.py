@@ -1,7 +1,9 @@
 """How many CPU threads torch uses, and what else keeps the CPUs busy.
 
-Another number of threads gives other rounding, and so another run with the same seed. Therefore the number depends on
-the machine alone and never on its load, and a run keeps it in its config. A run says when other programs slow it down.
+Threads that share a CPU with other programs wait for each other: beside two busy processes two threads need longer for
+a step than one alone (`benchmarks/threads.py`). So a new run takes as many as there are CPUs without work when it
+begins. Another number of threads gives other rounding, and so another run with the same seed: the number is said and
+kept in the run's config, and `engine.threads` or OMP_NUM_THREADS decide where they are set.
 """
 
 from __future__ import annotations
@@ -17,13 +19,28 @@ import torch
 from ...config.schema import Config
 
 _CGROUP = Path("/sys/fs/cgroup")
+_LOOK = 0.5  # seconds for which other programs are watched before a run
 
 
 def with_threads(config: Config) -> Config:
     """The config with a number of threads in it if `engine.threads` is 0. Other engines have threads of their own."""
     if config.engine.name != "local" or config.engine.threads:
         return config
-    return config.model_copy(update={"engine": config.engine.model_copy(update={"threads": most_threads()})})
+    return config.model_copy(update={"engine": config.engine.model_copy(update={"threads": free_threads()})})
+
+
+def free_threads() -> int:
+    """As many threads as CPUs are not kept busy by other programs now: at least 1, at most `most_threads`.
+
+    Where OMP_NUM_THREADS is set, that is the number.
+    """
+    most = most_threads()
+    if most == 1 or "OMP_NUM_THREADS" in os.environ:
+        return most
+    neighbours = Neighbours()
+    time.sleep(_LOOK)
+    free = (psutil.cpu_count() or most) - neighbours.cpus()
+    return max(1, min(most, int(free + 0.5)))
 
 
 class Neighbours:

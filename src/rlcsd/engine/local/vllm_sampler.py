@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ...config.schema import Config
-from ...errors import InputError
+from ...errors import InputError, MissingError
 from ...records import Sample, Sampling
 from .network import Network, resolve_path
 
@@ -26,9 +26,9 @@ def vllm_wanted(config: Config, device: torch.device) -> bool:
     installed, name = find_spec("vllm") is not None, config.engine.sampler
     if name == "vllm":
         if not installed:
-            raise InputError("engine.sampler=vllm: vLLM is not installed; pip install 'rlcsd[vllm]'")
+            raise MissingError("engine.sampler=vllm: vLLM is not installed; pip install 'rlcsd[vllm]'")
         if device.type != "cuda":
-            raise InputError(f"engine.sampler=vllm: vLLM needs a GPU, and engine.device is {device.type}")
+            raise MissingError(f"engine.sampler=vllm: vLLM needs a GPU, and engine.device is {device.type}")
         if config.model.gguf_file:
             raise InputError(
                 "engine.sampler=vllm: weights from a GGUF file can only be sampled with engine.sampler=local"

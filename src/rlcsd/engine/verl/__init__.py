@@ -12,11 +12,17 @@ from ...config.schema import Config
 from ...methods.base import Method
 from .plan import engine_line, memory_line
 from .settings import engine_settings, environment
+from .tested import check_version
 
 if TYPE_CHECKING:
     from .engine import VerlEngine
 
-__all__ = ["build", "engine_line", "memory_line"]
+__all__ = ["build", "check", "engine_line", "memory_line"]
+
+
+def check(config: Config) -> None:
+    """See `engine.base.check_engine`."""
+    check_version()
 
 
 def build(config: Config, method: Method) -> VerlEngine:

@@ -32,9 +32,9 @@ class ShardedNetwork(Network):
         model.rlcsd_inside = lambda function, *arguments: function(*arguments)
         register_fsdp_forward_method(model, "rlcsd_inside")
 
-    def hidden(self, **inputs: Any) -> Tensor:
+    def hidden(self, cache: Any = None, **inputs: Any) -> Tensor:
         self.computed += inputs["input_ids"].numel()
-        return super().hidden(**inputs)
+        return super().hidden(cache, **inputs)
 
     def inside(self, function: Callable[..., Any], *arguments: Any) -> Any:
         """`function(*arguments)` as one forward of the sharded model; FSDP2 finds outputs in dicts and tuples alone."""

@@ -1,33 +1,16 @@
 """All that this package takes from inside verl, with the versions that it was tested with.
 
 verl calls little of itself public, so every name from it stands here, and another version of it is refused: importing
-this module raises InputError then. Other modules import it where they need it, never on the way of the local engine.
+this module raises MissingError then. Other modules import it where they need it, never on the way of the local engine.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from packaging.version import Version
-
-from ...errors import InputError
-
-TESTED = ("0.9.1", "0.9.2")  # from the first, below the second
-
-
-def check_version() -> None:
-    """Raise InputError unless a tested version of verl is installed."""
-    wanted = f"it was tested with verl from {TESTED[0]} to below {TESTED[1]}; pip install 'rlcsd[verl]'"
-    try:
-        found = version("verl")
-    except PackageNotFoundError:
-        raise InputError(f"engine=verl: verl is not installed; {wanted}") from None
-    if not Version(TESTED[0]) <= Version(found) < Version(TESTED[1]):
-        raise InputError(f"engine=verl: verl {found} is installed, and {wanted}")
-
+from .tested import check_version
 
 check_version()
 # verl chooses a training engine by device and vendor; ours is registered below under a vendor of its own.
