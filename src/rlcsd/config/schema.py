@@ -182,7 +182,8 @@ class LocalEngineConfig(EngineConfig):
     name: Literal["local"] = Field("local", description="the engine, which decides what other keys engine has")
     device: Annotated[Text, AfterValidator(_device)] = Field("auto", description="auto, cpu, cuda, cuda:1 …")
     threads: Annotated[int, Field(ge=0), AfterValidator(_threads)] = Field(
-        0, description=f"CPU threads, at most {_MOST_THREADS}; 0: as many as CPUs are free when the run begins"
+        0,
+        description=f"CPU threads, at most {_MOST_THREADS}; 0: one for a small model, else as many as torch takes",
     )
     micro_batch_tokens: Count = Field(16384, description="tokens of one forward pass with gradient")
     score_tokens: Count = Field(32768, description="tokens of one forward pass without gradient")

@@ -15,7 +15,7 @@ from .. import evaluation
 from ..config.load import build_method, to_yaml
 from ..config.schema import Config
 from ..engine.base import Engine, build_engine
-from ..engine.local.threads import most_threads, with_threads
+from ..engine.local.threads import with_threads
 from ..errors import InputError
 from ..evaluation import Answered, EvaluationSettings, Summary, outcomes, summary
 from ..folders import append_jsonl, is_disk_full, remove_left_overs, write_text
@@ -53,11 +53,9 @@ class Run:
         self, config: Config, task: Task | None = None, folder: Path | None = None, watch: Watcher | None = None
     ) -> None:
         self.watch = watch or (lambda event, facts: None)
-        chosen = folder is None and config.engine.name == "local" and not config.engine.threads
         if folder is None:  # a run that is resumed keeps what its config and its checkpoint say
             config = with_threads(with_newest_checkpoint(config))
         self.config = config
-        self.left_to_others = max(0, most_threads() - config.engine.threads) if chosen else 0  # CPU threads
         self.method: Method = build_method(config)
         self._phase(f"building the task {config.task.get('name', '')}".rstrip())
         self.task = task or build_task(config.task)
@@ -227,7 +225,6 @@ class Run:
         about = {
             "title": f"{c.method['name']} on {self.task.name}, {c.model.path}",
             "threads": torch.get_num_threads() if self.engine.device.type == "cpu" else 0,
-            "left_to_others": self.left_to_others,
             "evaluate_every": c.evaluation.every,
         }
         self.watch("start", {**facts, **about, "start": start, "evaluations": self.evaluations})

@@ -56,7 +56,7 @@ class Told:
         self._every, threads = facts.get("evaluate_every", 0), facts.get("threads", 0)
         lines = [f"run folder {self.folder}"]
         if threads:
-            lines.append(f"{threads} CPU thread{'s' if threads > 1 else ''}{_reason(threads, facts)}")
+            lines.append(f"{threads} CPU thread{'s' if threads > 1 else ''}")
         if facts["start"]:
             lines.append(f"resumed after step {facts['start']} of {self.steps}")
             if facts["start"] == self.steps:
@@ -131,14 +131,6 @@ class Told:
         left = self.seconds_left()
         shown += f"  [{m['time/step']:.1f} s: {self.phases()}]  {self.tokens_per_second():,.0f} tokens/s"
         return shown + (f"  {clock(left)} left" if left is not None else "")
-
-
-def _reason(threads: int, facts: Mapping[str, Any]) -> str:
-    """Why a run takes fewer CPU threads than it might."""
-    most = threads + facts.get("left_to_others", 0)
-    if most == threads:
-        return ""
-    return f", not {most}, because other programs keep the rest of this machine busy (engine.threads={most} takes all)"
 
 
 def clock(seconds: float) -> str:

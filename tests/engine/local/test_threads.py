@@ -8,8 +8,9 @@ import sys
 import pytest
 import yaml
 
+from rlcsd.config.load import load
 from rlcsd.engine.local import threads
-from rlcsd.engine.local.threads import cgroup_cpus, free_threads
+from rlcsd.engine.local.threads import cgroup_cpus, own_threads
 from rlcsd.run import Run
 from rlcsd.run.resume import resumed_config
 from rlcsd.run.told import Told
@@ -31,45 +32,30 @@ def test_the_share_of_a_container(tmp_path):
 
 @pytest.fixture
 def machine(monkeypatch):
-    """A machine of 4 CPUs of which other programs use some."""
-
-    def of(others: float, most: int = 4) -> None:
-        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-        monkeypatch.setattr(threads, "_LOOK", 0.0)
-        monkeypatch.setattr(threads, "most_threads", lambda: most)
-        monkeypatch.setattr("rlcsd.run.run.most_threads", lambda: most)
-        monkeypatch.setattr(threads.psutil, "cpu_count", lambda: 4)
-        monkeypatch.setattr(threads.Neighbours, "cpus", lambda self: others)
-
-    return of
+    """A machine of 4 CPUs on which the user has said nothing of threads."""
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(threads, "most_threads", lambda: 4)
 
 
-@pytest.mark.parametrize(
-    ("others", "most", "taken"),
-    [(0, 4, 4), (0.4, 4, 4), (0.9, 4, 3), (2, 4, 2), (4, 4, 1), (9, 4, 1), (2, 1, 1), (1, 2, 2)],
-)
-def test_a_run_takes_the_cpus_that_others_leave(others, most, taken, machine, monkeypatch):
-    machine(others, most)
-    assert free_threads() == taken
-    monkeypatch.setenv("OMP_NUM_THREADS", str(most))
-    assert free_threads() == most, "what the user has said counts"
+def test_a_small_model_has_one_thread_and_a_larger_one_all(machine, monkeypatch, tmp_path):
+    assert own_threads(load([])) == 1
+    assert own_threads(load(["model=smollm2_135m"])) == 4
+    assert own_threads(load([f"model.path={tmp_path / 'nowhere'}"])) == 4
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    assert own_threads(load([])) == 4, "what the user has said counts"
 
 
-def test_a_run_keeps_the_number_in_its_config_and_says_why(tiny_config, machine):
-    machine(2.2)
+def test_a_run_keeps_the_number_in_its_config(tiny_config, machine, monkeypatch):
     heard = Told()
     lines = []
     run = Run(
         tiny_config("engine.threads=0", "steps=1"), watch=lambda event, facts: lines.extend(heard.hear(event, facts))
     )
     run.execute()
-    assert yaml.safe_load((run.folder / "config.yaml").read_text())["engine"]["threads"] == 2
-    assert [line for line in lines if "CPU thread" in line] == [
-        "2 CPU threads, not 4, because other programs keep the rest of this machine busy (engine.threads=4 takes all)"
-    ]
-    machine(0)
-    resumed = Run(resumed_config(run.folder), folder=run.folder)
-    assert resumed.config.engine.threads == 2 and resumed.left_to_others == 0
+    assert yaml.safe_load((run.folder / "config.yaml").read_text())["engine"]["threads"] == 1
+    assert [line for line in lines if "CPU thread" in line] == ["1 CPU thread"]
+    monkeypatch.setenv("OMP_NUM_THREADS", "4")
+    assert Run(resumed_config(run.folder), folder=run.folder).config.engine.threads == 1
 
 
 def test_no_command_loads_torch_to_say_its_version():

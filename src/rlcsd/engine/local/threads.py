@@ -1,9 +1,9 @@
 """How many CPU threads torch uses, and what else keeps the CPUs busy.
 
-Threads that share a CPU with other programs wait for each other: beside two busy processes two threads need longer for
-a step than one alone (`benchmarks/threads.py`). So a new run takes as many as there are CPUs without work when it
-begins. Another number of threads gives other rounding, and so another run with the same seed: the number is said and
-kept in the run's config, and `engine.threads` or OMP_NUM_THREADS decide where they are set.
+Threads that share a CPU with other programs wait for each other: beside two busy processes a step of the tiny model
+takes more than twice as long with two threads as with one, while alone it gains a fifth (`benchmarks/threads.py`). So a
+small model has one thread. Another number of threads gives other rounding, and so another run with the same seed:
+therefore the number never depends on the load, and a run keeps it in its config.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ import psutil
 import torch
 
 from ...config.schema import Config
+from ...errors import InputError
+from .memory import load_shape
 
 _CGROUP = Path("/sys/fs/cgroup")
-_LOOK = 0.5  # seconds for which other programs are watched before a run
+SMALL = 10e6  # parameters
 
 
 def with_threads(config: Config) -> Config:
     """The config with a number of threads in it if `engine.threads` is 0. Other engines have threads of their own."""
     if config.engine.name != "local" or config.engine.threads:
         return config
-    return config.model_copy(update={"engine": config.engine.model_copy(update={"threads": free_threads()})})
+    return config.model_copy(update={"engine": config.engine.model_copy(update={"threads": own_threads(config)})})
 
 
-def free_threads() -> int:
-    """As many threads as CPUs are not kept busy by other programs now: at least 1, at most `most_threads`.
+def own_threads(config: Config) -> int:
+    """One for a small model, otherwise `most_threads`; where OMP_NUM_THREADS is set, that is the number."""
+    return 1 if "OMP_NUM_THREADS" not in os.environ and _is_small(config) else most_threads()
 
-    Where OMP_NUM_THREADS is set, that is the number.
-    """
-    most = most_threads()
-    if most == 1 or "OMP_NUM_THREADS" in os.environ:
-        return most
-    neighbours = Neighbours()
-    time.sleep(_LOOK)
-    free = (psutil.cpu_count() or most) - neighbours.cpus()
-    return max(1, min(most, int(free + 0.5)))
+
+def _is_small(config: Config) -> bool:
+    try:
+        return load_shape(config.model).parameters < SMALL
+    except (OSError, ValueError, KeyError, AttributeError, InputError):
+        return False  # what is wrong with the model is said when it is loaded
 
 
 class Neighbours:
