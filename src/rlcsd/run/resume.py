@@ -92,7 +92,7 @@ def _canonical(value: Any) -> Any:
         return sorted(json.dumps(_canonical(item), sort_keys=True) for item in value)
     if value is None or isinstance(value, str | int | float):
         return value
-    if callable(value) or (type(value).__str__, type(value).__repr__) == (object.__str__, object.__repr__):
+    if callable(value) or str(value) == object.__repr__(value):
         return getattr(value, "__qualname__", type(value).__qualname__)  # its text would name a place in memory
     return str(value)
 

@@ -184,7 +184,7 @@ def _written(answer: Any) -> Any:
     """A finite number as a model would write it, such as 3 for the 3.0 that a column with gaps makes of it."""
     if isinstance(answer, bool) or not isinstance(answer, int | float | Decimal) or not math.isfinite(answer):
         return answer
-    return str(int(answer)) if answer == int(answer) and abs(answer) < 2**53 else str(answer)
+    return str(int(answer)) if answer == int(answer) and -(2**53) < answer < 2**53 else str(answer)
 
 
 def read_problems(field: str, path: str, columns: Columns) -> list[Problem]:
