@@ -36,7 +36,7 @@ def _argument(kind: Any) -> str:
 def given(model: Any, cache: Any) -> dict[str, Any]:
     """A cache as the argument of a model, under adapters or not; releases of transformers differ in its name."""
     core = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return {_argument(type(core)): cache}  # type: ignore[arg-type]  # a class can be hashed
+    return {_argument(core.__class__): cache}
 
 
 def check_cache(config: Any) -> None:
