@@ -9,6 +9,7 @@ import time
 import psutil
 import pytest
 
+from rlcsd.engine.verl.messages import Rows, ScoreTask
 from rlcsd.errors import InputError
 from rlcsd.records import Pair, Sampling
 
@@ -82,8 +83,9 @@ def test_no_memory_is_told_with_what_to_lower(engine, processes):
 
     worker = engine.policy.group.workers[0]
     ray.get(worker.__ray_call__.remote(starve))
-    with pytest.raises(InputError, match=r"^scoring by the policy: out of memory; lower engine\.micro_batch_tokens"):
-        engine.score([Pair((1, 2), (3, 4))] * 2, "policy")
+    task = ScoreTask(Rows.of([Pair((1, 2), (3, 4))]), "policy")
+    with pytest.raises(InputError, match=r"^scoring: out of memory; lower engine\.micro_batch_tokens"):
+        engine.policy.call_each("score", "scoring", [task, task])
 
 
 def test_a_worker_that_dies_is_told_and_closing_leaves_nothing_behind(engine, processes):
