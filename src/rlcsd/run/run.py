@@ -105,12 +105,13 @@ class Run:
 
     def _train(self, start: int) -> None:
         last = self.trainer.steps
-        done = start
+        done, at = start, min(start + 1, last)
         try:
             self._evaluate_if_due(start)
             for number in range(start + 1, last + 1):
                 if no_longer_better(self.evaluations, self.config.evaluation):
                     break
+                at = number
                 with self.stop.deferred():
                     result = self.trainer.timed_step(number)
                     self._record(result)
@@ -128,7 +129,7 @@ class Run:
             if not self.folder.is_dir():
                 raise InputError(f"{self.folder}: the run folder was removed while the run was going on") from None
             reason = "no space is left on the disk" if isinstance(error, OSError) else error
-            raise InputError(f"step {min(done + 1, last)}: {reason}{self._way_on()}") from error
+            raise InputError(f"step {at}: {reason}{self._way_on()}") from error
 
     def _end(self, done: int) -> None:
         """What a finished run leaves, whether it made all its steps or stopped early."""

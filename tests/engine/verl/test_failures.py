@@ -9,6 +9,7 @@ import time
 import psutil
 import pytest
 
+from rlcsd.engine.verl.messages import Rows, ScoreTask
 from rlcsd.errors import InputError
 from rlcsd.records import Pair, Sampling
 
@@ -53,21 +54,6 @@ def processes(engine) -> list[int]:
     return pids(engine)
 
 
-def test_no_memory_is_told_with_what_to_lower(engine, processes):
-    import ray
-    import torch
-
-    def starve(self) -> None:
-        self.hook = self.mine.network.backbone.register_forward_pre_hook(lambda *_: torch.zeros(2**50) and None)
-
-    worker = engine.policy.group.workers[0]
-    ray.get(worker.__ray_call__.remote(starve))
-    with pytest.raises(InputError, match=r"^scoring by the policy: out of memory; lower engine\.micro_batch_tokens"):
-        engine.score([Pair((1, 2), (3, 4))] * 2, "policy")
-    ray.get(worker.__ray_call__.remote(lambda self: self.hook.remove()))
-    assert len(engine.score([Pair((1, 2), (3, 4))] * 2, "policy").log_prob) == 4
-
-
 def test_a_server_that_hangs_ends_the_call_in_time(engine):
     import ray
 
@@ -88,11 +74,25 @@ def test_a_server_that_dies_while_it_samples_is_told_in_a_sentence(engine, proce
     assert "\n" not in str(told.value)
 
 
+def test_no_memory_is_told_with_what_to_lower(engine, processes):
+    import ray
+    import torch
+
+    def starve(self) -> None:
+        self.hook = self.mine.network.backbone.register_forward_pre_hook(lambda *_: torch.zeros(2**50) and None)
+
+    worker = engine.policy.group.workers[0]
+    ray.get(worker.__ray_call__.remote(starve))
+    task = ScoreTask(Rows.of([Pair((1, 2), (3, 4))]), "policy")
+    with pytest.raises(InputError, match=r"^scoring: out of memory; lower engine\.micro_batch_tokens"):
+        engine.policy.call_each("score", "scoring", [task, task])
+
+
 def test_a_worker_that_dies_is_told_and_closing_leaves_nothing_behind(engine, processes):
     os.kill(processes[1], signal.SIGKILL)
     begun = time.monotonic()
     with pytest.raises(InputError, match=r"^.+: a (process of the cluster died|worker lost)"):
-        engine.score([Pair((1, 2), (3, 4))], "policy")
+        engine.policy.call("squares", "measuring weights")
     engine.close()
     assert time.monotonic() - begun < 60
     assert alive(processes) == []

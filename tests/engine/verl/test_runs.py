@@ -105,7 +105,7 @@ def test_a_worker_that_dies_ends_the_run_with_a_checkpoint_that_resumes(ray_on_c
 
     config = load([*RUN, "method=sdpo", f"output_dir={tmp_path}", "run_name=died"])
     run = Run(config, watch=kill)
-    with pytest.raises(InputError, match=r"(?s)^step 3: .*died.*goes on from the checkpoint of step 2$") as told:
+    with pytest.raises(InputError, match=r"(?s)^step 2: .*died.*goes on from the checkpoint of step 1$") as told:
         run.execute()
     assert "\n" not in str(told.value)
     folder = tmp_path / "died"

@@ -7,6 +7,7 @@ this module raises MissingError then. Other modules import it where they need it
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,7 +18,11 @@ check_version()
 os.environ["VERL_ENGINE_VENDOR"] = "rlcsd"
 
 import torch  # noqa: E402
-import verl  # noqa: E402, F401  imports the modules that VERL_USE_EXTERNAL_MODULES names
+
+with warnings.catch_warnings():  # verl warns of every training engine that is not installed
+    warnings.simplefilter("ignore")
+    import verl.workers.engine  # noqa: F401  and with verl the modules that VERL_USE_EXTERNAL_MODULES names
+
 from verl.single_controller.ray import RayClassWithInitArgs, RayResourcePool, RayWorkerGroup  # noqa: E402
 from verl.utils.config import omega_conf_to_dataclass  # noqa: E402
 from verl.utils.device import get_device_id, get_device_name, get_nccl_backend  # noqa: E402
