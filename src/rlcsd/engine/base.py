@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import torch
 
 from ..config.schema import Config
+from ..errors import InputError
 from ..methods.base import Method
 from ..metrics import Metrics
 from ..records import Evidence, Pair, Sample, Sampling, Scores, Support
@@ -121,3 +122,22 @@ def engine_line(config: Config) -> str:
 def memory_line(config: Config, method: Method) -> str:
     """One line on the memory that the config's engine will need, without loading weights."""
     return str(_package(config).memory_line(config, method))
+
+
+def longest_response(config: Config) -> int:
+    """The most tokens of a response, in training or in evaluation."""
+    return max(config.sampling.max_tokens, config.evaluation.sampling.max_tokens)
+
+
+def check_room(config: Config, prompts: Sequence[Sequence[int]], sampling: Sampling) -> None:
+    """Raise InputError for a prompt that leaves a server less than `max_tokens` for its response.
+
+    A server of vLLM has a fixed room for both together, and would cut the response short without a word.
+    """
+    longest = max(map(len, prompts), default=0)
+    needed = longest + sampling.max_tokens - longest_response(config)
+    if needed > config.max_prompt_tokens:
+        raise InputError(
+            f"max_prompt_tokens={config.max_prompt_tokens}: a prompt of {longest} tokens leaves no room for a "
+            f"response of {sampling.max_tokens}; use at least {needed}"
+        )

@@ -18,6 +18,7 @@ from torch import Tensor
 from ...config.schema import Config
 from ...errors import InputError, MissingError
 from ...records import Sample, Sampling
+from ..base import check_room, longest_response
 from .network import Network, resolve_path
 
 
@@ -57,13 +58,12 @@ class VllmSampler:
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # weights are handed over within the process
         import vllm
 
-        self.vllm = vllm
+        self.config, self.vllm = config, vllm
         self.llm: Any = vllm.LLM(
             model=resolve_path(config.model.path),
             dtype=config.model.dtype,
             gpu_memory_utilization=config.engine.vllm_memory,
-            max_model_len=config.max_prompt_tokens
-            + max(config.sampling.max_tokens, config.evaluation.sampling.max_tokens),
+            max_model_len=config.max_prompt_tokens + longest_response(config),
             logprobs_mode="processed_logprobs",  # of the distribution drawn from
             enable_prefix_caching=True,  # a group shares its prompt
             seed=config.seed,
@@ -78,6 +78,7 @@ class VllmSampler:
         self, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, seed: int, stop_ids: Sequence[int]
     ) -> list[list[Sample]]:
         """`n` responses for each prompt, without the policy's own log-probs."""
+        check_room(self.config, prompts, sampling)
         parameters = self.vllm.SamplingParams(
             n=n,
             temperature=sampling.temperature,

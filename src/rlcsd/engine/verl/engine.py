@@ -22,6 +22,7 @@ from ...methods.base import HintedConfig, Method
 from ...methods.update_metrics import update_metrics
 from ...metrics import Max, Mean, Metric, Metrics, Sum
 from ...records import Evidence, Pair, Sample, Sampling, Scores, Support
+from ..base import check_room
 from ..local.network import check_vocabulary, load_tokenizer, resolve_path
 from . import placing
 from .groups import Cluster, Workers
@@ -80,6 +81,7 @@ class VerlEngine:
 
     def sample(self, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, seed: int) -> list[list[Sample]]:
         """Samples without the policy's own log-probs: the servers' arithmetic is not the trainer's."""
+        check_room(self.config, prompts, sampling)
         self.servers.wake(self.version)
         settings = {
             "temperature": sampling.temperature,

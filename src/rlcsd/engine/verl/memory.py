@@ -9,8 +9,9 @@ from dataclasses import dataclass
 
 from ...config.schema import Config
 from ...methods.base import HintedConfig, Method
+from ..base import longest_response
 from ..local.memory import Shape, cache_bytes, head_bytes, pass_bytes, scoring_bytes, update_bytes
-from .settings import engine_settings, longest_response
+from .settings import engine_settings
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from ...config.schema import Config, VerlEngineConfig
 from ...errors import InputError
+from ..base import longest_response
 from ..local.network import resolve_path
 
 _ACTOR, _MODEL, _ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.model", "actor_rollout_ref.rollout"
@@ -27,11 +28,6 @@ def environment(settings: VerlEngineConfig) -> dict[str, str]:
     if settings.modules:
         found["VERL_USE_EXTERNAL_MODULES"] = ",".join(settings.modules)
     return found
-
-
-def longest_response(config: Config) -> int:
-    """The most tokens that a server is asked for, in training or in an evaluation."""
-    return max(config.sampling.max_tokens, config.evaluation.sampling.max_tokens)
 
 
 def overrides(config: Config, model: str | None = None) -> list[str]:
