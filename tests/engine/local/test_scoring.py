@@ -61,37 +61,25 @@ def test_top_k_and_given_supports_stand_in_the_order_of_the_pairs(architecture):
     torch.testing.assert_close(given_ids.support_log_prob, expected.gather(-1, support), rtol=1e-4, atol=1e-5)
 
 
-def test_the_same_context_is_computed_once(monkeypatch):
+def test_the_same_context_is_computed_once():
     network = NETWORKS["qwen3"]
     seen = []
-    inner = network.backbone
-
-    def counting(**inputs):
-        seen.append(tuple(inputs["input_ids"].shape))
-        return inner(**inputs)
-
-    network.backbone = counting
-    try:
+    counting = network.backbone.register_forward_pre_hook(
+        lambda module, arguments, inputs: seen.append(tuple(inputs["input_ids"].shape)), with_kwargs=True
+    )
+    with counting:
         score(network, [Pair(tuple(range(3, 43)), (7, 8, 9)) for _ in range(6)], pad_id=0)
-    finally:
-        network.backbone = inner
     assert seen == [(1, 39), (6, 3)]
 
 
-def test_the_same_question_before_several_hints_is_computed_once(monkeypatch):
+def test_the_same_question_before_several_hints_is_computed_once():
     network = NETWORKS["qwen3"]
     tokens = []
-    inner = network.backbone
-
-    def counting(**inputs):
-        tokens.append(inputs["input_ids"].numel())
-        return inner(**inputs)
-
-    network.backbone = counting
-    try:
+    counting = network.backbone.register_forward_pre_hook(
+        lambda module, arguments, inputs: tokens.append(inputs["input_ids"].numel()), with_kwargs=True
+    )
+    with counting:
         score(network, [Pair((*range(3, 43), 50 + hint, 60, 61), (7, 8)) for hint in range(5)], pad_id=0)
-    finally:
-        network.backbone = inner
     assert tokens == [
         40,
         5 * 2,
