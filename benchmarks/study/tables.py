@@ -63,6 +63,10 @@ def means(runs: Runs, measures: Mapping[str, tuple[Measure, int]]) -> str:
     return table(["arm", "seeds", *measures], rows)
 
 
+def _p(p: float) -> str:
+    return f"p {p:.3f}" if p >= 0.0005 else "p < 0.001"
+
+
 def paired_table(
     head: str,
     pairs: Sequence[tuple[str, Mapping[int, Record], Mapping[int, Record]]],
@@ -79,7 +83,7 @@ def paired_table(
         corrected = holm([one.p for one in found])
         columns.append(
             [
-                f"{one.mean:+.3f} [{one.low:+.3f}, {one.high:+.3f}], p {p:.3f}"
+                f"{one.mean:+.3f} [{one.low:+.3f}, {one.high:+.3f}], {_p(p)}"
                 for one, p in zip(found, corrected, strict=True)
             ]
         )
