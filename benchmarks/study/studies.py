@@ -168,7 +168,7 @@ DEFAULT = Study(
         _rlcsd("tau1", "method.tau=1.0"),
         _rlcsd("plain", "method.unusable=plain"),
     ),
-    (101, 102, 103, 104),
+    tuple(range(101, 107)),
     test=150,  # of three people there are no more test puzzles that differ
     before=True,
 )

@@ -201,6 +201,7 @@ def tables() -> dict[str, str]:
     tested = {"test": test("seen_sizes"), "other kind": test("unseen_sizes")}
     measures: dict[str, Measure] = {"area": area, **tested}
     rounded = {name: (measure, 3) for name, measure in measures.items()}
+    by_people: dict[str, Measure] = {"area": area, **{people: test(name) for people, name in PEOPLE.items()}}
     found = {
         "signal": signal(),
         "drift": style({arm: runs for arm, runs in drift.items() if arm not in SOURCES}),
@@ -222,9 +223,8 @@ def tables() -> dict[str, str]:
         "decisions": means(decisions, {"area": (area, 3), "test": (test("seen_sizes"), 3)}),
         "rates": rates(ordered("rates")),
         "default": default(ordered("default")),
-        "default tests": differences(
-            ordered("default"), "grpo", {"area": area, **{people: test(name) for people, name in PEOPLE.items()}}
-        ),
+        "default against grpo": differences(ordered("default"), "grpo", by_people),
+        "default against rlcsd": differences(ordered("default"), "rlcsd", by_people),
         "default mechanism": mechanism(ordered("default")),
     }
     for name, title in (
