@@ -8,17 +8,16 @@ from pathlib import Path
 import numpy as np
 from records import RECORDS, Runs
 from runner import CURVES
-from tables import area, ordered
+from tables import area, ordered, paired, pairs
 
 from rlcsd.report.drift import draw_drift
 from rlcsd.report.figures import colours, drawing, smoothed
-from rlcsd.report.statistics import paired_difference
 
 
 def draw_credit(runs: Runs, path: Path) -> None:
     """Learning curves of the main arms, and every arm's gain in area over grpo with its interval."""
     main = [arm for arm in ("grpo", "oracle", "rlcsd", "spares") if arm in runs]
-    arms = [arm for arm in runs if arm != "grpo" and len(set(runs[arm]) & set(runs.get("grpo", {}))) > 1]
+    arms = [arm for arm in runs if arm != "grpo" and pairs(runs[arm], runs.get("grpo", {})) > 1]
     colour = colours(main)
     with drawing(1, 2, 4.2, path) as (_, (left, right)):
         for arm in main:
@@ -27,7 +26,7 @@ def draw_credit(runs: Runs, path: Path) -> None:
         left.set(title="accuracy on training problems", xlabel="step")
         left.legend()
         for place, arm in enumerate(reversed(arms)):
-            found = paired_difference(*({seed: area(r) for seed, r in runs[name].items()} for name in (arm, "grpo")))
+            found = paired(runs[arm], runs["grpo"], area)
             right.plot([found.low, found.high], [place, place], color="C0")
             right.plot(found.mean, place, "o", color="C0")
         right.set_yticks(range(len(arms)), list(reversed(arms)))
@@ -41,9 +40,9 @@ def draw_decisions(runs: Runs, path: Path) -> None:
     for arm, by_seed in runs.items():
         method, speakers, group = arm.split("-")
         reference = runs.get(f"grpo-{speakers}-{group}", {})
-        if method == "grpo" or len(set(by_seed) & set(reference)) < 2:
+        if method == "grpo" or pairs(by_seed, reference) < 2:
             continue
-        found = paired_difference(*({seed: area(r) for seed, r in of.items()} for of in (by_seed, reference)))
+        found = paired(by_seed, reference, area)
         assert found.high is not None
         lines[f"{method}, G = {group[1:]}"].append((int(speakers), found.mean, found.high - found.mean))
     with drawing(1, 1, 4.2, path) as (_, axis):
@@ -58,9 +57,8 @@ def draw_decisions(runs: Runs, path: Path) -> None:
 
 def figures() -> None:
     drift = ordered("drift")
-    names = dict(CURVES)
     runs = {
-        arm: [{names[name]: curve for name, curve in record["curves"].items()} for record in by_seed.values()]
+        arm: [{CURVES[name]: curve for name, curve in record["curves"].items()} for record in by_seed.values()]
         for arm, by_seed in drift.items()
         if "-" not in arm
     }

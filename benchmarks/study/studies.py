@@ -70,7 +70,7 @@ _AUTHORS = (
     _tuned("rlcsd", "method.path_norm=rollout", label="rlcsd-authors"),
 )
 # With opsd, rlsd (hint: the solution), opsd_ectr, rlsd_ectr and rlcsd (contrast) these make the paper's section 4.3.
-_SOURCES = (
+SOURCES = (
     _tuned("opsd", "method.hint_source=own_rollout", label="opsd-rollout"),
     _tuned("rlsd", "method.hint_source=own_rollout", label="rlsd-rollout"),
     _tuned("rlcsd", "method.evidence=one_sided", "method.hint_source=gt_cot", label="rlcsd-solution"),
@@ -85,7 +85,7 @@ PLUGIN = {
     )
 }
 
-DRIFT = Study("drift", _DRIFT, (*(_tuned(name) for name in _EIGHT), *_AUTHORS, *_SOURCES), _FRESH[:8], test=400)
+DRIFT = Study("drift", _DRIFT, (*(_tuned(name) for name in _EIGHT), *_AUTHORS, *SOURCES), _FRESH[:8], test=400)
 
 
 def _changed(name: str) -> tuple[Arm, ...]:
@@ -135,7 +135,6 @@ CREDIT = Study(
 )
 
 
-# Whole-answer credit against token credit as the decisions become more and the rollouts fewer.
 def _by_size(speakers: int, group: int) -> tuple[Arm, ...]:
     """Whole-answer credit, the oracle and rlcsd for answers of so many decisions and groups of so many rollouts."""
     size = (f"task.train_sizes=[{speakers}]", f"group_size={group}", f"sampling.max_tokens={24 * speakers}")

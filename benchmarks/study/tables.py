@@ -7,12 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from records import RECORDS, Record, Runs, load
-from studies import PLUGIN, STUDIES, chosen_rates
+from studies import PLUGIN, SOURCES, STUDIES, chosen_rates
 
 from rlcsd.inspection.signals import SIGNALS
-from rlcsd.report.statistics import holm, mean_interval, paired_difference
+from rlcsd.report.statistics import Difference, holm, mean_interval, paired_difference
 
-SOURCES = {"opsd-rollout", "rlsd-rollout", "rlcsd-solution", "rlcsd-rollout"}  # arms of the plug-in study alone
 PEOPLE = {"3 people": "seen_sizes", "4 people": "unseen_sizes: 4 people", "5 people": "unseen_sizes: 5 people"}
 LAST = 8  # steps whose mean is "at the end"
 
@@ -63,23 +62,30 @@ def means(runs: Runs, measures: Mapping[str, tuple[Measure, int]]) -> str:
     return table(["arm", "seeds", *measures], rows)
 
 
+def pairs(runs: Mapping[int, Record], reference: Mapping[int, Record]) -> int:
+    """How many seeds both have."""
+    return len(set(runs) & set(reference))
+
+
+def paired(runs: Mapping[int, Record], reference: Mapping[int, Record], measure: Measure) -> Difference:
+    """Runs minus reference, seed by seed."""
+    return paired_difference(*({seed: measure(record) for seed, record in of.items()} for of in (runs, reference)))
+
+
 def _p(p: float) -> str:
     return f"p {p:.3f}" if p >= 0.0005 else "p < 0.001"
 
 
 def paired_table(
     head: str,
-    pairs: Sequence[tuple[str, Mapping[int, Record], Mapping[int, Record]]],
+    compared: Sequence[tuple[str, Mapping[int, Record], Mapping[int, Record]]],
     measures: Mapping[str, Measure],
 ) -> str:
     """Runs minus reference by seed: mean, 95 % t-interval, and p corrected over the column (Holm)."""
-    pairs = [pair for pair in pairs if len(set(pair[1]) & set(pair[2])) > 1]
+    compared = [one for one in compared if pairs(*one[1:]) > 1]
     columns = []
     for measure in measures.values():
-        found = [
-            paired_difference(*({seed: measure(record) for seed, record in runs.items()} for runs in pair[1:]))
-            for pair in pairs
-        ]
+        found = [paired(runs, reference, measure) for _, runs, reference in compared]
         corrected = holm([one.p for one in found])
         columns.append(
             [
@@ -87,15 +93,15 @@ def paired_table(
                 for one, p in zip(found, corrected, strict=True)
             ]
         )
-    counts = [(label, str(len(set(runs) & set(reference)))) for label, runs, reference in pairs]
+    counts = [(label, str(pairs(runs, reference))) for label, runs, reference in compared]
     rows = [[*count, *cells] for count, *cells in zip(counts, *columns, strict=True)]
     return table([head, "pairs", *measures], rows) if rows else "No pairs of seeds yet."
 
 
 def differences(runs: Runs, reference: str, measures: Mapping[str, Measure]) -> str:
     """Each arm minus the reference."""
-    pairs = [(arm, by_seed, runs.get(reference, {})) for arm, by_seed in runs.items() if arm != reference]
-    return paired_table(f"minus {reference}", pairs, measures)
+    compared = [(arm, by_seed, runs.get(reference, {})) for arm, by_seed in runs.items() if arm != reference]
+    return paired_table(f"minus {reference}", compared, measures)
 
 
 def style(runs: Runs) -> str:
@@ -160,13 +166,13 @@ def plugin(runs: Runs) -> str:
 def plugin_gains(runs: Runs) -> str:
     """The contrast minus each one-sided source, paired by seed."""
     measures = {"test": test("seen_sizes"), "other kind": test("unseen_sizes"), "worked": at_the_end("worked")}
-    pairs = [
+    compared = [
         (f"{method}: contrast − {source}", runs.get(sources["contrast"], {}), runs.get(arm, {}))
         for method, sources in PLUGIN.items()
         for source, arm in sources.items()
         if source != "contrast"
     ]
-    return paired_table("gain", pairs, measures)
+    return paired_table("gain", compared, measures)
 
 
 def rates(runs: Runs) -> str:
@@ -197,23 +203,25 @@ def default(runs: Runs) -> str:
 
 def tables() -> dict[str, str]:
     """The tables of docs/study.md by name."""
-    drift, credit, decisions = (ordered(name) for name in ("drift", "credit", "decisions"))
+    rated, drift, modes, credit, decisions, defaults = map(ordered, STUDIES)
+    elsewhere = {arm.name for arm in SOURCES}  # the plug-in study shows them
+    drifting = {arm: runs for arm, runs in drift.items() if arm not in elsewhere}
     tested = {"test": test("seen_sizes"), "other kind": test("unseen_sizes")}
     measures: dict[str, Measure] = {"area": area, **tested}
     rounded = {name: (measure, 3) for name, measure in measures.items()}
     by_people: dict[str, Measure] = {"area": area, **{people: test(name) for people, name in PEOPLE.items()}}
     found = {
         "signal": signal(),
-        "drift": style({arm: runs for arm, runs in drift.items() if arm not in SOURCES}),
+        "drift": style(drifting),
         "drift tests": differences(
-            {arm: runs for arm, runs in drift.items() if arm not in SOURCES},
+            drifting,
             "grpo",
             {
                 "accuracy": at_the_end("accuracy"),
                 **{name: at_the_end(name) for name in ("entropy", "worked", "interjections")},
             },
         ),
-        "modes": style(ordered("rates") | ordered("modes")),
+        "modes": style(rated | modes),
         "credit": means(credit, rounded),
         "credit against grpo": differences(credit, "grpo", measures),
         "credit against rlcsd": differences(credit, "rlcsd", measures),
@@ -221,11 +229,11 @@ def tables() -> dict[str, str]:
         "plugin": plugin(drift),
         "plugin gains": plugin_gains(drift),
         "decisions": means(decisions, {"area": (area, 3), "test": (test("seen_sizes"), 3)}),
-        "rates": rates(ordered("rates")),
-        "default": default(ordered("default")),
-        "default against grpo": differences(ordered("default"), "grpo", by_people),
-        "default against rlcsd": differences(ordered("default"), "rlcsd", by_people),
-        "default mechanism": mechanism(ordered("default")),
+        "rates": rates(rated),
+        "default": default(defaults),
+        "default against grpo": differences(defaults, "grpo", by_people),
+        "default against rlcsd": differences(defaults, "rlcsd", by_people),
+        "default mechanism": mechanism(defaults),
     }
     for name, title in (
         ("drift", "style drift"),

@@ -184,8 +184,10 @@ def _written(answer: Any) -> Any:
     """A finite number as a model would write it, such as 3 for the 3.0 that a column with gaps makes of it."""
     if isinstance(answer, bool) or not isinstance(answer, int | float | Decimal):
         return answer
-    if isinstance(answer, int) or not math.isfinite(answer):
-        return str(answer) if isinstance(answer, int) else answer
+    if isinstance(answer, int):
+        return str(answer)
+    if not math.isfinite(answer):
+        return answer
     return str(int(answer)) if float(answer).is_integer() and abs(float(answer)) < 2**53 else str(answer)
 
 

@@ -73,9 +73,10 @@ class Change:
     engine: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
 
-    def words(self) -> list[str]:
+    def named(self) -> dict[str, Any]:
+        """The same by the names of the keys in the config."""
         parts = {"engine": self.engine, "model": self.model}
-        return [f"{part}.{key}={str(value).lower()}" for part, keys in parts.items() for key, value in keys.items()]
+        return {f"{part}.{key}": value for part, keys in parts.items() for key, value in keys.items()}
 
 
 def _changes(e: VerlEngineConfig) -> Iterator[Change]:
@@ -114,8 +115,8 @@ def verdict(shape: Shape, config: Config, method: Method, teacher: Shape | None)
         for one in list(tried[:-1]):  # what turns out not to be needed
             without = [other for other in tried if other is not one]
             tried = without if lacking(without) is None else tried
-        words = dict(word.split("=") for one in tried for word in one.words())
-        advice = f"set {' '.join('='.join(pair) for pair in words.items())}"
+        named = {key: value for one in tried for key, value in one.named().items()}
+        advice = f"set {' '.join(f'{key}={str(value).lower()}' for key, value in named.items())}"
         return f"DOES NOT FIT GPUs of {size}: {said}; {advice}"
     advice = "use more GPUs (engine.nodes, engine.gpus_per_node), adapters (model.lora.rank=64) or shorter responses"
     return f"DOES NOT FIT GPUs of {size}: {said}; {advice}"
