@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any
 
@@ -9,10 +10,12 @@ import pytest
 
 from rlcsd.config.load import build_method, load
 from rlcsd.config.schema import Config
-from rlcsd.engine.verl.engine import VerlEngine
 from rlcsd.engine.verl.memory import gpu_plan
 from rlcsd.engine.verl.private import omega_conf_to_dataclass
-from rlcsd.engine.verl.settings import engine_settings, overrides, verl_config
+from rlcsd.engine.verl.sampling import draw
+from rlcsd.engine.verl.settings import overrides, verl_config
+from rlcsd.errors import InputError
+from rlcsd.records import Sampling
 from tests.config.test_experiments import ALL, COMMON
 
 from .test_memory import EIGHT_B
@@ -66,13 +69,20 @@ def test_servers_are_asked_to_draw_as_published(which, expected):
             asked.append({"id": request_id, "prompt": prompt_ids, **sampling_params})
             return SimpleNamespace(token_ids=[5, 7], log_probs=[-0.1, -0.2])
 
-    engine = object.__new__(VerlEngine)
-    engine.settings, engine.stop, engine.version = engine_settings(config), [7], 0
-    engine.servers = SimpleNamespace(client=Client(), wake=lambda version: None)
     sampling = config.sampling if which == "training" else config.evaluation.sampling
-    samples = engine.sample([(1, 2), (3,)], 8, sampling.settings(), seed=2**62)
+    samples = asyncio.run(draw(Client(), [(1, 2), (3,)], 8, sampling.settings(), [7], seed=2**62))
     assert [len(some) for some in samples] == [8, 8] and all(one.finished for some in samples for one in some)
     assert [one["prompt"] for one in asked] == [[1, 2]] * 8 + [[3]] * 8
     assert all(one.items() >= {**expected, "logprobs": True, "stop_token_ids": [7]}.items() for one in asked)
     assert len({one["seed"] for one in asked}) == len({one["id"] for one in asked}) == 16
     assert all(0 <= one["seed"] < 2**31 for one in asked)
+
+
+@pytest.mark.parametrize("output", [([], []), ([5, 7], None), ([5, 7], [-0.1])])
+def test_a_server_that_answers_without_log_probs_is_named(output):
+    class Client:
+        async def generate(self, request_id: str, **request: Any) -> Any:
+            return SimpleNamespace(token_ids=output[0], log_probs=output[1])
+
+    with pytest.raises(InputError, match="a rollout server gave no tokens, or tokens without log-probs"):
+        asyncio.run(draw(Client(), [(1, 2)], 1, Sampling(max_tokens=2), [7], seed=0))

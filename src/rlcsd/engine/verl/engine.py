@@ -6,17 +6,14 @@ the workers.
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...config.schema import Config, ModelConfig
-from ...errors import InputError
 from ...layout import Layout
 from ...methods.base import HintedConfig, Method
 from ...methods.update_metrics import update_metrics
@@ -27,6 +24,7 @@ from ..local.network import check_vocabulary, load_tokenizer, resolve_path
 from . import placing
 from .groups import Cluster, Workers
 from .messages import Columns, Rows, ScoreTask, Updated, UpdateTask
+from .sampling import draw
 from .self_check import self_check
 from .settings import engine_settings, stop_ids
 from .waits import awaited
@@ -83,37 +81,8 @@ class VerlEngine:
         """Samples without the policy's own log-probs: the servers' arithmetic is not the trainer's."""
         check_room(self.config, prompts, sampling)
         self.servers.wake(self.version)
-        settings = {
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "top_k": sampling.top_k or -1,
-            "max_tokens": sampling.max_tokens,
-            "stop_token_ids": self.stop,
-            "logprobs": True,
-        }
-        client = self.servers.client
-
-        async def all_of_them() -> list[Any]:
-            requests = [
-                client.generate(
-                    f"{seed}-{place}-{number}",
-                    prompt_ids=list(prompt),
-                    sampling_params={**settings, "seed": (seed + place * n + number) % 2**31},
-                )
-                for place, prompt in enumerate(prompts)
-                for number in range(n)
-            ]
-            return list(await asyncio.gather(*requests))
-
-        outputs = awaited(all_of_them(), "sampling", self.settings.timeout)
-        samples = [self._sample(output) for output in outputs]
-        return [samples[start : start + n] for start in range(0, len(samples), n)]
-
-    def _sample(self, output: Any) -> Sample:
-        ids = tuple(output.token_ids)
-        if not ids or output.log_probs is None or len(output.log_probs) != len(ids):
-            raise InputError("sampling: a rollout server gave no tokens, or tokens without log-probs")
-        return Sample(ids, None, torch.tensor(output.log_probs), ids[-1] in self.stop)
+        drawn = draw(self.servers.client, prompts, n, sampling, self.stop, seed)
+        return awaited(drawn, "sampling", self.settings.timeout)
 
     # ------------------------------------------------------------------ scoring
 
