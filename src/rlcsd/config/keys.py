@@ -8,6 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from .values import LARGEST
 from .words import shown
 
 _TYPES = {
@@ -19,7 +20,6 @@ _TYPES = {
     "object": "mapping",
 }
 _BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
-_LARGEST = 2**31 - 1  # the bound that only keeps counts within 32 bits
 
 
 @dataclass(frozen=True)
@@ -63,5 +63,5 @@ def type_in_words(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> 
         return "one of " + ", ".join(map(str, schema.get("enum", [schema.get("const")])))
     if schema.get("type") == "array":
         return f"list of {type_in_words(schema.get('items', {}), definitions)}"
-    bounds = [f"{sign} {schema[name]:g}" for name, sign in _BOUNDS.items() if schema.get(name) not in (None, _LARGEST)]
+    bounds = [f"{sign} {schema[name]:g}" for name, sign in _BOUNDS.items() if schema.get(name) not in (None, LARGEST)]
     return " ".join([_TYPES.get(str(schema.get("type")), "any value"), ", ".join(bounds)]).strip()

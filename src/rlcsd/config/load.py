@@ -22,7 +22,8 @@ from pydantic import ValidationError
 from ..errors import InputError
 from ..methods import Method, method_class
 from ..methods.base import ContrastConfig
-from .schema import ENGINES, Config
+from .engines import ENGINES
+from .schema import Config
 from .words import first_complaint, known_keys, nearest
 
 __all__ = ["build_method", "choices", "first_complaint", "from_yaml", "load", "to_yaml", "validated"]

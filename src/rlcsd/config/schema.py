@@ -1,102 +1,23 @@
-"""The typed, frozen configuration: every key, its default, its range, and what it means.
+"""The typed, frozen configuration: every key, its default, its range, and what it means. `engines.py` has the engines'.
 
 Defaults stand here alone; the YAML groups hold what a choice changes.
 """
 
 from __future__ import annotations
 
-import os
-import re
-import unicodedata
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    SerializeAsAny,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, Field, SerializeAsAny, field_validator, model_validator
 
 from ..records import Sampling
-from .words import nearest
+from .engines import EngineConfig, LocalEngineConfig, engine_class
+from .values import Count, CountOrZero, Section, Text, inside, template, without_nul
 
-_LARGEST = 2**31 - 1
-_MOST_THREADS = 1024
-
-
-def _printable(text: str) -> str:
-    """`text`, unless it is empty or has a character that no name or path may have."""
-    if not text.strip():
-        raise ValueError("must not be empty")
-    if any(unicodedata.category(character) in ("Cc", "Cs") for character in text):
-        raise ValueError("must be without control characters such as NUL or a line break")
-    return text
-
-
-def _without_nul(value: Any) -> Any:
-    """`value`, unless a text somewhere in it has a character that neither a path nor a file may have."""
-    if isinstance(value, str) and any(c == "\0" or unicodedata.category(c) == "Cs" for c in value):
-        raise ValueError("must be without NUL characters and broken encodings")
-    for part in (
-        (*value.keys(), *value.values()) if isinstance(value, Mapping) else value if isinstance(value, list) else ()
-    ):
-        _without_nul(part)
-    return value
-
-
-def _inside(name: str) -> str:
-    """`name`, unless it would lead out of the folder that it is put in, or is too long for a file system."""
-    parts = name.replace("\\", "/").split("/")
-    if not parts[0] or parts[0].endswith(":") or any(part in (".", "..") for part in parts):
-        raise ValueError("must stay inside output_dir: a name, without a leading / and without . or .. as a part")
-    if len(name.encode()) > 200:
-        raise ValueError("must have at most 200 bytes")
-    return name
-
-
-def _template(value: str) -> str:
-    """A chat template: the text itself, or what stands in the file that it names."""
-    if "{{" in value or "{%" in value:
-        return value
-    try:
-        text = Path(value).read_text(encoding="utf-8")
-    except (OSError, ValueError):
-        raise ValueError("must be a file with a chat template, or the template itself, with {{ … }} in it") from None
-    if "{{" not in text and "{%" not in text:
-        raise ValueError("must be a file with a chat template; this one has no {{ … }} in it")
-    return text
-
-
-def _threads(count: int) -> int:
-    if count > _MOST_THREADS:
-        raise ValueError(f"must be at most {_MOST_THREADS}; this machine has {os.cpu_count()} CPUs")
-    return count
-
-
-def _device(name: str) -> str:
-    if not re.fullmatch(r"auto|cpu|(cuda|xpu|npu|hpu)(:\d+)?", name):
-        raise ValueError(
-            "must be auto, cpu, cuda or cuda:NUMBER (losses are summed in float64, which mps does not have)"
-        )
-    return name
-
-
-Text = Annotated[str, AfterValidator(_printable)]
-Count = Annotated[int, Field(ge=1, le=_LARGEST)]
-CountOrZero = Annotated[int, Field(ge=0, le=_LARGEST)]
-
-
-class Section(BaseModel):
-    """Frozen, without unknown keys, and strict: no number is read from a text or from true and false."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False, strict=True)
+if TYPE_CHECKING:  # the local engine reads its own fields without narrowing
+    AnyEngineConfig = LocalEngineConfig
+else:
+    AnyEngineConfig = SerializeAsAny[EngineConfig]
 
 
 class LoraConfig(Section):
@@ -120,7 +41,7 @@ class ModelConfig(Section):
     gguf_file: Text | None = Field(
         None, description="name of the GGUF file in the folder or repository that path names"
     )
-    chat_template: Annotated[str, AfterValidator(_without_nul), AfterValidator(_template)] | None = Field(
+    chat_template: Annotated[str, AfterValidator(without_nul), AfterValidator(template)] | None = Field(
         None, description="chat template (Jinja) for a model that has none, a file or the text; kept as the text"
     )
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="number format of the weights")
@@ -166,104 +87,6 @@ class EvaluationConfig(Section):
     batch: Count = Field(128, description="problems answered at a time; what is resumed, and part of what a seed draws")
 
 
-class EngineConfig(Section):
-    """What every engine has: where and how the arithmetic is done."""
-
-    name: str = Field(description="the engine, which decides what other keys engine has")
-
-
-class LocalEngineConfig(EngineConfig):
-    """One process on one device.
-
-    All token budgets change results by rounding alone. The budgets of sampling (`sample_rows`, `sample_gib`) also
-    change which responses a seed draws.
-    """
-
-    name: Literal["local"] = Field("local", description="the engine, which decides what other keys engine has")
-    device: Annotated[Text, AfterValidator(_device)] = Field("auto", description="auto, cpu, cuda, cuda:1 …")
-    threads: Annotated[int, Field(ge=0), AfterValidator(_threads)] = Field(
-        0,
-        description=f"CPU threads, at most {_MOST_THREADS}; 0: one for a small model, else as many as torch takes",
-    )
-    micro_batch_tokens: Count = Field(16384, description="tokens of one forward pass with gradient")
-    score_tokens: Count = Field(32768, description="tokens of one forward pass without gradient")
-    sample_rows: Count = Field(256, description="responses decoded side by side, at most")
-    sample_gib: float = Field(16.0, gt=0, description="GiB that their caches may take: fewer rows for long responses")
-    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = Field(
-        "adamw", description="the optimizer, with 32-bit or 8-bit state"
-    )
-    sampler: Literal["auto", "local", "vllm"] = Field(
-        "auto", description="auto: vLLM if it is installed and the device is a GPU"
-    )
-    vllm_memory: float = Field(0.35, gt=0, lt=1, description="share of the GPU's memory that vLLM may take")
-    self_check: bool = Field(
-        True, description="compare sampler, scorer and update with a plain pass of the model before a run"
-    )
-    head_chunk: Count = Field(4096, description="tokens whose logits are held at once")
-
-
-class VerlEngineConfig(EngineConfig):
-    """A cluster: verl's FSDP2 workers and rollout servers on `nodes × gpus_per_node` GPUs.
-
-    Token budgets are those of one GPU. How rows are spread over GPUs changes results by rounding alone.
-    """
-
-    name: Literal["verl"] = Field("verl", description="the engine, which decides what other keys engine has")
-    nodes: Count = Field(1, description="machines")
-    gpus_per_node: Count = Field(8, description="GPUs of each machine")
-    ray_address: Text | None = Field(
-        None,
-        description="a running Ray cluster (auto: the one of this machine); null starts one on this machine",
-    )
-    micro_batch_tokens: Count = Field(
-        16384, description="tokens of one forward pass with gradient; a longer row is alone"
-    )
-    score_tokens: Count = Field(32768, description="tokens of one forward pass without gradient")
-    head_chunk: Count = Field(4096, description="tokens whose logits are held at once")
-    share_prefixes: bool = Field(
-        True, description="compute a hint once for all responses after it; gathers the scorer's weights on each GPU"
-    )
-    sequence_parallel: Count = Field(
-        1, description="GPUs that share each sequence (Ulysses); above 1 needs share_prefixes=false"
-    )
-    offload: Literal["none", "optimizer", "all"] = Field(
-        "none", description="what waits in host memory while it is not used: nothing, moments, or weights too"
-    )
-    attention: Text = Field("flash_attention_2", description="attention of the trainer, a name that transformers knows")
-    rollout: Text = Field("vllm", description="rollout server, a name that verl knows")
-    tensor_parallel: Count = Field(1, description="GPUs of one rollout server")
-    rollout_memory: float = Field(0.7, gt=0, lt=1, description="share of a GPU's memory that a server may take")
-    rollout_rows: Count = Field(256, description="responses that one server decodes side by side, at most")
-    rollout_eager: bool = Field(False, description="decode without CUDA graphs")
-    timeout: float = Field(
-        3600.0, gt=0, description="seconds that one call or one request may take before the run ends"
-    )
-    self_check: bool = Field(True, description="compare server, scorer and update on this model before a run")
-    platform: Text = Field("cuda", description="device type, a name that verl knows")
-    modules: list[Text] = Field(
-        [], description="Python modules that each process imports: platforms or rollout servers registered with verl"
-    )
-
-    @property
-    def gpus(self) -> int:
-        return self.nodes * self.gpus_per_node
-
-    @model_validator(mode="after")
-    def _divisible(self) -> VerlEngineConfig:
-        for name in ("sequence_parallel", "tensor_parallel"):
-            if self.gpus % getattr(self, name):
-                raise ValueError(
-                    f"engine.{name}={getattr(self, name)}: must divide the number of GPUs, {self.nodes} × "
-                    f"{self.gpus_per_node}"
-                )
-        if self.sequence_parallel > 1 and self.share_prefixes:
-            raise ValueError(
-                f"engine.sequence_parallel={self.sequence_parallel}: sequences that several GPUs share have no common "
-                "caches; set engine.share_prefixes=false"
-            )
-        return self
-
-
 def _ordered(band: list[float]) -> list[float]:
     if band[0] > band[1]:
         raise ValueError("must be [low, high] with low at most high")
@@ -288,31 +111,14 @@ class GuardConfig(Section):
     )
 
 
-# `engine.name` selects the class; a further engine registers its class here (and a file in groups/engine).
-ENGINES: dict[str, type[EngineConfig]] = {"local": LocalEngineConfig, "verl": VerlEngineConfig}
-
-if TYPE_CHECKING:  # the local engine reads its own fields without narrowing
-    AnyEngineConfig = LocalEngineConfig
-else:
-    AnyEngineConfig = SerializeAsAny[EngineConfig]
-
-
-def engine_class(name: object) -> type[EngineConfig]:
-    """The class of an engine's keys. Raises pydantic.ValidationError, located at `name`, for an unknown engine."""
-    if isinstance(name, str) and name in ENGINES:
-        return ENGINES[name]
-    unknown = PydanticCustomError("engine", "unknown engine; {hint}", {"hint": nearest(str(name), ENGINES)})
-    raise ValidationError.from_exception_data("engine", [{"type": unknown, "loc": ("name",), "input": name}])
-
-
 class Config(Section):
     """One run, whole."""
 
     model: ModelConfig = Field(ModelConfig(), description="the policy")
-    task: Annotated[dict[str, Any], AfterValidator(_without_nul)] = Field(
+    task: Annotated[dict[str, Any], AfterValidator(without_nul)] = Field(
         default_factory=dict, description="name and parameters of the task"
     )
-    method: Annotated[dict[str, Any], AfterValidator(_without_nul)] = Field(
+    method: Annotated[dict[str, Any], AfterValidator(without_nul)] = Field(
         default_factory=dict, description="name and hyper-parameters of the method"
     )
     engine: AnyEngineConfig = Field(LocalEngineConfig(), description="where and how the arithmetic is done")
@@ -367,7 +173,7 @@ class Config(Section):
     push_to_hub: Text | None = Field(
         None, description="owner/name of a model on the hub that the finished run is uploaded to; null: none"
     )
-    run_name: Annotated[Text, AfterValidator(_inside)] | None = Field(
+    run_name: Annotated[Text, AfterValidator(inside)] | None = Field(
         None, description="name of the run's folder in output_dir; null: from task, method, seed and time"
     )
     output_dir: Text = Field("runs", description="folder that run folders are put in")

@@ -95,7 +95,7 @@ def _package(config: Config) -> ModuleType:
     """`rlcsd.engine.<name>` has `build(config, method) -> Engine`, `check(config)`, `engine_line(config) -> str` and
     `memory_line(config, method) -> str`.
 
-    The schema has already refused unknown names (`config.schema.ENGINES`).
+    The schema has already refused unknown names (`config.engines.ENGINES`).
     """
     return import_module(f"{__package__}.{config.engine.name}")
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..config.schema import Config, VerlEngineConfig
+from ..config.engines import VerlEngineConfig
+from ..config.schema import Config
 from ..methods.base import ContrastConfig, HintedConfig, Method
 from ..methods.ppo import CreditMethod
 from .local.memory import Shape, load_shape

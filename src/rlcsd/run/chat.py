@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ..config.engines import LocalEngineConfig
 from ..config.load import build_method, changed, from_yaml
-from ..config.schema import Config, LocalEngineConfig
+from ..config.schema import Config
 from ..engine.base import Engine, build_engine
 from ..errors import InputError
 from ..prompts import BOXED_INSTRUCTION, student_prompt

@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import Field, ValidationError, model_validator
 
-from ..config.schema import Section
+from ..config.values import Section
 from ..config.words import first_complaint, known_keys
 from ..errors import InputError
 from ..tasks.knights_and_knaves import Recipe as Puzzles

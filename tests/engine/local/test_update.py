@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from rlcsd.config.schema import Config, LocalEngineConfig, LoraConfig, ModelConfig
+from rlcsd.config.engines import LocalEngineConfig
+from rlcsd.config.schema import Config, LoraConfig, ModelConfig
 from rlcsd.engine.local import LocalEngine
 from rlcsd.engine.local.network import Network
 from rlcsd.methods import METHODS

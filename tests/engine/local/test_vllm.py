@@ -10,7 +10,8 @@ import pytest
 import torch
 
 import rlcsd.engine.local.vllm_sampler as vllm_sampler
-from rlcsd.config.schema import Config, LocalEngineConfig, LoraConfig, ModelConfig, SamplingConfig
+from rlcsd.config.engines import LocalEngineConfig
+from rlcsd.config.schema import Config, LoraConfig, ModelConfig, SamplingConfig
 from rlcsd.engine.local import LocalEngine
 from rlcsd.engine.local.network import load_network
 from rlcsd.errors import InputError

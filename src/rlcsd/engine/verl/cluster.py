@@ -13,7 +13,7 @@ from typing import Any
 
 import ray
 
-from ...config.schema import VerlEngineConfig
+from ...config.engines import VerlEngineConfig
 from ...config.words import shown
 from ...errors import InputError, first_line
 from .processes import Head, Processes

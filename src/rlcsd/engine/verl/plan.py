@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from ...config.schema import Config, ModelConfig, VerlEngineConfig
+from ...config.engines import VerlEngineConfig
+from ...config.schema import Config, ModelConfig
 from ...errors import first_line
 from ...methods.base import HintedConfig, Method
 from ..costs import DEVICES

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from ...config.schema import Config, VerlEngineConfig
+from ...config.engines import VerlEngineConfig
+from ...config.schema import Config
 from ...errors import InputError
 from ..base import longest_response
 from ..local.network import resolve_path
