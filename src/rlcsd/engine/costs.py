@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from ..config.engines import VerlEngineConfig
 from ..config.schema import Config
+from ..errors import InputError
 from ..methods.base import ContrastConfig, HintedConfig, Method
 from ..methods.ppo import CreditMethod
 from .local.memory import Shape, load_shape
@@ -280,8 +281,8 @@ def hours_line(config: Config, method: Method, steps: int | None) -> str:
     """
     try:
         shape = load_shape(config.model)
-    except (OSError, ValueError, KeyError, AttributeError):
-        return f"not estimated: the config of {config.model.path} could not be loaded"
+    except InputError as error:
+        return f"not estimated: {error}"
     devices = config.engine.gpus if isinstance(config.engine, VerlEngineConfig) else 1
     batch = planned_batch(config)
 

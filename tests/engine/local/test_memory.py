@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from rlcsd.config.load import build_method, load
+from rlcsd.engine import base
 from rlcsd.engine.local import LocalEngine
 from rlcsd.engine.local.memory import cache_bytes, load_shape, memory_line, memory_plan, rows_at_once
 from rlcsd.engine.local.network import load_network
@@ -63,9 +64,15 @@ def test_prompts_that_are_shared_count_in_the_update():
     assert plan("max_prompt_tokens=2048")["update"] > plan("max_prompt_tokens=256")["update"]
 
 
-def test_a_model_out_of_reach_is_said_so():
-    config = load(["model.path=owner/nowhere"])
-    assert "not estimated" in memory_line(config, build_method(config))
+@pytest.mark.parametrize("engine", ["local", "verl"])
+@pytest.mark.parametrize(
+    "overrides",
+    [["model.path=owner/nowhere"], ["method=opsd", "method.teacher=model", "method.teacher_model=owner/nowhere"]],
+)
+def test_the_model_out_of_reach_is_named_be_it_the_policy_or_the_teacher(engine, overrides):
+    config = load([*overrides, f"engine={engine}"])
+    line = base.memory_line(config, build_method(config))
+    assert line.startswith("not estimated: the config of owner/nowhere could not be loaded (")
 
 
 def test_frozen_weights_below_adapters_are_bf16_and_adapters_float32():

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from ...config.schema import Config, ModelConfig
-from ...errors import first_line
+from ...errors import InputError, first_line
 from ...methods.base import HintedConfig, Method
 from ..architectures import known_architecture
 from .attention import MASK_ENTRIES
@@ -64,13 +64,14 @@ def shape_of(config: Any, model: Any = None) -> Shape:
 def load_shape(model: ModelConfig) -> Shape:
     """The shape of a config's model, without its weights; of a named model without the network.
 
-    Raises OSError or ValueError if its config cannot be loaded.
+    Raises InputError if its config cannot be loaded or has no such shape.
     """
-    known = known_architecture(model.path)
-    if known is not None:
-        return shape_of(known)
     extra = {"gguf_file": model.gguf_file} if model.gguf_file else {}
-    return shape_of(AutoConfig.from_pretrained(resolve_path(model.path), **extra))
+    try:
+        known = known_architecture(model.path)
+        return shape_of(known or AutoConfig.from_pretrained(resolve_path(model.path), **extra))
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise InputError(f"the config of {model.path} could not be loaded ({first_line(error)})") from error
 
 
 def update_bytes(shape: Shape, config: Config, tokens: int, stream: float | None = None) -> float:
@@ -200,14 +201,12 @@ def memory_line(config: Config, method: Method) -> str:
     """One line for a run's plan; says so if the config of the model, or of a teacher of its own, is out of reach."""
     wanted = method.config
     other = wanted.teacher_model if isinstance(wanted, HintedConfig) else None
-    shapes = []
-    for path in (config.model.path, *([other] if other else [])):
-        try:
-            model = config.model if path == config.model.path else ModelConfig(path=path, dtype=config.model.dtype)
-            shapes.append(load_shape(model))
-        except (OSError, ValueError, KeyError, AttributeError) as error:
-            return f"not estimated: the config of {path} could not be loaded ({first_line(error)})"
-    plan = memory_plan(shapes[0], config, method, shapes[1] if other else None)
+    try:
+        shape = load_shape(config.model)
+        theirs = load_shape(ModelConfig(path=other, dtype=config.model.dtype)) if other else None
+    except InputError as error:
+        return f"not estimated: {error}"
+    plan = memory_plan(shape, config, method, theirs)
     parts = ", ".join(f"{name} {value / 2**30:.2f}" for name, value in plan.items() if name != "peak" and value)
     peak = f"{plan['peak'] / 2**30:.2f} GiB"
     return f"about {peak} on one device ({parts}; the largest of sampling, scoring and update counts)"

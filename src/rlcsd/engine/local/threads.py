@@ -17,6 +17,7 @@ import psutil
 import torch
 
 from ...config.schema import Config
+from ...errors import InputError
 from .memory import load_shape
 
 _CGROUP = Path("/sys/fs/cgroup")
@@ -38,7 +39,7 @@ def own_threads(config: Config) -> int:
 def _is_small(config: Config) -> bool:
     try:
         return load_shape(config.model).parameters < SMALL
-    except (OSError, ValueError, KeyError, AttributeError):
+    except InputError:
         return False  # what is wrong with the model is said when it is loaded
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from ...config.engines import VerlEngineConfig
 from ...config.schema import Config, ModelConfig
-from ...errors import first_line
+from ...errors import InputError
 from ...methods.base import HintedConfig, Method
 from ..costs import DEVICES
 from ..local.memory import Shape, load_shape
@@ -35,14 +35,14 @@ def _shares(config: Config) -> list[tuple[int, str]]:
 
 def memory_line(config: Config, method: Method) -> str:
     """One line for a run's plan; says so if the model's config is out of reach."""
+    wanted = method.config
+    other = wanted.teacher_model if isinstance(wanted, HintedConfig) else None
     try:
-        wanted = method.config
-        other = wanted.teacher_model if isinstance(wanted, HintedConfig) else None
-        theirs = load_shape(ModelConfig(path=other, dtype=config.model.dtype)) if other else None
         shape = load_shape(config.model)
-        plan = gpu_plan(shape, config, method, theirs)
-    except (OSError, ValueError, KeyError, AttributeError) as error:
-        return f"not estimated: the config of {config.model.path} could not be loaded ({first_line(error)})"
+        theirs = load_shape(ModelConfig(path=other, dtype=config.model.dtype)) if other else None
+    except InputError as error:
+        return f"not estimated: {error}"
+    plan = gpu_plan(shape, config, method, theirs)
     e = engine_settings(config)
     line = (
         f"about {plan.peak / _GIB:.2f} GiB on each GPU for training (scoring {plan.scoring / _GIB:.2f}, update "
