@@ -13,7 +13,7 @@ from rlcsd.prompts import TEMPLATES, hint_text, question_text, teacher_text
 from rlcsd.tasks.knights_and_knaves import FORMS, NAMES, Recipe, draw_problems
 from rlcsd.verifiers import get, last_boxed
 from rlcsd.warmstart.examples import draw_example
-from rlcsd.warmstart.gates import measure
+from rlcsd.warmstart.puzzle_gates import measure_puzzles
 from rlcsd.warmstart.recipe import load_recipe
 from rlcsd.warmstart.train import warmstart
 
@@ -22,7 +22,9 @@ def test_the_shipped_base_opens_its_gates_on_puzzles_that_chose_nothing():
     """Test-split puzzles: the gates were applied to the validation split."""
     recipe = load_recipe("kk_tiny")
     config = ModelConfig()
-    report = measure(load_network(config, torch.device("cpu")), load_tokenizer(config), recipe, split="test", seed=7)
+    report = measure_puzzles(
+        load_network(config, torch.device("cpu")), load_tokenizer(config), recipe, split="test", seed=7
+    )
     assert 0.35 <= report.accuracy[3] <= 0.60, str(report)
     assert not {4, 5} & set(recipe.sizes)
     assert report.accuracy[4] > report.accuracy[5] > 0

@@ -1,23 +1,21 @@
-"""Is this base worth training? Accuracy, reach, and whether it reads hints; measured on validation puzzles."""
+"""What every warm start measures before it lets a base through: how it asks the base, and what it reports."""
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from ..config.schema import Config, SamplingConfig
 from ..engine.local.engine import LocalEngine
 from ..engine.local.network import Network
-from ..evaluation import EvaluationSettings, answer_problems, summarise
-from ..inspection.signals import SignalSettings, hint_signals
+from ..evaluation import Answered, EvaluationSettings, answer_problems
+from ..inspection.signals import SignalSettings
 from ..methods.rlcsd import RLCSD
-from ..records import Sampling
+from ..records import Problem
 from ..tasks.base import Task
-from ..tasks.build import KnightsAndKnavesParameters, knights_and_knaves
-from .recipe import PuzzleRecipe
 
-_TOKENS_PER_PERSON = 130  # limit of a response, generous for the case search
+_SAMPLES = 4  # responses to each problem
 
 
 @dataclass(frozen=True)
@@ -46,84 +44,28 @@ class GateReport:
         )
 
 
-def measure(
-    network: Network,
-    tokenizer: Any,
-    recipe: PuzzleRecipe,
-    split: Literal["val", "test"] = "val",
-    groups: int = 24,
-    seed: int = 1,
-) -> GateReport:
-    """Measure everything that the gates ask for, with the recipe's own puzzles."""
-    gates = recipe.gates
-    task = knights_and_knaves(
-        KnightsAndKnavesParameters(
-            name=recipe.name,
-            train_sizes=recipe.train_sizes,
-            unseen_sizes=recipe.unseen_sizes,
-            train_per_size=1,
-            eval_per_size=gates.problems,
-            eval_split=split,
-            forms=recipe.forms,
-            people=recipe.people,
-            wording="plain",
-        )
-    )
-    limit = _TOKENS_PER_PERSON * max(*recipe.train_sizes, *recipe.unseen_sizes)
-    config = Config(sampling=SamplingConfig(top_p=1.0, top_k=0, max_tokens=limit), group_size=8, max_prompt_tokens=512)
-    method = RLCSD.from_fields()
-    engine = LocalEngine(config, method, network, tokenizer)
-    accuracy: dict[int, float] = {}
-    lengths: list[float] = []
-    for problems in task.evaluations.values():
-        answered = answer_problems(
-            engine, "val", dict(enumerate(problems)), task, EvaluationSettings(4, Sampling(max_tokens=limit)), seed
-        )
-        by_size = defaultdict(list)
-        for problem, item in zip(problems, answered, strict=True):
-            by_size[problem.extra["size"]].append(item)
-        for size, items in by_size.items():
-            summary = summarise(str(size), items)
-            accuracy[size] = summary.mean
-            if size in recipe.train_sizes:
-                lengths.append(summary.length)
-    signals = conclusion_signals(engine, task, config, method, groups)
-    network.model.train()
-    return GateReport(accuracy, sum(lengths) / len(lengths), signals, tuple(_shut(recipe, accuracy, signals)))
+class Bench:
+    """A base under measurement: whole-distribution responses of at most `limit` tokens, hints as rlcsd draws them."""
+
+    def __init__(self, network: Network, tokenizer: Any, limit: int) -> None:
+        sampling = SamplingConfig(top_p=1.0, top_k=0, max_tokens=limit)
+        self.config = Config(sampling=sampling, group_size=8, max_prompt_tokens=512)
+        self.method = RLCSD.from_fields()
+        self.engine = LocalEngine(self.config, self.method, network, tokenizer)
+
+    def answers(self, task: Task, problems: Sequence[Problem], seed: int) -> list[Answered]:
+        """Each problem answered and graded, in their order."""
+        settings = EvaluationSettings(_SAMPLES, self.config.sampling.settings())
+        return answer_problems(self.engine, "val", dict(enumerate(problems)), task, settings, seed)
+
+    def groups_of(self, task: Task, count: int) -> Task:
+        """The first problems on which groups are drawn and hints are scored."""
+        return Task(task.name, task.evaluations["seen_sizes"][:count], {}, task.verifier, task.instruction)
+
+    def signals(self, seed: int) -> SignalSettings:
+        return SignalSettings(self.config.group_size, self.config.sampling.settings(), seed=seed)
 
 
-def conclusion_signals(engine: LocalEngine, task: Task, config: Config, method: RLCSD, groups: int) -> dict[str, float]:
-    """Mean over conclusion tokens of what hints do: gain under a correct hint, loss under wrong ones, contrast."""
-    problems = task.evaluations["seen_sizes"]
-    shown = Task(task.name, problems[:groups], {}, task.verifier, task.instruction)
-    table = hint_signals(
-        engine, shown, method, SignalSettings(config.group_size, config.sampling.settings(), seed=config.seed)
-    )
-    signals = {}
-    for target in ("correct", "wrong"):
-        for name in ("correct_gain", "wrong_gain", "contrast"):
-            value = table.mean("conclusion", target, name)
-            signals[f"{name} on {target}"] = value if value is not None else float("nan")
-    return signals
-
-
-def _shut(recipe: PuzzleRecipe, accuracy: dict[int, float], signals: dict[str, float]) -> list[str]:
-    gates = recipe.gates
-    trained = [accuracy[size] for size in recipe.train_sizes]
-    mean = sum(trained) / len(trained)
-    reasons = []
-    if not gates.low <= mean <= gates.high:
-        reasons.append(f"accuracy {mean:.2f} outside [{gates.low}, {gates.high}]")
-    if max(accuracy[size] for size in recipe.unseen_sizes) < gates.unseen:
-        reasons.append("no unseen size is ever solved")
-    wanted = {
-        "correct_gain on correct": 1,
-        "wrong_gain on correct": -1,
-        "contrast on correct": 1,
-        "contrast on wrong": -1,
-    }
-    for name, sign in wanted.items():
-        floor = gates.contrast if name.startswith("contrast") else 0.0
-        if not sign * signals[name] > floor:
-            reasons.append(f"{name} is {signals[name]:+.3f}")
-    return reasons
+def outside(mean: float, low: float, high: float) -> list[str]:
+    """Why the gate of accuracy is shut, if it is."""
+    return [] if low <= mean <= high else [f"accuracy {mean:.2f} outside [{low}, {high}]"]

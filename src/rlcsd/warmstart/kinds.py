@@ -9,7 +9,8 @@ from typing import Any
 
 from ..inspection.token_kinds import kinds_of
 from .examples import Example, draw_example
-from .gates import GateReport, measure
+from .gates import GateReport
+from .puzzle_gates import measure_puzzles
 from .roll_call_examples import draw_roll_call
 from .roll_call_gates import measure_roll_call
 
@@ -52,7 +53,7 @@ KINDS: dict[str, Kind] = {
     "knights_and_knaves": Kind(
         draw_example,
         puzzle_weights,
-        measure,
+        measure_puzzles,
         "A very small Qwen3-architecture language model that solves Knights & Knaves puzzles some of the time and "
         "reads\nreference solutions.",
         "What a hint does to the conclusion tokens of the model's own rollouts, by whether they are correct (nats, "

@@ -5,18 +5,12 @@ from __future__ import annotations
 import statistics
 from typing import Any, Literal
 
-from ..config.schema import Config, SamplingConfig
-from ..engine.local.engine import LocalEngine
 from ..engine.local.network import Network
-from ..evaluation import EvaluationSettings, answer_problems, summarise
+from ..evaluation import summarise
 from ..inspection.decisions import decision_signals
-from ..inspection.signals import SignalSettings
-from ..methods.rlcsd import RLCSD
-from ..records import Sampling
-from ..tasks.base import Task
 from ..tasks.build import RollCallParameters, roll_call
 from ..tasks.roll_call import parse_question, read
-from .gates import GateReport
+from .gates import Bench, GateReport, outside
 from .recipe import RollCallRecipe
 
 _TOKENS_PER_SPEAKER = 32  # limit of a response, generous for a worked line, its share of the box and an interjection
@@ -44,22 +38,15 @@ def measure_roll_call(
             people=recipe.people,
         )
     )
-    limit = _TOKENS_PER_SPEAKER * max(recipe.train_sizes)
-    config = Config(sampling=SamplingConfig(top_p=1.0, top_k=0, max_tokens=limit), group_size=8, max_prompt_tokens=512)
-    method = RLCSD.from_fields()
-    engine = LocalEngine(config, method, network, tokenizer)
+    bench = Bench(network, tokenizer, _TOKENS_PER_SPEAKER * max(recipe.train_sizes))
     problems = task.evaluations["seen_sizes"]
-    answered = answer_problems(
-        engine, "val", dict(enumerate(problems)), task, EvaluationSettings(4, Sampling(max_tokens=limit)), seed
-    )
+    answered = bench.answers(task, problems, seed)
     accuracy = {
         size: summarise(str(size), [a for a, p in zip(answered, problems, strict=True) if p.extra["size"] == size]).mean
         for size in recipe.train_sizes
     }
     style = _style([(item.question, text) for item in answered for text in item.responses])
-    shown = Task(task.name, problems[:groups], {}, task.verifier, task.instruction)
-    settings = SignalSettings(config.group_size, config.sampling.settings(), seed=seed)
-    signals = decision_signals(engine, shown, method, settings)
+    signals = decision_signals(bench.engine, bench.groups_of(task, groups), bench.method, bench.signals(seed))
     figures = {**style, "AUC on decisions": signals.auc(), "usable rollouts": signals.table.usable}
     figures |= {f"contrast on {kind} decisions": signals.mean(kind) for kind in ("right", "wrong")}
     network.model.train()
@@ -83,10 +70,7 @@ def _style(responses: list[tuple[str, str]]) -> dict[str, float]:
 
 def _shut(recipe: RollCallRecipe, accuracy: dict[int, float], figures: dict[str, float]) -> list[str]:
     gates = recipe.gates
-    mean = sum(accuracy.values()) / len(accuracy)
-    reasons = []
-    if not gates.low <= mean <= gates.high:
-        reasons.append(f"accuracy {mean:.2f} outside [{gates.low}, {gates.high}]")
+    reasons = outside(sum(accuracy.values()) / len(accuracy), gates.low, gates.high)
     low, high = gates.worked
     if not low <= figures["worked lines"] <= high:
         reasons.append(f"worked lines {figures['worked lines']:.2f} outside [{low}, {high}]")
