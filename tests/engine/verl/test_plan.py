@@ -21,7 +21,7 @@ SHAPES = {path: load_shape(load([f"model={name}"]).model) for name, (path, _) in
 @pytest.fixture(autouse=True)
 def shapes(monkeypatch):
     """Each model is counted once and not for each experiment."""
-    for module in ("rlcsd.engine.costs.load_shape", "rlcsd.engine.verl.plan.load_shape"):
+    for module in ("rlcsd.engine.costs.load_shape", "rlcsd.engine.local.memory.load_shape"):
         monkeypatch.setattr(module, lambda model: SHAPES[model.path])
 
 

@@ -74,6 +74,14 @@ def load_shape(model: ModelConfig) -> Shape:
         raise InputError(f"the config of {model.path} could not be loaded ({first_line(error)})") from error
 
 
+def load_shapes(config: Config, method: Method) -> tuple[Shape, Shape | None]:
+    """Of the policy, and of a teacher with weights of its own. Raises InputError as `load_shape` does."""
+    wanted = method.config
+    other = wanted.teacher_model if isinstance(wanted, HintedConfig) else None
+    theirs = load_shape(ModelConfig(path=other, dtype=config.model.dtype)) if other else None
+    return load_shape(config.model), theirs
+
+
 def update_bytes(shape: Shape, config: Config, tokens: int, stream: float | None = None) -> float:
     """Activations of one micro-batch of `tokens`, forward and backward, and the head's chunk.
 
@@ -199,11 +207,8 @@ def memory_plan(shape: Shape, config: Config, method: Method, teacher_shape: Sha
 
 def memory_line(config: Config, method: Method) -> str:
     """One line for a run's plan; says so if the config of the model, or of a teacher of its own, is out of reach."""
-    wanted = method.config
-    other = wanted.teacher_model if isinstance(wanted, HintedConfig) else None
     try:
-        shape = load_shape(config.model)
-        theirs = load_shape(ModelConfig(path=other, dtype=config.model.dtype)) if other else None
+        shape, theirs = load_shapes(config, method)
     except InputError as error:
         return f"not estimated: {error}"
     plan = memory_plan(shape, config, method, theirs)

@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ...config.engines import VerlEngineConfig
-from ...config.schema import Config, ModelConfig
+from ...config.schema import Config
 from ...errors import InputError
-from ...methods.base import HintedConfig, Method
+from ...methods.base import Method
 from ..costs import DEVICES
-from ..local.memory import Shape, load_shape
+from ..local.memory import Shape, load_shapes
 from .memory import GpuPlan, gpu_plan
 from .settings import engine_settings
 
@@ -35,11 +35,8 @@ def _shares(config: Config) -> list[tuple[int, str]]:
 
 def memory_line(config: Config, method: Method) -> str:
     """One line for a run's plan; says so if the model's config is out of reach."""
-    wanted = method.config
-    other = wanted.teacher_model if isinstance(wanted, HintedConfig) else None
     try:
-        shape = load_shape(config.model)
-        theirs = load_shape(ModelConfig(path=other, dtype=config.model.dtype)) if other else None
+        shape, theirs = load_shapes(config, method)
     except InputError as error:
         return f"not estimated: {error}"
     plan = gpu_plan(shape, config, method, theirs)
