@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from records import RECORDS, Record, Runs, load
-from studies import PLUGIN, SOURCES, STUDIES, chosen_rates
+from studies import PLUGIN, STUDIES, chosen_rates
 
 from rlcsd.inspection.signals import SIGNALS
 from rlcsd.report.statistics import Difference, holm, mean_interval, paired_difference
@@ -201,33 +201,47 @@ def default(runs: Runs) -> str:
     return table(["arm", "seeds", *PEOPLE, "entropy", "length"], rows)
 
 
+def decision_gains(runs: Runs) -> str:
+    """The oracle and rlcsd minus grpo at each number of decisions and each group size."""
+    compared = [
+        (arm, by_seed, runs.get("-".join(["grpo", *arm.split("-")[1:]]), {}))
+        for arm, by_seed in runs.items()
+        if not arm.startswith("grpo")
+    ]
+    return paired_table("minus grpo of the same size", compared, {"area": area, "test": test("seen_sizes")})
+
+
 def tables() -> dict[str, str]:
     """The tables of docs/study.md by name."""
     rated, drift, modes, credit, decisions, defaults = map(ordered, STUDIES)
-    elsewhere = {arm.name for arm in SOURCES}  # the plug-in study shows them
-    drifting = {arm: runs for arm, runs in drift.items() if arm not in elsewhere}
+    published = {arm: runs for arm, runs in drift.items() if "-" not in arm}
+    authors = {arm: runs for arm, runs in drift.items() if arm.endswith("-authors")}
+    dynamics = {name: at_the_end(name) for name in ("accuracy", "entropy", "worked", "interjections")}
     tested = {"test": test("seen_sizes"), "other kind": test("unseen_sizes")}
     measures: dict[str, Measure] = {"area": area, **tested}
     rounded = {name: (measure, 3) for name, measure in measures.items()}
     by_people: dict[str, Measure] = {"area": area, **{people: test(name) for people, name in PEOPLE.items()}}
     found = {
         "signal": signal(),
-        "drift": style(drifting),
-        "drift tests": differences(
-            drifting,
-            "grpo",
-            {
-                "accuracy": at_the_end("accuracy"),
-                **{name: at_the_end(name) for name in ("entropy", "worked", "interjections")},
-            },
+        "drift": style(published),
+        "drift tests": differences(published, "grpo", dynamics),
+        "authors": style(authors),
+        "authors tests": paired_table(
+            "minus the published form",
+            [(arm, by_seed, drift.get(arm.removesuffix("-authors"), {})) for arm, by_seed in authors.items()],
+            dynamics,
         ),
         "modes": style(rated | modes),
         "credit": means(credit, rounded),
         "credit against grpo": differences(credit, "grpo", measures),
         "credit against rlcsd": differences(credit, "rlcsd", measures),
+        "credit against oracle": differences(
+            {arm: by_seed for arm, by_seed in credit.items() if arm.startswith("oracle")}, "oracle", measures
+        ),
         "credit mechanism": mechanism(credit),
         "plugin": plugin(drift),
         "plugin gains": plugin_gains(drift),
+        "decision gains": decision_gains(decisions),
         "decisions": means(decisions, {"area": (area, 3), "test": (test("seen_sizes"), 3)}),
         "rates": rates(rated),
         "default": default(defaults),

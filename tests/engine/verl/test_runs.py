@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -71,16 +72,37 @@ def command(*arguments: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
-@pytest.mark.slow
-def test_a_killed_driver_leaves_no_process_and_its_run_goes_on_with_one_rank(tmp_path, capsys):
-    folder = tmp_path / "killed"
-    process = command(*RUN, "method=rlcsd", f"output_dir={tmp_path}", "run_name=killed")
+def under_way(parent: Path, name: str, *more: str) -> tuple[subprocess.Popen[str], list[int]]:
+    """A run of its own that has saved a step, and the processes that it has started."""
+    process = command(*RUN, "method=rlcsd", f"output_dir={parent}", f"run_name={name}", *more)
     end = time.monotonic() + 600
-    while not checkpoints(folder / "checkpoints"):
+    while not checkpoints(parent / name / "checkpoints"):
         assert process.poll() is None and time.monotonic() < end, process.communicate()[1][-2000:]
         time.sleep(0.1)
     children = [child.pid for child in psutil.Process(process.pid).children(recursive=True)]
     assert len(children) > 4  # Ray's own, workers, servers
+    return process, children
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("how", "code"), [("SIGTERM", 143), ("SIGINT", 130), ("ray stop", 2)])
+def test_a_run_that_is_stopped_says_from_where_it_goes_on_and_leaves_no_process(how, code, tmp_path):
+    process, children = under_way(tmp_path, "stopped", "steps=1000")
+    if how == "ray stop":
+        subprocess.run([Path(sys.executable).with_name("ray"), "stop"], check=True, capture_output=True)
+    else:
+        process.send_signal(signal.Signals[how])
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == code
+    assert re.search(r"rlcsd train --resume .*stopped` goes on from the checkpoint of step [1-9]\d*$", errors.strip())
+    assert "Traceback" not in errors
+    assert alive(children, 100) == []
+
+
+@pytest.mark.slow
+def test_a_killed_driver_leaves_no_process_and_its_run_goes_on_with_one_rank(tmp_path, capsys):
+    folder = tmp_path / "killed"
+    process, children = under_way(tmp_path, "killed")
     process.kill()
     process.communicate()
     assert alive(children, 100) == []  # Ray's two agents look for their gcs_server for a minute
