@@ -28,8 +28,10 @@ from tests.adapters.trl_case import FLAT, QUESTIONS, G, completion, run
 METHODS = ["grpo", "rlsd", "rlsd_ectr", "rlcsd"]
 
 
-def ours(name: str, places: list[int], options: tuple[str, ...] = ()) -> tuple[dict[str, torch.Tensor], float]:
-    """Gradient and loss of our engine on the mini-batch of the fixed rollouts at `places`."""
+def ours(
+    name: str, places: list[int], options: tuple[str, ...] = (), without: int | None = None
+) -> tuple[dict[str, torch.Tensor], float]:
+    """Gradient and loss of our engine on the mini-batch of the fixed rollouts at `places`; one may not be there."""
     config = load([f"method={name}", "kl_coefficient=0", "engine.self_check=false", *options])
     method = build_method(config)
     engine = LocalEngine(config, method)
@@ -37,7 +39,7 @@ def ours(name: str, places: list[int], options: tuple[str, ...] = ()) -> tuple[d
     samples = [Sample(tuple(completion(tokenizer, i)), None, torch.zeros(0), True) for i in range(len(FLAT))]
     problems = [Problem(question, "B", "So it is B.") for question in QUESTIONS]
     prompts = [student_prompt(tokenizer, question, "") for question in QUESTIONS]
-    drawn = [samples[start : start + G] for start in range(0, len(FLAT), G)]
+    drawn = [[samples[i] for i in range(start, start + G) if i != without] for start in range(0, len(FLAT), G)]
     verifier = lambda response, answer: rf"\boxed{{{answer}}}" in response  # noqa: E731
     task = Task("fixed", problems, {}, verifier, verifier_seconds=None)
     groups = grade(tokenizer, task, problems, prompts, drawn, divide_by_std=method.config.advantage_std)
@@ -50,8 +52,8 @@ def ours(name: str, places: list[int], options: tuple[str, ...] = ()) -> tuple[d
     return gradients, metrics["actor/loss"].value
 
 
-def check(found, places, name, number=0, options=()):
-    gradients, loss = ours(name, places, options)
+def check(found, places, name, number=0, options=(), without=None):
+    gradients, loss = ours(name, places, options, without)
     largest = max(float(gradient.abs().max()) for gradient in gradients.values())
     assert largest > 1e-4
     for key, gradient in gradients.items():
@@ -76,6 +78,18 @@ def test_options_reach_the_method_and_unusable_rollouts_can_stay(tmp_path):
     options = {"unusable": "plain", "k_max": 1, "hint_source": "gt_cot", "path_norm": "rollout"}
     found, _ = run("rlcsd", str(tmp_path), rows=6, accumulation=2, method_options=options)
     check(found, list(range(len(FLAT))), "rlcsd", 0, tuple(f"method.{key}={value}" for key, value in options.items()))
+
+
+def test_evidence_that_reads_the_policys_own_log_probs_has_them_where_trl_leaves_them_out(tmp_path):
+    found, trainer = run("rlcsd", str(tmp_path), rows=4, accumulation=3, method_options={"evidence": "one_sided"})
+    assert "old_per_token_logps" not in trainer._buffered_inputs[0]
+    check(found, list(range(len(FLAT))), "rlcsd", 0, ("method.evidence=one_sided",))
+
+
+def test_a_rollout_that_no_function_judges_is_as_one_that_was_never_drawn(tmp_path):
+    """One of four, so the mean and the deviation of its group are those of the other three."""
+    found, _ = run("rlsd", str(tmp_path), rows=4, accumulation=3, unjudged=3, method_options={"hint_source": "gt_cot"})
+    check(found, list(range(len(FLAT))), "rlsd", 0, ("method.hint_source=gt_cot",), without=3)
 
 
 @pytest.mark.slow
@@ -114,6 +128,8 @@ def test_the_teacher_follows_and_is_in_the_checkpoint(tmp_path):
         ({"method_options": {"tau": -1}}, "method_options.tau=-1"),
         ({"loss_type": "grpo"}, "loss_type='grpo'"),
         ({"importance_sampling_level": "sequence"}, "importance_sampling_level='sequence'"),
+        ({"scale_rewards": "none"}, "scale_rewards='none': must be 'group'"),
+        ({"multi_objective_aggregation": "normalize_then_sum"}, "must be 'sum_then_normalize'"),
         ({"gradient_accumulation_steps": 4, "steps_per_generation": 2}, "steps_per_generation=2: must be a multiple"),
     ],
 )

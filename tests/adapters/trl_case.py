@@ -63,10 +63,11 @@ def run(
     updates: int = 1,
     chat: bool = True,
     resume: bool = False,
+    unjudged: int | None = None,
     **settings: Any,
 ) -> Any:
     """Train on the fixed rollouts, `rows` of them in a micro-batch of each process; returns what was kept, and the
-    trainer."""
+    trainer. The reward function gives no reward to the rollout at place `unjudged`."""
     tokenizer = load_tokenizer(ModelConfig())
     keep = Keep()
 
@@ -105,7 +106,10 @@ def run(
     }
     trainer = RLCSDTrainer(
         AutoModelForCausalLM.from_pretrained(TINY, dtype=torch.float32),
-        reward,
+        lambda completions, **columns: [
+            None if unjudged is not None and FLAT[unjudged] in c[0]["content"] else value
+            for c, value in zip(completions, reward(completions, **columns), strict=True)
+        ],
         RLCSDConfig(**arguments | settings),
         train_dataset=Dataset.from_dict(data),
         processing_class=tokenizer,

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from ..engine.local.network import Network
 from ..engine.local.scoring import score
 from ..engine.local.teacher import Teacher
+from ..errors import InputError
 from ..methods import CreditMethod
 from ..methods.teacher import TeacherSchedule
 from ..records import Group, Pair, Problem, Rollout, Row, Sample, Scores, Verdict
@@ -19,9 +22,29 @@ from ..stages.hint import TeacherPrompts, hint_rows
 from ..verifiers.boxed import last_boxed
 
 
+def problem_of(row: Mapping[str, Any], answer_column: str, solution_column: str) -> Problem:
+    """The problem of a data set's row whose `prompt` is a chat. Raises InputError if it is none, or has no answer."""
+    if answer_column not in row:
+        raise InputError(f"answer_column={answer_column}: the data set has no such column")
+    try:
+        if isinstance(row["prompt"], str):
+            raise ValueError("must be a list of messages, because the teacher's prompt is a chat")
+        return Problem(row["prompt"], str(row[answer_column]), row.get(solution_column))
+    except ValueError as error:
+        raise InputError(f"prompt: {error}") from None
+
+
+def total_rewards(rewards: torch.Tensor, weights: torch.Tensor) -> list[float]:
+    """Each response's weighted sum of the functions' rewards `[B, F]`; NaN if none of them judged it."""
+    totals = (rewards * weights).nansum(dim=1)
+    totals[rewards.isnan().all(dim=1)] = torch.nan
+    return [float(total) for total in totals]
+
+
 @dataclass(frozen=True)
 class Drawn:
-    """One response as another trainer has drawn and rewarded it."""
+    """One response as another trainer has drawn and rewarded it. Without a reward (NaN) it says nothing of its group:
+    it has no advantage, is no hint, and stays out of the update."""
 
     problem: Problem
     text: str
@@ -51,11 +74,13 @@ def hinted_rows(
                 Sample(one.ids, torch.zeros(len(one.ids)), torch.zeros(len(one.ids)), finished=True),
                 one.text,
                 Verdict(one.reward >= success, one.reward),
-                last_boxed(one.text) or None,
+                None if math.isnan(one.reward) else last_boxed(one.text) or None,
             )
             for one in some
         )
-        advantages = group_advantages([one.reward for one in some], method.config.advantage_std)
+        rewards = [one.reward for one in some if not math.isnan(one.reward)]
+        known = iter(group_advantages(rewards, method.config.advantage_std) if len(rewards) > 1 else [0.0])
+        advantages = tuple(0.0 if math.isnan(one.reward) else next(known) for one in some)
         groups.append(Group(some[0].problem, (), rollouts, advantages))
     keeping = type(method)(method.config.model_copy(update={"unusable": "plain"}))
     return [row for group in hint_rows(groups, keeping, prompts, rng).rows for row in group]
@@ -63,6 +88,8 @@ def hinted_rows(
 
 def stays_in_update(row: Row, method: CreditMethod) -> bool:
     """Is a row of `hinted_rows` in its mini-batch? One without a usable hint is if the method keeps it unmodulated."""
+    if math.isnan(row.rollout.reward):
+        return False
     if not method.hinted or row.correct is not None or method.config.unusable == "plain":
         return True
     return row.hints is not None and row.advantage == 0 and not method.scores_zero_advantage

@@ -27,14 +27,15 @@ from ..engine.local.network import Network
 from ..errors import InputError
 from ..layout import Layout
 from ..methods import CreditMethod, method_class
-from ..records import Problem
+from ..methods.grpo import GRPO
 from ..stages.hint import TeacherPrompts
 from ..stages.score import gather_evidence
-from .rollouts import Drawn, TeacherScorer, hinted_rows, stays_in_update
+from .rollouts import Drawn, TeacherScorer, hinted_rows, problem_of, stays_in_update, total_rewards
 
 _FILE = "rlcsd_teacher.safetensors"
 _NEEDED = {"loss_type": "dapo", "importance_sampling_level": "token", "top_entropy_quantile": 1.0}
 _NEEDED |= {"off_policy_mask_threshold": None, "use_liger_kernel": False}
+_NEEDED |= {"multi_objective_aggregation": "sum_then_normalize", "scale_rewards": "group"}
 
 
 @dataclass
@@ -57,7 +58,7 @@ class RLCSDConfig(GRPOConfig):  # type: ignore[misc]
         super().__post_init__()
         for name, value in _NEEDED.items():
             if getattr(self, name, value) != value:
-                raise InputError(f"{name}={getattr(self, name)!r}: must be {value!r} for advantages of single tokens")
+                raise InputError(f"{name}={getattr(self, name)!r}: must be {value!r}; what varies is in method_options")
         if self.steps_per_generation % self.gradient_accumulation_steps:
             wrong = f"steps_per_generation={self.steps_per_generation}: must be a multiple of "
             raise InputError(f"{wrong}gradient_accumulation_steps, {self.gradient_accumulation_steps}")
@@ -119,24 +120,14 @@ class RLCSDTrainer(GRPOTrainer):  # type: ignore[misc]
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
         rewards: Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         if self.model.training:
-            totals = (rewards * self.reward_weights.to(rewards.device)).nansum(dim=1).tolist()  # of all processes
+            totals = total_rewards(rewards, self.reward_weights.to(rewards.device))  # of all processes
             texts = [text if isinstance(text, str) else text[0]["content"] for text in completions]
-            mine = list(zip(map(self._problem, inputs), texts, map(tuple, completion_ids_list), strict=True))
+            problems = [problem_of(row, self.args.answer_column, self.args.solution_column) for row in inputs]
+            mine = list(zip(problems, texts, map(tuple, completion_ids_list), strict=True))
             self._lengths = tuple(map(len, completion_ids_list))
             drawn = zip(gather_object(mine), totals, strict=True)
             self._drawn = [Drawn(problem, text, ids, reward) for (problem, text, ids), reward in drawn]
         return rewards
-
-    def _problem(self, example: Mapping[str, Any]) -> Problem:
-        prompt, answer = example["prompt"], self.args.answer_column
-        if answer not in example:
-            raise InputError(f"answer_column={answer}: the data set has no such column")
-        try:
-            if isinstance(prompt, str):
-                raise ValueError("must be a list of messages, because the teacher's prompt is a chat")
-            return Problem(prompt, str(example[answer]), example.get(self.args.solution_column))
-        except ValueError as error:
-            raise InputError(f"prompt: {error}") from None
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
         training = self.model.training
@@ -150,13 +141,22 @@ class RLCSDTrainer(GRPOTrainer):  # type: ignore[misc]
         drawn = hinted_rows(self._drawn, self.num_generations, self.method, prompts, rng, self.args.success)
         rows = drawn[first : first + len(inputs)]
         self._evidence = gather_evidence(self.teacher, rows, self.method)  # type: ignore[arg-type]
-        if "old_per_token_logps" in output:
-            old = Layout(self._lengths, device).flat(output["old_per_token_logps"][:, : max(self._lengths)])
-            self._evidence = self._evidence.with_columns(old_log_prob=old)
+        if type(self.method) is not GRPO:  # which needs none
+            self._evidence = self._evidence.with_columns(old_log_prob=self._old_log_probs(output))
         written = output["completion_mask"].bool().any(dim=1)  # TRL may leave out what the token limit cut off
         self._kept = written & torch.tensor([stays_in_update(row, self.method) for row in rows], device=device)
         output["row"], self._weighed = torch.arange(len(inputs), device=device), False
         return output
+
+    def _old_log_probs(self, output: Mapping[str, Tensor]) -> Tensor:
+        """The policy's own `[N]`. TRL leaves them out where they are those of its loss; methods read them before."""
+        kept, size = output["completion_ids"].size(1), self.args.per_device_train_batch_size
+        whole = [torch.cat([output[f"{part}_{x}"] for part in ("prompt", "completion")], 1) for x in ("ids", "mask")]
+        with torch.no_grad():
+            found = output.get("old_per_token_logps")
+            if found is None:
+                found = self._get_per_token_logps_and_entropies(self.model, *whole, kept, batch_size=size)[0]
+        return Layout(self._lengths, found.device).flat(found[:, : max(self._lengths)])
 
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
         inputs: dict[str, Any] = super()._prepare_inputs(generation_batch)

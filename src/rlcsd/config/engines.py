@@ -92,14 +92,19 @@ class VerlEngineConfig(EngineConfig):
     offload: Literal["none", "optimizer", "all"] = Field(
         "none", description="what waits in host memory while it is not used: nothing, moments, or weights too"
     )
-    attention: Text = Field("flash_attention_2", description="attention of the trainer, a name that transformers knows")
+    attention: Text = Field(
+        "auto",
+        description="attention of the trainer, a name that transformers knows; auto: flash_attention_2 in bfloat16",
+    )
     rollout: Text = Field("vllm", description="rollout server, a name that verl knows")
     tensor_parallel: Count = Field(1, description="GPUs of one rollout server")
     rollout_memory: float = Field(0.7, gt=0, lt=1, description="share of a GPU's memory that a server may take")
     rollout_rows: Count = Field(256, description="responses that one server decodes side by side, at most")
     rollout_eager: bool = Field(False, description="decode without CUDA graphs")
     timeout: float = Field(
-        3600.0, gt=0, description="seconds that one call or one request may take before the run ends"
+        3600.0,
+        gt=0,
+        description="seconds that a call of the workers may take, or that may pass without an answer of the servers",
     )
     self_check: bool = Field(True, description="compare server, scorer and update on this model before a run")
     platform: Text = Field("cuda", description="device type, a name that verl knows")
@@ -114,10 +119,15 @@ class VerlEngineConfig(EngineConfig):
     @model_validator(mode="after")
     def _divisible(self) -> VerlEngineConfig:
         for name in ("sequence_parallel", "tensor_parallel"):
-            if self.gpus % getattr(self, name):
+            count = getattr(self, name)
+            if self.gpus % count:
                 raise ValueError(
-                    f"engine.{name}={getattr(self, name)}: must divide the number of GPUs, {self.nodes} × "
-                    f"{self.gpus_per_node}"
+                    f"engine.{name}={count}: must divide the number of GPUs, {self.nodes} × {self.gpus_per_node}"
+                )
+            if self.gpus_per_node % count and count % self.gpus_per_node:
+                raise ValueError(
+                    f"engine.{name}={count}: must divide engine.gpus_per_node={self.gpus_per_node}, or be a multiple"
+                    " of it"
                 )
         if self.sequence_parallel > 1 and self.share_prefixes:
             raise ValueError(

@@ -36,6 +36,11 @@ class Scorer(Protocol):
         """The most tokens that the model takes at once."""
         ...
 
+    @property
+    def room(self) -> int:
+        """The most tokens of a prompt and its response together that can be sampled."""
+        ...
+
     def sample(self, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, seed: int) -> list[list[Sample]]:
         """`n` responses for each prompt."""
         ...
@@ -110,7 +115,10 @@ def build_engine(config: Config, method: Method) -> Engine:
 
 
 def check_engine(config: Config) -> None:
-    """Raise MissingError if this machine lacks a library or a device that the config's engine needs."""
+    """Raise MissingError if this machine lacks a library or a device that the config's engine needs.
+
+    Raises InputError if the engine does not do what the config asks for.
+    """
     _package(config).check(config)
 
 
@@ -127,6 +135,11 @@ def memory_line(config: Config, method: Method) -> str:
 def longest_response(config: Config) -> int:
     """The most tokens of a response, in training or in evaluation."""
     return max(config.sampling.max_tokens, config.evaluation.sampling.max_tokens)
+
+
+def server_room(config: Config, context: int) -> int:
+    """The tokens of a prompt and its response together that a server is started for; `context` is the model's."""
+    return min(config.max_prompt_tokens + longest_response(config), context)
 
 
 def check_room(config: Config, prompts: Sequence[Sequence[int]], sampling: Sampling) -> None:

@@ -36,15 +36,18 @@ Keeper = Callable[[Sequence[Answered]], None]
 
 
 def check(engine: Scorer, task: Task, settings: EvaluationSettings) -> None:
-    """Raise InputError if the longest evaluation prompt and a response exceed the model's context."""
+    """Raise InputError if the longest evaluation prompt and a response exceed the context or a server's room."""
     problems = [problem for problems in task.evaluations.values() for problem in problems]
     prompts = (student_prompt(engine.tokenizer, problem, task.instruction, settings.thinking) for problem in problems)
     longest = max(map(len, prompts), default=0)
-    if longest and longest + settings.sampling.max_tokens > engine.context_length:
+    room, most = engine.room, settings.sampling.max_tokens
+    if longest and longest + most > room:
+        what, more = "the model's context", ""
+        if room < engine.context_length:
+            what, more = "a server's room", f", or a max_prompt_tokens larger by {longest + most - room}"
         raise InputError(
-            f"evaluation.sampling.max_tokens={settings.sampling.max_tokens}: with a prompt of {longest} tokens "
-            "the model's "
-            f"context of {engine.context_length} is exceeded; use at most {engine.context_length - longest}"
+            f"evaluation.sampling.max_tokens={most}: with a prompt of {longest} tokens {what} of {room} is exceeded; "
+            f"use at most {room - longest}{more}"
         )
 
 

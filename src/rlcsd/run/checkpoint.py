@@ -116,6 +116,8 @@ def load_checkpoint(path: Path, engine: Engine) -> int:
     state, facts = path / _STATE, read_facts(path)
     try:
         engine.load_state(state)
+    except InputError as error:
+        raise InputError(f"resume={path}: {error}") from None
     except (RuntimeError, KeyError, ValueError, OSError) as error:
         raise InputError(f"resume={path}: the checkpoint does not fit this model ({first_line(error)})") from None
     torch.set_rng_state(load_file(state / "random.safetensors")["torch"])

@@ -13,7 +13,13 @@ from typing import Any
 
 import pytest
 
-WITHOUT = {"test_placing.py", "test_memory.py", "test_plan.py", "test_recipes.py"}  # these need neither verl nor Ray
+WITHOUT = {
+    "test_refusals.py",
+    "test_placing.py",
+    "test_memory.py",
+    "test_plan.py",
+    "test_recipes.py",
+}  # these need neither verl nor Ray
 ROOT = Path(__file__).parents[3]
 if find_spec("verl") is None:
     collect_ignore = [path.name for path in Path(__file__).parent.glob("test_*.py") if path.name not in WITHOUT]
@@ -25,7 +31,7 @@ else:  # before verl is imported, here and in the processes that are started
     )  # fmt: skip
 CPU = [
     "engine=verl", "engine.platform=cpu", "engine.modules=[tests.engine.verl.plugins]", "engine.rollout=rlcsd_cpu",
-    "engine.attention=sdpa", "engine.timeout=900",
+    "engine.timeout=900",
 ]  # fmt: skip
 TASK = [
     "prompts_per_step=4", "prompts_per_update=2", "group_size=4", "task.train_sizes=[2]", "task.unseen_sizes=[]",

@@ -99,11 +99,11 @@ _PAUSE = 0.05  # seconds without a new request after which what has arrived is d
 class Server:
     """Requests that arrive together are decoded side by side; each batch is drawn with its smallest seed."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, dtype: str) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer
 
         torch.set_num_threads(1)
-        self.model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32).eval()
+        self.model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype)).eval()
         self.pad = AutoTokenizer.from_pretrained(path).pad_token_id
         self.waiting: list[Any] = []
         self.task: Any = None
@@ -178,7 +178,7 @@ class Replica(RolloutReplica):
 
     async def launch_servers(self) -> None:
         options = {"name": _name(self.replica_rank), "num_cpus": 0, "max_concurrency": self.max_concurrency}
-        self._server_handle = ray.remote(Server).options(**options).remote(self.model_config.path)
+        self._server_handle = ray.remote(Server).options(**options).remote(self.model_config.path, self.config.dtype)
         self.servers, self._server_address = [self._server_handle], _name(self.replica_rank)
 
 
@@ -192,7 +192,7 @@ class Adapter(rollout_base.BaseRollout):
         return None
 
     async def update_weights(self, weights: Any, wire_format: str = "named_tensors", **options: Any) -> None:
-        named = {name: tensor.detach().float().cpu().clone() for name, tensor in weights}  # gathers on all ranks
+        named = {name: tensor.detach().cpu().clone() for name, tensor in weights}  # gathers on all ranks
         server = ray.get_actor(_name(int(os.environ["RANK"]) // self.config.tensor_model_parallel_size))
         await server.update_weights.remote(named)
 

@@ -103,12 +103,14 @@ class Sampler:
     """As `groups.Servers`: a transformers model in this process that is given the policy's weights."""
 
     def __init__(self, policy: Piped, config: Config) -> None:
+        import torch
         from transformers import AutoModelForCausalLM
 
         from rlcsd.engine.local.network import resolve_path
 
         self.policy, self.client, self.awake = policy, self, False
-        self.model = AutoModelForCausalLM.from_pretrained(resolve_path(config.model.path)).float().eval()
+        self.model = AutoModelForCausalLM.from_pretrained(resolve_path(config.model.path))
+        self.model.to(getattr(torch, config.model.dtype)).eval()
 
     def wake(self, version: int) -> None:
         if not self.awake:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +15,7 @@ from rlcsd.config.load import load
 from rlcsd.engine.verl import tested
 from rlcsd.engine.verl.cluster import join
 from rlcsd.engine.verl.settings import engine_settings
-from rlcsd.engine.verl.waits import awaited, bounded, results
+from rlcsd.engine.verl.waits import awaited, bounded, gathered, results
 from rlcsd.errors import InputError
 
 from .conftest import CPU
@@ -40,7 +42,10 @@ class Process:
         torch.zeros(2**33)
 
     def refuse(self) -> None:
-        raise ValueError("the state is of another model")
+        raise InputError("the state is of another model")
+
+    def break_down(self) -> None:
+        raise RuntimeError("CUDA error: an illegal memory access was encountered\nmore of it")
 
     def lose_peers(self) -> None:
         raise RuntimeError("[gloo/transport/tcp/pair.cc] Connection closed by peer [127.0.0.1]:1234")
@@ -56,8 +61,54 @@ def two(ray_on_cpu):
 
 def test_results_are_in_order_and_errors_of_ours_stay_what_they_are(two):
     assert results([two[0].wait.remote(0.5), two[1].wait.remote(0.0)], "waiting", 60) == ["done", "done"]
-    with pytest.raises(ValueError, match=r"^the state is of another model$"):
+    with pytest.raises(InputError, match=r"^the state is of another model$"):
         results([two[0].wait.remote(0.0), two[1].refuse.remote()], "loading", 60)
+
+
+def test_whatever_else_a_worker_or_a_server_raises_is_a_sentence_and_a_file_with_the_stack(two):
+    words = r"^scoring: RuntimeError: CUDA error: an illegal memory access was encountered \(the whole of it: (.+)\)$"
+    with pytest.raises(InputError, match=words) as told:
+        results([two[0].wait.remote(0.0), two[1].break_down.remote()], "scoring", 60)
+    assert "in break_down" in Path(re.match(words, str(told.value))[1]).read_text(encoding="utf-8")
+
+    class DeadError(Exception):
+        """What vLLM's client raises when the process of its engine has died."""
+
+    async def ask() -> None:
+        raise DeadError("EngineCore encountered an issue")
+
+    with pytest.raises(InputError, match=r"^sampling: DeadError: EngineCore encountered an issue \(the whole of it: "):
+        awaited(ask(), "sampling", 60)
+    with pytest.raises(OSError, match="No space left"):
+        bounded(lambda: (_ for _ in ()).throw(OSError(28, "No space left on device")), "saving", 60)
+
+
+def test_a_server_that_cannot_start_is_told_with_its_own_reason(ray_on_cpu):
+    import ray
+
+    class Server:
+        def __init__(self) -> None:
+            raise ValueError("max_model_len (99) should be less than or equal to 64")
+
+        def ask(self) -> None: ...
+
+    server = ray.remote(num_cpus=0)(Server).remote()
+    with pytest.raises(
+        InputError, match=r"died \(ValueError: max_model_len \(99\) should be less than or equal to 64\)$"
+    ):
+        results([server.ask.remote()], "starting the rollout servers", 60)
+
+
+def test_many_requests_may_take_longer_than_one_may(two):
+    async def slow(seconds: float) -> float:
+        await asyncio.sleep(seconds)
+        return seconds
+
+    waits = [0.8 * number for number in range(1, 5)]
+    assert gathered([slow(seconds) for seconds in waits], "sampling", 2.0) == waits
+    assert gathered([], "sampling", 2.0) == []
+    with pytest.raises(InputError, match=r"^sampling: no answer within engine\.timeout=1 seconds$"):
+        gathered([slow(0.5), slow(30)], "sampling", 1.0)
 
 
 def test_a_call_that_hangs_ends_in_time(two):

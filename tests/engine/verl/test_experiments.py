@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,10 +11,10 @@ from rlcsd.config.load import build_method, load
 from rlcsd.config.schema import Config
 from rlcsd.engine.verl.memory import gpu_plan
 from rlcsd.engine.verl.private import omega_conf_to_dataclass
-from rlcsd.engine.verl.sampling import draw
-from rlcsd.engine.verl.settings import overrides, verl_config
+from rlcsd.engine.verl.sampling import requests, sample_of
+from rlcsd.engine.verl.settings import context_length, overrides, verl_config
+from rlcsd.engine.verl.waits import gathered
 from rlcsd.errors import InputError
-from rlcsd.records import Sampling
 from tests.config.test_experiments import ALL, COMMON
 
 from .test_memory import EIGHT_B
@@ -43,7 +42,9 @@ def test_an_experiment_passes_verls_own_checks(model, task, method):
     assert actor.engine.mixed_precision["param_dtype"] == "bf16"
     assert actor.engine.mixed_precision["reduce_dtype"] == "fp32"
     assert actor.engine.model_dtype == "fp32" and actor.engine.strategy == "fsdp2"
-    assert rollout.max_model_len == config.max_prompt_tokens + config.evaluation.sampling.max_tokens
+    room = config.max_prompt_tokens + config.evaluation.sampling.max_tokens
+    assert f"actor_rollout_ref.rollout.max_model_len={room}" in overrides(config)
+    assert rollout.max_model_len == context_length("tiny")  # less than the room that is asked for
     assert rollout.logprobs_mode == "processed_logprobs" and rollout.enable_prefix_caching
     assert (rollout.gpu_memory_utilization, rollout.max_num_seqs, rollout.enforce_eager) == (0.7, 256, False)
     assert hf.enable_gradient_checkpointing is config.model.gradient_checkpointing and hf.use_remove_padding
@@ -70,8 +71,8 @@ def test_servers_are_asked_to_draw_as_published(which, expected):
             return SimpleNamespace(token_ids=[5, 7], log_probs=[-0.1, -0.2])
 
     sampling = config.sampling if which == "training" else config.evaluation.sampling
-    samples = asyncio.run(draw(Client(), [(1, 2), (3,)], 8, sampling.settings(), [7], seed=2**62))
-    assert [len(some) for some in samples] == [8, 8] and all(one.finished for some in samples for one in some)
+    outputs = gathered(requests(Client(), [(1, 2), (3,)], 8, sampling.settings(), [7], seed=2**62), "sampling", 60)
+    assert len(outputs) == 16 and all(sample_of(output, [7]).finished for output in outputs)
     assert [one["prompt"] for one in asked] == [[1, 2]] * 8 + [[3]] * 8
     assert all(one.items() >= {**expected, "logprobs": True, "stop_token_ids": [7]}.items() for one in asked)
     assert len({one["seed"] for one in asked}) == len({one["id"] for one in asked}) == 16
@@ -80,9 +81,5 @@ def test_servers_are_asked_to_draw_as_published(which, expected):
 
 @pytest.mark.parametrize("output", [([], []), ([5, 7], None), ([5, 7], [-0.1])])
 def test_a_server_that_answers_without_log_probs_is_named(output):
-    class Client:
-        async def generate(self, request_id: str, **request: Any) -> Any:
-            return SimpleNamespace(token_ids=output[0], log_probs=output[1])
-
     with pytest.raises(InputError, match="a rollout server gave no tokens, or tokens without log-probs"):
-        asyncio.run(draw(Client(), [(1, 2)], 1, Sampling(max_tokens=2), [7], seed=0))
+        sample_of(SimpleNamespace(token_ids=output[0], log_probs=output[1]), [7])

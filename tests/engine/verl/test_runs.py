@@ -119,7 +119,6 @@ def test_a_killed_driver_leaves_no_process_and_its_run_goes_on_with_one_rank(tmp
     assert "seen_sizes" in capsys.readouterr().out
 
 
-@pytest.mark.slow
 def test_a_worker_that_dies_ends_the_run_with_a_checkpoint_that_resumes(ray_on_cpu, tmp_path):
     def kill(event, facts) -> None:
         if event == "step" and facts["step"] == 2:

@@ -10,15 +10,16 @@ from typing import Any
 
 import torch
 
-from ...config.schema import Config, ModelConfig
+from ...config.schema import Config
 from ...methods.base import HintedConfig, Method
 from ...methods.regularisers import Regularisers
 from ...methods.teacher import TeacherSchedule
 from ...metrics import Max, Mean, Metric, Metrics, Sum
 from ...records import Evidence, Pair, Sample, Sampling, Scores, Support
+from ..base import server_room
 from . import sampler, scoring, state
 from .memory import rows_at_once, shape_of
-from .network import Network, check_vocabulary, load_network, load_tokenizer, resolve_device
+from .network import Network, load_network, load_tokenizer, other_teacher, resolve_device
 from .optimizer import build_optimizer
 from .self_check import self_check
 from .supports import SupportStore
@@ -58,12 +59,13 @@ class LocalEngine:
         self.first_rms = self._rms()
         if config.engine.self_check:
             self_check(self.policy, self.tokenizer.pad_token_id, self.context_length)
-        self.vllm = VllmSampler(config) if vllm_wanted(config, device) else None
+        self.vllm: VllmSampler | None = None
+        if vllm_wanted(config, device):
+            self.vllm = VllmSampler(config, server_room(config, self.context_length))
 
     def _other_teacher(self, path: str) -> Network:
         """Another model as the teacher. Raises InputError unless it has the policy's vocabulary."""
-        named = ModelConfig(path=path, dtype=self.config.model.dtype, chat_template=self.tokenizer.chat_template)
-        check_vocabulary(named, self.tokenizer)
+        named = other_teacher(path, self.config, self.tokenizer)
         network = load_network(named, self.policy.device, self.config.engine.head_chunk)
         network.model.eval().requires_grad_(False)
         return network
@@ -76,6 +78,11 @@ class LocalEngine:
     def context_length(self) -> int:
         """Most tokens that the model takes at once."""
         return int(getattr(self.policy.core.config.get_text_config(), "max_position_embeddings", 1 << 30))
+
+    @property
+    def room(self) -> int:
+        """A server's, where vLLM samples."""
+        return self.context_length if self.vllm is None else server_room(self.config, self.context_length)
 
     def stop_ids(self) -> list[int]:
         """Token ids that end a response: the generation config's and the tokenizer's."""

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
-from ...config.schema import ModelConfig
+from ...config.schema import Config, ModelConfig
 from ...errors import InputError, MissingError, first_line
 from ..head import Head
 from .adapters import keep_gradients, quantization, with_adapters, without_adapter
@@ -139,13 +139,17 @@ def load_tokenizer(config: ModelConfig) -> Any:
     return tokenizer
 
 
-def check_vocabulary(teacher: ModelConfig, tokenizer: Any) -> None:
-    """Raise InputError unless another model, the teacher, has the vocabulary of the policy's `tokenizer`."""
+def other_teacher(path: str, config: Config, tokenizer: Any) -> ModelConfig:
+    """Another model as the teacher, with the type and the chat template of the policy, whose `tokenizer` is given.
+
+    Raises InputError unless it has the policy's vocabulary.
+    """
+    teacher = ModelConfig(path=path, dtype=config.model.dtype, chat_template=tokenizer.chat_template)
     if load_tokenizer(teacher).get_vocab() != tokenizer.get_vocab():
         raise InputError(
-            f"method.teacher_model={teacher.path}: its vocabulary is not the policy's, so it cannot score the same "
-            "token ids"
+            f"method.teacher_model={path}: its vocabulary is not the policy's, so it cannot score the same token ids"
         )
+    return teacher
 
 
 def _wrong_files(folder: Path) -> str | None:
@@ -166,27 +170,12 @@ def load_network(config: ModelConfig, device: torch.device, head_chunk: int = 40
     Raises:
         InputError: no such model, or one whose logits are not those of its output embedding.
     """
-    path = resolve_path(without_adapter(config).path)
     extra: dict[str, Any] = {"gguf_file": config.gguf_file} if config.gguf_file else {}
     four_bits = quantization(config)
     if four_bits:
         extra |= {**four_bits, "device_map": {"": device}}
     held = torch.bfloat16 if config.lora is not None and config.dtype == "bfloat16" else torch.float32
-    safe = {} if config.gguf_file else {"use_safetensors": True}  # other formats are pickles, which can run code
-    try:
-        model, loading = AutoModelForCausalLM.from_pretrained(
-            path,
-            dtype=held,
-            attn_implementation="sdpa",
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-            **safe,
-            **extra,
-        )
-    except Exception as error:  # each layer of the library has its own: no file, broken file, unknown architecture …
-        reason = _wrong_files(Path(path)) or first_line(error)
-        raise InputError(f"model.path={config.path}: no model could be loaded ({reason})") from None
-    _check_weights(config, loading)
+    model = _whole_model(config, dtype=held, attn_implementation="sdpa", **extra)
     if config.gguf_file:
         model = _unquantised(model)
     check_cache(model.config)
@@ -202,6 +191,26 @@ def load_network(config: ModelConfig, device: torch.device, head_chunk: int = 40
     network = Network(model, head_chunk, config.dtype == "bfloat16")
     network.check()
     return network
+
+
+def check_files(config: ModelConfig) -> None:
+    """Raise InputError unless a model's files are those of one whole model; their headers alone are read."""
+    _whole_model(config, device_map="meta")
+
+
+def _whole_model(config: ModelConfig, **options: Any) -> Any:
+    """The model of transformers from files that are neither pickles, which can run code, nor parts of a model."""
+    path = resolve_path(without_adapter(config).path)
+    safe = {} if config.gguf_file else {"use_safetensors": True}
+    try:
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            path, output_loading_info=True, ignore_mismatched_sizes=True, **safe, **options
+        )
+    except Exception as error:  # each layer of the library has its own: no file, broken file, unknown architecture …
+        reason = _wrong_files(Path(path)) or first_line(error)
+        raise InputError(f"model.path={config.path}: no model could be loaded ({reason})") from None
+    _check_weights(config, loading)
+    return model
 
 
 def _check_weights(config: ModelConfig, loading: Mapping[str, Any]) -> None:

@@ -18,7 +18,7 @@ from torch import Tensor
 from ...config.schema import Config
 from ...errors import InputError, MissingError
 from ...records import Sample, Sampling
-from ..base import check_room, longest_response
+from ..base import check_room
 from .network import Network, resolve_path
 
 
@@ -52,9 +52,12 @@ def policy_weights(network: Network) -> Iterable[tuple[str, Tensor]]:
 
 
 class VllmSampler:
-    """One vLLM engine beside the policy on its GPU. `sync` after each update; `sample` as the engine's."""
+    """One vLLM engine beside the policy on its GPU, with `room` tokens for a prompt and its response together.
 
-    def __init__(self, config: Config) -> None:
+    `sync` after each update; `sample` as the engine's.
+    """
+
+    def __init__(self, config: Config, room: int) -> None:
         os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # weights are handed over within the process
         import vllm
 
@@ -63,7 +66,7 @@ class VllmSampler:
             model=resolve_path(config.model.path),
             dtype=config.model.dtype,
             gpu_memory_utilization=config.engine.vllm_memory,
-            max_model_len=config.max_prompt_tokens + longest_response(config),
+            max_model_len=room,
             logprobs_mode="processed_logprobs",  # of the distribution drawn from
             enable_prefix_caching=True,  # a group shares its prompt
             seed=config.seed,

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 from ...config.schema import Config
 from ...methods.base import Method
 from .plan import engine_line, memory_line
+from .refusals import check
 from .settings import engine_settings, environment
-from .tested import check_version
 
 if TYPE_CHECKING:
     from .engine import VerlEngine
@@ -20,13 +20,9 @@ if TYPE_CHECKING:
 __all__ = ["build", "check", "engine_line", "memory_line"]
 
 
-def check(config: Config) -> None:
-    """See `engine.base.check_engine`."""
-    check_version()
-
-
 def build(config: Config, method: Method) -> VerlEngine:
-    """See `engine.base.build_engine`. Raises InputError without verl, or with a version that was not tested."""
+    """See `engine.base.build_engine`. Raises InputError as `check` does, and for what does not come up."""
+    check(config)
     os.environ.update(environment(engine_settings(config)))  # before verl is imported for the first time
     from . import private  # noqa: F401  refuses what was not tested
     from .engine import VerlEngine

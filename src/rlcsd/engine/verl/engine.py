@@ -13,21 +13,21 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ...config.schema import Config, ModelConfig
+from ...config.schema import Config
 from ...layout import Layout
 from ...methods.base import HintedConfig, Method
 from ...methods.update_metrics import update_metrics
 from ...metrics import Max, Mean, Metric, Metrics, Sum
 from ...records import Evidence, Pair, Sample, Sampling, Scores, Support
-from ..base import check_room
-from ..local.network import check_vocabulary, load_tokenizer, resolve_path
+from ..base import check_room, server_room
+from ..local.network import check_files, load_tokenizer, other_teacher
 from . import placing
 from .groups import Cluster, Workers
 from .messages import Columns, Rows, ScoreTask, Updated, UpdateTask
-from .sampling import draw
+from .sampling import requests, sample_of
 from .self_check import self_check
-from .settings import engine_settings, stop_ids
-from .waits import awaited
+from .settings import context_length, engine_settings, stop_ids
+from .waits import gathered
 
 
 class VerlEngine:
@@ -43,7 +43,7 @@ class VerlEngine:
         self.lent: set[int] = set()  # supports that a teacher in workers of its own knows
         self.made, self.version = 0, 0
         self.computed = 0  # tokens, padding included, that the last call of `score` put through the model
-        self.first_squares = sum(self.policy.call("squares", "measuring weights"))
+        self.first_squares = self.policy.call("squares", "measuring weights")[0]
 
     @staticmethod
     def start(config: Config, method: Method) -> VerlEngine:
@@ -51,8 +51,11 @@ class VerlEngine:
         torch.manual_seed(config.seed)
         wanted = method.config
         other = wanted.teacher_model if isinstance(wanted, HintedConfig) else None
+        models = [config.model]
         if other:
-            check_vocabulary(ModelConfig(path=other, dtype=config.model.dtype), load_tokenizer(config.model))
+            models.append(other_teacher(other, config, load_tokenizer(config.model)))
+        for model in models:
+            check_files(model)
         cluster = Cluster(config, other)
         try:
             engine = VerlEngine(config, method, cluster)
@@ -70,10 +73,12 @@ class VerlEngine:
 
     @property
     def context_length(self) -> int:
-        from transformers import AutoConfig
+        return context_length(self.config.model.path)
 
-        text = AutoConfig.from_pretrained(resolve_path(self.config.model.path)).get_text_config()
-        return int(getattr(text, "max_position_embeddings", 1 << 30))
+    @property
+    def room(self) -> int:
+        """The servers'."""
+        return server_room(self.config, self.context_length)
 
     # ------------------------------------------------------------------ sampling
 
@@ -81,8 +86,10 @@ class VerlEngine:
         """Samples without the policy's own log-probs: the servers' arithmetic is not the trainer's."""
         check_room(self.config, prompts, sampling)
         self.servers.wake(self.version)
-        drawn = draw(self.servers.client, prompts, n, sampling, self.stop, seed)
-        return awaited(drawn, "sampling", self.settings.timeout)
+        asked = requests(self.servers.client, prompts, n, sampling, self.stop, seed)
+        outputs = gathered(asked, "sampling", self.settings.timeout)
+        samples = [sample_of(output, self.stop) for output in outputs]
+        return [samples[start : start + n] for start in range(0, len(samples), n)]
 
     # ------------------------------------------------------------------ scoring
 
@@ -150,20 +157,21 @@ class VerlEngine:
     def update(self, pairs: Sequence[Pair], evidence: Evidence, method: Method, learning_rate: float) -> Metrics:
         tasks = self._update_tasks(pairs, evidence, method, learning_rate)
         if not tasks:
-            return {**update_metrics({}, 0, len(pairs)), "update/skipped": Sum(0)}  # nothing to learn from
+            nothing: Metrics = {"update/skipped": Sum(0), "update/empty": Sum(1)}
+            return {**update_metrics({}, 0, len(pairs)), **nothing}
         found: list[Updated] = self.policy.call_each("update", "updating", tasks)
         self.version += 1
         sums: dict[str, float] = {}
         for part in found:
             for name, value in part.sums.items():
                 sums[name] = sums.get(name, 0.0) + value
-        share = self.settings.sequence_parallel
-        growth = math.sqrt(max(share * sum(part.squares for part in found), 0.0) / self.first_squares)
+        growth = math.sqrt(found[0].squares / self.first_squares)
         figures: dict[str, Metric] = {
             "actor/weight_growth": Max(growth if math.isfinite(growth) else math.inf),
             "actor/grad_norm": Mean(found[0].grad_norm),
             "actor/learning_rate": Mean(learning_rate),
             "update/skipped": Sum(not found[0].updated),
+            "update/empty": Sum(0),
         }
         return {**update_metrics(sums, sum(part.rows for part in found), len(pairs)), **figures}
 
@@ -179,8 +187,11 @@ class VerlEngine:
         """Each rank's rows with the columns that the loss reads; none if no row can have a gradient."""
         self.servers.sleep()
         layout = Layout(tuple(len(pair.response) for pair in pairs))
-        needed = [bool(tokens.any()) for tokens in method.needs_update(evidence).split(list(layout.lengths))]
-        if not any(needed) and not (self.config.kl_coefficient or self.config.entropy_coefficient):
+        regularised = bool(self.config.kl_coefficient or self.config.entropy_coefficient)
+        needed = [
+            regularised or bool(tokens.any()) for tokens in method.needs_update(evidence).split(list(layout.lengths))
+        ]
+        if not any(needed):
             return []
         homes: list[int | None] = [None] * len(pairs)
         if evidence.held is not None:

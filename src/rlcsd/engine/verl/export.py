@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, GenerationConfig
+from transformers import AutoModelForCausalLM
 
 from .model import ShardedNetwork
 from .private import whole, whole_weights
@@ -31,9 +31,7 @@ def export(network: ShardedNetwork, model_config: Any, folder: Path, rank: int) 
     config.dtype = torch.float32
     with torch.device("meta"):
         empty = AutoModelForCausalLM.from_config(config)
-    source = Path(model_config.local_path)
-    if (source / "generation_config.json").is_file():
-        empty.generation_config = GenerationConfig.from_pretrained(source)
+    empty.generation_config = model_config.generation_config
     empty.save_pretrained(folder, state_dict=weights)
 
 

@@ -73,7 +73,7 @@ class UpdateTask:
 @dataclass(frozen=True)
 class Updated:
     """Sums over a worker's tokens, how many of its rows had a gradient, the norm of all workers' gradient before
-    clipping, the sum of squares of the worker's weights, and whether there was a step."""
+    clipping, the sum of squares of all workers' weights, and whether there was a step."""
 
     sums: dict[str, float]
     rows: int

@@ -27,6 +27,7 @@ from verl.single_controller.ray import RayClassWithInitArgs, RayResourcePool, Ra
 from verl.utils.config import omega_conf_to_dataclass  # noqa: E402
 from verl.utils.device import get_device_id, get_device_name, get_nccl_backend  # noqa: E402
 from verl.utils.distributed import initialize_global_process_group_ray  # noqa: E402
+from verl.utils.torch_dtypes import PrecisionType  # noqa: E402
 from verl.utils.ulysses import gather_outputs_and_unpad, ulysses_pad_and_slice_inputs  # noqa: E402
 from verl.workers.engine import EngineRegistry  # noqa: E402
 from verl.workers.engine.fsdp import FSDPEngineWithLMHead  # noqa: E402
@@ -80,15 +81,17 @@ def whole_weights(module: Any) -> Iterator[tuple[str, torch.Tensor]]:
 
 @EngineRegistry.register(model_type="language_model", backend="fsdp2", device=["cuda", "cpu"], vendor="rlcsd")
 class TrainingEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
-    """verl's FSDP2 engine, whose weights go to the servers as our own arithmetic merges them.
+    """verl's FSDP2 engine, whose weights go to the servers as our own arithmetic merges them, in the servers' type.
 
-    verl itself merges adapters in bfloat16, which moved log-probs of a server by 0.09 nats from those of the trainer.
+    verl itself merges adapters in bfloat16, which moved log-probs of a server by 0.09 nats from those of the trainer,
+    and sends float32: twice the bytes that a server in bfloat16 keeps.
     """
 
     def get_per_tensor_param(self, **options: Any) -> Any:
-        if not self.model_config.lora_rank:
-            return super().get_per_tensor_param(**options)
-        return self._merged(), None
+        plain = not self.model_config.lora_rank
+        weights, adapters = super().get_per_tensor_param(**options) if plain else (self._merged(), None)
+        kind = PrecisionType.to_dtype(self.engine_config.mixed_precision["param_dtype"])
+        return ((name, tensor.to(kind)) for name, tensor in weights), adapters
 
     def _merged(self) -> Iterator[tuple[str, torch.Tensor]]:
         with self.eval_mode():

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from typing import Any
 
 import torch
@@ -12,13 +11,10 @@ from ...errors import InputError
 from ...records import Sample, Sampling
 
 
-async def draw(
+def requests(
     client: Any, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, stop: Sequence[int], seed: int
-) -> list[list[Sample]]:
-    """`n` samples of each prompt; every request has a seed and a name of its own.
-
-    Raises InputError when a server gives no tokens, or tokens without their log-probs.
-    """
+) -> list[Awaitable[Any]]:
+    """`n` requests for each prompt, in the order of the prompts; each has a seed and a name of its own."""
     settings = {
         "temperature": sampling.temperature,
         "top_p": sampling.top_p,
@@ -27,7 +23,7 @@ async def draw(
         "stop_token_ids": list(stop),
         "logprobs": True,
     }
-    requests = [
+    return [
         client.generate(
             f"{seed}-{place}-{number}",
             prompt_ids=list(prompt),
@@ -36,11 +32,10 @@ async def draw(
         for place, prompt in enumerate(prompts)
         for number in range(n)
     ]
-    samples = [_sample(output, stop) for output in await asyncio.gather(*requests)]
-    return [samples[start : start + n] for start in range(0, len(samples), n)]
 
 
-def _sample(output: Any, stop: Sequence[int]) -> Sample:
+def sample_of(output: Any, stop: Sequence[int]) -> Sample:
+    """What a server answered. Raises InputError if it gave no tokens, or tokens without their log-probs."""
     ids = tuple(output.token_ids)
     if not ids or output.log_probs is None or len(output.log_probs) != len(ids):
         raise InputError("sampling: a rollout server gave no tokens, or tokens without log-probs")

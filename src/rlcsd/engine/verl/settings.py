@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, cast
 
 from ...config.engines import VerlEngineConfig
 from ...config.schema import Config
-from ...errors import InputError
-from ..base import longest_response
+from ..architectures import known_architecture
+from ..base import longest_response, server_room
 from ..local.network import resolve_path
 
 _ACTOR, _MODEL, _ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.model", "actor_rollout_ref.rollout"
@@ -33,8 +32,6 @@ def environment(settings: VerlEngineConfig) -> dict[str, str]:
 
 def overrides(config: Config, model: str | None = None) -> list[str]:
     """What this project sets in verl's tree `ppo_trainer`; `model` is another model than the policy (a teacher)."""
-    if config.model.gguf_file:
-        raise InputError("model.gguf_file: engine=verl loads safetensors alone; use engine=local, or convert the file")
     e = engine_settings(config)
     half = config.model.dtype == "bfloat16"
     kind = "bf16" if half else "fp32"
@@ -46,7 +43,7 @@ def overrides(config: Config, model: str | None = None) -> list[str]:
         f"{_MODEL}.path": resolve_path(model or config.model.path),
         f"{_MODEL}.use_remove_padding": True,
         f"{_MODEL}.enable_gradient_checkpointing": config.model.gradient_checkpointing and not frozen,
-        f"+{_MODEL}.override_config.attn_implementation": e.attention,
+        f"+{_MODEL}.override_config.attn_implementation": attention(config),
         f"{_ACTOR}.strategy": "fsdp2",
         f"{_ACTOR}.use_dynamic_bsz": True,
         f"{_ACTOR}.ppo_max_token_len_per_gpu": e.micro_batch_tokens,
@@ -70,7 +67,7 @@ def overrides(config: Config, model: str | None = None) -> list[str]:
         f"{_ROLLOUT}.dtype": config.model.dtype,
         f"{_ROLLOUT}.prompt_length": config.max_prompt_tokens,
         f"{_ROLLOUT}.response_length": longest_response(config),
-        f"{_ROLLOUT}.max_model_len": config.max_prompt_tokens + longest_response(config),
+        f"{_ROLLOUT}.max_model_len": server_room(config, context_length(config.model.path)),
         f"{_ROLLOUT}.max_num_seqs": e.rollout_rows,
         f"{_ROLLOUT}.gpu_memory_utilization": e.rollout_memory,
         f"{_ROLLOUT}.enforce_eager": e.rollout_eager,
@@ -86,8 +83,6 @@ def overrides(config: Config, model: str | None = None) -> list[str]:
     }
     lora = None if frozen else config.model.lora
     if lora is not None:
-        if lora.dropout:
-            raise InputError(f"model.lora.dropout={lora.dropout}: engine=verl builds adapters without dropout; set 0")
         values |= {
             f"{_MODEL}.lora_rank": lora.rank,
             f"{_MODEL}.lora_alpha": lora.alpha,
@@ -107,16 +102,38 @@ def verl_config(config: Config, model: str | None = None, extra: Sequence[str] =
         return compose("ppo_trainer", [*overrides(config, model), *extra])
 
 
-def stop_ids(config: Config, tokenizer: Any) -> list[int]:
-    """Token ids that end a response: the generation config's and the tokenizer's."""
-    from transformers import GenerationConfig
+def attention(config: Config) -> str:
+    """The trainer's attention: `auto` is flash attention where it works, on GPUs of NVIDIA and in 16 bits."""
+    e = engine_settings(config)
+    if e.attention != "auto":
+        return e.attention
+    return "flash_attention_2" if e.platform == "cuda" and config.model.dtype == "bfloat16" else "sdpa"
 
-    declared: Any = None
+
+def text_config(path: str) -> Any | None:
+    """A model's config, of the named ones without the network; None if it is out of reach."""
+    from transformers import AutoConfig
+
+    known = known_architecture(path)
+    try:
+        return (known or AutoConfig.from_pretrained(resolve_path(path))).get_text_config()
+    except (OSError, ValueError):
+        return None
+
+
+def context_length(path: str) -> int:
+    """The most tokens that a model takes at once; endless while its config is out of reach."""
+    return int(getattr(text_config(path), "max_position_embeddings", 1 << 30))
+
+
+def stop_ids(config: Config, tokenizer: Any) -> list[int]:
+    """Token ids that end a response: the generation config's, or the model's own, and the tokenizer's."""
+    from transformers import AutoConfig, GenerationConfig
+
     path = resolve_path(config.model.path)
-    if not Path(path).is_dir() or (Path(path) / "generation_config.json").is_file():
-        try:
-            declared = GenerationConfig.from_pretrained(path).eos_token_id
-        except OSError:
-            declared = None
+    try:
+        declared = GenerationConfig.from_pretrained(path).eos_token_id
+    except OSError:
+        declared = GenerationConfig.from_model_config(AutoConfig.from_pretrained(path)).eos_token_id
     several = declared if isinstance(declared, list) else [declared]
     return sorted({int(token) for token in (*several, tokenizer.eos_token_id) if token is not None})

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from ...config.load import build_method
@@ -46,9 +47,12 @@ def gradient(rank: Rank, task: UpdateTask) -> dict[str, Tensor]:
 
 
 def squares(rank: Rank) -> float:
-    """The sum of squares of this rank's trained weights."""
+    """The sum of squares of the trained weights; every rank takes part."""
     shards = (local(parameter) for parameter in rank.network.trainable())
-    return float(sum(float(torch.linalg.vector_norm(s, dtype=torch.float32).double() ** 2) for s in shards))
+    mine = sum(float(torch.linalg.vector_norm(s, dtype=torch.float32).double() ** 2) for s in shards)
+    total = torch.tensor(mine, dtype=torch.float64)
+    dist.all_reduce(total)
+    return float(total)
 
 
 def _accumulate(rank: Rank, task: UpdateTask) -> tuple[dict[str, float], int]:

@@ -14,6 +14,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ...config.schema import Config
+from ...errors import InputError, first_line
 from . import lending, rank_state, scoring, updating
 from .export import export
 from .messages import Columns, Rows, ScoreTask, Updated, UpdateTask
@@ -80,6 +81,9 @@ class RlcsdWorker(ActorRolloutRefWorker):  # type: ignore[misc]
         dist.barrier()
 
     def load_state(self, folder: str) -> None:
-        """See `rank_state.load_state`."""
-        rank_state.load_state(self.mine, Path(folder))
+        """See `rank_state.load_state`. Raises InputError for what that raises."""
+        try:
+            rank_state.load_state(self.mine, Path(folder))
+        except (ValueError, OSError) as error:
+            raise InputError(f"the checkpoint does not fit this model ({first_line(error)})") from error
         dist.barrier()

@@ -1,0 +1,88 @@
+"""What a plan refuses or misses before any process is started. Needs neither verl nor Ray."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from importlib.machinery import ModuleSpec
+
+import pytest
+
+from rlcsd.config.load import load
+from rlcsd.engine.base import check_engine
+from rlcsd.engine.local.network import TINY
+from rlcsd.engine.verl import refusals
+from rlcsd.engine.verl.settings import attention, context_length, stop_ids
+from rlcsd.errors import InputError, MissingError
+
+BIG = ["model=qwen3_8b", "task=logic_kk", "method=rlcsd", "engine=verl"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["model.gguf_file=a.gguf"], "model.gguf_file: engine=verl loads safetensors alone"),
+        (["model.lora.dropout=0.1"], "model.lora.dropout=0.1: engine=verl builds adapters without dropout"),
+        (["model.dtype=float32", "engine.attention=flash_attention_2"], "it does not compute in float32"),
+        (
+            ["engine.tensor_parallel=3", "engine.gpus_per_node=6"],
+            "engine.tensor_parallel=3: must divide .* 32 attention",
+        ),
+        (
+            ["engine.sequence_parallel=3", "engine.gpus_per_node=6", "engine.share_prefixes=false"],
+            "engine.sequence_parallel=3: must divide the model's 32 attention heads",
+        ),
+        (
+            ["engine.tensor_parallel=4", "engine.gpus_per_node=6", "engine.nodes=2"],
+            "engine.tensor_parallel=4: must divide engine.gpus_per_node=6, or be a multiple of it",
+        ),
+    ],
+)
+def test_what_the_cluster_cannot_do_is_refused_before_it_starts(overrides, sentence):
+    with pytest.raises(InputError, match=sentence):
+        check_engine(load([*BIG, *overrides]))
+
+
+def test_an_adapter_folder_is_refused_for_it_is_no_whole_model(tmp_path):
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "tiny"}), encoding="utf-8")
+    with pytest.raises(InputError, match=r"an adapter without its base; engine=verl loads whole models"):
+        check_engine(load([*BIG, f"model.path={tmp_path}"]))
+
+
+@pytest.mark.parametrize("here", [(), ("vllm",), ("kernels",), ("vllm", "flash_attn")])
+def test_all_libraries_that_are_not_installed_are_named_at_once(here, monkeypatch):
+    monkeypatch.setattr(refusals, "find_spec", lambda name: ModuleSpec(name, None) if name in here else None)
+    monkeypatch.setattr(refusals, "check_version", lambda: None)
+    expected = [] if "vllm" in here else ["engine.rollout=vllm: vllm is not installed; pip install vllm"]
+    flash = "flash_attn" in here or "kernels" in here
+    if not expected and flash:
+        check_engine(load(BIG))
+        return
+    with pytest.raises(MissingError) as told:
+        check_engine(load(BIG))
+    assert len(told.value.sentences) == len(expected) + (not flash)
+    assert "engine.attention=sdpa" in str(told.value) or flash
+
+
+def test_flash_attention_is_the_choice_on_gpus_in_16_bits_alone():
+    assert attention(load(BIG)) == "flash_attention_2"
+    assert attention(load([*BIG, "model.dtype=float32"])) == "sdpa"
+    assert attention(load([*BIG, "engine.platform=cpu"])) == "sdpa"
+    assert attention(load([*BIG, "engine.attention=eager"])) == "eager"
+
+
+def test_context_and_stop_tokens_are_the_models_own_with_and_without_a_generation_config(tmp_path):
+    assert context_length("Qwen/Qwen3-8B") == 40960  # without the network
+    assert context_length("owner/nowhere") > 2**29
+
+    class Tokenizer:
+        eos_token_id = 7
+
+    folder = tmp_path / "model"
+    shutil.copytree(TINY, folder)
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [3, 5]}), encoding="utf-8")
+    assert stop_ids(load([f"model.path={folder}"]), Tokenizer()) == [3, 5, 7]
+    (folder / "generation_config.json").unlink()
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps(config | {"eos_token_id": 11}), encoding="utf-8")
+    assert stop_ids(load([f"model.path={folder}"]), Tokenizer()) == [7, 11]
