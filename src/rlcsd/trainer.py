@@ -13,23 +13,20 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
-from typing import Any
 
 from .config.schema import Config
 from .engine.base import Engine
-from .errors import InputError
 from .guards import Guards
-from .methods.base import HintedConfig, Method
+from .methods.base import Method
 from .metrics import Mean, Metrics, Sum, combined
-from .prompts import student_prompt
 from .records import Evidence, Group, Problem, Rollout, Row
 from .schedule import learning_rate_schedule
 from .stages.grade import grade
-from .stages.hint import HintedRows, TeacherPrompts, hint_rows, solution_hint
+from .stages.hint import HintedRows, TeacherPrompts, hint_rows
 from .stages.score import gather_evidence, with_old_log_probs
 from .stall import Stall
 from .tasks.base import Task
-from .verifiers import silent
+from .workload import check_context, check_task, fitting_problems, training_prompt, training_steps
 
 
 @dataclass(frozen=True)
@@ -81,31 +78,13 @@ class Trainer:
         tell: Callable[[str], None] = lambda phase: None,
     ) -> None:
         self.config, self.task, self.method, self.engine, self.tell = config, task, method, engine, tell
+        check_task(config, task, method)
         self.train = fitting_problems(engine.tokenizer, task, config)
         self.steps = training_steps(config, len(self.train))
         self.schedule = learning_rate_schedule(config, self.steps)
         self.guards = Guards(config.guard)
         self.stall = Stall()
-        self._check(engine)
-
-    def _check(self, engine: Engine) -> None:
-        """Raise InputError for what would go wrong only later: a context too short, a problem without a solution."""
-        source = self.method.config.hint_source if isinstance(self.method.config, HintedConfig) else None
-        if source == "gt_cot":
-            for problem in self.task.train:
-                solution_hint(problem)
-        if source == "feedback" and silent(self.task.verifier):
-            raise InputError(
-                f"method.hint_source=feedback: the verifier of task={self.task.name} says no more than right or wrong; "
-                "use one that returns rlcsd.Verdict(…, feedback=…)"
-            )
-        longest = max(len(self._prompt(problem)) for problem in self.train)
-        if longest + self.config.sampling.max_tokens > engine.context_length:
-            raise InputError(
-                f"sampling.max_tokens={self.config.sampling.max_tokens}: with a prompt of {longest} tokens the "
-                "model's context "
-                f"of {engine.context_length} is exceeded; use at most {engine.context_length - longest}"
-            )
+        check_context(config, max(len(self._prompt(problem)) for problem in self.train), engine.context_length)
 
     # ------------------------------------------------------------------ the step
 
@@ -214,42 +193,6 @@ class Trainer:
 
     def _seed(self, stage: str, number: int) -> int:
         return random.Random(self._name(stage, number)).getrandbits(62)
-
-
-# ------------------------------------------------------------------ what a plan needs as well
-
-
-def training_prompt(tokenizer: Any, task: Task, config: Config, problem: Problem) -> list[int]:
-    """Token ids of a training problem as the student sees it."""
-    return student_prompt(tokenizer, problem, task.instruction, config.model.thinking_student)
-
-
-def fitting_problems(tokenizer: Any, task: Task, config: Config) -> list[Problem]:
-    """The training problems whose prompt fits `max_prompt_tokens`.
-
-    Raises:
-        InputError: they do not fill one batch.
-    """
-    most, wanted = config.max_prompt_tokens, config.prompts_per_step
-    # A text that is longer than so many of the longest token needs no counting, which takes minutes for megabytes.
-    longest = most * max(map(len, tokenizer.get_vocab()))
-    short = [problem for problem in task.train if len(problem.text) <= longest]
-    lengths = [len(training_prompt(tokenizer, task, config, problem)) for problem in short]
-    fits = [problem for problem, length in zip(short, lengths, strict=True) if length <= most]
-    if not fits:
-        shortest = f"; the shortest has {min(lengths)}" if lengths else ""
-        raise InputError(f"max_prompt_tokens={most}: every training prompt is longer{shortest}")
-    if len(fits) < wanted:
-        raise InputError(
-            f"prompts_per_step={wanted}: there are only {len(fits)} training problems, and a batch holds none twice; "
-            f"use at most {len(fits)}, and a prompts_per_update that divides it"
-        )
-    return fits
-
-
-def training_steps(config: Config, problems: int) -> int:
-    """How many training steps a run on so many problems has."""
-    return config.steps or max(1, config.epochs * problems // config.prompts_per_step)
 
 
 def teacher_prompts(engine: Engine, task: Task, config: Config) -> TeacherPrompts:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import yaml
 
 from rlcsd.cli import main
 from rlcsd.config.load import choices, load
-from rlcsd.report.published import AVERAGES, COLUMNS, MODELS, published_gains, published_results
+from rlcsd.report.published import AVERAGES, COLUMNS, MODELS, published_gains, published_results, published_tables
 
 
 def test_the_table_is_whole_and_its_averages_are_those_of_its_columns():
@@ -28,14 +29,14 @@ def test_the_table_is_whole_and_its_averages_are_those_of_its_columns():
     assert set(MODELS) <= named
 
 
-def run(folder, model, method, **means):
+def run(folder, model, method, sizes=(4, 5, 6, 7, 8), before=None, **means):
     folder.mkdir()
-    (folder / "config.yaml").write_text(
-        yaml.safe_dump({"model": {"path": model}, "method": {"name": method}, "seed": 0})
-    )
+    values = {"model": {"path": model}, "method": {"name": method}, "task": {"train_sizes": list(sizes)}, "seed": 0}
+    (folder / "config.yaml").write_text(yaml.safe_dump(values))
     sets = [{"name": name, "mean": mean} for name, mean in means.items()]
     (folder / "evaluations.jsonl").write_text(
-        json.dumps({"step": 0, "sets": []}) + "\n" + json.dumps({"step": 5, "sets": sets})
+        json.dumps({"step": 0, "sets": [{"name": name, "mean": mean} for name, mean in (before or {}).items()]})
+        + ("\n" + json.dumps({"step": 5, "sets": sets}) if sets else "")
     )
     return str(folder)
 
@@ -62,3 +63,15 @@ def test_own_runs_stand_below_the_authors_line(tmp_path, capsys):
     assert capsys.readouterr().out.count("| the authors |") == 28
     assert main(["compare"]) == 2
     assert "at least one run" in capsys.readouterr().err
+
+
+def test_only_what_the_paper_measured_stands_in_its_columns(tmp_path):
+    """Puzzles of other sizes are not kk_4to8, and a base that was only evaluated is no trained model."""
+    other = run(tmp_path / "a", "Qwen/Qwen3-4B", "grpo", sizes=(3,), seen_sizes=0.93)
+    begun = run(tmp_path / "b", "Qwen/Qwen3-4B", "rlcsd", before={"kk_4to8_test": 0.31, "kk_9": 0.1})
+    lines = [line for line in published_tables([Path(other), Path(begun)]).splitlines() if "own runs" in line]
+    assert not any("93.0" in line for line in lines)
+    assert [line for line in lines if "31.0" in line] == [
+        "| Qwen3-4B | base | own runs |  |  |  |  | 31.0 | 10.0 |  |  |  |"
+    ]
+    assert not any(line.startswith("| Qwen3-4B | rlcsd") for line in lines)

@@ -29,6 +29,11 @@ def run(tmp_path_factory):
     return folder / "r"
 
 
+def test_a_list_is_changed_as_a_whole_or_refused_in_a_sentence(run, capsys):
+    assert main(["chat", str(run), "Who?", "task.train_sizes.0=4"]) == 2
+    assert "a list is given whole, KEY=[a,b]" in capsys.readouterr().err
+
+
 def test_both_answer_a_question(run, capsys):
     assert main(["chat", str(run), "Alice says Bob is a knave. Who is who?", *GREEDY]) == 0
     shown = capsys.readouterr().out

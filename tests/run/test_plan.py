@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from rlcsd import verifiers
@@ -73,6 +75,33 @@ def test_a_plan_refuses_what_the_run_would_refuse(capsys, tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     assert main(["train", "--dry-run", "model.path=model"]) == 2
     assert "model.path=model: no tokenizer could be loaded" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("overrides", "sentence"),
+    [
+        (["lr_scheduler_type=cosine", "warmup_steps=50", "steps=10"], "warmup_steps=50: lr_scheduler_type=cosine"),
+        (["method=sdpo", "method.hint_source=feedback"], "says no more than right or wrong"),
+        (["sampling.max_tokens=5000"], "sampling.max_tokens=5000: with a prompt of"),
+        (
+            ["task=files", "evaluation.patience=2", "evaluation.every=1"],
+            "evaluation.patience=2: task=files has no evaluation sets",
+        ),
+    ],
+)
+def test_what_a_run_would_notice_before_its_first_step_a_plan_notices(overrides, sentence, capsys, tmp_path):
+    rows = [json.dumps({"question": f"{n} + 1?", "answer": str(n + 1)}) for n in range(16)]
+    (tmp_path / "a.jsonl").write_text("\n".join(rows))
+    files = [f"task.train={tmp_path}/a.jsonl"] if "task=files" in overrides else []
+    for command in (["train", "--dry-run"], ["train"]):
+        assert main([*command, *overrides, *files, f"output_dir={tmp_path}/runs"]) == 2
+        assert sentence in capsys.readouterr().err
+    assert not any((tmp_path / "runs").glob("*/metrics.jsonl"))
+
+
+def test_an_upload_that_would_fail_is_named_with_all_that_is_missing(capsys):
+    assert main(["train", "--dry-run", "push_to_hub=nobody"]) == 0
+    assert "missing    push_to_hub=nobody: reads owner/name" in capsys.readouterr().out
 
 
 def test_a_mistake_is_no_missing_data(capsys, tmp_path, monkeypatch):

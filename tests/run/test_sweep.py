@@ -128,3 +128,23 @@ def test_hydras_launchers_run_jobs_in_other_processes(launcher, tmp_path, capfd)
     assert main(["sweep", "seed=0,1", *QUICK, "--out", str(folder), f"hydra/launcher={launcher}"]) == 0
     assert "| rlcsd | 2 |" in capfd.readouterr().out
     assert {one["job"] for one in read_jsonl(folder / "jobs.jsonl")} == {"seed=0", "seed=1"}
+
+
+def test_a_sweep_that_goes_on_keeps_what_it_is_not_told_anew():
+    begun = jobs_of(["steps=2", "seed=0,1", "method=grpo,rlcsd"])
+    more = jobs_of(["seed=7"], begun)
+    assert [(job.name, job.label) for job in more] == [
+        ("seed=7,method=grpo", "method=grpo"),
+        ("seed=7,method=rlcsd", "method=rlcsd"),
+    ]
+    assert {job.overrides for job in more} == {("steps=2", "seed=7", f"method={name}") for name in ("grpo", "rlcsd")}
+    for changed in (["steps=80"], ["steps=80", "seed=9"], ["learning_rate=0.001", "seed=9"]):
+        with pytest.raises(InputError, match=rf"^{changed[0]}: the sweep's other runs are without that"):
+            jobs_of(changed, begun)
+
+
+def test_values_that_are_written_alike_are_runs_of_their_own_and_hydras_folder_is_refused(tmp_path, capsys):
+    jobs = jobs_of(["task=files", "task.train=a/b.jsonl,a-b.jsonl"])
+    assert len({job.name for job in jobs}) == len({job.label for job in jobs}) == 2
+    assert main(["sweep", "seed=0,1", "hydra.sweep.dir=elsewhere"]) == 2
+    assert "the folder of a sweep is --out FOLDER" in capsys.readouterr().err

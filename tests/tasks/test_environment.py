@@ -62,9 +62,9 @@ def test_an_environment_is_its_data_set_and_its_rubric(environment):
         "short": 1.0,
         "length": 1.0,
     }
-    assert (long.correct, long.reward, long.parts["length"]) == (False, 1.0, 12.0)
+    assert (long.correct, long.reward, long.parts["length"]) == (True, 1.0, 12.0)  # right, but not in the best form
     assert (wrong.correct, wrong.reward) == (False, 0.5)
-    assert environment(success=1.0).judge([task.train[2]], [("the sum is 3",)])[0][0].correct
+    assert not environment(success=1.5).judge([task.train[2]], [("the sum is 3",)])[0][0].correct
 
 
 def test_rows_are_held_out_where_there_is_one_data_set_alone(environment):

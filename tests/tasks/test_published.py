@@ -19,7 +19,8 @@ from rlcsd.config.load import load
 from rlcsd.tasks.build import build_task
 from rlcsd.tasks.files import read_rows
 from rlcsd.tasks.hub import HubFile, Snapshot, split_files
-from rlcsd.tasks.published import EVALUATION, MARK, TRAINING, is_published, located, others
+from rlcsd.tasks.published import EVALUATION, TRAINING, located, others
+from rlcsd.tasks.verl import MARK, is_published, of_authors, read_layout
 
 COMMIT = "c0ffee" * 6 + "beef"
 
@@ -263,3 +264,32 @@ def test_files_are_found_under_the_usual_names():
     assert [file.path for file in split_files(paths("a/train.parquet", "b/train.parquet"), "b", "train")] == [
         "b/train.parquet"
     ]
+
+
+def test_the_authors_sets_one_by_one_are_read_before_our_own_build_of_them_together(hub, tmp_path, capsys):
+    together, names = "amc23+aime24+aime25", ("amc23", "aime24", "aime25")
+    own = [row(name, f"our {name}", "1") for name in names]
+    (tmp_path / together).mkdir()
+    (tmp_path / together / "val.parquet").write_bytes(table(own))
+    assert [p.question for p in read_layout("task.evaluation", str(tmp_path), together, "val")["amc23"]] == [
+        "our amc23"
+    ]
+    assert not of_authors(str(tmp_path), together, "val")
+    for name in names:
+        hub.files["Leyiii/RLCSD"][f"{name}/val.parquet"] = table([row(name, f"their {name}", "1")])
+    assert main(["data", "published", *names, "--root", str(tmp_path)]) == 0
+    assert capsys.readouterr().out.count("1 published and 1 own problems; 0 in both as written") == 3
+    found = read_layout("task.evaluation", str(tmp_path), together, "val")
+    assert {name: [p.question for p in found[name]] for name in names} == {n: [f"their {n}"] for n in names}
+    assert of_authors(str(tmp_path), together, "val")
+
+
+def test_files_in_place_are_checked_again_and_a_damaged_mark_is_none(hub, tmp_path):
+    name = "kk_9"
+    hub.files["Leyiii/RLCSD"][f"{name}/val.parquet"] = whole = table([row(name, "Who?", "1")])
+    fetch = ["data", "published", name, "--root", str(tmp_path)]
+    for damage, written in (("val.parquet", table([row(name, "Another?", "1")])), (MARK, b'{"commit": ')):
+        assert main(fetch) == 0
+        (tmp_path / name / damage).write_bytes(written)
+        assert main(fetch) == 0
+        assert (tmp_path / name / "val.parquet").read_bytes() == whole

@@ -67,7 +67,7 @@ def test_a_taskset_is_its_tasks_and_their_rewards(taskset):
     assert [p.answer for p in task.evaluations["held_out"]] == ["5", "6"]
     ((good, long, wrong),) = task.judge([task.train[2]], [("3", "the sum is 3", "4")])
     assert (good.correct, good.reward, good.parts["right"], good.parts["short"]) == (True, 1.5, 1.0, 1.0)
-    assert (long.correct, long.reward) == (False, 1.0)
+    assert (long.correct, long.reward) == (True, 1.0)
     assert (wrong.correct, wrong.reward) == (False, 0.5)
     ((later,),) = task.judge([task.evaluations["held_out"][1]], [("6",)])
     assert later.correct

@@ -306,3 +306,18 @@ def test_a_part_that_fails_is_named():
 
     with pytest.raises(InputError, match=r"problem 0 in 'train' cannot be verified \(verifier 'broken' raised"):
         Task("t", [PROBLEM], {}, [Reward(boxed), Reward(broken, 0.1)])
+
+
+def test_a_batch_that_raises_is_asked_one_by_one_for_the_row():
+    class Many:
+        def batch(self, responses, answers):
+            if "bad" in responses:
+                raise ValueError("bad row")
+            return [True] * len(responses)
+
+        def __call__(self, response, answer):
+            return self.batch([response], [answer])[0]
+
+    task = Task("t", [Problem("Q1?", "1")], {"test": [Problem("Q2?", "2"), Problem("Q3?", "3")]}, Many())
+    with pytest.raises(InputError, match=r"problem 1 in 'test' cannot be verified \(.*raised ValueError \(bad row\)"):
+        task.judge(list(task.evaluations["test"]), [("fine", "fine"), ("fine", "bad")])

@@ -85,15 +85,15 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    from ..config.load import build_method, load
+    from ..config.load import build_method
     from ..engine.base import build_engine
     from ..engine.local.threads import with_threads
     from ..evaluation import Answered, EvaluationFolder, EvaluationSettings, check, evaluate, markdown_table
-    from ..run.checkpoint import with_newest_checkpoint
     from ..run.counting import counting
+    from ..run.evaluated import evaluated_config
     from ..tasks.build import build_task
 
-    config = with_newest_checkpoint(load(["method=grpo", *arguments.overrides, "kl_coefficient=0"]))
+    config = evaluated_config(arguments.overrides)
     folder = EvaluationFolder(arguments.out, config) if arguments.out else None
     task = build_task(config.task)
     if not task.evaluations:

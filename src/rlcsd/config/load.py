@@ -242,8 +242,12 @@ def changed(config: Config, overrides: Sequence[str]) -> Config:
     for override in overrides:
         _split(override)
     _check_values(["++" + override.lstrip("+") for override in overrides])
-    merged = OmegaConf.merge(config.model_dump(), OmegaConf.from_dotlist(list(overrides)))
-    plain = OmegaConf.to_container(merged)
+    try:
+        merged = OmegaConf.merge(config.model_dump(), OmegaConf.from_dotlist(list(overrides)))
+        plain = OmegaConf.to_container(merged)
+    except OmegaConfBaseException as error:
+        reason = f"{str(error).splitlines()[0]}; a list is given whole, KEY=[a,b]"
+        raise InputError(f"{' '.join(overrides)}: {reason}") from None
     assert isinstance(plain, dict)
     return validated({str(key): value for key, value in plain.items()})
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -64,6 +64,15 @@ class HintedConfig(MethodConfig):
     template: Literal["neutral", "verbose", "terse"] = Field("neutral", description="wording around the hint")
     strip_thinking: bool = Field(False, description="leave out a sibling's <think> part when it is shown as a hint")
     unusable: Literal["drop", "plain"] = Field("drop", description=UNUSABLE)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_feedback(cls, values: Any) -> Any:
+        """Verifiers say nothing of what is right: a method with a reward path keeps such rollouts on it by default."""
+        paths = get_args(cls.model_fields["unusable"].annotation)
+        if isinstance(values, dict) and values.get("hint_source") == "feedback" and "plain" in paths:
+            return {"unusable": "plain", **values}
+        return values
 
     @model_validator(mode="after")
     def _teacher_named(self) -> Self:

@@ -83,7 +83,8 @@ class Chat:
             self.task = build_task(config.task)
             self.problem = _problem(self.task, problem)
         # The base is what the run began from, in 4 bits too; the checkpoint is a model, or an adapter of that base.
-        trained = config.model_copy(update={"model": config.model.model_copy(update={"path": str(checkpoint)})})
+        model = config.model.model_copy(update={"path": str(checkpoint), "gguf_file": None})
+        trained = config.model_copy(update={"model": model})
         self.names = (f"base ({config.model.path})", f"trained ({checkpoint.name})")
         self.engines: tuple[Engine, Engine] = tuple(  # type: ignore[assignment]
             build_engine(one, build_method(one)) for one in (config, trained)

@@ -9,12 +9,14 @@ from ..config.load import build_method
 from ..config.schema import Config
 from ..engine.base import check_engine, engine_line, memory_line
 from ..engine.costs import hours_line
-from ..engine.local.network import PACKAGED, load_tokenizer
+from ..engine.local.network import PACKAGED, context_length, load_tokenizer
 from ..errors import InputError, MissingError, together
+from ..schedule import learning_rate_schedule
 from ..tasks.base import Task
 from ..tasks.build import build_task
 from ..tasks.overlap import overlaps
-from ..trainer import fitting_problems, training_steps
+from ..workload import check_context, check_task, fitting_problems, training_prompt, training_steps
+from .push import check_hub
 from .tracking import check_trackers
 
 
@@ -36,11 +38,13 @@ def plan(config: Config) -> str:
         lines = [f"task       {config.task.get('name', '')}: its data is not here"]
         steps = config.steps
     else:
+        check_task(config, task, method)
         problems, left_out = _problems(config, task)
         evaluations = ", ".join(f"{name} {len(problems)}" for name, problems in task.evaluations.items())
         lines = [f"task       {task.name}: {problems} training problems{left_out}; {evaluations}"]
         lines += [f"data       {task.source}"] * bool(task.source)
         steps = training_steps(config, problems)
+        learning_rate_schedule(config, steps)
     rollouts = config.prompts_per_step * config.group_size
     updates = config.prompts_per_step // config.prompts_per_update
     most = rollouts * config.sampling.max_tokens
@@ -65,11 +69,21 @@ def _missing(config: Config) -> Sequence[str]:
             lambda: check_engine(config),
             lambda: check_trackers(config.trackers),
             lambda: _check_model("model.path", config.model.path, config.model.gguf_file),
+            lambda: _check_upload(config.push_to_hub),
             lambda: _check_model("method.teacher_model", config.method.get("teacher_model") or "tiny"),
         )
     except MissingError as error:
         return error.sentences
     return ()
+
+
+def _check_upload(repository: str | None) -> None:
+    """Raise MissingError if a model could not be uploaded from here."""
+    try:
+        if repository:
+            check_hub(repository)
+    except InputError as error:
+        raise MissingError(str(error)) from None
 
 
 def _check_model(field: str, path: str, gguf_file: str | None = None) -> None:
@@ -98,6 +112,8 @@ def _problems(config: Config, task: Task) -> tuple[int, str]:
         if os.path.isdir(config.model.path) or config.model.path in PACKAGED:
             raise  # the run would say the same
         return len(task.train), f" (prompt lengths not checked: there is no tokenizer for {config.model.path} here)"
-    fits = len(fitting_problems(tokenizer, task, config))
-    left_out = len(task.train) - fits
+    fitting = fitting_problems(tokenizer, task, config)
+    longest = max(len(training_prompt(tokenizer, task, config, problem)) for problem in fitting)
+    check_context(config, longest, context_length(config.model))
+    fits, left_out = len(fitting), len(task.train) - len(fitting)
     return fits, f" ({left_out} longer than max_prompt_tokens are left out)" if left_out else ""

@@ -99,7 +99,8 @@ class Run:
                 self.lock.release()
         if self.config.push_to_hub:
             self._phase(f"uploading to {self.config.push_to_hub}")
-            push(self.folder, self.config.push_to_hub)
+            stopped_early = self.evaluations[-1][0] < self.trainer.steps
+            push(self.folder, self.config.push_to_hub, self._best() if stopped_early else None)
         before = self.evaluations[0][1] if self.evaluations[0][0] == 0 else []
         return {"folder": str(self.folder), "before": before, "after": self.evaluations[-1][1]}
 

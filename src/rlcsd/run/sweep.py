@@ -54,34 +54,73 @@ class Outcome:
 
 
 def split_hydra(overrides: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Overrides of the runs, and those of Hydra itself (`hydra/launcher=…`, `hydra.launcher.n_jobs=…`)."""
+    """Overrides of the runs, and those of Hydra itself (`hydra/launcher=…`, `hydra.launcher.n_jobs=…`).
+
+    Raises InputError for a folder of Hydra's, of which this command has its own.
+    """
+    for override in overrides:
+        if re.match(r"\+*hydra\.(sweep|run)\.", override):
+            raise InputError(
+                f"{override}: the folder of a sweep is --out FOLDER, and its runs are named by their values"
+            )
     own = [override for override in overrides if not re.match(r"\+*hydra[/.]", override)]
     return own, [override for override in overrides if re.match(r"\+*hydra[/.]", override)]
 
 
-def jobs_of(overrides: Sequence[str]) -> list[Job]:
+def jobs_of(overrides: Sequence[str], kept: Sequence[Job] = ()) -> list[Job]:
     """One job for each combination of the values.
 
+    `kept` are the jobs of a sweep that goes on: keys that are not given again stay as they were, with all their values,
+    and a key that had several values may have one.
+
     Raises:
-        InputError: no key has several values, a value cannot be read, or a job's config is not right.
+        InputError: no key has several values, a value cannot be read, a job's config is not right, or a key with
+            one value has another one, or none, in the kept jobs.
     """
     parser = OverridesParser.create(ConfigLoaderImpl(create_config_search_path(str(GROUPS))))
+    before = _values([job.overrides for job in kept])
+    given = {_key(override): override for override in overrides}
+    filled = [given.pop(key, f"{key}={','.join(values)}") for key, values in before.items()]
     try:
-        parsed = parser.parse_overrides([_quoted(override) for override in overrides])
+        parsed = parser.parse_overrides([_quoted(override) for override in (*filled, *given.values())])
         combinations = BasicSweeper.split_arguments(parsed, None)[0]
     except HydraException as error:
         raise InputError(f"{' '.join(overrides)}: {str(error).splitlines()[0]}") from None
     swept = {one.get_key_element() for one in parsed if one.is_sweep_override()}
+    swept |= {key for key, values in before.items() if len(values) > 1}
     if not swept:
         raise InputError("sweep: no key has several values; for example method=grpo,rlcsd seed=0,1,2")
-    jobs = {}
+    for key, values in _values(combinations).items():
+        if kept and key not in swept and before.get(key) != values:
+            raise InputError(f"{key}={values[0]}: the sweep's other runs are without that; start another sweep")
+    jobs = dict[str, Job]()
     for combination in combinations:
-        several = [one for one in combination if one.partition("=")[0] in swept]
-        name = _name(several)
-        label = _name([one for one in several if not one.startswith("seed=")])
-        jobs[name] = Job(name, label, tuple(combination))
+        job = _job(combination, swept)
+        if jobs.get(job.name, job).overrides != job.overrides:  # values that are written alike as the name of a folder
+            tail = hashlib.sha256(" ".join(combination).encode()).hexdigest()[:8]
+            job = Job(f"{job.name}-{tail}", f"{job.label}-{tail}", job.overrides)
+        jobs[job.name] = job
         load(combination)
     return list(jobs.values())
+
+
+def _job(combination: Sequence[str], swept: set[str]) -> Job:
+    several = [override for override in combination if _key(override) in swept]
+    label = _name([override for override in several if not override.startswith("seed=")])
+    return Job(_name(several), label, tuple(combination))
+
+
+def _key(override: str) -> str:
+    return override.partition("=")[0]
+
+
+def _values(combinations: Sequence[Sequence[str]]) -> dict[str, list[str]]:
+    """All values of each key, in the order in which they were given."""
+    found: dict[str, dict[str, None]] = {}
+    for override in (one for combination in combinations for one in combination):
+        key, _, value = override.partition("=")
+        found.setdefault(key, {})[value] = None
+    return {key: list(values) for key, values in found.items()}
 
 
 def _quoted(override: str) -> str:
@@ -119,7 +158,7 @@ class Sweep:
         else:
             check_new_folder(folder)
         if own or not resume:
-            kept |= {job.name: job for job in jobs_of(own)}
+            kept |= {job.name: job for job in jobs_of(own, list(kept.values()))}
         self.jobs = list(kept.values())
         self.launcher = _Launcher(self.hydra)
 

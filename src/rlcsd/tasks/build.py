@@ -23,11 +23,10 @@ from .base import Problem, Reward, Task
 from .files import Columns, read_problems
 from .knights_and_knaves import FORMS, NAMES, Recipe, draw_problems
 from .knights_and_knaves.dataset import range_name
-from .published import is_published
 from .roll_call import FORMS as ROLL_CALL_FORMS
 from .roll_call import Supply, style_figures
 from .roll_call import draw_problems as draw_roll_calls
-from .verl import read_layout
+from .verl import is_published, of_authors, read_layout
 
 VERIFIER = "exact, math, knights_and_knaves, a registered name, or path/to/file.py:name"
 
@@ -55,7 +54,7 @@ class TaskParameters(BaseModel):
     system_prompt: str = Field("", description="system message of problems that have none of their own")
     success: float | None = Field(
         None,
-        description="where a number is returned: the least that is correct; null: 1, or a rubric's full marks",
+        description="where a number is returned: the least that is correct; null: 1, of a rubric what weighs most",
     )
     rewards: list[RewardParameters] | None = Field(
         None, description="several verifiers with weights, whose sum is the reward"
@@ -213,9 +212,8 @@ def knights_and_knaves(p: KnightsAndKnavesParameters) -> Task:
     name = range_name(p.train_sizes)
     if p.published is not None and is_published(Path(p.published) / name):
         sets = "+".join([f"{name}_test", *(range_name([size]) for size in p.unseen_sizes)])
-        return p.task(
-            *_layout(p.published, name, sets), "knights_and_knaves", source=f"the authors' files in {p.published}"
-        )
+        source = _source(p.published, name, sets)
+        return p.task(*_layout(p.published, name, sets), "knights_and_knaves", source=source)
     recipe = Recipe(tuple(p.forms), NAMES[: p.people], p.wording)
     overlap = sorted(set(p.train_sizes) & set(p.unseen_sizes))
     if overlap:
@@ -260,8 +258,18 @@ def from_verl(p: VerlParameters) -> Task:
     _, (train, evaluations) = together(
         lambda: p.check_verifiers(p.verifier), lambda: _layout(p.root, p.train, p.evaluation)
     )
-    authors = is_published(Path(p.root) / p.train)
-    return p.task(train, evaluations, p.verifier, source=f"the authors' files in {p.root}" if authors else "")
+    return p.task(train, evaluations, p.verifier, source=_source(p.root, p.train, p.evaluation))
+
+
+def _source(root: str, train: str, evaluation: str | None) -> str:
+    """Which files are the authors', if any are."""
+    theirs = {"training": of_authors(root, train, "train")}
+    if evaluation:
+        theirs["evaluation"] = of_authors(root, evaluation, "val")
+    if all(theirs.values()):
+        return f"the authors' files in {root}"
+    some = [what for what, is_theirs in theirs.items() if is_theirs]
+    return f"the authors' files in {root} for {some[0]}, our own build for the rest" if some else ""
 
 
 def _layout(root: str, train: str, evaluation: str | None) -> tuple[list[Problem], dict[str, list[Problem]]]:
@@ -273,8 +281,10 @@ def _layout(root: str, train: str, evaluation: str | None) -> tuple[list[Problem
 
 
 def _plugin(name: str, parameters: Mapping[str, Any]) -> Task:
-    """`path/to/file.py:name`: a `Task`, or a function that returns one."""
+    """`path/to/file.py:name`: a `Task`, some of whose fields may be changed, or a function that returns one."""
     attribute = load_attribute("task", name)
+    if isinstance(attribute, Task) and parameters:
+        return _changed(name, attribute, parameters)
     if attribute is not None and not isinstance(attribute, Task) and callable(attribute):
         try:
             attribute = attribute(**parameters)
@@ -287,6 +297,22 @@ def _plugin(name: str, parameters: Mapping[str, Any]) -> Task:
     if not isinstance(attribute, Task):
         raise InputError(f"task={name}: the file has no such rlcsd.Task, or function returning one")
     return attribute
+
+
+def _changed(name: str, task: Task, parameters: Mapping[str, Any]) -> Task:
+    """The task with other values of what every task has, its data and its verifier aside."""
+    known = ("instruction", "system_prompt", "success", "verifier_seconds")
+    for key in parameters:
+        if key not in known:
+            raise InputError(
+                f"task.{key}: task={name} is a finished rlcsd.Task, of which {', '.join(known)} can be changed; a "
+                "function that returns a task takes any keys"
+            )
+    try:
+        checked = TaskParameters(name=task.name, **parameters)
+    except ValidationError as error:
+        raise first_complaint(error, "task.", [f"task.{key}" for key in known]) from None
+    return replace(task, **{key: getattr(checked, key) for key in parameters})
 
 
 _BUILDERS: dict[str, tuple[type[TaskParameters], Callable[[Any], Task]]] = {

@@ -11,14 +11,15 @@ from typing import Any
 from ..errors import InputError, MissingError, first_line
 from ..records import Problem, Verdict, conversation
 
+NEARLY = 1e-6  # what rounding may take from full marks
 _NO_ANSWER = "any answer that the rubric accepts"  # a rubric may judge without a reference answer
 
 
 class RubricVerifier:
     """An environment's rubric: the reward is its weighted sum, and the parts are its functions' own figures.
 
-    Correct is a reward of at least `success`; None: full marks, the sum of the rubric's positive weights. The feedback
-    is what a judge of the rubric said.
+    Correct is a reward of at least `success`; None: the functions of the largest weight all give 1, so that a right
+    answer stays right without the marks for its form. The feedback is what a judge of the rubric said.
     """
 
     def __init__(self, environment: Any, success: float | None = None) -> None:
@@ -30,10 +31,11 @@ class RubricVerifier:
         asyncio.run(self.environment.rubric.score_rollout(state))
         reward, metrics = float(state["reward"] or 0.0), state["metrics"] or {}
         parts = {name: float(value) for name, value in metrics.items() if value is not None}
-        success = (full_marks(self.environment.rubric) or 1.0) if self.success is None else self.success
         words = state.get("judge_response")  # of a rubric that asks a model: its replies by prompt
         said = "\n".join(map(str, words.values())) if isinstance(words, Mapping) else None
-        return Verdict(reward >= success - 1e-6, reward, parts, said)
+        if self.success is not None:
+            return Verdict(reward >= self.success - NEARLY, reward, parts, said)
+        return Verdict(decided(weights_of(self.environment.rubric), parts, reward), reward, parts, said)
 
     def _state(self, response: str, row: Mapping[str, Any]) -> Any:
         """The state of a rollout that ended after one turn, as the environment itself would have made it."""
@@ -52,12 +54,23 @@ class RubricVerifier:
         return state
 
 
-def full_marks(rubric: Any) -> float:
-    """The reward of a response to which every function with a positive weight gives 1."""
-    inner = getattr(rubric, "rubrics", None)  # a group of rubrics adds them up
+def weights_of(rubric: Any) -> dict[str, float]:
+    """The weight of each function of a rubric, or of the rubrics of a group, by its name."""
+    inner = getattr(rubric, "rubrics", None)
     if inner:
-        return sum(full_marks(one) for one in inner)
-    return float(sum(weight for weight in getattr(rubric, "weights", []) if weight > 0))
+        return {name: weight for one in inner for name, weight in weights_of(one).items()}
+    functions = getattr(rubric, "funcs", [])
+    return {
+        getattr(f, "__name__", ""): float(w) for f, w in zip(functions, getattr(rubric, "weights", []), strict=False)
+    }
+
+
+def decided(weights: Mapping[str, float], parts: Mapping[str, float], reward: float) -> bool:
+    """Do the functions of the largest weight all give 1? Where no weight is positive, is it the reward?"""
+    largest = max(weights.values(), default=0.0)
+    if largest <= 0:
+        return reward >= 1 - NEARLY
+    return all(parts.get(name, 0.0) >= 1 - NEARLY for name, weight in weights.items() if weight == largest)
 
 
 def has_classic_environments() -> bool:

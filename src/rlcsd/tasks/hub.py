@@ -100,7 +100,7 @@ def fetch(field: str, source: Snapshot, file: HubFile, folder: Path) -> Path:
             not the one that the hub gives, in which case nothing is kept.
     """
     target = folder / source.repo / source.commit / file.path
-    if target.is_file() and _is_whole(target, file):
+    if target.is_file() and is_whole(target, file):
         return target
     partial = target.with_name(f"{target.name}.partial")
     try:
@@ -113,7 +113,7 @@ def fetch(field: str, source: Snapshot, file: HubFile, folder: Path) -> Path:
         raise InputError(f"{field}: {partial} cannot be written ({error.strerror})") from None
     except Exception as error:
         raise InputError(_broken_off(field, source, file, error)) from None
-    if not _is_whole(partial, file):
+    if not is_whole(partial, file):
         partial.unlink()
         raise InputError(
             f"{field}: {file.path} of {source.repo} arrived damaged (its hash is not {file.digest}); nothing of it was "
@@ -146,7 +146,8 @@ def _download(source: Snapshot, file: HubFile, partial: Path) -> None:
         os.fsync(handle.fileno())
 
 
-def _is_whole(path: Path, file: HubFile) -> bool:
+def is_whole(path: Path, file: HubFile) -> bool:
+    """Has a file the size and the hash that the hub gives?"""
     if path.stat().st_size != file.size:
         return False
     if file.sha256:

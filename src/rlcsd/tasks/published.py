@@ -20,7 +20,7 @@ from ..records import Problem
 from . import hub
 from .files import read_rows
 from .overlap import normalised
-from .verl import from_row
+from .verl import MARK, from_row, is_published
 
 REPO = "Leyiii/RLCSD"
 TRAINING = ("deepmath_filtered_level5_7", "deepmath_filtered_level6_8", "deepmath_filtered_level7_10", "kk_4to8")
@@ -29,13 +29,7 @@ JOINED = {
     "kk_4to8_test+kk_9+kk_10+kk_11": ("kk_4to8_test", "kk_9", "kk_10", "kk_11"),
 }
 EVALUATION = tuple(name for names in JOINED.values() for name in names)
-MARK = "published.json"
 _SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "val", "eval": "val"}
-
-
-def is_published(folder: Path) -> bool:
-    """Is this a data set of the authors', or one that `rlcsd data` built?"""
-    return (folder / MARK).is_file()
 
 
 # ------------------------------------------------------------------ finding
@@ -119,11 +113,9 @@ def place(root: Path, source: hub.Snapshot, name: str, splits: dict[str, list[hu
         InputError: it cannot be fetched or is damaged, is not of the published layout, or the place cannot be written.
     """
     folder, own = root / name, root / f"{name}.own"
-    if is_published(folder):
-        facts = json.loads((folder / MARK).read_text(encoding="utf-8"))
-        if facts.get("commit") == source.commit:
-            card = (folder / "README.md").read_text(encoding="utf-8")
-            return Placed(name, card, {split: _read(folder / f"{split}.parquet") for split in splits}, _if_there(own))
+    if _is_whole(folder, source, splits):
+        card = (folder / "README.md").read_text(encoding="utf-8")
+        return Placed(name, card, {split: _read(folder / f"{split}.parquet") for split in splits}, _own(root, name))
     downloads = root / ".downloads"
     fetched = {
         split: [hub.fetch(f"data published: {name}", source, file, downloads) for file in files]
@@ -144,7 +136,19 @@ def place(root: Path, source: hub.Snapshot, name: str, splits: dict[str, list[hu
     for paths in fetched.values():
         for path in paths:
             path.unlink()
-    return Placed(name, card, problems, _if_there(own))
+    return Placed(name, card, problems, _own(root, name))
+
+
+def _is_whole(folder: Path, source: hub.Snapshot, splits: dict[str, list[hub.HubFile]]) -> bool:
+    """Is the data set in its place, of this commit, and with the hub's hashes where a split is one file there?"""
+    try:
+        commit = json.loads((folder / MARK).read_text(encoding="utf-8")).get("commit")
+        written = [(folder / f"{split}.parquet", files) for split, files in splits.items()]
+        return commit == source.commit and all(
+            path.is_file() and (len(files) > 1 or hub.is_whole(path, files[0])) for path, files in written
+        )
+    except (OSError, ValueError, AttributeError):  # not there, or damaged
+        return False
 
 
 def _put(
@@ -172,13 +176,17 @@ def clean(root: Path) -> None:
     shutil.rmtree(root / ".downloads", ignore_errors=True)
 
 
-def _if_there(folder: Path) -> Path | None:
-    return folder if folder.is_dir() else None
+def _own(root: Path, name: str) -> Path | None:
+    """The folder of our own build of a data set, which may be that of several evaluation sets in one file."""
+    joined = next((whole for whole, parts in JOINED.items() if name in parts), name)
+    places = [root / f"{name}.own", *(root / f"{joined}{ending}" for ending in (".own", "") if joined != name)]
+    return next((place for place in places if place.is_dir() and not is_published(place)), None)
 
 
-def _read(path: Path) -> list[Problem]:
-    rows = read_rows("data published", str(path))
-    return [from_row(f"{path.name}: row {number}", row)[1] for number, row in enumerate(rows)]
+def _read(path: Path, source: str | None = None) -> list[Problem]:
+    """The problems of a file, or of one data source in it."""
+    rows = [from_row(f"{path.name}: row {n}", row) for n, row in enumerate(read_rows("data published", str(path)))]
+    return [problem for of, problem in rows if source in (None, of)]
 
 
 def _write(paths: Sequence[Path], target: Path) -> None:
@@ -220,7 +228,7 @@ def differences(placed: Placed, own: Path) -> list[str]:
         path = own / f"{split}.parquet"
         if not path.is_file():
             continue
-        ours = _read(path)
+        ours = _read(path, placed.name if "+" in own.name and "+" not in placed.name else None)
         lines.append(f"{placed.name}/{split}: {_overlap(ours, theirs)}")
         lines += [f"  {line}" for line in _edges(ours, theirs)]
     return lines or [f"{placed.name}: our own build in {own} has none of its files"]

@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import InputError, first_line
 from ..records import Problem, Verdict, conversation
+from .environment import NEARLY, decided
 
 _NO_ANSWER = "any answer that the task accepts"  # tasks judge by code; an answer is a field that some have
 
@@ -75,8 +76,8 @@ def problems(name: str, tasks: Sequence[Any]) -> list[Problem]:
 
 
 class TasksetVerifier:
-    """The tasks' own rewards: their weighted sum, each a part. Correct is a reward of at least `success`; None: full
-    marks, the sum of the positive weights."""
+    """The tasks' own rewards: their weighted sum, each a part. Correct is a reward of at least `success`; None: those
+    of the largest weight are all 1."""
 
     def __init__(self, name: str, tasks: Sequence[Any], success: float | None = None) -> None:
         self.__name__, self.tasks, self.success = name, tasks, success
@@ -87,10 +88,11 @@ class TasksetVerifier:
         asyncio.run(task.score(trace))
         rewards = {name: reward for name, reward in trace.rewards.items() if reward is not None}
         parts = {name: float(value) for name, value in trace.metrics.items() if value is not None}
-        parts |= {name: float(reward.score) for name, reward in rewards.items()}
-        full = sum(reward.weight for reward in rewards.values() if reward.weight > 0) or 1.0
-        success = full if self.success is None else self.success
-        return Verdict(trace.reward >= success - 1e-6, float(trace.reward), parts)
+        scores = {name: float(reward.score) for name, reward in rewards.items()}
+        total, parts = float(trace.reward), parts | scores
+        if self.success is not None:
+            return Verdict(total >= self.success - NEARLY, total, parts)
+        return Verdict(decided({name: r.weight for name, r in rewards.items()}, scores, total), total, parts)
 
 
 def _trace(task: Any, response: str) -> Any:

@@ -16,6 +16,8 @@ from ..prompts import BOXED_INSTRUCTION, question_text
 from .base import Problem
 from .files import Row, checked_problem, read_rows
 
+MARK = "published.json"  # in the folder of a data set that `rlcsd data published` fetched
+
 
 def to_rows(
     problems: Sequence[Problem], data_source: str, ability: str, split: str, instruction: str = BOXED_INSTRUCTION
@@ -80,15 +82,16 @@ def from_row(where: str, row: Row) -> tuple[str, Problem]:
 def read_layout(field: str, root: str, dataset: str, split: str) -> dict[str, list[Problem]]:
     """The problems of `<root>/<dataset>/<split>.parquet` by data source.
 
-    Names joined with `+` may also be folders apart, each with a set of its own, called by the folder's name.
+    Names joined with `+` may also be folders apart, each with a set of its own, called by the folder's name. Where both
+    are there, the joined one counts, unless it alone is not the authors'.
 
     Raises:
         InputError: no such file, or a row that is not of the layout.
     """
     path = _path(root, dataset, split)
-    if path.is_file():
-        return _by_source(field, path)
     parts = {name: _path(root, name, split) for name in dataset.split("+")}
+    if path.is_file() and not _superseded(path, list(parts.values())):
+        return _by_source(field, path)
     missing = [one for one in parts.values() if not one.is_file()]
     if missing:
         absent = " and no file ".join(map(str, [path] if len(missing) == len(parts) else missing))
@@ -100,6 +103,23 @@ def read_layout(field: str, root: str, dataset: str, split: str) -> dict[str, li
         name: [problem for problems in _by_source(field, one).values() for problem in problems]
         for name, one in parts.items()
     }
+
+
+def of_authors(root: str, dataset: str, split: str) -> bool:
+    """Does `read_layout` read files of the authors?"""
+    path, parts = _path(root, dataset, split), [_path(root, name, split) for name in dataset.split("+")]
+    whole = path.is_file() and not _superseded(path, parts)
+    return is_published(path.parent) if whole else all(is_published(part.parent) for part in parts)
+
+
+def _superseded(path: Path, parts: Sequence[Path]) -> bool:
+    """Is a joined file our own build, and are the authors' sets there one by one?"""
+    return not is_published(path.parent) and all(part.is_file() and is_published(part.parent) for part in parts)
+
+
+def is_published(folder: Path) -> bool:
+    """Is this a data set of the authors', and not one that `rlcsd data` built?"""
+    return (folder / MARK).is_file()
 
 
 def _path(root: str, dataset: str, split: str) -> Path:

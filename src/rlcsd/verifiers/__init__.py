@@ -141,9 +141,12 @@ def _batch(verifier: Any, responses: Sequence[str], problems: Sequence[Problem])
     except InputError:
         raise
     except Exception as error:
-        only = problems[0] if len(problems) == 1 else None
+        if len(problems) > 1:  # which of them it is
+            for response, problem in zip(responses, problems, strict=True):
+                _batch(verifier, [response], [problem])
         raise VerifierError(
-            f"verifier {name_of(verifier)!r} raised {type(error).__name__} ({first_line(error)})", only
+            f"verifier {name_of(verifier)!r} raised {type(error).__name__} ({first_line(error)})",
+            problems[0] if len(problems) == 1 else None,
         ) from error
     if len(results) != len(responses):
         raise VerifierError(

@@ -11,7 +11,8 @@ from rlcsd.methods import METHODS
 from rlcsd.stages.grade import grade
 from rlcsd.stages.score import gather_evidence
 from rlcsd.tasks.build import build_task
-from rlcsd.trainer import Trainer, training_prompt
+from rlcsd.trainer import Trainer
+from rlcsd.workload import training_prompt
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if not name.startswith("opd")])

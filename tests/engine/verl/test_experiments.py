@@ -9,10 +9,11 @@ import pytest
 
 from rlcsd.config.load import build_method, load
 from rlcsd.config.schema import Config
+from rlcsd.engine.local.network import context_length
 from rlcsd.engine.verl.memory import gpu_plan
 from rlcsd.engine.verl.private import omega_conf_to_dataclass
 from rlcsd.engine.verl.sampling import requests, sample_of
-from rlcsd.engine.verl.settings import context_length, overrides, verl_config
+from rlcsd.engine.verl.settings import overrides, verl_config
 from rlcsd.engine.verl.waits import gathered
 from rlcsd.errors import InputError
 from tests.config.test_experiments import ALL, COMMON
@@ -44,7 +45,7 @@ def test_an_experiment_passes_verls_own_checks(model, task, method):
     assert actor.engine.model_dtype == "fp32" and actor.engine.strategy == "fsdp2"
     room = config.max_prompt_tokens + config.evaluation.sampling.max_tokens
     assert f"actor_rollout_ref.rollout.max_model_len={room}" in overrides(config)
-    assert rollout.max_model_len == context_length("tiny")  # less than the room that is asked for
+    assert rollout.max_model_len == context_length(here.model)  # less than the room that is asked for
     assert rollout.logprobs_mode == "processed_logprobs" and rollout.enable_prefix_caching
     assert (rollout.gpu_memory_utilization, rollout.max_num_seqs, rollout.enforce_eager) == (0.7, 256, False)
     assert hf.enable_gradient_checkpointing is config.model.gradient_checkpointing and hf.use_remove_padding

@@ -9,10 +9,11 @@ from importlib.machinery import ModuleSpec
 import pytest
 
 from rlcsd.config.load import load
+from rlcsd.config.schema import ModelConfig
 from rlcsd.engine.base import check_engine
-from rlcsd.engine.local.network import TINY
+from rlcsd.engine.local.network import TINY, context_length
 from rlcsd.engine.verl import refusals
-from rlcsd.engine.verl.settings import attention, context_length, stop_ids
+from rlcsd.engine.verl.settings import attention, stop_ids
 from rlcsd.errors import InputError, MissingError
 
 BIG = ["model=qwen3_8b", "task=logic_kk", "method=rlcsd", "engine=verl"]
@@ -72,8 +73,8 @@ def test_flash_attention_is_the_choice_on_gpus_in_16_bits_alone():
 
 
 def test_context_and_stop_tokens_are_the_models_own_with_and_without_a_generation_config(tmp_path):
-    assert context_length("Qwen/Qwen3-8B") == 40960  # without the network
-    assert context_length("owner/nowhere") > 2**29
+    assert context_length(ModelConfig(path="Qwen/Qwen3-8B")) == 40960  # without the network
+    assert context_length(ModelConfig(path="owner/nowhere")) > 2**29
 
     class Tokenizer:
         eos_token_id = 7

@@ -9,11 +9,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from ...config.schema import Config, ModelConfig
 from ...errors import InputError, MissingError, first_line
+from ..architectures import known_architecture
 from ..head import Head
 from .adapters import keep_gradients, quantization, with_adapters, without_adapter
 from .attention import attend_in_blocks
@@ -137,6 +138,22 @@ def load_tokenizer(config: ModelConfig) -> Any:
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def text_config(model: ModelConfig) -> Any | None:
+    """A model's own config, of the named ones without the network; None if it is out of reach."""
+    extra = {"gguf_file": model.gguf_file} if model.gguf_file else {}
+    try:
+        known = known_architecture(model.path)
+        path = resolve_path(without_adapter(model).path)
+        return (known or AutoConfig.from_pretrained(path, **extra)).get_text_config()
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def context_length(model: ModelConfig) -> int:
+    """The most tokens that a model takes at once; endless while its config is out of reach."""
+    return int(getattr(text_config(model), "max_position_embeddings", 1 << 30))
 
 
 def other_teacher(path: str, config: Config, tokenizer: Any) -> ModelConfig:

@@ -20,13 +20,13 @@ from ...methods.update_metrics import update_metrics
 from ...metrics import Max, Mean, Metric, Metrics, Sum
 from ...records import Evidence, Pair, Sample, Sampling, Scores, Support
 from ..base import check_room, server_room
-from ..local.network import check_files, load_tokenizer, other_teacher
+from ..local.network import check_files, context_length, load_tokenizer, other_teacher
 from . import placing
 from .groups import Cluster, Workers
 from .messages import Columns, Rows, ScoreTask, Updated, UpdateTask
 from .sampling import requests, sample_of
 from .self_check import self_check
-from .settings import context_length, engine_settings, stop_ids
+from .settings import engine_settings, stop_ids
 from .waits import gathered
 
 
@@ -73,7 +73,7 @@ class VerlEngine:
 
     @property
     def context_length(self) -> int:
-        return context_length(self.config.model.path)
+        return context_length(self.config.model)
 
     @property
     def room(self) -> int:

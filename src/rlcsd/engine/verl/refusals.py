@@ -7,7 +7,8 @@ from importlib.util import find_spec
 from ...config.schema import Config
 from ...errors import InputError, MissingError, together
 from ..local.adapters import adapter_folder
-from .settings import attention, engine_settings, text_config
+from ..local.network import text_config
+from .settings import attention, engine_settings
 from .tested import check_version
 
 _SERVERS = ("vllm", "sglang")  # rollout servers that are packages of their own
@@ -43,7 +44,7 @@ def _check_model(config: Config) -> None:
 
 def _check_heads(config: Config) -> None:
     """GPUs that share a sequence or a server divide the heads among them."""
-    found, e = text_config(config.model.path), engine_settings(config)
+    found, e = text_config(config.model), engine_settings(config)
     if found is None:
         return
     heads = int(found.num_attention_heads)

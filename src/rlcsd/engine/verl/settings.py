@@ -8,9 +8,8 @@ from typing import Any, cast
 
 from ...config.engines import VerlEngineConfig
 from ...config.schema import Config
-from ..architectures import known_architecture
 from ..base import longest_response, server_room
-from ..local.network import resolve_path
+from ..local.network import context_length, resolve_path
 
 _ACTOR, _MODEL, _ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.model", "actor_rollout_ref.rollout"
 
@@ -67,7 +66,7 @@ def overrides(config: Config, model: str | None = None) -> list[str]:
         f"{_ROLLOUT}.dtype": config.model.dtype,
         f"{_ROLLOUT}.prompt_length": config.max_prompt_tokens,
         f"{_ROLLOUT}.response_length": longest_response(config),
-        f"{_ROLLOUT}.max_model_len": server_room(config, context_length(config.model.path)),
+        f"{_ROLLOUT}.max_model_len": server_room(config, context_length(config.model)),
         f"{_ROLLOUT}.max_num_seqs": e.rollout_rows,
         f"{_ROLLOUT}.gpu_memory_utilization": e.rollout_memory,
         f"{_ROLLOUT}.enforce_eager": e.rollout_eager,
@@ -108,22 +107,6 @@ def attention(config: Config) -> str:
     if e.attention != "auto":
         return e.attention
     return "flash_attention_2" if e.platform == "cuda" and config.model.dtype == "bfloat16" else "sdpa"
-
-
-def text_config(path: str) -> Any | None:
-    """A model's config, of the named ones without the network; None if it is out of reach."""
-    from transformers import AutoConfig
-
-    known = known_architecture(path)
-    try:
-        return (known or AutoConfig.from_pretrained(resolve_path(path))).get_text_config()
-    except (OSError, ValueError):
-        return None
-
-
-def context_length(path: str) -> int:
-    """The most tokens that a model takes at once; endless while its config is out of reach."""
-    return int(getattr(text_config(path), "max_position_embeddings", 1 << 30))
 
 
 def stop_ids(config: Config, tokenizer: Any) -> list[int]:

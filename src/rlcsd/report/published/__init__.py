@@ -29,6 +29,7 @@ MODELS = {
 _OWN_SETS = {"kk_4to8": ("kk_4to8_test", "seen_sizes")} | {
     f"kk_{size}": (f"kk_{size}", f"unseen_sizes: {size} people") for size in (9, 10, 11)
 }
+_PUBLISHED_SIZES = [4, 5, 6, 7, 8]  # of people in what a run calls its seen sizes, if they are those of kk_4to8
 _SOURCE = "The authors' figures are the paper's (arXiv 2606.11709), on their hardware; they were not repeated here."
 
 
@@ -72,7 +73,9 @@ def published_gains() -> dict[str, dict[str, float]]:
 
 
 def own_results(folders: Sequence[Path]) -> list[Published]:
-    """The last evaluation of runs in the columns of the paper, runs of one model and method averaged.
+    """Evaluations of runs in the columns of the paper, runs of one model and method averaged.
+
+    That is the last after training for the method, and that before it for `base`.
 
     Raises:
         InputError: a folder holds no run.
@@ -84,7 +87,10 @@ def own_results(folders: Sequence[Path]) -> list[Published]:
         config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
         path = str(config["model"]["path"])
         records = read_jsonl(folder / "evaluations.jsonl")
-        found[MODELS.get(path, path), str(config["method"]["name"])].append(_columns(records[-1] if records else {}))
+        seen = config["task"].get("train_sizes") == _PUBLISHED_SIZES
+        for method, of in ((str(config["method"]["name"]), records[-1:]), ("base", records[:1])):
+            if of and (of[0]["step"] == 0) == (method == "base"):
+                found[MODELS.get(path, path), method].append(_columns(of[0], seen))
     results = []
     for (model, method), runs in found.items():
         means = {name: [run[name] for run in runs if name in run] for name in COLUMNS}
@@ -92,8 +98,9 @@ def own_results(folders: Sequence[Path]) -> list[Published]:
     return results
 
 
-def _columns(record: Mapping[str, Any]) -> dict[str, float]:
-    means = {one["name"]: 100 * one["mean"] for one in record.get("sets", [])}
+def _columns(record: Mapping[str, Any], seen: bool) -> dict[str, float]:
+    """Accuracy by column; `seen`: the run's seen sizes are those of the paper."""
+    means = {one["name"]: 100 * one["mean"] for one in record.get("sets", []) if seen or one["name"] != "seen_sizes"}
     columns = {}
     for name in COLUMNS:
         own = next((each for each in _OWN_SETS.get(name, (name,)) if each in means), None)
