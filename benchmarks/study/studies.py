@@ -25,6 +25,7 @@ _EIGHT = ("sdpo", "grpo", "rlcsd", "opsd", "rlsd", "srpo", "opsd_ectr", "rlsd_ec
 _BOUND = dict.fromkeys(("opsd", "opsd_ectr"), ("grad_norm=0.1",))  # as published; the task sets it alike for all
 _CANDIDATES = ("3e-5", "1e-4", "2e-4")
 _FRESH = tuple(range(201, 211))
+_CONFIRMING = tuple(range(211, 221))
 _DRIFT = (*_ROLL_CALL, "model=tiny_roll_call", "kl_coefficient=0")
 
 # The learning rate of each method: three candidates on the validation split, two seeds that no other study uses.
@@ -134,6 +135,11 @@ CREDIT = Study(
     _FRESH,
 )
 
+# Fresh seeds for the arms of CREDIT that came out above grpo there: of many arms some do by chance.
+CONFIRM = Study(
+    "confirm", CREDIT.common, tuple(CREDIT.arm(n) for n in ("grpo", "rlcsd", "spares", "spare-alone")), _CONFIRMING
+)
+
 
 def _by_size(speakers: int, group: int) -> tuple[Arm, ...]:
     """Whole-answer credit, the oracle and rlcsd for answers of so many decisions and groups of so many rollouts."""
@@ -172,4 +178,4 @@ DEFAULT = Study(
     before=True,
 )
 
-STUDIES = {study.name: study for study in (RATES, DRIFT, MODES, CREDIT, DECISIONS, DEFAULT)}
+STUDIES = {study.name: study for study in (RATES, DRIFT, MODES, CREDIT, CONFIRM, DECISIONS, DEFAULT)}

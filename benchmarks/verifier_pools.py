@@ -1,0 +1,75 @@
+"""A verifier in processes with a time limit: this project's own against pebble's pool (`pip install pebble`).
+
+    python benchmarks/verifier_pools.py [--responses 512] [--rounds 5] [--json FILE]
+
+Both fork, so that a verifier may be any function, and both limit each response to 10 seconds; rounds take turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from common import write
+from pebble import ProcessPool
+
+from rlcsd.verifiers.isolated import IsolatedVerifier
+
+PROCESSES, SECONDS = 2, 10.0
+
+
+def verifier(response: str, answer: str) -> bool:
+    return answer in response
+
+
+_held: list[Callable[..., Any]] = []
+
+
+def _hold(function: Callable[..., Any]) -> None:
+    _held.append(function)
+
+
+def _judge(response: str, answer: str) -> Any:
+    return _held[0](response, answer)
+
+
+def timed(judge: Callable[[Sequence[str], Sequence[str]], list[Any]], responses: Sequence[str]) -> float:
+    begun = time.perf_counter()
+    assert list(map(bool, judge(responses, ["7"] * len(responses)))) == ["7" in response for response in responses]
+    return time.perf_counter() - begun
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--responses", type=int, default=512)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    responses = [f"So the answer is {number}." + " and so on" * 200 for number in range(arguments.responses)]
+    own = IsolatedVerifier(verifier, SECONDS, PROCESSES)
+    context = multiprocessing.get_context("fork")
+    with ProcessPool(PROCESSES, initializer=_hold, initargs=[verifier], context=context) as pool:
+
+        def pebbles(given: Sequence[str], answers: Sequence[str]) -> list[Any]:
+            return list(pool.map(_judge, given, answers, timeout=SECONDS).result())
+
+        judges = {"own": own.batch, "pebble": pebbles}
+        for judge in judges.values():
+            timed(judge, responses[:8])  # the processes start
+        seconds = {name: [] for name in judges}
+        for _ in range(arguments.rounds):
+            for name, judge in judges.items():
+                seconds[name].append(timed(judge, responses))
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    ratio = medians["own"] / medians["pebble"]
+    print(f"{arguments.responses} responses: own {medians['own']:.3f} s, pebble {medians['pebble']:.3f} s: {ratio:.2f}")
+    write(arguments.json, {**medians, "ratio": ratio})
+
+
+if __name__ == "__main__":
+    main()
