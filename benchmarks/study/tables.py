@@ -213,7 +213,7 @@ def decision_gains(runs: Runs) -> str:
 
 def tables() -> dict[str, str]:
     """The tables of docs/study.md by name."""
-    rated, drift, modes, credit, decisions, defaults = map(ordered, STUDIES)
+    rated, drift, modes, credit, confirm, decisions, defaults = map(ordered, STUDIES)
     published = {arm: runs for arm, runs in drift.items() if "-" not in arm}
     authors = {arm: runs for arm, runs in drift.items() if arm.endswith("-authors")}
     dynamics = {name: at_the_end(name) for name in ("accuracy", "entropy", "worked", "interjections")}
@@ -239,6 +239,9 @@ def tables() -> dict[str, str]:
             {arm: by_seed for arm, by_seed in credit.items() if arm.startswith("oracle")}, "oracle", measures
         ),
         "credit mechanism": mechanism(credit),
+        "confirm": means(confirm, rounded),
+        "confirm against grpo": differences(confirm, "grpo", measures),
+        "confirm against rlcsd": differences(confirm, "rlcsd", measures),
         "plugin": plugin(drift),
         "plugin gains": plugin_gains(drift),
         "decision gains": decision_gains(decisions),
