@@ -98,7 +98,7 @@ OVERRIDES = [
     Mistake("train 'steps=${steps}'", "steps"),
     Mistake("train model=tiny model=[tiny]", "model"),
     Mistake("train sampling=5", "section of keys"),
-    Mistake("train variant=nobody", "published or authors"),
+    Mistake("train variant=nobody", "published, authors, spares"),
     Mistake("train variant=authors method=opsd_ectr", "opsd_ectr"),
 ]
 VALUES = [

@@ -30,6 +30,11 @@ def test_the_authors_column(overrides, expected):
         assert found == value, key
 
 
+def test_spares_is_the_arm_of_the_study():
+    method = load(["variant=spares", "method.spare=0.7"]).method
+    assert (method["spare"], method["weight_cap"], method["unusable"]) == (0.7, 3, "plain")
+
+
 def test_later_overrides_win_over_the_variant():
     assert load(["method=sdpo", "variant=authors", "learning_rate=3e-5"]).learning_rate == 3e-5
     assert load(["variant=published"]) == load()
@@ -37,7 +42,11 @@ def test_later_overrides_win_over_the_variant():
 
 @pytest.mark.parametrize(
     ("overrides", "words"),
-    [(["variant=mine"], "published or authors"), (["variant=authors", "method=opsd_ectr"], "none for")],
+    [
+        (["variant=mine"], "must be one of published, authors, spares"),
+        (["variant=authors", "method=opsd_ectr"], "variant=authors: there is none for method=opsd_ectr"),
+        (["variant=spares", "method=grpo"], "variant=spares: there is none for method=grpo; it exists for rlcsd"),
+    ],
 )
 def test_a_variant_that_is_not_there(overrides, words):
     with pytest.raises(InputError, match=words):

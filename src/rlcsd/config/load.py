@@ -71,18 +71,19 @@ def _plugins(overrides: Sequence[str]) -> tuple[list[str], dict[str, str]]:
 
 
 def _with_variant(overrides: Sequence[str]) -> list[str]:
-    """Replace `variant=authors` by the overrides of the chosen method's own authors; later overrides win."""
+    """Replace `variant=NAME` by what `variants/NAME.yaml` sets for the chosen method; later overrides win."""
     given = dict(map(_split, overrides))
     variant = given.get("variant", "published")
     kept = [override for override in overrides if _split(override)[0] != "variant"]
     if variant == "published":
         return kept
-    if variant != "authors":
-        raise InputError(f"variant={variant}: must be published or authors")
-    table = yaml.safe_load((GROUPS.parent / "authors.yaml").read_text())
+    tables = {path.stem: path for path in sorted((GROUPS.parent / "variants").glob("*.yaml"))}
+    if variant not in tables:
+        raise InputError(f"variant={variant}: must be one of published, {', '.join(tables)}")
+    table = yaml.safe_load(tables[variant].read_text())
     method, task = given.get("method", DEFAULTS["method"]), given.get("task", DEFAULTS["task"])
     if method not in table:
-        raise InputError(f"variant=authors: there is none for method={method}; it exists for {', '.join(table)}")
+        raise InputError(f"variant={variant}: there is none for method={method}; it exists for {', '.join(table)}")
     chosen = [*table[method].get("always", []), *table[method].get(task, [])]
     return [
         *(o for o in kept if _split(o)[0] in _GROUP_NAMES),
