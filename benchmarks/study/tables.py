@@ -220,6 +220,7 @@ def tables() -> dict[str, str]:
     tested = {"test": test("seen_sizes"), "other kind": test("unseen_sizes")}
     measures: dict[str, Measure] = {"area": area, **tested}
     rounded = {name: (measure, 3) for name, measure in measures.items()}
+    both = {**measures, "both kinds": test("average")}
     by_people: dict[str, Measure] = {"area": area, **{people: test(name) for people, name in PEOPLE.items()}}
     found = {
         "signal": signal(),
@@ -239,9 +240,9 @@ def tables() -> dict[str, str]:
             {arm: by_seed for arm, by_seed in credit.items() if arm.startswith("oracle")}, "oracle", measures
         ),
         "credit mechanism": mechanism(credit),
-        "confirm": means(confirm, rounded),
-        "confirm against grpo": differences(confirm, "grpo", measures),
-        "confirm against rlcsd": differences(confirm, "rlcsd", measures),
+        "confirm": means(confirm, {name: (measure, 3) for name, measure in both.items()}),
+        "confirm against grpo": differences(confirm, "grpo", both),
+        "confirm against rlcsd": differences(confirm, "rlcsd", both),
         "plugin": plugin(drift),
         "plugin gains": plugin_gains(drift),
         "decision gains": decision_gains(decisions),
