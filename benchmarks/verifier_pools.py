@@ -9,13 +9,11 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
-import statistics
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from common import write
+from common import interleaved, median, write
 from pebble import ProcessPool
 
 from rlcsd.verifiers.isolated import IsolatedVerifier
@@ -38,12 +36,6 @@ def _judge(response: str, answer: str) -> Any:
     return _held[0](response, answer)
 
 
-def timed(judge: Callable[[Sequence[str], Sequence[str]], list[Any]], responses: Sequence[str]) -> float:
-    begun = time.perf_counter()
-    assert list(map(bool, judge(responses, ["7"] * len(responses)))) == ["7" in response for response in responses]
-    return time.perf_counter() - begun
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--responses", type=int, default=512)
@@ -58,14 +50,14 @@ def main() -> None:
         def pebbles(given: Sequence[str], answers: Sequence[str]) -> list[Any]:
             return list(pool.map(_judge, given, answers, timeout=SECONDS).result())
 
-        judges = {"own": own.batch, "pebble": pebbles}
-        for judge in judges.values():
-            timed(judge, responses[:8])  # the processes start
-        seconds = {name: [] for name in judges}
-        for _ in range(arguments.rounds):
-            for name, judge in judges.items():
-                seconds[name].append(timed(judge, responses))
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
+        def judging(judge: Callable[[Sequence[str], Sequence[str]], list[Any]]) -> Callable[[], None]:
+            def run() -> None:
+                assert list(map(bool, judge(responses, ["7"] * len(responses)))) == ["7" in text for text in responses]
+
+            return run
+
+        seconds = interleaved({"own": judging(own.batch), "pebble": judging(pebbles)}, arguments.rounds)
+    medians = {name: median(values) for name, values in seconds.items()}
     ratio = medians["own"] / medians["pebble"]
     print(f"{arguments.responses} responses: own {medians['own']:.3f} s, pebble {medians['pebble']:.3f} s: {ratio:.2f}")
     write(arguments.json, {**medians, "ratio": ratio})

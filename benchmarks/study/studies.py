@@ -25,7 +25,6 @@ _EIGHT = ("sdpo", "grpo", "rlcsd", "opsd", "rlsd", "srpo", "opsd_ectr", "rlsd_ec
 _BOUND = dict.fromkeys(("opsd", "opsd_ectr"), ("grad_norm=0.1",))  # as published; the task sets it alike for all
 _CANDIDATES = ("3e-5", "1e-4", "2e-4")
 _FRESH = tuple(range(201, 211))
-_CONFIRMING = tuple(range(211, 221))
 _DRIFT = (*_ROLL_CALL, "model=tiny_roll_call", "kl_coefficient=0")
 
 # The learning rate of each method: three candidates on the validation split, two seeds that no other study uses.
@@ -137,7 +136,10 @@ CREDIT = Study(
 
 # Fresh seeds for the arms of CREDIT that came out above grpo there: of many arms some do by chance.
 CONFIRM = Study(
-    "confirm", CREDIT.common, tuple(CREDIT.arm(n) for n in ("grpo", "rlcsd", "spares", "spare-alone")), _CONFIRMING
+    "confirm",
+    CREDIT.common,
+    tuple(CREDIT.arm(name) for name in ("grpo", "rlcsd", "spares", "spare-alone")),
+    tuple(range(211, 221)),
 )
 
 

@@ -53,11 +53,11 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines + [f"| {' | '.join(row)} |" for row in rows])
 
 
-def means(runs: Runs, measures: Mapping[str, tuple[Measure, int]]) -> str:
+def means(runs: Runs, measures: Mapping[str, Measure]) -> str:
     """One row an arm: mean ± half of the 95 % t-interval over seeds."""
     rows = []
     for arm, by_seed in runs.items():
-        values = [cell([measure(record) for record in by_seed.values()], d) for measure, d in measures.values()]
+        values = [cell([measure(record) for record in by_seed.values()]) for measure in measures.values()]
         rows.append([arm, str(len(by_seed)), *values])
     return table(["arm", "seeds", *measures], rows)
 
@@ -201,14 +201,14 @@ def default(runs: Runs) -> str:
     return table(["arm", "seeds", *PEOPLE, "entropy", "length"], rows)
 
 
-def decision_gains(runs: Runs) -> str:
+def decision_gains(runs: Runs, measures: Mapping[str, Measure]) -> str:
     """The oracle and rlcsd minus grpo at each number of decisions and each group size."""
     compared = [
         (arm, by_seed, runs.get("-".join(["grpo", *arm.split("-")[1:]]), {}))
         for arm, by_seed in runs.items()
         if not arm.startswith("grpo")
     ]
-    return paired_table("minus grpo of the same size", compared, {"area": area, "test": test("seen_sizes")})
+    return paired_table("minus grpo of the same size", compared, measures)
 
 
 def tables() -> dict[str, str]:
@@ -219,7 +219,7 @@ def tables() -> dict[str, str]:
     dynamics = {name: at_the_end(name) for name in ("accuracy", "entropy", "worked", "interjections")}
     tested = {"test": test("seen_sizes"), "other kind": test("unseen_sizes")}
     measures: dict[str, Measure] = {"area": area, **tested}
-    rounded = {name: (measure, 3) for name, measure in measures.items()}
+    in_size: dict[str, Measure] = {"area": area, "test": test("seen_sizes")}
     both = {**measures, "both kinds": test("average")}
     by_people: dict[str, Measure] = {"area": area, **{people: test(name) for people, name in PEOPLE.items()}}
     found = {
@@ -233,20 +233,20 @@ def tables() -> dict[str, str]:
             dynamics,
         ),
         "modes": style(rated | modes),
-        "credit": means(credit, rounded),
+        "credit": means(credit, measures),
         "credit against grpo": differences(credit, "grpo", measures),
         "credit against rlcsd": differences(credit, "rlcsd", measures),
         "credit against oracle": differences(
             {arm: by_seed for arm, by_seed in credit.items() if arm.startswith("oracle")}, "oracle", measures
         ),
         "credit mechanism": mechanism(credit),
-        "confirm": means(confirm, {name: (measure, 3) for name, measure in both.items()}),
+        "confirm": means(confirm, both),
         "confirm against grpo": differences(confirm, "grpo", both),
         "confirm against rlcsd": differences(confirm, "rlcsd", both),
         "plugin": plugin(drift),
         "plugin gains": plugin_gains(drift),
-        "decision gains": decision_gains(decisions),
-        "decisions": means(decisions, {"area": (area, 3), "test": (test("seen_sizes"), 3)}),
+        "decision gains": decision_gains(decisions, in_size),
+        "decisions": means(decisions, in_size),
         "rates": rates(rated),
         "default": default(defaults),
         "default against grpo": differences(defaults, "grpo", by_people),

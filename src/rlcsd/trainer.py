@@ -26,7 +26,7 @@ from .stages.hint import HintedRows, TeacherPrompts, hint_rows
 from .stages.score import gather_evidence, with_old_log_probs
 from .stall import Stall
 from .tasks.base import Task
-from .workload import check_context, check_task, fitting_problems, training_prompt, training_steps
+from .workload import check_task, fitting_problems, training_prompt, training_steps
 
 
 @dataclass(frozen=True)
@@ -79,12 +79,11 @@ class Trainer:
     ) -> None:
         self.config, self.task, self.method, self.engine, self.tell = config, task, method, engine, tell
         check_task(config, task, method)
-        self.train = fitting_problems(engine.tokenizer, task, config)
+        self.train = fitting_problems(engine.tokenizer, task, config, engine.context_length)
         self.steps = training_steps(config, len(self.train))
         self.schedule = learning_rate_schedule(config, self.steps)
         self.guards = Guards(config.guard)
         self.stall = Stall()
-        check_context(config, max(len(self._prompt(problem)) for problem in self.train), engine.context_length)
 
     # ------------------------------------------------------------------ the step
 

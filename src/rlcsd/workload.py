@@ -19,11 +19,11 @@ def training_prompt(tokenizer: Any, task: Task, config: Config, problem: Problem
     return student_prompt(tokenizer, problem, task.instruction, config.model.thinking_student)
 
 
-def fitting_problems(tokenizer: Any, task: Task, config: Config) -> list[Problem]:
+def fitting_problems(tokenizer: Any, task: Task, config: Config, context: int) -> list[Problem]:
     """The training problems whose prompt fits `max_prompt_tokens`.
 
     Raises:
-        InputError: they do not fill one batch.
+        InputError: they do not fill one batch, or the longest with a response exceeds the model's `context`.
     """
     most, wanted = config.max_prompt_tokens, config.prompts_per_step
     # A text that is longer than so many of the longest token needs no counting, which takes minutes for megabytes.
@@ -39,6 +39,7 @@ def fitting_problems(tokenizer: Any, task: Task, config: Config) -> list[Problem
             f"prompts_per_step={wanted}: there are only {len(fits)} training problems, and a batch holds none twice; "
             f"use at most {len(fits)}, and a prompts_per_update that divides it"
         )
+    _check_context(config, max(length for length in lengths if length <= most), context)
     return fits
 
 
@@ -65,7 +66,7 @@ def check_task(config: Config, task: Task, method: Method) -> None:
         )
 
 
-def check_context(config: Config, longest: int, context: int) -> None:
+def _check_context(config: Config, longest: int, context: int) -> None:
     """Raise InputError if the longest prompt and a response exceed the model's context."""
     most = config.sampling.max_tokens
     if longest + most > context:

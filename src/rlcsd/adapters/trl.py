@@ -150,11 +150,11 @@ class RLCSDTrainer(GRPOTrainer):  # type: ignore[misc]
 
     def _old_log_probs(self, output: Mapping[str, Tensor]) -> Tensor:
         """The policy's own `[N]`. TRL leaves them out where they are those of its loss; methods read them before."""
-        kept, size = output["completion_ids"].size(1), self.args.per_device_train_batch_size
-        whole = [torch.cat([output[f"{part}_{x}"] for part in ("prompt", "completion")], 1) for x in ("ids", "mask")]
-        with torch.no_grad():
-            found = output.get("old_per_token_logps")
-            if found is None:
+        found = output.get("old_per_token_logps")
+        if found is None:
+            whole = [torch.cat([output[f"{p}_{x}"] for p in ("prompt", "completion")], 1) for x in ("ids", "mask")]
+            kept, size = output["completion_ids"].size(1), self.args.per_device_train_batch_size
+            with torch.no_grad():
                 found = self._get_per_token_logps_and_entropies(self.model, *whole, kept, batch_size=size)[0]
         return Layout(self._lengths, found.device).flat(found[:, : max(self._lengths)])
 

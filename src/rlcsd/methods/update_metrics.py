@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from torch import Tensor
 
-from ..metrics import Mean, Metrics
+from ..metrics import Max, Mean, Metrics, Sum
 from ..records import Evidence
 from .base import Method
 from .ppo import clipped
+
+NO_STEP: Metrics = {"update/skipped": Sum(0), "update/empty": Sum(1)}  # of an update with nothing to learn from
+
+
+def step_metrics(growth: float, norm: float, learning_rate: float, stepped: bool) -> Metrics:
+    """What an optimizer step did; without a finite gradient it was skipped. `growth` is the weights' over the run."""
+    return {
+        "actor/weight_growth": Max(growth if math.isfinite(growth) else math.inf),
+        "actor/grad_norm": Mean(norm),
+        "actor/learning_rate": Mean(learning_rate),
+        "update/skipped": Sum(not stepped),
+        "update/empty": Sum(0),
+    }
 
 
 def update_sums(loss: float, log_prob: Tensor, part: Evidence, method: Method) -> dict[str, float]:

@@ -88,9 +88,14 @@ def with_newest_checkpoint(config: Config) -> Config:
     return config.model_copy(update={"model": model, "method": {**config.method, **found}})
 
 
+def is_run(folder: Path) -> bool:
+    """Is this the folder of a run, and not a model's?"""
+    return (folder / "config.yaml").is_file() and not (folder / "config.json").is_file()
+
+
 def _checkpoint_of(key: str, path: str) -> str:
     folder = Path(path)
-    if not (folder / "config.yaml").is_file() or (folder / "config.json").is_file():
+    if not is_run(folder):
         return path
     newest = latest_checkpoint(folder / "checkpoints")
     if newest is None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..config.load import changed, from_yaml, load
 from ..config.schema import Config
-from .checkpoint import with_newest_checkpoint
+from .checkpoint import is_run, with_newest_checkpoint
 
 _FROM_RUN = ("task", "evaluation", "model")
 
@@ -22,9 +22,9 @@ def evaluated_config(overrides: Sequence[str]) -> Config:
         InputError: as `load` does, or the run has no checkpoint.
     """
     config = load(["method=grpo", *overrides, "kl_coefficient=0"])
-    run = Path(config.model.path) / "config.yaml"
-    if run.is_file() and not (run.parent / "config.json").is_file():
-        config = _of_run(config, from_yaml(run), [override.lstrip("+") for override in overrides])
+    folder = Path(config.model.path)
+    if is_run(folder):
+        config = _of_run(config, from_yaml(folder / "config.yaml"), [override.lstrip("+") for override in overrides])
     return with_newest_checkpoint(config)
 
 

@@ -15,7 +15,7 @@ from ..schedule import learning_rate_schedule
 from ..tasks.base import Task
 from ..tasks.build import build_task
 from ..tasks.overlap import overlaps
-from ..workload import check_context, check_task, fitting_problems, training_prompt, training_steps
+from ..workload import check_task, fitting_problems, training_steps
 from .push import check_hub
 from .tracking import check_trackers
 
@@ -112,8 +112,6 @@ def _problems(config: Config, task: Task) -> tuple[int, str]:
         if os.path.isdir(config.model.path) or config.model.path in PACKAGED:
             raise  # the run would say the same
         return len(task.train), f" (prompt lengths not checked: there is no tokenizer for {config.model.path} here)"
-    fitting = fitting_problems(tokenizer, task, config)
-    longest = max(len(training_prompt(tokenizer, task, config, problem)) for problem in fitting)
-    check_context(config, longest, context_length(config.model))
-    fits, left_out = len(fitting), len(task.train) - len(fitting)
+    fits = len(fitting_problems(tokenizer, task, config, context_length(config.model)))
+    left_out = len(task.train) - fits
     return fits, f" ({left_out} longer than max_prompt_tokens are left out)" if left_out else ""

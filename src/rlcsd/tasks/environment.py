@@ -11,7 +11,7 @@ from typing import Any
 from ..errors import InputError, MissingError, first_line
 from ..records import Problem, Verdict, conversation
 
-NEARLY = 1e-6  # what rounding may take from full marks
+_NEARLY = 1e-6  # what rounding may take from full marks
 _NO_ANSWER = "any answer that the rubric accepts"  # a rubric may judge without a reference answer
 
 
@@ -33,9 +33,9 @@ class RubricVerifier:
         parts = {name: float(value) for name, value in metrics.items() if value is not None}
         words = state.get("judge_response")  # of a rubric that asks a model: its replies by prompt
         said = "\n".join(map(str, words.values())) if isinstance(words, Mapping) else None
-        if self.success is not None:
-            return Verdict(reward >= self.success - NEARLY, reward, parts, said)
-        return Verdict(decided(weights_of(self.environment.rubric), parts, reward), reward, parts, said)
+        return Verdict(
+            is_correct(reward, self.success, weights_of(self.environment.rubric), parts), reward, parts, said
+        )
 
     def _state(self, response: str, row: Mapping[str, Any]) -> Any:
         """The state of a rollout that ended after one turn, as the environment itself would have made it."""
@@ -65,12 +65,13 @@ def weights_of(rubric: Any) -> dict[str, float]:
     }
 
 
-def decided(weights: Mapping[str, float], parts: Mapping[str, float], reward: float) -> bool:
-    """Do the functions of the largest weight all give 1? Where no weight is positive, is it the reward?"""
+def is_correct(reward: float, success: float | None, weights: Mapping[str, float], parts: Mapping[str, float]) -> bool:
+    """Is the reward at least `success`? None: do the functions of the largest weight all give 1, or, where no weight is
+    positive, the reward?"""
     largest = max(weights.values(), default=0.0)
-    if largest <= 0:
-        return reward >= 1 - NEARLY
-    return all(parts.get(name, 0.0) >= 1 - NEARLY for name, weight in weights.items() if weight == largest)
+    if success is not None or largest <= 0:
+        return reward >= (1.0 if success is None else success) - _NEARLY
+    return all(parts.get(name, 0.0) >= 1 - _NEARLY for name, weight in weights.items() if weight == largest)
 
 
 def has_classic_environments() -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..errors import InputError, first_line
 from ..records import Problem, Verdict, conversation
-from .environment import NEARLY, decided
+from .environment import is_correct
 
 _NO_ANSWER = "any answer that the task accepts"  # tasks judge by code; an answer is a field that some have
 
@@ -89,10 +89,8 @@ class TasksetVerifier:
         rewards = {name: reward for name, reward in trace.rewards.items() if reward is not None}
         parts = {name: float(value) for name, value in trace.metrics.items() if value is not None}
         scores = {name: float(reward.score) for name, reward in rewards.items()}
-        total, parts = float(trace.reward), parts | scores
-        if self.success is not None:
-            return Verdict(total >= self.success - NEARLY, total, parts)
-        return Verdict(decided({name: r.weight for name, r in rewards.items()}, scores, total), total, parts)
+        weights, total = {name: reward.weight for name, reward in rewards.items()}, float(trace.reward)
+        return Verdict(is_correct(total, self.success, weights, scores), total, parts | scores)
 
 
 def _trace(task: Any, response: str) -> Any:

@@ -88,13 +88,14 @@ def read_layout(field: str, root: str, dataset: str, split: str) -> dict[str, li
     Raises:
         InputError: no such file, or a row that is not of the layout.
     """
-    path = _path(root, dataset, split)
-    parts = {name: _path(root, name, split) for name in dataset.split("+")}
-    if path.is_file() and not _superseded(path, list(parts.values())):
-        return _by_source(field, path)
+    joined, parts = _joined(root, dataset, split), _parts(root, dataset, split)
+    if joined is not None:
+        return _by_source(field, joined)
     missing = [one for one in parts.values() if not one.is_file()]
     if missing:
-        absent = " and no file ".join(map(str, [path] if len(missing) == len(parts) else missing))
+        absent = " and no file ".join(
+            map(str, [_path(root, dataset, split)] if len(missing) == len(parts) else missing)
+        )
         raise MissingError(
             f"{field}={dataset}: there is no file {absent}; `rlcsd data published` fetches the published sets, `rlcsd "
             "data` also builds them, and task.root says where they are"
@@ -107,14 +108,21 @@ def read_layout(field: str, root: str, dataset: str, split: str) -> dict[str, li
 
 def of_authors(root: str, dataset: str, split: str) -> bool:
     """Does `read_layout` read files of the authors?"""
-    path, parts = _path(root, dataset, split), [_path(root, name, split) for name in dataset.split("+")]
-    whole = path.is_file() and not _superseded(path, parts)
-    return is_published(path.parent) if whole else all(is_published(part.parent) for part in parts)
+    joined = _joined(root, dataset, split)
+    files = _parts(root, dataset, split).values() if joined is None else [joined]
+    return all(is_published(file.parent) for file in files)
 
 
-def _superseded(path: Path, parts: Sequence[Path]) -> bool:
-    """Is a joined file our own build, and are the authors' sets there one by one?"""
-    return not is_published(path.parent) and all(part.is_file() and is_published(part.parent) for part in parts)
+def _joined(root: str, dataset: str, split: str) -> Path | None:
+    """The one file of a data set, unless it is our own build and the authors' sets are there one by one."""
+    path, parts = _path(root, dataset, split), _parts(root, dataset, split).values()
+    theirs = all(part.is_file() and is_published(part.parent) for part in parts)
+    return path if path.is_file() and (is_published(path.parent) or not theirs) else None
+
+
+def _parts(root: str, dataset: str, split: str) -> dict[str, Path]:
+    """The files of sets joined with `+`, were each in a folder of its own."""
+    return {name: _path(root, name, split) for name in dataset.split("+")}
 
 
 def is_published(folder: Path) -> bool:

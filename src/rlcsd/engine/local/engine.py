@@ -14,12 +14,13 @@ from ...config.schema import Config
 from ...methods.base import HintedConfig, Method
 from ...methods.regularisers import Regularisers
 from ...methods.teacher import TeacherSchedule
-from ...metrics import Max, Mean, Metric, Metrics, Sum
+from ...methods.update_metrics import NO_STEP, step_metrics
+from ...metrics import Metrics
 from ...records import Evidence, Pair, Sample, Sampling, Scores, Support
 from ..base import server_room
 from . import sampler, scoring, state
 from .memory import rows_at_once, shape_of
-from .network import Network, load_network, load_tokenizer, other_teacher, resolve_device
+from .network import Network, load_network, load_tokenizer, other_teacher, resolve_device, stop_ids
 from .optimizer import build_optimizer
 from .self_check import self_check
 from .supports import SupportStore
@@ -85,10 +86,7 @@ class LocalEngine:
         return self.context_length if self.vllm is None else server_room(self.config, self.context_length)
 
     def stop_ids(self) -> list[int]:
-        """Token ids that end a response: the generation config's and the tokenizer's."""
-        declared = getattr(self.policy.core.generation_config, "eos_token_id", None)
-        several = declared if isinstance(declared, list) else [declared]
-        return sorted({token for token in (*several, self.tokenizer.eos_token_id) if token is not None})
+        return stop_ids(self.policy.core.generation_config, self.tokenizer)
 
     def sample(self, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, seed: int) -> list[list[Sample]]:
         if self.vllm is not None:
@@ -160,7 +158,7 @@ class LocalEngine:
         metrics = self.gradient(pairs, evidence, method)
         if not any(parameter.grad is not None for parameter in self.policy.trainable()):
             # Nothing to learn from: weights, moments and teacher stay.
-            return {**metrics, "update/skipped": Sum(0), "update/empty": Sum(1)}
+            return {**metrics, **NO_STEP}
         norm = torch.nn.utils.clip_grad_norm_(self.policy.trainable(), self.config.grad_norm)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
@@ -173,15 +171,7 @@ class LocalEngine:
             if self.vllm is not None:
                 self.vllm.sync(self.policy)
         self.optimizer.zero_grad(set_to_none=True)
-        growth = self._rms() / self.first_rms
-        figures: dict[str, Metric] = {
-            "actor/weight_growth": Max(growth if math.isfinite(growth) else math.inf),
-            "actor/grad_norm": Mean(float(norm)),
-            "actor/learning_rate": Mean(learning_rate),
-            "update/skipped": Sum(not finite),
-            "update/empty": Sum(0),
-        }
-        return {**metrics, **figures}
+        return {**metrics, **step_metrics(self._rms() / self.first_rms, float(norm), learning_rate, finite)}
 
     def _rms(self) -> float:
         """Root mean square of the trained weights."""

@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoModelForCausalLM
 
 from ...config.schema import Config, ModelConfig
 from ...errors import InputError, first_line
 from ...methods.base import HintedConfig, Method
-from ..architectures import known_architecture
 from .attention import MASK_ENTRIES
-from .network import resolve_path
+from .network import architecture
 
 _MOMENT_BYTES = {"adamw": 8.0, "adamw_8bit": 2.1, "paged_adamw_8bit": 0.0}  # per trained parameter, on the device
 _FOUR_BITS = 0.52  # bytes of a weight with its share of the scales
@@ -66,10 +65,8 @@ def load_shape(model: ModelConfig) -> Shape:
 
     Raises InputError if its config cannot be loaded or has no such shape.
     """
-    extra = {"gguf_file": model.gguf_file} if model.gguf_file else {}
     try:
-        known = known_architecture(model.path)
-        return shape_of(known or AutoConfig.from_pretrained(resolve_path(model.path), **extra))
+        return shape_of(architecture(model))
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise InputError(f"the config of {model.path} could not be loaded ({first_line(error)})") from error
 

@@ -140,13 +140,25 @@ def load_tokenizer(config: ModelConfig) -> Any:
     return tokenizer
 
 
-def text_config(model: ModelConfig) -> Any | None:
-    """A model's own config, of the named ones without the network; None if it is out of reach."""
+def stop_ids(generation: Any, tokenizer: Any) -> list[int]:
+    """Token ids that end a response: those of a generation config, which may be None, and the tokenizer's."""
+    declared = getattr(generation, "eos_token_id", None)
+    several = declared if isinstance(declared, list) else [declared]
+    return sorted({int(token) for token in (*several, tokenizer.eos_token_id) if token is not None})
+
+
+def architecture(model: ModelConfig) -> Any:
+    """A model's config of transformers, of the named ones without the network. Raises as the library does."""
     extra = {"gguf_file": model.gguf_file} if model.gguf_file else {}
+    return known_architecture(model.path) or AutoConfig.from_pretrained(
+        resolve_path(without_adapter(model).path), **extra
+    )
+
+
+def text_config(model: ModelConfig) -> Any | None:
+    """The config of a model's language part; None if it is out of reach."""
     try:
-        known = known_architecture(model.path)
-        path = resolve_path(without_adapter(model).path)
-        return (known or AutoConfig.from_pretrained(path, **extra)).get_text_config()
+        return architecture(model).get_text_config()
     except (OSError, ValueError, KeyError):
         return None
 

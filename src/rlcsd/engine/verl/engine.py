@@ -16,8 +16,9 @@ from torch import Tensor
 from ...config.schema import Config
 from ...layout import Layout
 from ...methods.base import HintedConfig, Method
-from ...methods.update_metrics import update_metrics
-from ...metrics import Max, Mean, Metric, Metrics, Sum
+from ...methods.regularisers import Regularisers
+from ...methods.update_metrics import NO_STEP, step_metrics, update_metrics
+from ...metrics import Metrics
 from ...records import Evidence, Pair, Sample, Sampling, Scores, Support
 from ..base import check_room, server_room
 from ..local.network import check_files, context_length, load_tokenizer, other_teacher
@@ -37,6 +38,8 @@ class VerlEngine:
         self.config, self.settings, self.method = config, engine_settings(config), method
         self.tokenizer = load_tokenizer(config.model)
         self.stop = stop_ids(config, self.tokenizer)
+        self.context_length = context_length(config.model)
+        self.room = server_room(config, self.context_length)
         self.cluster = cluster
         self.policy, self.teacher, self.servers = cluster.policy, cluster.teacher, cluster.servers
         self.homes: dict[int, list[tuple[int, int]]] = {}  # by support, each row's rank and its place there
@@ -70,15 +73,6 @@ class VerlEngine:
     def device(self) -> torch.device:
         """The driver's columns are on the CPU."""
         return torch.device("cpu")
-
-    @property
-    def context_length(self) -> int:
-        return context_length(self.config.model)
-
-    @property
-    def room(self) -> int:
-        """The servers'."""
-        return server_room(self.config, self.context_length)
 
     # ------------------------------------------------------------------ sampling
 
@@ -157,8 +151,7 @@ class VerlEngine:
     def update(self, pairs: Sequence[Pair], evidence: Evidence, method: Method, learning_rate: float) -> Metrics:
         tasks = self._update_tasks(pairs, evidence, method, learning_rate)
         if not tasks:
-            nothing: Metrics = {"update/skipped": Sum(0), "update/empty": Sum(1)}
-            return {**update_metrics({}, 0, len(pairs)), **nothing}
+            return {**update_metrics({}, 0, len(pairs)), **NO_STEP}
         found: list[Updated] = self.policy.call_each("update", "updating", tasks)
         self.version += 1
         sums: dict[str, float] = {}
@@ -166,13 +159,7 @@ class VerlEngine:
             for name, value in part.sums.items():
                 sums[name] = sums.get(name, 0.0) + value
         growth = math.sqrt(found[0].squares / self.first_squares)
-        figures: dict[str, Metric] = {
-            "actor/weight_growth": Max(growth if math.isfinite(growth) else math.inf),
-            "actor/grad_norm": Mean(found[0].grad_norm),
-            "actor/learning_rate": Mean(learning_rate),
-            "update/skipped": Sum(not found[0].updated),
-            "update/empty": Sum(0),
-        }
+        figures = step_metrics(growth, found[0].grad_norm, learning_rate, found[0].updated)
         return {**update_metrics(sums, sum(part.rows for part in found), len(pairs)), **figures}
 
     def gradient(self, pairs: Sequence[Pair], evidence: Evidence, method: Method) -> dict[str, Tensor]:
@@ -187,7 +174,7 @@ class VerlEngine:
         """Each rank's rows with the columns that the loss reads; none if no row can have a gradient."""
         self.servers.sleep()
         layout = Layout(tuple(len(pair.response) for pair in pairs))
-        regularised = bool(self.config.kl_coefficient or self.config.entropy_coefficient)
+        regularised = Regularisers(self.config.kl_coefficient, self.config.entropy_coefficient).any
         needed = [
             regularised or bool(tokens.any()) for tokens in method.needs_update(evidence).split(list(layout.lengths))
         ]

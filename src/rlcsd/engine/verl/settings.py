@@ -9,6 +9,7 @@ from typing import Any, cast
 from ...config.engines import VerlEngineConfig
 from ...config.schema import Config
 from ..base import longest_response, server_room
+from ..local import network
 from ..local.network import context_length, resolve_path
 
 _ACTOR, _MODEL, _ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.model", "actor_rollout_ref.rollout"
@@ -110,13 +111,12 @@ def attention(config: Config) -> str:
 
 
 def stop_ids(config: Config, tokenizer: Any) -> list[int]:
-    """Token ids that end a response: the generation config's, or the model's own, and the tokenizer's."""
+    """See `network.stop_ids`; where a model has no generation config, its own config has the ends."""
     from transformers import AutoConfig, GenerationConfig
 
     path = resolve_path(config.model.path)
     try:
-        declared = GenerationConfig.from_pretrained(path).eos_token_id
+        generation = GenerationConfig.from_pretrained(path)
     except OSError:
-        declared = GenerationConfig.from_model_config(AutoConfig.from_pretrained(path)).eos_token_id
-    several = declared if isinstance(declared, list) else [declared]
-    return sorted({int(token) for token in (*several, tokenizer.eos_token_id) if token is not None})
+        generation = GenerationConfig.from_model_config(AutoConfig.from_pretrained(path))
+    return network.stop_ids(generation, tokenizer)

@@ -88,9 +88,13 @@ def own_results(folders: Sequence[Path]) -> list[Published]:
         path = str(config["model"]["path"])
         records = read_jsonl(folder / "evaluations.jsonl")
         seen = config["task"].get("train_sizes") == _PUBLISHED_SIZES
-        for method, of in ((str(config["method"]["name"]), records[-1:]), ("base", records[:1])):
-            if of and (of[0]["step"] == 0) == (method == "base"):
-                found[MODELS.get(path, path), method].append(_columns(of[0], seen))
+        by_method = {
+            "base": [record for record in records if record["step"] == 0],
+            str(config["method"]["name"]): [record for record in records if record["step"]],
+        }
+        for method, some in by_method.items():
+            if some:
+                found[MODELS.get(path, path), method].append(_columns(some[-1], seen))
     results = []
     for (model, method), runs in found.items():
         means = {name: [run[name] for run in runs if name in run] for name in COLUMNS}
