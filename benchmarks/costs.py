@@ -31,7 +31,7 @@ from rlcsd.engine.local.network import Network
 from rlcsd.engine.local.sampler import sample
 from rlcsd.engine.local.scoring import score
 from rlcsd.engine.local.update import MiniBatch, accumulate
-from rlcsd.records import Evidence, Pair, Sampling
+from rlcsd.records import Pair, Sampling, TokenBatch
 
 PAPER = {"grpo": 759, "rlsd": 813, "rlcsd": 892, "sdpo": 961, "srpo": 1012, "opsd": 1036}  # seconds, arXiv 2606.11709
 POINTS = [  # hidden, layers, groups, K, response
@@ -85,8 +85,8 @@ def check(json: Path | None) -> None:
         grpo = build_method(load(["method=grpo"]))
         rollout = torch.arange(len(rows)).repeat_interleave(torch.tensor([len(row.response) for row in rows]))
         ones = torch.ones(len(rollout))
-        evidence = grpo.prepare(Evidence(rollout, ones, ones, -7 * ones, ones, ones.bool()), 1)
-        mini_batch = MiniBatch(rows, evidence, grpo)
+        batch = grpo.prepare(TokenBatch(rollout, ones, ones, -7 * ones, ones, ones.bool()), 1)
+        mini_batch = MiniBatch(rows, batch, grpo)
         prompts, drawn = [row.context for row in rows[::8]], Sampling(max_tokens=length)
         phases = {
             "sample": (

@@ -32,7 +32,7 @@ from rlcsd.engine.local import sampler, scoring
 from rlcsd.engine.local.memory import sampling_bytes, scoring_bytes, shape_of, update_bytes
 from rlcsd.engine.local.network import Network
 from rlcsd.engine.local.update import MiniBatch, accumulate
-from rlcsd.records import Evidence, Pair, Sampling
+from rlcsd.records import Pair, Sampling, TokenBatch
 
 SIZES = {
     "vocab_size": 4096,
@@ -78,9 +78,9 @@ def work(case: str, net: Network, length: int) -> Callable[[], Any]:
     method = build_method(load(SETTINGS))
     rollout = torch.tensor([0, 1], device=device()).repeat_interleave(torch.tensor([length, SHORT], device=device()))
     ones = torch.ones(len(rollout), device=device())
-    evidence = method.prepare(Evidence(rollout, ones, ones, -9 * ones, ones, ones.bool()), 1)
+    batch = method.prepare(TokenBatch(rollout, ones, ones, -9 * ones, ones, ones.bool()), 1)
     net.model.train()
-    return lambda: accumulate(net, MiniBatch(pairs, evidence, method), pad_id=0, budget=4096)
+    return lambda: accumulate(net, MiniBatch(pairs, batch, method), pad_id=0, budget=4096)
 
 
 def measure(case: str, length: int, queue: Any) -> None:

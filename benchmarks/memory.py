@@ -22,7 +22,7 @@ from rlcsd.config.schema import Config
 from rlcsd.engine.local import LocalEngine
 from rlcsd.engine.local.memory import memory_plan, shape_of
 from rlcsd.engine.local.network import Network, load_tokenizer
-from rlcsd.records import Evidence, Pair
+from rlcsd.records import Pair, TokenBatch
 
 MODELS = {  # hidden, layers, heads, feed-forward, tied embeddings: as on the models' cards
     "0.6B (Qwen3)": (1024, 28, 16, 3072, True),
@@ -110,7 +110,7 @@ def measure(case: str, queue: multiprocessing.Queue) -> None:
         ones = torch.ones(rows * length, device=device())
         rollout = torch.arange(rows, device=device()).repeat_interleave(length)
         engine.update(
-            pairs, method.prepare(Evidence(rollout, ones, ones, -9 * ones, ones, ones.bool()), 1), method, 1e-6
+            pairs, method.prepare(TokenBatch(rollout, ones, ones, -9 * ones, ones, ones.bool()), 1), method, 1e-6
         )
 
     update(2, 4)  # libraries load what they need, the optimizer makes its moments

@@ -27,7 +27,7 @@ from rlcsd.engine.local.network import Network
 from rlcsd.engine.local.update import response_hidden
 from rlcsd.methods.base import Method
 from rlcsd.metrics import Metrics
-from rlcsd.records import Evidence, Pair, Sample, Sampling, Scores
+from rlcsd.records import Pair, Sample, Sampling, Scores, TokenBatch
 from rlcsd.tasks.build import build_task
 from rlcsd.trainer import Trainer
 
@@ -75,9 +75,9 @@ class Straightforward(LocalEngine):
         ]
         return [samples[start : start + n] for start in range(0, len(samples), n)]
 
-    def gradient(self, pairs: Sequence[Pair], evidence: Evidence, method: Method) -> Metrics:
+    def gradient(self, pairs: Sequence[Pair], batch: TokenBatch, method: Method) -> Metrics:
         with patch("rlcsd.engine.local.update.shared_prompts", lambda *arguments: None):
-            return super().gradient(pairs, evidence, method)
+            return super().gradient(pairs, batch, method)
 
     @torch.no_grad()
     def score(self, pairs: Sequence[Pair], who: str = "teacher", **options: Any) -> Scores:

@@ -18,7 +18,7 @@ from rlcsd.config.load import build_method, load
 from rlcsd.engine.local import attention, sampler
 from rlcsd.engine.local.scoring import score
 from rlcsd.engine.local.update import MiniBatch, accumulate
-from rlcsd.records import Evidence, Pair, Sampling
+from rlcsd.records import Pair, Sampling, TokenBatch
 
 
 def main() -> None:
@@ -34,7 +34,7 @@ def main() -> None:
     lengths = torch.tensor([len(row.response) for row in rows], device=device())
     rollout = torch.arange(len(rows), device=device()).repeat_interleave(lengths)
     ones = torch.ones(len(rollout), device=device())
-    batch = MiniBatch(rows, method.prepare(Evidence(rollout, ones, ones, -7 * ones, ones, ones.bool()), 1), method)
+    batch = MiniBatch(rows, method.prepare(TokenBatch(rollout, ones, ones, -7 * ones, ones, ones.bool()), 1), method)
     sampling = Sampling(max_tokens=48)
     phases: dict[str, Callable[[], Any]] = {
         "score": lambda: score(network, pairs, pad_id=0, budget=BUDGET),

@@ -18,7 +18,7 @@ from common import interleaved, median, random_network, write
 
 from rlcsd.engine.local.update import MiniBatch, accumulate
 from rlcsd.methods import METHODS
-from rlcsd.records import Evidence, Pair
+from rlcsd.records import Pair, TokenBatch
 
 CASES = [(128, 60), (256, 60), (256, 150), (512, 60)]  # hidden size, prompt length
 
@@ -45,11 +45,11 @@ def main() -> None:
         )
         ones = torch.ones(len(rollout), device=network.device)
         method = METHODS["grpo"].from_fields()
-        evidence = method.prepare(Evidence(rollout, ones, ones, -7 * ones, ones, ones.bool()), 1)
+        token_batch = method.prepare(TokenBatch(rollout, ones, ones, -7 * ones, ones, ones.bool()), 1)
 
-        def run(network=network, pairs=pairs, evidence=evidence, method=method) -> None:
+        def run(network=network, pairs=pairs, token_batch=token_batch, method=method) -> None:
             network.model.zero_grad()
-            accumulate(network, MiniBatch(pairs, evidence, method), pad_id=0, budget=2048)
+            accumulate(network, MiniBatch(pairs, token_batch, method), pad_id=0, budget=2048)
 
         def again(run=run) -> None:
             with patch("rlcsd.engine.local.update.shared_prompts", lambda *arguments: None):

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from rlcsd.methods import METHODS, Evidence, Method, Policy
+from rlcsd.methods import METHODS, Method, StudentLogProbs, TokenBatch
 
 LOSS_TOLERANCE, GRADIENT_TOLERANCE = 1e-9, 1e-8
 
@@ -54,8 +54,8 @@ def build(case: dict[str, Any]) -> Method:
     return cls.from_fields(**values)
 
 
-def evidence_of(case: dict[str, Any], arrays: Any, method: Method) -> tuple[torch.Tensor, torch.Tensor, Evidence]:
-    """Student logits (leaf, `[B, T, V]`), the mask `[B, T]`, and the evidence of the masked tokens."""
+def columns_of(case: dict[str, Any], arrays: Any, method: Method) -> tuple[torch.Tensor, torch.Tensor, TokenBatch]:
+    """Student logits (leaf, `[B, T, V]`), the mask `[B, T]`, and the columns of the masked tokens."""
 
     def array(name: str) -> torch.Tensor:
         return torch.as_tensor(arrays[f"s{case['seed']}_{name}"])
@@ -77,36 +77,36 @@ def evidence_of(case: dict[str, Any], arrays: Any, method: Method) -> tuple[torc
         wrong, valid = wrong[:, :1], torch.ones_like(valid[:, :1])  # by the file's format: their one hint is the first
     rows = torch.arange(mask.shape[0])[:, None].expand_as(mask)[mask]
     advantage = array("adv")[rows]
-    evidence = Evidence(
+    batch = TokenBatch(
         rollout=rows,
         advantage=advantage,
-        reward=(advantage > 0).double(),
         old_log_prob=chosen(log_probs(array("old")[mask])),
         correction=array("isw")[mask] if case["rollout_is_weights"] else torch.ones(len(ids), dtype=student.dtype),
-        hinted=valid.any(dim=1)[rows] if method.contrast else torch.ones(len(ids), dtype=torch.bool),
-        teacher=chosen(teacher),
+        hinted=valid.any(dim=1)[rows] if method.needs_contrast else torch.ones(len(ids), dtype=torch.bool),
+        is_correct=advantage > 0,
+        teacher_log_prob=chosen(teacher),
         teacher_entropy=-(teacher.exp() * teacher).sum(-1),
-        wrong=wrong.gather(-1, ids[:, None, None].expand(-1, wrong.shape[1], 1))[..., 0],
-        wrong_valid=valid[rows],
+        contrast_log_prob=wrong.gather(-1, ids[:, None, None].expand(-1, wrong.shape[1], 1))[..., 0],
+        contrast_valid=valid[rows],
     )
-    if method.support != "none":
-        source = teacher if method.support == "teacher" else log_probs(student.detach()[mask])
+    if method.topk_from != "none":
+        source = teacher if method.topk_from == "teacher" else log_probs(student.detach()[mask])
         support = source.topk(min(method.top_k, source.shape[-1])).indices
-        evidence = evidence.with_columns(
-            support=support, teacher_support=teacher.gather(-1, support), wrong_support=wrong[:, 0].gather(-1, support)
+        batch = batch.with_columns(
+            topk_ids=support, teacher_topk=teacher.gather(-1, support), contrast_topk=wrong[:, 0].gather(-1, support)
         )
-    return student, mask, evidence
+    return student, mask, batch
 
 
 def check(case: dict[str, Any], arrays: Any) -> Outcome:
     """Errors of one case."""
     method = build(case)
-    student, mask, evidence = evidence_of(case, arrays, method)
+    student, mask, batch = columns_of(case, arrays, method)
     full = student[mask].log_softmax(-1)
     ids = torch.as_tensor(arrays[f"s{case['seed']}_y"])[mask]
-    at_support = None if evidence.support is None else full.gather(-1, evidence.support)
-    policy = Policy(full.gather(-1, ids[:, None])[:, 0], at_support)
-    loss = method.token_loss(policy, method.prepare(evidence, case["step"])).sum()
+    at_support = None if batch.topk_ids is None else full.gather(-1, batch.topk_ids)
+    policy = StudentLogProbs(full.gather(-1, ids[:, None])[:, 0], at_support)
+    loss = method.token_loss(policy, method.prepare(batch, case["step"])).sum()
     loss.backward()
     assert student.grad is not None
     expected = torch.as_tensor(arrays[f"s{case['seed']}_{case['method']}_{int(case['rollout_is_weights'])}_grad"])

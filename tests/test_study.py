@@ -47,7 +47,7 @@ def step():
         trainer = oracle.OracleTrainer(config, task, method, build_engine(config, method), kind=kind)
         result = trainer.step(1)
         labels = []
-        for row in result.rows[0]:
+        for row in result.examples[0]:
             text, offsets = token_offsets(trainer.engine.tokenizer, row.rollout.sample.ids)
             question = result.groups[row.group].problem.question
             labels += token_labels(parse_question(question), text, offsets)
@@ -57,34 +57,34 @@ def step():
 
 def test_the_whole_oracle_selects_the_labelled_tokens_and_moves_them_as_labelled(step):
     result, labels = step["whole"]
-    (evidence,) = result.evidence
-    assert torch.equal(evidence.selected, labels != 0)
-    assert len(result.rows[0]) == 24
+    (batch,) = result.token_batches
+    assert torch.equal(batch.selected, labels != 0)
+    assert len(result.examples[0]) == 24
     for sign in (1, -1):
-        anchored = (evidence.advantage + 0.5 * sign).clamp(min=0)
-        down = (evidence.advantage + 0.5 * sign).clamp(max=0)
-        expected = torch.where(evidence.advantage > 0, anchored, torch.where(evidence.advantage < 0, down, 0.0))
+        anchored = (batch.advantage + 0.5 * sign).clamp(min=0)
+        down = (batch.advantage + 0.5 * sign).clamp(max=0)
+        expected = torch.where(batch.advantage > 0, anchored, torch.where(batch.advantage < 0, down, 0.0))
         chosen = labels == sign
-        torch.testing.assert_close(evidence.credit[chosen], expected[chosen])
-    assert torch.equal(evidence.credit[labels == 0], evidence.advantage[labels == 0])
+        torch.testing.assert_close(batch.credit[chosen], expected[chosen])
+    assert torch.equal(batch.credit[labels == 0], batch.advantage[labels == 0])
 
 
 def test_each_degraded_oracle_lacks_one_thing(step):
     whole = step["whole"][1]
     result, labels = step["unspared"]
-    (evidence,) = result.evidence
-    hidden = (labels > 0) & (evidence.reward <= 0)
+    (batch,) = result.token_batches
+    hidden = (labels > 0) & (batch.reward <= 0)
     assert bool(hidden.any())
-    assert torch.equal(evidence.selected, (labels != 0) & ~hidden)
-    (noisy,) = step["noisy"][0].evidence
+    assert torch.equal(batch.selected, (labels != 0) & ~hidden)
+    (noisy,) = step["noisy"][0].token_batches
     others = noisy.selected[whole == 0].float().mean()
     assert 0.1 < float(others) < 0.3
     assert bool(noisy.selected[whole != 0].all())
     dropped = step["dropped"][0]
-    assert 0 < len(dropped.rows[0]) < 24
-    for row in dropped.rows[0]:
-        siblings = [r for place, r in enumerate(dropped.groups[row.group].rollouts) if place != row.place]
-        assert any(r.correct for r in siblings) and any(not r.correct for r in siblings)
+    assert 0 < len(dropped.examples[0]) < 24
+    for row in dropped.examples[0]:
+        siblings = [r for place, r in enumerate(dropped.groups[row.group].rollouts) if place != row.index]
+        assert any(r.is_correct for r in siblings) and any(not r.is_correct for r in siblings)
 
 
 def record(arm: str, seed: int, accuracy: float) -> dict:

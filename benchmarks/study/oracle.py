@@ -12,8 +12,8 @@ from typing import Any
 import torch
 
 from rlcsd.decoding import token_offsets
-from rlcsd.methods import Evidence
-from rlcsd.records import Group, Row
+from rlcsd.methods import TokenBatch
+from rlcsd.records import Group, TrainingExample
 from rlcsd.stages.hint import HintCounts, HintedRows, draw_hints
 from rlcsd.tasks.roll_call import parse_question, token_labels
 from rlcsd.trainer import Trainer
@@ -39,14 +39,14 @@ class OracleTrainer(Trainer):
             self._questions[place] = group.problem.question
             usable = [draw.hints is not None for draw in draw_hints(group, self.method.config, True, rng)]
             kept = [
-                Row(group.prompt, rollout, advantage, group=place, place=index)
+                TrainingExample(group.prompt, rollout, advantage, group=place, index=index)
                 for index, (rollout, advantage) in enumerate(zip(group.rollouts, group.advantages, strict=True))
                 if self.kind != "dropped" or usable[index]
             ]
             rows.append(kept)
         return HintedRows(rows, HintCounts())
 
-    def evidence(self, batch: Sequence[Row]) -> Evidence:
+    def token_batch(self, batch: Sequence[TrainingExample]) -> TokenBatch:
         columns = [torch.tensor(self._labels(row), dtype=torch.float32) for row in batch]
         e = torch.cat(columns) * CERTAIN
         lengths = torch.tensor([len(column) for column in columns])
@@ -56,23 +56,23 @@ class OracleTrainer(Trainer):
 
         old = torch.cat([row.rollout.sample.log_probs for row in batch])
         everywhere = torch.ones(len(e), dtype=torch.bool)
-        return Evidence(
+        return TokenBatch(
+            is_correct=spread([row.rollout.is_correct for row in batch]).bool(),
             rollout=torch.arange(len(batch)).repeat_interleave(lengths),
             advantage=spread([row.advantage for row in batch]),
-            reward=spread([row.rollout.reward for row in batch]),
             old_log_prob=old,
             correction=torch.ones_like(old),
             hinted=everywhere,
-            teacher=e,
+            teacher_log_prob=e,
             teacher_entropy=torch.zeros_like(e),
-            wrong=torch.zeros(len(e), 1),
-            wrong_valid=everywhere[:, None],
+            contrast_log_prob=torch.zeros(len(e), 1),
+            contrast_valid=everywhere[:, None],
         )
 
-    def _labels(self, row: Row) -> list[float]:
+    def _labels(self, row: TrainingExample) -> list[float]:
         text, offsets = token_offsets(self.engine.tokenizer, row.rollout.sample.ids)
         labels: list[float] = [*token_labels(parse_question(self._questions[row.group]), text, offsets)]
-        if self.kind == "unspared" and not row.rollout.correct:
+        if self.kind == "unspared" and not row.rollout.is_correct:
             labels = [min(label, 0.0) for label in labels]
         if self.kind == "noisy":
             rng = random.Random(f"{self.config.seed}/noise/{row.rollout.text}")

@@ -18,7 +18,8 @@ def _method(name: str, *overrides: str, label: str = "") -> Arm:
 
 
 def _rlcsd(label: str, *overrides: str, oracle: str | None = None) -> Arm:
-    return Arm(label, ("method=rlcsd", *overrides), oracle)
+    method = () if any(override.startswith("method=") for override in overrides) else ("method=rlcsd",)
+    return Arm(label, (*method, *overrides), oracle)
 
 
 _EIGHT = ("sdpo", "grpo", "rlcsd", "opsd", "rlsd", "srpo", "opsd_ectr", "rlsd_ectr")
@@ -55,7 +56,8 @@ _CHOSEN = chosen_rates()
 
 def _tuned(name: str, *overrides: str, label: str = "") -> Arm:
     """A method at its chosen learning rate, or at that of the task before there is one."""
-    rate = (f"learning_rate={_CHOSEN[name]}",) if name in _CHOSEN else ()
+    tuned = name.removesuffix("_extended")  # with the switches beyond the paper: at the method's own rate
+    rate = (f"learning_rate={_CHOSEN[tuned]}",) if tuned in _CHOSEN else ()
     return _method(name, *_BOUND.get(name, ()), *rate, *overrides, label=label)
 
 
@@ -73,8 +75,8 @@ _AUTHORS = (
 SOURCES = (
     _tuned("opsd", "method.hint_source=own_rollout", label="opsd-rollout"),
     _tuned("rlsd", "method.hint_source=own_rollout", label="rlsd-rollout"),
-    _tuned("rlcsd", "method.evidence=one_sided", "method.hint_source=gt_cot", label="rlcsd-solution"),
-    _tuned("rlcsd", "method.evidence=one_sided", label="rlcsd-rollout"),
+    _tuned("rlcsd_extended", "method.evidence=one_sided", "method.hint_source=gt_cot", label="rlcsd-solution"),
+    _tuned("rlcsd_extended", "method.evidence=one_sided", label="rlcsd-rollout"),
 )
 PLUGIN = {
     method: {"solution": solution, "own rollout": rollout, "contrast": contrast}
@@ -117,18 +119,18 @@ CREDIT = Study(
         _method("grpo"),
         _rlcsd("oracle", oracle="whole"),
         _rlcsd("rlcsd"),
-        _rlcsd("spares", "method.spare=0.5", "method.weight_cap=3", "method.unusable=plain"),
+        _rlcsd("spares", "method=rlcsd_extended", "method.spare=0.5", "method.weight_cap=3", "method.unusable=plain"),
         _rlcsd("plain", "method.unusable=plain"),
-        _rlcsd("both-sides", "method.k_correct=4"),
+        _rlcsd("both-sides", "method=rlcsd_extended", "method.k_correct=4"),
         _rlcsd("gt_cot", "method.hint_source=gt_cot"),
-        _rlcsd("capped", "method.weight_cap=3"),
+        _rlcsd("capped", "method=rlcsd_extended", "method.weight_cap=3"),
         _rlcsd("one-path", "method.two_path=false", "method.tau=0.5"),
-        _rlcsd("unsigned", "method.shift=false"),
-        _rlcsd("spare-alone", "method.spare=0.5"),
+        _rlcsd("unsigned", "method=rlcsd_extended", "method.shift=false"),
+        _rlcsd("spare-alone", "method=rlcsd_extended", "method.spare=0.5"),
         _rlcsd("oracle-dropped", oracle="dropped"),
         _rlcsd("oracle-unspared", oracle="unspared"),
         _rlcsd("oracle-noisy", oracle="noisy"),
-        _rlcsd("oracle-capped", "method.weight_cap=3", oracle="whole"),
+        _rlcsd("oracle-capped", "method=rlcsd_extended", "method.weight_cap=3", oracle="whole"),
         _rlcsd("oracle-one-path", "method.two_path=false", oracle="whole"),
     ),
     _FRESH,
@@ -170,7 +172,7 @@ DEFAULT = Study(
     (
         _method("grpo"),
         _rlcsd("rlcsd"),
-        _rlcsd("both-sides", "method.k_correct=4"),
+        _rlcsd("both-sides", "method=rlcsd_extended", "method.k_correct=4"),
         _rlcsd("one-wrong", "method.k_max=1"),
         _rlcsd("tau1", "method.tau=1.0"),
         _rlcsd("plain", "method.unusable=plain"),

@@ -1,7 +1,8 @@
-"""A user's own method or task: one attribute of one Python file."""
+"""Code that is found by name: a user's own method or task in a Python file, and the experiments of this package."""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 import traceback
@@ -42,3 +43,9 @@ def load_attribute(field: str, name: str) -> Any:
         del sys.modules[spec.name]
         raise InputError(f"{field}={name}: {path} cannot be imported ({described(error, path)})") from None
     return getattr(module, attribute, None)
+
+
+def load_experiments() -> None:
+    """Import `rlcsd.experiments`, which registers its methods, tasks and commands. Registries call it for a name that
+    they do not know, so that the core depends on no experiment."""
+    importlib.import_module("rlcsd.experiments")

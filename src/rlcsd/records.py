@@ -1,6 +1,6 @@
 """The plain records that pass from stage to stage, in the order in which a training step makes them.
 
-    Problem → Sample → Rollout, Group → Hint, Row → Scores → Evidence → Policy
+    Problem → Sample → Rollout, Group → Hint, TrainingExample → Scores → TokenBatch → StudentLogProbs
 
 This module imports nothing of this package, so every other module may import it. Token ids are integers,
 log-probabilities are natural logarithms, and tensors are float32 unless stated otherwise.
@@ -158,7 +158,7 @@ class Rollout:
         return self.verdict.reward
 
     @property
-    def correct(self) -> bool:
+    def is_correct(self) -> bool:
         return self.verdict.correct
 
 
@@ -172,14 +172,14 @@ class Group:
     advantages: tuple[float, ...]
 
     @property
-    def correct(self) -> list[int]:
-        """Places of the correct rollouts, G⁺, within the group."""
-        return [place for place, rollout in enumerate(self.rollouts) if rollout.correct]
+    def correct_indices(self) -> list[int]:
+        """Indices of the correct rollouts, G⁺, within the group."""
+        return [index for index, rollout in enumerate(self.rollouts) if rollout.is_correct]
 
     @property
-    def wrong(self) -> list[int]:
-        """Places of the incorrect rollouts, G⁻, within the group."""
-        return [place for place, rollout in enumerate(self.rollouts) if not rollout.correct]
+    def wrong_indices(self) -> list[int]:
+        """Indices of the incorrect rollouts, G⁻, within the group."""
+        return [index for index, rollout in enumerate(self.rollouts) if not rollout.is_correct]
 
 
 # ------------------------------------------------------------------ hint
@@ -187,43 +187,46 @@ class Group:
 
 @dataclass(frozen=True)
 class Hint:
-    """A text (None for the answer alone), its final answer, and its place in the group (−1: from the data set).
+    """What a teacher's prompt shows beside the question.
 
-    One of the kind `feedback` is what the verifier said of the rollout at `place`, without an answer.
+    `text` is a worked solution or a sibling's response (None: the answer alone), `answer` its final answer, and `index`
+    its rollout within the group (−1: from the data set). A hint of kind `feedback` holds what the verifier said of the
+    rollout at `index`, and no answer.
     """
 
     text: str | None
     answer: str
-    place: int = -1
+    index: int = -1
     kind: Literal["solution", "feedback"] = "solution"
 
 
 @dataclass(frozen=True)
 class Hints:
-    """What the teacher is shown for one rollout; `more` are further correct hints, for a method that averages them."""
+    """The hints of one rollout: a correct one, up to K wrong ones, and further correct ones to average over."""
 
     correct: Hint
     wrong: tuple[Hint, ...] = ()
-    more: tuple[Hint, ...] = ()
+    extra_correct: tuple[Hint, ...] = ()
 
 
 @dataclass(frozen=True)
-class Row:
+class TrainingExample:
     """One rollout of an optimizer mini-batch: its prompt, its advantage, and the teacher's prompts for it.
 
-    `correct`, `wrong` and `more` are the ids of the teacher's prompts under those hints; `correct` is None for a
-    rollout whose teacher is not asked. `group` and `place` say which rollout of the step this is.
+    All prompts are token ids. `teacher_prompt` shows the correct hint and is None for a rollout without a teacher;
+    `contrast_prompts` show one wrong hint each, `extra_prompts` one further correct hint each. `group` and `index` say
+    which rollout of the training step this is.
     """
 
     prompt: tuple[int, ...]
     rollout: Rollout
     advantage: float
-    correct: tuple[int, ...] | None = None
-    wrong: tuple[tuple[int, ...], ...] = ()
+    teacher_prompt: tuple[int, ...] | None = None
+    contrast_prompts: tuple[tuple[int, ...], ...] = ()
+    extra_prompts: tuple[tuple[int, ...], ...] = ()
     hints: Hints | None = None
     group: int = 0
-    place: int = 0
-    more: tuple[tuple[int, ...], ...] = ()
+    index: int = 0
 
     @property
     def pair(self) -> Pair:
@@ -243,11 +246,11 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Support:
-    """A handle to the top-k token ids of some rows and to log-probs at them, which stay with the engine.
+class TopKHandle:
+    """Names the top-k token ids of some responses, and log-probs at them, which stay inside the engine.
 
-    `key` names it within its engine; `lengths` are the tokens of each row. A top-100 support takes 1,200 bytes a
-    token, so the trainer never holds the tensors; it releases the handle after the update.
+    `key` is the engine's own; `lengths` are the tokens of each response. Ids and log-probs of k = 100 take 1,200 bytes
+    a token, so the trainer never holds the tensors. It releases the handle after the update.
     """
 
     key: int
@@ -258,52 +261,48 @@ class Support:
 class Scores:
     """Per response token, for all pairs laid end to end, N tokens in all: `log_prob [N]` and `entropy [N]` in nats.
 
-    `support` is set if a new one was asked for with `top_k`.
+    `topk` is set if the call asked for new top-k ids with `top_k`.
     """
 
     log_prob: Tensor
     entropy: Tensor
-    support: Support | None = None
+    topk: TopKHandle | None = None
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """What is known of each response token of one optimizer mini-batch before its update. Nothing has a gradient.
+class TokenBatch:
+    """Columns over the N response tokens of one optimizer mini-batch, rollout after rollout. Nothing has a gradient.
 
-    All columns are flat over the N response tokens, rollout after rollout.
+    Always present, `[N]`: `rollout` (index of the token's rollout in the mini-batch), `advantage` (of its group),
+    `old_log_prob` (of the policy that sampled), `correction` (the rollout-correction weight w_t), `hinted` (bool: the
+    rollout has a teacher), `is_correct` (bool: the verifier's verdict on the rollout).
 
-    Always present: `rollout [N]` (index of the token's rollout in the mini-batch), `advantage [N]` (of its group),
-    `reward [N]`, `old_log_prob [N]`, `correction [N]` (the rollout-correction weight w_t), `hinted [N]` (bool: the
-    teacher was asked about this token). `correct [N]` (bool) is the verifier's word on the rollout; where it is None, a
-    reward of at least 1 counts as correct (`solved`).
+    With a teacher, and 0 where `hinted` is False: `teacher_log_prob [N]` = log π_T(y|h_c), the log of the mean
+    probability if there are several correct hints, and `teacher_entropy [N]` in nats, under the first of them.
+    With wrong hints: `contrast_log_prob [N, K]` = log π_T(y|h_w,k) and `contrast_valid [N, K]` (bool).
 
-    With a teacher, and 0 where `hinted` is False: `teacher [N]` = log π_T(y|h_c), of several correct hints their
-    mean probability's log, and `teacher_entropy [N]` in nats, under the first of them.
-    With wrong hints: `wrong [N, K]` = log π_T(y|h_w,k) and `wrong_valid [N, K]` (bool).
+    With top-k ids: `topk_handle`, the engine's name for them. Inside the engine's update, for the n tokens of a
+    micro-batch: `topk_ids [n, k]`, and the log-probs at them, `teacher_topk [n, k]` and `contrast_topk [n, k]`.
 
-    With a support: `held`, the engine's handle to it. Inside the engine's update, for the tokens of a micro-batch,
-    `support [n, k]` (token ids), `teacher_support [n, k]` and `wrong_support [n, k]` (log-probs).
-
-    Set by the method: `contrast [N]` = e_t; `credit [N]`, what the token's advantage became (credit methods) or
-    what its divergence is multiplied by (srpo); `selected [N]` (bool), the tokens that take the method's second
-    path; `lam [N]`, the share of the modulated advantage (rlsd); `weight [N]`, the token's share in the loss.
+    Set by the method, `[N]`: `contrast` = e_t; `credit`, the token's advantage after the teacher's signal (credit
+    methods), or the factor of its divergence (srpo); `selected` (bool), tokens on the method's second path; `lam`, the
+    share of the modulated advantage (rlsd); `weight`, the token's share in the loss.
     """
 
     rollout: Tensor
     advantage: Tensor
-    reward: Tensor
     old_log_prob: Tensor
     correction: Tensor
     hinted: Tensor
-    correct: Tensor | None = None
-    teacher: Tensor | None = None
+    is_correct: Tensor
+    teacher_log_prob: Tensor | None = None
     teacher_entropy: Tensor | None = None
-    wrong: Tensor | None = None
-    wrong_valid: Tensor | None = None
-    held: Support | None = None
-    support: Tensor | None = None
-    teacher_support: Tensor | None = None
-    wrong_support: Tensor | None = None
+    contrast_log_prob: Tensor | None = None
+    contrast_valid: Tensor | None = None
+    topk_handle: TopKHandle | None = None
+    topk_ids: Tensor | None = None
+    teacher_topk: Tensor | None = None
+    contrast_topk: Tensor | None = None
     contrast: Tensor | None = None
     credit: Tensor | None = None
     selected: Tensor | None = None
@@ -313,32 +312,27 @@ class Evidence:
     def __len__(self) -> int:
         return len(self.rollout)
 
-    @property
-    def solved(self) -> Tensor:
-        """`[N]` bool: is the token's rollout correct?"""
-        return self.reward >= 1 if self.correct is None else self.correct
-
-    def __getitem__(self, tokens: Tensor | slice) -> Evidence:
-        """The columns of some of the tokens. The handle `held` belongs to the whole mini-batch and is left out."""
-        present = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "held"}
+    def __getitem__(self, tokens: Tensor | slice) -> TokenBatch:
+        """The columns at some of the tokens. `topk_handle` belongs to the whole mini-batch and is left out."""
+        present = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "topk_handle"}
         chosen: dict[str, Any] = {name: None if value is None else value[tokens] for name, value in present.items()}
-        return Evidence(**chosen)
+        return TokenBatch(**chosen)
 
-    def with_columns(self, **columns: Tensor | Support | None) -> Evidence:
+    def with_columns(self, **columns: Tensor | TopKHandle | None) -> TokenBatch:
         """The same record with some columns set."""
         return replace(self, **columns)  # type: ignore[arg-type]
 
-    def for_loss(self, columns: Iterable[str]) -> Evidence:
+    def for_loss(self, columns: Iterable[str]) -> TokenBatch:
         """Without the optional columns that are not among `columns`: what an engine sends to its workers."""
-        kept = {*columns, "support", "teacher_support", "wrong_support"}
-        optional = [f.name for f in fields(self) if f.default is None and f.name != "held"]
+        kept = {*columns, "topk_ids", "teacher_topk", "contrast_topk"}
+        optional = [f.name for f in fields(self) if f.default is None and f.name != "topk_handle"]
         return self.with_columns(**{name: None for name in optional if name not in kept})
 
 
 @dataclass(frozen=True)
-class Policy:
-    """The student at the tokens of a micro-batch, with gradient: `log_prob [n]`, and for a method that distils
-    `support_log_prob [n, k]` at `Evidence.support`."""
+class StudentLogProbs:
+    """The student at the n tokens of a micro-batch, with gradient: `log_prob [n]` of the sampled tokens, and, for a
+    method that distils, `topk_log_prob [n, k]` at `TokenBatch.topk_ids`."""
 
     log_prob: Tensor
-    support_log_prob: Tensor | None = None
+    topk_log_prob: Tensor | None = None

@@ -49,8 +49,8 @@ def _why(groups: Sequence[Group], m: Mapping[str, float], method: Method) -> tup
 
 def _all_alike(groups: Sequence[Group], m: Mapping[str, float]) -> tuple[str, str]:
     """Within each group all rollouts have the same reward, so none has an advantage."""
-    right = sum(len(group.correct) == len(group.rollouts) for group in groups)
-    wrong = sum(len(group.wrong) == len(group.rollouts) for group in groups)
+    right = sum(len(group.correct_indices) == len(group.rollouts) for group in groups)
+    wrong = sum(len(group.wrong_indices) == len(group.rollouts) for group in groups)
     counts = [f"all right in {right}"] * bool(right) + [f"all wrong in {wrong}"] * bool(wrong)
     told = f" ({' and '.join(counts)} of {len(groups)})" if counts else ""
     reason = f"in each group all rollouts have the same reward{told}, so none has an advantage"

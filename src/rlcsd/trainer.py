@@ -19,11 +19,11 @@ from .engine.base import Engine
 from .guards import Guards
 from .methods.base import Method
 from .metrics import Mean, Metrics, Sum, combined
-from .records import Evidence, Group, Problem, Rollout, Row
+from .records import Group, Problem, Rollout, TokenBatch, TrainingExample
 from .schedule import learning_rate_schedule
 from .stages.grade import grade
 from .stages.hint import HintedRows, TeacherPrompts, hint_rows
-from .stages.score import gather_evidence, with_old_log_probs
+from .stages.score import build_token_batch, with_old_log_probs
 from .stall import Stall
 from .tasks.base import Task
 from .workload import check_task, fitting_problems, training_prompt, training_steps
@@ -31,7 +31,7 @@ from .workload import check_task, fitting_problems, training_prompt, training_st
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one step produces: metrics, the groups, and the rows and prepared evidence of each mini-batch.
+    """What one step produces: metrics, the groups, and the examples and prepared columns of each mini-batch.
 
     `no_update` says why no weight was changed, if none was.
     """
@@ -39,8 +39,8 @@ class StepResult:
     step: int
     groups: list[Group]
     metrics: dict[str, float]
-    rows: list[list[Row]]
-    evidence: list[Evidence]
+    examples: list[list[TrainingExample]]
+    token_batches: list[TokenBatch]
     warnings: tuple[str, ...] = ()
     no_update: str | None = None
 
@@ -112,15 +112,15 @@ class Trainer:
         batches, prepared = list(self.mini_batches([] if wrong else rows)), []
         for batch in batches:
             with clock("score"):
-                evidence = self.evidence(batch)
-            evidence = self.method.prepare(evidence, number)
+                token_batch = self.token_batch(batch)
+            token_batch = self.method.prepare(token_batch, number)
             with clock("update"):
                 pairs = [row.pair for row in batch]
-                updated = self.engine.update(pairs, evidence, self.method, self.learning_rate(number))
-            if evidence.held is not None:
-                self.engine.release(evidence.held)
-            metrics += [self.method.metrics(evidence), updated]
-            prepared.append(evidence)
+                updated = self.engine.update(pairs, token_batch, self.method, self.learning_rate(number))
+            if token_batch.topk_handle is not None:
+                self.engine.release(token_batch.topk_handle)
+            metrics += [self.method.metrics(token_batch), updated]
+            prepared.append(token_batch)
         counts: Metrics = {"update/count": Sum(len(batches)), "guard/skipped": Sum(bool(wrong))}
         logged = combined([*metrics, counts]) | entropy | clock.metrics()
         if not wrong:
@@ -139,11 +139,11 @@ class Trainer:
             random.Random(self._name("hint", number)),
         )
 
-    def evidence(self, batch: Sequence[Row]) -> Evidence:
-        """The score stage for one mini-batch; see `stages.score.gather_evidence`."""
-        return gather_evidence(self.engine, batch, self.method, self.correction_cap)
+    def token_batch(self, batch: Sequence[TrainingExample]) -> TokenBatch:
+        """The score stage for one mini-batch; see `stages.score.build_token_batch`."""
+        return build_token_batch(self.engine, batch, self.method, self.correction_cap)
 
-    def mini_batches(self, rows: Sequence[Sequence[Row]]) -> Iterator[list[Row]]:
+    def mini_batches(self, rows: Sequence[Sequence[TrainingExample]]) -> Iterator[list[TrainingExample]]:
         """The rows of `prompts_per_update` groups at a time; a mini-batch left empty is passed over."""
         size = self.config.prompts_per_update
         for start in range(0, len(rows), size):
@@ -209,15 +209,15 @@ def rollout_metrics(groups: Sequence[Group]) -> Metrics:
     count = len(rollouts)
     shares = {
         "rollout/reward": sum(r.reward for r in rollouts),
-        "rollout/accuracy": sum(r.correct for r in rollouts),
+        "rollout/accuracy": sum(r.is_correct for r in rollouts),
         "rollout/length": sum(len(r.sample) for r in rollouts),
         "rollout/truncated": sum(not r.sample.finished for r in rollouts),
         "rollout/boxed": sum(r.boxed is not None for r in rollouts),
     }
     mixed = {
-        "groups/mixed": sum(0 < len(g.correct) < len(g.rollouts) for g in groups),
-        "groups/lone_winner": sum(len(g.correct) == 1 for g in groups),
-        "groups/lone_loser": sum(len(g.wrong) == 1 for g in groups),
+        "groups/mixed": sum(0 < len(g.correct_indices) < len(g.rollouts) for g in groups),
+        "groups/lone_winner": sum(len(g.correct_indices) == 1 for g in groups),
+        "groups/lone_loser": sum(len(g.wrong_indices) == 1 for g in groups),
     }
     by_rollout = {name: Mean(total / count, count) for name, total in shares.items()}
     return {
@@ -244,7 +244,7 @@ def task_metrics(task: Task, groups: Sequence[Group]) -> list[Metrics]:
     return [task.figures(group.problem, rollout.text) for group in groups for rollout in group.rollouts]
 
 
-def entropy_metric(rows: Sequence[Sequence[Row]], groups: Sequence[Group]) -> dict[str, float]:
+def entropy_metric(rows: Sequence[Sequence[TrainingExample]], groups: Sequence[Group]) -> dict[str, float]:
     """Mean entropy of the policy's distributions over the tokens of all rollouts whose entropy is known.
 
     A sampler that computes no entropies leaves those of the rows that were scored for the update.

@@ -21,7 +21,7 @@ from rlcsd.prompts import student_prompt
 from rlcsd.records import Problem, Sample
 from rlcsd.stages.grade import grade
 from rlcsd.stages.hint import TeacherPrompts, hint_rows
-from rlcsd.stages.score import gather_evidence, with_old_log_probs
+from rlcsd.stages.score import build_token_batch, with_old_log_probs
 from rlcsd.tasks.base import Task
 from tests.adapters.trl_case import FLAT, QUESTIONS, G, completion, run
 
@@ -45,9 +45,9 @@ def ours(
     groups = grade(tokenizer, task, problems, prompts, drawn, divide_by_std=method.config.advantage_std)
     teacher = TeacherPrompts(tokenizer, engine.context_length, instruction="")
     hinted = hint_rows(groups, method, teacher, random.Random("42/hint/0")).rows
-    rows = [row for group in with_old_log_probs(engine, hinted) for row in group if row.group * G + row.place in places]
-    evidence = method.prepare(gather_evidence(engine, rows, method), 1)
-    metrics = engine.gradient([row.pair for row in rows], evidence, method)
+    rows = [row for group in with_old_log_probs(engine, hinted) for row in group if row.group * G + row.index in places]
+    batch = method.prepare(build_token_batch(engine, rows, method), 1)
+    metrics = engine.gradient([row.pair for row in rows], batch, method)
     gradients = {name: p.grad for name, p in engine.policy.named_trainable().items() if p.grad is not None}
     return gradients, metrics["actor/loss"].value
 
@@ -81,9 +81,11 @@ def test_options_reach_the_method_and_unusable_rollouts_can_stay(tmp_path):
 
 
 def test_evidence_that_reads_the_policys_own_log_probs_has_them_where_trl_leaves_them_out(tmp_path):
-    found, trainer = run("rlcsd", str(tmp_path), rows=4, accumulation=3, method_options={"evidence": "one_sided"})
+    found, trainer = run(
+        "rlcsd_extended", str(tmp_path), rows=4, accumulation=3, method_options={"evidence": "one_sided"}
+    )
     assert "old_per_token_logps" not in trainer._buffered_inputs[0]
-    check(found, list(range(len(FLAT))), "rlcsd", 0, ("method.evidence=one_sided",))
+    check(found, list(range(len(FLAT))), "rlcsd_extended", 0, ("method.evidence=one_sided",))
 
 
 def test_a_rollout_that_no_function_judges_is_as_one_that_was_never_drawn(tmp_path):
@@ -111,12 +113,12 @@ def test_two_processes_have_the_same_gradient(name, tmp_path):
 def test_the_teacher_follows_and_is_in_the_checkpoint(tmp_path):
     options = {"learning_rate": 1e-2, "save_strategy": "steps", "save_steps": 2, "max_steps": 3}
     options["method_options"] = {"snapshot_every": 2}
-    _, trainer = run("rlcsd", str(tmp_path), rows=4, accumulation=3, **options)
+    _, trainer = run("rlcsd_extended", str(tmp_path), rows=4, accumulation=3, **options)
     teacher, policy = trainer.teacher.weights.state(), dict(trainer.model.named_parameters())
     assert any(not torch.equal(teacher[name], policy[name]) for name in teacher)  # the policy took a third step
     saved = type(trainer.model).from_pretrained(tmp_path / "checkpoint-2").state_dict()
     assert all(torch.equal(tensor, saved[name]) for name, tensor in teacher.items())
-    _, resumed = run("rlcsd", str(tmp_path), rows=4, accumulation=3, resume=True, **options | {"max_steps": 2})
+    _, resumed = run("rlcsd_extended", str(tmp_path), rows=4, accumulation=3, resume=True, **options | {"max_steps": 2})
     assert all(torch.equal(tensor, teacher[name]) for name, tensor in resumed.teacher.weights.state().items())
 
 
@@ -140,6 +142,6 @@ def test_what_cannot_be_is_one_sentence(settings, message, tmp_path):
 
 def test_a_prompt_without_a_chat_or_a_missing_column_is_one_sentence(tmp_path):
     with pytest.raises(InputError, match="answer_column=answers"):
-        run("rlcsd", str(tmp_path), rows=4, accumulation=3, answer_column="answers")
+        run("rlcsd_extended", str(tmp_path), rows=4, accumulation=3, answer_column="answers")
     with pytest.raises(InputError, match="prompt: must be a list of messages"):
-        run("rlcsd", str(tmp_path), rows=4, accumulation=3, chat=False)
+        run("rlcsd_extended", str(tmp_path), rows=4, accumulation=3, chat=False)

@@ -111,7 +111,7 @@ def test_a_plugin_may_postpone_its_annotations(tmp_path):
     (tmp_path / "late.py").write_text(
         "from __future__ import annotations\nfrom typing import Literal\nfrom rlcsd.methods import MethodConfig, CreditMethod\n"
         "class C(MethodConfig):\n    mode: Literal['a', 'b'] = 'a'\n"
-        "class Late(CreditMethod):\n    Config = C\n    def advantages(self, log_prob, evidence):\n        return evidence.advantage\n"
+        "class Late(CreditMethod):\n    Config = C\n    def advantages(self, log_prob, batch):\n        return batch.advantage\n"
     )
     assert method_class(f"{tmp_path}/late.py:Late").from_fields(mode="b").config.mode == "b"
 

@@ -18,6 +18,8 @@ def test_the_nine_experiments_compose_with_the_sources_of_their_names():
         method, source = name.split("-")
         hint = config.method["hint_source"]
         one_sided = config.method.get("evidence") == "one_sided"
-        assert config.method["name"] == (f"{method}_ectr" if source == "contrast" and method != "rlcsd" else method)
+        contrast, extended = source == "contrast", method == "rlcsd" and source != "contrast"
+        name = f"{method}_ectr" if contrast and method != "rlcsd" else f"{method}_extended" if extended else method
+        assert config.method["name"] == name
         assert (hint == "gt_cot") == (source == "solution")
         assert one_sided == (method == "rlcsd" and source != "contrast")

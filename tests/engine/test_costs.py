@@ -37,7 +37,8 @@ def group(correct: int, size: int) -> Group:
 
 
 @pytest.mark.parametrize(
-    "overrides", [(), ("method.k_max=1",), ("method.k_correct=3",), ("method.hint_source=gt_cot",)]
+    "overrides",
+    [(), ("method.k_max=1",), ("method=rlcsd_extended", "method.k_correct=3"), ("method.hint_source=gt_cot",)],
 )
 @pytest.mark.parametrize("correct", [0, 1, 3, 7, 8])
 def test_rows_pairs_and_contexts_are_those_of_real_draws(correct, overrides):
@@ -46,12 +47,12 @@ def test_rows_pairs_and_contexts_are_those_of_real_draws(correct, overrides):
     for _ in range(400):
         draws = [d.hints for d in draw_hints(group(correct, size), chosen.config, True, rng) if d.hints is not None]
         shown = {
-            (hint.place, kind)
+            (hint.index, kind)
             for d in draws
-            for kind, hints in (("c", [d.correct, *d.more]), ("w", d.wrong))
+            for kind, hints in (("c", [d.correct, *d.extra_correct]), ("w", d.wrong))
             for hint in hints
         }
-        found.append((len(draws), sum(1 + len(d.more) + len(d.wrong) for d in draws), len(shown)))
+        found.append((len(draws), sum(1 + len(d.extra_correct) + len(d.wrong) for d in draws), len(shown)))
     expected = hinted(correct, size, chosen)
     rows, pairs, contexts = (mean(column) for column in zip(*found, strict=True))
     assert (expected.rows, expected.pairs) == (rows, pairs)

@@ -26,7 +26,7 @@ def test_values_and_gradients_equal_those_of_whole_logits(chunk, softcap):
     expected = objective(full.gather(-1, ids[:, None])[:, 0], -(full.exp() * full).sum(-1), full.gather(-1, support))
     wanted = torch.autograd.grad(expected, [hidden, *projection.parameters()])
     output = Head(projection, softcap, chunk)(hidden, ids, support)
-    got = objective(output.log_prob, output.entropy, output.support_log_prob)
+    got = objective(output.log_prob, output.entropy, output.topk_log_prob)
     torch.testing.assert_close(got, expected)
     for mine, theirs in zip(torch.autograd.grad(got, [hidden, *projection.parameters()]), wanted, strict=True):
         torch.testing.assert_close(mine, theirs)
@@ -35,5 +35,5 @@ def test_values_and_gradients_equal_those_of_whole_logits(chunk, softcap):
 def test_top_k_takes_the_whole_of_a_small_vocabulary():
     head = Head(torch.nn.Linear(4, 5))
     output = head.top_k(torch.randn(3, 4), torch.tensor([0, 1, 2]), 100)
-    assert output.support.shape == (3, 5)
-    torch.testing.assert_close(output.support_log_prob.exp().sum(-1), torch.ones(3))
+    assert output.topk_ids.shape == (3, 5)
+    torch.testing.assert_close(output.topk_log_prob.exp().sum(-1), torch.ones(3))

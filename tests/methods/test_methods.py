@@ -13,10 +13,9 @@ from hypothesis import strategies as st
 from rlcsd.errors import InputError
 from rlcsd.methods import METHODS, method_class
 from rlcsd.methods.contrast import contrast, marginal_log_prob
-from rlcsd.methods.divergence import clipped_kl, generalised_jsd, with_tail
-from rlcsd.methods.ppo import ppo_loss, ratio
+from rlcsd.methods.losses import clipped_kl, generalised_jsd, ppo_loss, ratio, with_tail
 from rlcsd.methods.rlsd import decayed
-from tests.methods.evidence import policy_of, random_batch
+from tests.methods.batches import policy_of, random_batch
 
 
 def built(name: str):
@@ -30,8 +29,8 @@ lengths_strategy = st.lists(st.integers(1, 9), min_size=1, max_size=6)
 @given(lengths=lengths_strategy, seed=st.integers(0, 99), data=st.data())
 def test_the_loss_does_not_depend_on_the_cut(name, lengths, seed, data):
     method = built(name)
-    logits, ids, evidence = random_batch(method, lengths, seed)
-    prepared = method.prepare(evidence, 3)
+    logits, ids, batch = random_batch(method, lengths, seed)
+    prepared = method.prepare(batch, 3)
     whole = method.token_loss(policy_of(logits, ids, prepared), prepared).sum()
     (expected,) = torch.autograd.grad(whole, logits)
     cuts = sorted({0, len(ids), *data.draw(st.lists(st.integers(0, len(ids)), max_size=5))})
@@ -47,21 +46,21 @@ def test_the_loss_does_not_depend_on_the_cut(name, lengths, seed, data):
 def test_rlcsd_folds_two_paths_into_one_mean(lengths, seed, eta):
     """The unfolded form, written from the paper: two means with their own token counts."""
     method = METHODS["rlcsd"].from_fields(eta=eta, tau=0.7, delta=0.2)
-    logits, ids, evidence = random_batch(method, lengths, seed)
-    prepared = method.prepare(evidence, 1)
+    logits, ids, batch = random_batch(method, lengths, seed)
+    prepared = method.prepare(batch, 1)
     policy = policy_of(logits, ids, prepared)
-    e = evidence.teacher - torch.stack(
+    e = batch.teacher_log_prob - torch.stack(
         [
             torch.log(torch.stack([w.exp() for w, v in zip(row, ok, strict=True) if v]).mean())
-            for row, ok in zip(evidence.wrong, evidence.wrong_valid, strict=True)
+            for row, ok in zip(batch.contrast_log_prob, batch.contrast_valid, strict=True)
         ]
     )
     r = (0.5 * torch.tanh(e / 0.7)).clamp(-2, 2)
     chosen = r.abs() > 0.2
-    a = evidence.advantage
+    a = batch.advantage
     shifted = torch.where(a > 0, (a + r).clamp(min=0), torch.where(a < 0, (a + r).clamp(max=0), torch.zeros_like(a)))
-    rho = (policy.log_prob - evidence.old_log_prob).exp()
-    plain, shaped = ppo_loss(rho, a, 0.2) * evidence.correction, ppo_loss(rho, shifted, 0.2) * evidence.correction
+    rho = (policy.log_prob - batch.old_log_prob).exp()
+    plain, shaped = ppo_loss(rho, a, 0.2) * batch.correction, ppo_loss(rho, shifted, 0.2) * batch.correction
     unfolded = torch.zeros((), dtype=torch.float64)
     if (~chosen).any():
         unfolded = unfolded + plain[~chosen].mean()
@@ -70,7 +69,7 @@ def test_rlcsd_folds_two_paths_into_one_mean(lengths, seed, eta):
     assert math.isclose(method.token_loss(policy, prepared).sum().item(), unfolded.item(), rel_tol=1e-10, abs_tol=1e-12)
     # and into advantages alone, for engines that know nothing else
     folded = method.folded_advantages(policy.log_prob.detach(), prepared)
-    one_mean = (ppo_loss(rho, folded, 0.2) * evidence.correction).mean()
+    one_mean = (ppo_loss(rho, folded, 0.2) * batch.correction).mean()
     assert math.isclose(one_mean.item(), unfolded.item(), rel_tol=1e-10, abs_tol=1e-12)
 
 
@@ -87,26 +86,26 @@ def test_the_surrogate_is_positively_homogeneous(a, scale, gap):
 def test_the_verifier_decides_the_sign_unless_the_anchor_is_lifted():
     anchored = METHODS["rlcsd"].from_fields(lam=50.0, residual_low=-9, residual_high=9)
     free = METHODS["rlcsd"].from_fields(lam=50.0, residual_low=-9, residual_high=9, anchor=False)
-    logits, ids, evidence = random_batch(anchored, [40, 40], 1)
-    log_prob = policy_of(logits, ids, evidence).log_prob.detach()
-    kept = anchored.advantages(log_prob, anchored.prepare(evidence, 1))
-    assert bool((kept * evidence.advantage >= 0).all())
-    assert bool((free.advantages(log_prob, free.prepare(evidence, 1)) * evidence.advantage < 0).any())
+    logits, ids, batch = random_batch(anchored, [40, 40], 1)
+    log_prob = policy_of(logits, ids, batch).log_prob.detach()
+    kept = anchored.advantages(log_prob, anchored.prepare(batch, 1))
+    assert bool((kept * batch.advantage >= 0).all())
+    assert bool((free.advantages(log_prob, free.prepare(batch, 1)) * batch.advantage < 0).any())
 
 
 def test_one_path_is_the_plain_mean():
     method = METHODS["rlcsd"].from_fields(two_path=False)
-    _, _, evidence = random_batch(method, [4, 6], 2)
-    weight = method.prepare(evidence, 1).weight
+    _, _, batch = random_batch(method, [4, 6], 2)
+    weight = method.prepare(batch, 1).weight
     torch.testing.assert_close(weight, torch.full((10,), 0.1, dtype=torch.float64))
 
 
 def test_rollout_normalised_paths_average_per_rollout_first():
     method = METHODS["rlcsd"].from_fields(path_norm="rollout", tau=1.0, delta=0.1, eta=2.0)
-    _, _, evidence = random_batch(method, [5, 9], 3)
-    prepared = method.prepare(evidence, 1)
+    _, _, batch = random_batch(method, [5, 9], 3)
+    prepared = method.prepare(batch, 1)
     for rollout in (0, 1):
-        mine = evidence.rollout == rollout
+        mine = batch.rollout == rollout
         for path, eta in ((~prepared.selected, 1.0), (prepared.selected, 2.0)):
             if bool((mine & path).any()):
                 assert math.isclose(float(prepared.weight[mine & path].sum()), eta / 2, rel_tol=1e-12)
@@ -114,8 +113,8 @@ def test_rollout_normalised_paths_average_per_rollout_first():
 
 def test_sequence_reduction_weighs_rollouts_alike():
     method = METHODS["grpo"].from_fields(reduction="sequence")
-    _, _, evidence = random_batch(method, [2, 8], 4)
-    weight = method.prepare(evidence, 1).weight
+    _, _, batch = random_batch(method, [2, 8], 4)
+    weight = method.prepare(batch, 1).weight
     assert math.isclose(float(weight[:2].sum()), 0.5)
     assert math.isclose(float(weight[2:].sum()), 0.5)
 
@@ -130,15 +129,15 @@ def test_k_marginalisation_is_a_mean_of_probabilities_over_valid_hints():
 
 def test_tokens_without_a_usable_pair_stay_on_the_plain_path():
     method = METHODS["rlcsd"].from_fields(unusable="plain")
-    logits, ids, evidence = random_batch(method, [4, 4], 5)
-    evidence = evidence.with_columns(
-        hinted=evidence.rollout == 0, wrong_valid=evidence.wrong_valid & (evidence.rollout == 0)[:, None]
+    logits, ids, batch = random_batch(method, [4, 4], 5)
+    batch = batch.with_columns(
+        hinted=batch.rollout == 0, contrast_valid=batch.contrast_valid & (batch.rollout == 0)[:, None]
     )
-    assert bool((contrast(evidence)[evidence.rollout == 1] == 0).all())
-    prepared = method.prepare(evidence, 1)
-    assert not bool(prepared.selected[evidence.rollout == 1].any())
-    kept = method.advantages(policy_of(logits, ids, evidence).log_prob.detach(), prepared)
-    torch.testing.assert_close(kept[evidence.rollout == 1], evidence.advantage[evidence.rollout == 1])
+    assert bool((contrast(batch)[batch.rollout == 1] == 0).all())
+    prepared = method.prepare(batch, 1)
+    assert not bool(prepared.selected[batch.rollout == 1].any())
+    kept = method.advantages(policy_of(logits, ids, batch).log_prob.detach(), prepared)
+    torch.testing.assert_close(kept[batch.rollout == 1], batch.advantage[batch.rollout == 1])
 
 
 def test_jsd_has_its_limits_and_its_symmetry():
@@ -171,12 +170,12 @@ def test_the_ratio_is_clamped_only_where_asked():
 
 def test_srpo_routes_by_advantage_or_by_reward():
     by_advantage, by_reward = METHODS["srpo"].from_fields(), METHODS["srpo"].from_fields(route="reward")
-    _, _, evidence = random_batch(by_advantage, [3, 3], 6)
-    evidence = evidence.with_columns(
-        advantage=torch.zeros(6, dtype=torch.float64), reward=torch.ones(6, dtype=torch.float64)
+    _, _, batch = random_batch(by_advantage, [3, 3], 6)
+    batch = batch.with_columns(
+        advantage=torch.zeros(6, dtype=torch.float64), is_correct=torch.ones(6, dtype=torch.bool)
     )
-    assert bool(by_advantage.prepare(evidence, 1).selected.all())  # an all-correct group goes to distillation
-    assert not bool(by_reward.prepare(evidence, 1).selected.any())
+    assert bool(by_advantage.prepare(batch, 1).selected.all())  # an all-correct group goes to distillation
+    assert not bool(by_reward.prepare(batch, 1).selected.any())
 
 
 def test_unknown_methods_are_named_with_the_nearest():

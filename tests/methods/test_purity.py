@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlcsd.methods import METHODS, method_class
-from tests.methods.evidence import policy_of, random_batch
+from tests.methods.batches import policy_of, random_batch
 
 OWN = """
 import torch
@@ -26,11 +26,11 @@ class Mine(CreditMethod):
     Config = MineConfig
     loss_columns = ("weight", "credit")
 
-    def assign(self, evidence, step):
-        return super().assign(evidence.with_columns(credit=evidence.advantage / step), step)
+    def assign(self, batch, step):
+        return super().assign(batch.with_columns(credit=batch.advantage / step), step)
 
-    def advantages(self, log_prob, evidence):
-        return evidence.credit
+    def advantages(self, log_prob, batch):
+        return batch.credit
 """
 
 
@@ -43,16 +43,16 @@ def built(name: str, folder: Path):
     )
 
 
-def loss_and_gradient(method, logits, ids, evidence):
-    loss = method.token_loss(policy_of(logits, ids, evidence), evidence)
+def loss_and_gradient(method, logits, ids, batch):
+    loss = method.token_loss(policy_of(logits, ids, batch), batch)
     return loss.detach(), torch.autograd.grad(loss.sum(), logits)[0]
 
 
 @pytest.mark.parametrize("name", [*METHODS, "own"])
 def test_a_method_rebuilt_between_preparation_and_loss_gives_the_same(name, tmp_path):
     method = built(name, tmp_path)
-    logits, ids, evidence = random_batch(method, [5, 3, 6], 1)
-    prepared = method.prepare(evidence, 3)
+    logits, ids, batch = random_batch(method, [5, 3, 6], 1)
+    prepared = method.prepare(batch, 3)
     expected = loss_and_gradient(method, logits, ids, prepared)
     again = pickle.loads(pickle.dumps(method))
     fresh = type(method)(method.config)
@@ -66,8 +66,8 @@ def test_a_method_rebuilt_between_preparation_and_loss_gives_the_same(name, tmp_
 @pytest.mark.parametrize("name", [*METHODS, "own"])
 def test_the_loss_reads_only_the_columns_that_the_method_declares(name, tmp_path):
     method = built(name, tmp_path)
-    logits, ids, evidence = random_batch(method, [5, 3, 6], 2)
-    prepared = method.prepare(evidence, 2)
+    logits, ids, batch = random_batch(method, [5, 3, 6], 2)
+    prepared = method.prepare(batch, 2)
     sent = prepared.for_loss(method.loss_columns)
     expected = loss_and_gradient(method, logits, ids, prepared)
     loss, gradient = loss_and_gradient(method, logits, ids, sent)
@@ -76,7 +76,7 @@ def test_the_loss_reads_only_the_columns_that_the_method_declares(name, tmp_path
     log_prob = policy_of(logits, ids, prepared).log_prob.detach()
     assert torch.equal(method.clipped_advantage(log_prob, sent), method.clipped_advantage(log_prob, prepared))
     assert torch.equal(method.needs_update(sent), method.needs_update(prepared))
-    assert sent.teacher is None or "teacher" in method.loss_columns
+    assert sent.teacher_log_prob is None or "teacher_log_prob" in method.loss_columns
 
 
 @pytest.mark.parametrize("reduction", ["token", "sequence"])
@@ -90,11 +90,11 @@ def test_parts_prepared_apart_with_added_sums_equal_the_whole(name, reduction, l
         else {}
     )
     method = METHODS[name].from_fields(reduction=reduction, **fields, **teacher)
-    _, _, evidence = random_batch(method, lengths, seed)
-    whole = method.prepare(evidence, 2)
+    _, _, batch = random_batch(method, lengths, seed)
+    whole = method.prepare(batch, 2)
     cut = data.draw(st.integers(1, len(lengths) - 1))
     ends = [0, sum(lengths[:cut]), sum(lengths)]
-    parts = [method.assign(evidence[slice(a, b)], 2) for a, b in pairwise(ends)]
+    parts = [method.assign(batch[slice(a, b)], 2) for a, b in pairwise(ends)]
     every = [method.sums(part) for part in parts]
     total = {key: sum(sums[key] for sums in every) for key in every[0]}
     parts = [method.normalise(part, total) for part in parts]

@@ -63,7 +63,7 @@ def test_what_a_record_says_becomes_the_signals(tmp_path):
     assert found.signals["correct_gap"].tolist() == [0.5, 0.0, 2.0]
     assert found.signals["wrong_gap"].tolist() == [-0.5, 1.0, 0.0]
     assert found.signals["credit"].tolist() == [0.25, 0.0, -0.5]
-    assert [hint.place for hint in found.hints] == [1, 2]
+    assert [hint.index for hint in found.hints] == [1, 2]
 
 
 def test_tokens_that_share_a_character_and_large_ones(tmp_path):

@@ -11,7 +11,14 @@ from rlcsd.run import Run, rollouts
 
 @pytest.mark.parametrize("source", ["gt_cot", "self_rollout"])
 def test_one_sided_evidence_needs_no_wrong_hint_and_is_teacher_minus_policy(source, tiny_config):
-    run = Run(tiny_config("method.evidence=one_sided", f"method.hint_source={source}", "sampling.max_tokens=80"))
+    run = Run(
+        tiny_config(
+            "method=rlcsd_extended",
+            "method.evidence=one_sided",
+            f"method.hint_source={source}",
+            "sampling.max_tokens=80",
+        )
+    )
     result = run.trainer.step(1)
     records = json.loads(json.dumps(rollouts.records(result, run.engine.tokenizer, 4, run.method)))
     updated = [one for record in records for one in record["rollouts"] if one["updated"]]

@@ -19,16 +19,16 @@ def test_every_column_has_the_value_of_its_token(name, tiny_config):
     records = json.loads(json.dumps(rollouts.records(result, run.engine.tokenizer, 4, run.method)))
     assert [record["group"] for record in records] == [0, 1, 2, 3]
     written = 0
-    for rows, evidence in zip(result.rows, result.evidence, strict=True):
+    for rows, batch in zip(result.examples, result.token_batches, strict=True):
         start = 0
         for row in rows:
-            record = records[row.group]["rollouts"][row.place]
-            part = evidence[slice(start, start := start + len(row.rollout.sample))]
+            record = records[row.group]["rollouts"][row.index]
+            part = batch[slice(start, start := start + len(row.rollout.sample))]
             assert record["ids"] == list(row.rollout.sample.ids)
             assert record["log_prob"] == pytest.approx(part.old_log_prob.tolist(), abs=1e-5)
             assert record["advantage"] == pytest.approx(row.advantage)
             assert record["entropy"] == pytest.approx(row.rollout.sample.entropies.tolist(), abs=1e-5)
-            assert record["weight"] == pytest.approx((part.weight * len(evidence)).tolist(), rel=1e-4, abs=1e-5)
+            assert record["weight"] == pytest.approx((part.weight * len(batch)).tolist(), rel=1e-4, abs=1e-5)
             final = None if name == "opsd_ectr" else part.credit
             if name == "srpo":  # rewarded where it is not distilled
                 final = part.advantage * ~part.selected
@@ -49,7 +49,9 @@ def test_every_column_has_the_value_of_its_token(name, tiny_config):
             )
             written += 1
     assert written == sum(rollout["updated"] for record in records for rollout in record["rollouts"])
-    assert METHODS[name].contrast == any("wrong" in rollout for record in records for rollout in record["rollouts"])
+    assert METHODS[name].needs_contrast == any(
+        "wrong" in rollout for record in records for rollout in record["rollouts"]
+    )
 
 
 def test_a_step_writes_a_bounded_number_of_tokens(tiny_config, monkeypatch):

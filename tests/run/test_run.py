@@ -44,7 +44,7 @@ def test_two_steps_of_every_method(name, tiny_config):
     method = METHODS[name]
     if name != "grpo":
         expected |= {"teacher/gap", "hints/skipped_rollouts", "hints/correct_pool", "hints/wrong_pool"}
-    if method.contrast:
+    if method.needs_contrast:
         expected |= {"e_ctr/mean", "e_ctr/p95", "hints/wrong_mean"}
     if name == "rlcsd":
         expected |= {"rlcsd/selected_share", "rlcsd/selected_weight"}
@@ -169,7 +169,7 @@ def test_unusable_rollouts_are_dropped_or_kept_plain(tiny_config):
     def updated(mode: str) -> tuple[int, int]:
         run = Run(tiny_config(f"method.unusable={mode}"))
         result = run.trainer.step(1)
-        return sum(len(rows) for rows in result.rows), int(result.metrics["hints/skipped_rollouts"])
+        return sum(len(rows) for rows in result.examples), int(result.metrics["hints/skipped_rollouts"])
 
     dropped, skipped = updated("drop")
     kept, same = updated("plain")

@@ -25,7 +25,7 @@ QUICK = [
         (["method=grpo,rlcsd", "seed=range(0,2)"],
          ["method=grpo,seed=0", "method=grpo,seed=1", "method=rlcsd,seed=0", "method=rlcsd,seed=1"]),
         (["learning_rate=choice(1e-4,2e-4)", "seed=3"], ["learning_rate=0.0001", "learning_rate=0.0002"]),
-        (["method=glob(rl*d)"], ["method=rlcsd", "method=rlsd"]),
+        (["method=glob(rl*d)"], ["method=rlcsd", "method=rlcsd_extended", "method=rlsd"]),
         (["seed=1,1,2"], ["seed=1", "seed=2"]),
         (["task=math_deepmath", "task.band=5_7,6_8"], ["task.band=5_7", "task.band=6_8"]),
     ],

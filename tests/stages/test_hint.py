@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlcsd.errors import InputError
+from rlcsd.experiments.rlcsd_extended import RLCSDExtended
 from rlcsd.methods import METHODS
 from rlcsd.prompts import TEMPLATES, hint_text, teacher_text
 from rlcsd.records import Group, Hint, Rollout, Sample, Verdict
@@ -50,43 +51,43 @@ def test_contrastive_draws_keep_every_rule(group, k, seed, exclude, source):
     drawn = [draw.hints for draw in draws]
     good = {i for i, r in enumerate(group.rollouts) if r.reward > 0}
     bad = {i for i, r in enumerate(group.rollouts) if r.reward <= 0 and r.boxed is not None}
-    for place, hints in enumerate(drawn):
-        others = {place} if exclude else set()
+    for index, hints in enumerate(drawn):
+        others = {index} if exclude else set()
         usable = bool(bad - others) and (source == "gt_cot" or bool(good - others))
         assert (hints is not None) == usable
         if hints is None:
             continue
         if source == "self_rollout":
-            assert hints.correct.place in good - others
+            assert hints.correct.index in good - others
         else:
-            assert (hints.correct.place, hints.correct.answer) == (-1, "gold")
-        places = [hint.place for hint in hints.wrong]
-        assert len(set(places)) == len(places) == min(k, len(bad - others))
-        assert set(places) <= bad - others
-        assert all(hint.answer == f"answer {hint.place}" for hint in hints.wrong)
+            assert (hints.correct.index, hints.correct.answer) == (-1, "gold")
+        indices = [hint.index for hint in hints.wrong]
+        assert len(set(indices)) == len(indices) == min(k, len(bad - others))
+        assert set(indices) <= bad - others
+        assert all(hint.answer == f"answer {hint.index}" for hint in hints.wrong)
     assert len(draws) == len(group.rollouts)
     assert all((draw.hints is None) == (draw.missing is not None) for draw in draws)
     assert [draw.correct_pool for draw in draws] == [
-        len(good - ({place} if exclude else set())) for place in range(len(draws))
+        len(good - ({index} if exclude else set())) for index in range(len(draws))
     ]
     assert [draw.wrong_pool for draw in draws] == [
-        len(bad - ({place} if exclude else set())) for place in range(len(draws))
+        len(bad - ({index} if exclude else set())) for index in range(len(draws))
     ]
 
 
 @given(group=groups, most=st.integers(1, 6), seed=st.integers(0, 999), exclude=st.booleans())
 def test_further_correct_hints_are_distinct_siblings_and_change_no_other_draw(group, most, seed, exclude):
-    one, several = (METHODS["rlcsd"].from_fields(k_correct=k, exclude_self=exclude).config for k in (1, most))
+    one, several = (RLCSDExtended.from_fields(k_correct=k, exclude_self=exclude).config for k in (1, most))
     plain = draw_hints(group, one, True, random.Random(seed))
     drawn = draw_hints(group, several, True, random.Random(seed))
     assert [draw.missing for draw in drawn] == [draw.missing for draw in plain]
-    for place, draw in enumerate(drawn):
+    for index, draw in enumerate(drawn):
         if draw.hints is None:
             continue
-        good = {i for i, r in enumerate(group.rollouts) if r.correct and not (exclude and i == place)}
-        places = [hint.place for hint in (draw.hints.correct, *draw.hints.more)]
-        assert len(set(places)) == len(places) == min(most, len(good))
-        assert set(places) <= good
+        good = {i for i, r in enumerate(group.rollouts) if r.is_correct and not (exclude and i == index)}
+        indices = [hint.index for hint in (draw.hints.correct, *draw.hints.extra_correct)]
+        assert len(set(indices)) == len(indices) == min(most, len(good))
+        assert set(indices) <= good
     usable = next((i for i, draw in enumerate(drawn) if draw.hints is not None), None)
     if usable is not None:  # up to here nothing more was drawn
         assert drawn[usable].hints.correct == plain[usable].hints.correct
@@ -105,12 +106,12 @@ def test_the_rows_of_a_step_and_how_the_draws_went(marks, tokenizer):
         assert len(hinted.rows) == len(step)
         for number, (group, rows) in enumerate(zip(step, hinted.rows, strict=True)):
             for row in rows:
-                assert (row.group, row.rollout) == (number, group.rollouts[row.place])
-                assert row.advantage == group.advantages[row.place]
-                assert (row.correct is not None) == (
+                assert (row.group, row.rollout) == (number, group.rollouts[row.index])
+                assert row.advantage == group.advantages[row.index]
+                assert (row.teacher_prompt is not None) == (
                     row.hints is not None and (row.advantage != 0 or method.scores_zero_advantage)
                 )
-                assert len(row.wrong) == (len(row.hints.wrong) if row.hints and row.correct else 0)
+                assert len(row.contrast_prompts) == (len(row.hints.wrong) if row.hints and row.teacher_prompt else 0)
         kept = sum(len(rows) for rows in hinted.rows)
         if name == "grpo":
             assert kept == sum(len(group.rollouts) for group in step)
@@ -126,11 +127,11 @@ def test_the_rows_of_a_step_and_how_the_draws_went(marks, tokenizer):
 @given(group=groups, seed=st.integers(0, 99))
 def test_own_rollouts_are_correct_siblings(group, seed):
     config = METHODS["sdpo"].from_fields(hint_source="own_rollout").config
-    good = set(group.correct)
-    for place, hints in enumerate(draw.hints for draw in draw_hints(group, config, False, random.Random(seed))):
-        assert (hints is not None) == bool(good - {place})
+    good = set(group.correct_indices)
+    for index, hints in enumerate(draw.hints for draw in draw_hints(group, config, False, random.Random(seed))):
+        assert (hints is not None) == bool(good - {index})
         if hints is not None:
-            assert hints.correct.place in good - {place}
+            assert hints.correct.index in good - {index}
             assert hints.wrong == ()
 
 
@@ -149,8 +150,8 @@ def test_every_candidate_is_drawn_sooner_or_later():
     config = METHODS["rlcsd"].from_fields(k_max=2).config
     rng = random.Random(0)
     seen = [draw_hints(group, config, True, rng)[0].hints for _ in range(200)]
-    assert {h.correct.place for h in seen} == {1, 2}
-    assert {hint.place for h in seen for hint in h.wrong} == {3, 4, 5, 6}
+    assert {h.correct.index for h in seen} == {1, 2}
+    assert {hint.index for h in seen for hint in h.wrong} == {3, 4, 5, 6}
 
 
 @pytest.mark.parametrize("name", ["opsd", "sdpo", "srpo", "rlsd"])
@@ -169,12 +170,12 @@ def test_feedback_is_what_the_verifier_said_of_this_very_rollout(name, tokenizer
     hinted = hint_rows([group], method, TeacherPrompts(tokenizer, 10**6), random.Random(0))
     assert hinted.counts.metrics()["hints/without_feedback"].value == 1
     without_a_reward_path = name in ("opsd", "sdpo")  # the others keep what is right and so needs no feedback
-    assert [row.place for row in hinted.rows[0]] == ([0, 2] if without_a_reward_path else [0, 1, 2])
+    assert [row.index for row in hinted.rows[0]] == ([0, 2] if without_a_reward_path else [0, 1, 2])
     dropping = {"hint_source": "feedback", "unusable": "drop"}
     assert METHODS[name].from_fields(**dropping).config.unusable == "drop"
-    for row in (row for row in hinted.rows[0] if row.place != 1):
-        text = tokenizer.decode(row.correct)
-        assert text.count(f"said of {row.place}") == 1 and "Feedback" in text
+    for row in (row for row in hinted.rows[0] if row.index != 1):
+        text = tokenizer.decode(row.teacher_prompt)
+        assert text.count(f"said of {row.index}") == 1 and "Feedback" in text
         assert "Correct final answer" not in text and "gold" not in text
 
 

@@ -15,8 +15,8 @@ from ..engine.local.scoring import score
 from ..engine.local.teacher import Teacher
 from ..errors import InputError
 from ..methods import CreditMethod
-from ..methods.teacher import TeacherSchedule
-from ..records import Group, Pair, Problem, Rollout, Row, Sample, Scores, Verdict
+from ..methods.base import TeacherSchedule
+from ..records import Group, Pair, Problem, Rollout, Sample, Scores, TrainingExample, Verdict
 from ..stages.grade import group_advantages
 from ..stages.hint import TeacherPrompts, hint_rows
 from ..verifiers.boxed import last_boxed
@@ -59,7 +59,7 @@ def hinted_rows(
     prompts: TeacherPrompts,
     rng: random.Random,
     success: float = 1.0,
-) -> list[Row]:
+) -> list[TrainingExample]:
     """All rollouts in their order, group after group, with the teacher's prompts of those that have a usable hint.
 
     A rollout is correct from the reward `success` on. Log-probs are zeros.
@@ -86,17 +86,17 @@ def hinted_rows(
     return [row for group in hint_rows(groups, keeping, prompts, rng).rows for row in group]
 
 
-def stays_in_update(row: Row, method: CreditMethod) -> bool:
+def stays_in_update(row: TrainingExample, method: CreditMethod) -> bool:
     """Is a row of `hinted_rows` in its mini-batch? One without a usable hint is if the method keeps it unmodulated."""
     if math.isnan(row.rollout.reward):
         return False
-    if not method.hinted or row.correct is not None or method.config.unusable == "plain":
+    if not method.hinted or row.teacher_prompt is not None or method.config.unusable == "plain":
         return True
     return row.hints is not None and row.advantage == 0 and not method.scores_zero_advantage
 
 
 class TeacherScorer:
-    """A teacher that follows `policy`, as `stages.score.gather_evidence` asks an engine for it; none without hints."""
+    """Scores with a teacher that follows `policy`, for `stages.score.build_token_batch`; no teacher without hints."""
 
     def __init__(self, policy: Network, method: CreditMethod, pad_id: int, budget: int) -> None:
         self.policy, self.pad_id, self.budget, self.device = policy, pad_id, budget, policy.device

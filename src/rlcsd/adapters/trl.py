@@ -29,7 +29,7 @@ from ..layout import Layout
 from ..methods import CreditMethod, method_class
 from ..methods.grpo import GRPO
 from ..stages.hint import TeacherPrompts
-from ..stages.score import gather_evidence
+from ..stages.score import build_token_batch
 from .rollouts import Drawn, TeacherScorer, hinted_rows, problem_of, stays_in_update, total_rewards
 
 _FILE = "rlcsd_teacher.safetensors"
@@ -140,9 +140,9 @@ class RLCSDTrainer(GRPOTrainer):  # type: ignore[misc]
         rng = random.Random(f"{self.args.seed}/hint/{self.state.global_step}")  # all processes draw the same hints
         drawn = hinted_rows(self._drawn, self.num_generations, self.method, prompts, rng, self.args.success)
         rows = drawn[first : first + len(inputs)]
-        self._evidence = gather_evidence(self.teacher, rows, self.method)  # type: ignore[arg-type]
+        self._columns = build_token_batch(self.teacher, rows, self.method)  # type: ignore[arg-type]
         if type(self.method) is not GRPO:  # which needs none
-            self._evidence = self._evidence.with_columns(old_log_prob=self._old_log_probs(output))
+            self._columns = self._columns.with_columns(old_log_prob=self._old_log_probs(output))
         written = output["completion_mask"].bool().any(dim=1)  # TRL may leave out what the token limit cut off
         self._kept = written & torch.tensor([stays_in_update(row, self.method) for row in rows], device=device)
         output["row"], self._weighed = torch.arange(len(inputs), device=device), False
@@ -167,22 +167,22 @@ class RLCSDTrainer(GRPOTrainer):  # type: ignore[misc]
         return inputs
 
     def _weigh(self, batches: Sequence[dict[str, Any]]) -> None:
-        """Put the evidence of each of one mini-batch's micro-batches into it, weighted by sums over all processes."""
+        """Add its token columns to each micro-batch of a mini-batch, weighted by sums over all processes."""
         layout = Layout(self._lengths, self._kept.device)
         tokens = [layout.tokens(batch["row"][self._kept[batch["row"]]].tolist()) for batch in batches]
         again = self.args.steps_per_generation * self.num_iterations // self.args.gradient_accumulation_steps
-        assigned = self.method.assign(self._evidence[torch.cat(tokens)], 1 + self.state.global_step // again)
+        assigned = self.method.assign(self._columns[torch.cat(tokens)], 1 + self.state.global_step // again)
         sums = {**self.method.sums(assigned), "tokens": torch.tensor(float(len(assigned)), dtype=torch.float64)}
         total = self.accelerator.reduce(torch.stack([value.to(layout.device) for value in sums.values()]), "sum")
         weighted = self.method.normalise(assigned, dict(zip(sums, total, strict=True)))
         begin = 0
         for batch, part in zip(batches, tokens, strict=True):
-            batch["evidence"], begin = weighted[begin : begin + len(part)], begin + len(part)
+            batch["token_batch"], begin = weighted[begin : begin + len(part)], begin + len(part)
             batch["mini_batch_tokens"] = total[-1].float()
             batch["tool_mask"] = batch["completion_mask"] * self._kept[batch["row"]][:, None]
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:
-        if "evidence" in inputs:
+        if "token_batch" in inputs:
             # TRL divides by this number, scaled from a rollout batch to a mini-batch: a mean over the latter's tokens.
             scale = self.args.steps_per_generation / self.current_gradient_accumulation_steps
             inputs = self._in_loss = {**inputs, "num_items_in_batch": inputs["mini_batch_tokens"] * scale}
@@ -195,6 +195,6 @@ class RLCSDTrainer(GRPOTrainer):  # type: ignore[misc]
         output = super()._get_per_token_logps_and_entropies(*arguments, **options)
         if (inputs := self._in_loss) is not None:
             places, log_probs, tokens = inputs["tool_mask"].bool(), output[0].detach(), int(inputs["mini_batch_tokens"])
-            folded = self.method.folded_advantages(log_probs[places], inputs["evidence"], tokens)
+            folded = self.method.folded_advantages(log_probs[places], inputs["token_batch"], tokens)
             inputs["advantages"] = torch.zeros_like(log_probs).masked_scatter(places, folded.to(log_probs.dtype))
         return output

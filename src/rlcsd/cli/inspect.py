@@ -90,7 +90,7 @@ def _measured(arguments: argparse.Namespace) -> dict[str, SignalTable]:
 
     config = with_newest_checkpoint(load(arguments.overrides))
     method = build_method(config)
-    if not method.contrast:
+    if not method.needs_contrast:
         raise InputError(
             f"method={config.method['name']}: it asks for no wrong hints; measure the same model and task with a "
             "contrastive method, for example method=rlcsd, or give a run folder"

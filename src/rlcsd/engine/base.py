@@ -18,7 +18,7 @@ from ..config.schema import Config
 from ..errors import InputError
 from ..methods.base import Method
 from ..metrics import Metrics
-from ..records import Evidence, Pair, Sample, Sampling, Scores, Support
+from ..records import Pair, Sample, Sampling, Scores, TokenBatch, TopKHandle
 
 
 class Scorer(Protocol):
@@ -51,7 +51,7 @@ class Scorer(Protocol):
         who: str = "teacher",
         *,
         top_k: int = 0,
-        support: Support | None = None,
+        support: TopKHandle | None = None,
         rows: Sequence[int] | None = None,
     ) -> Scores:
         """Log-probs of given responses under `who` (policy, teacher or reference), without gradient.
@@ -64,7 +64,7 @@ class Scorer(Protocol):
         """
         ...
 
-    def release(self, support: Support) -> None:
+    def release(self, support: TopKHandle) -> None:
         """Forget a support. To be called once, after the update that used it."""
         ...
 
@@ -72,8 +72,8 @@ class Scorer(Protocol):
 class Engine(Scorer, Protocol):
     """A scorer that also trains and saves."""
 
-    def update(self, pairs: Sequence[Pair], evidence: Evidence, method: Method, learning_rate: float) -> Metrics:
-        """One optimizer step on one prepared mini-batch, `evidence` in the order of `pairs`.
+    def update(self, pairs: Sequence[Pair], batch: TokenBatch, method: Method, learning_rate: float) -> Metrics:
+        """One optimizer step on one prepared mini-batch, `batch` in the order of `pairs`.
 
         The teacher follows as its schedule demands. Returns metrics (`actor/…`, `update/…`).
         """

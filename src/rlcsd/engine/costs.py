@@ -14,8 +14,7 @@ from dataclasses import dataclass
 from ..config.engines import VerlEngineConfig
 from ..config.schema import Config
 from ..errors import InputError
-from ..methods.base import ContrastConfig, HintedConfig, Method
-from ..methods.ppo import CreditMethod
+from ..methods.base import ContrastConfig, CreditMethod, HintedConfig, Method
 from .local.memory import Shape, load_shape
 
 
@@ -120,16 +119,16 @@ class Hinted:
 def hinted(correct: int, size: int, method: Method) -> Hinted:
     """How many rows, pairs and distinct contexts a group with `correct` correct rollouts of `size` has, on average.
 
-    As `stages.hint` draws: `most_correct` correct hints and `k_max` wrong ones at most, never the rollout itself.
+    As `stages.hint` draws: `max_correct_hints` correct hints and `k_max` wrong ones at most, never the rollout itself.
     """
     config = method.config
     assert isinstance(config, HintedConfig)
     wrong = size - correct
     if not method.scores_zero_advantage and wrong * correct == 0:
         return Hinted(0, 0, 0, 0)
-    most, most_correct = 0, 1
-    if isinstance(config, ContrastConfig) and method.contrast:
-        most, most_correct = config.k_max, config.most_correct
+    most, max_correct_hints = 0, 1
+    if isinstance(config, ContrastConfig) and method.needs_contrast:
+        most, max_correct_hints = config.k_max, config.max_correct_hints
     from_group = config.hint_source in ("own_rollout", "self_rollout")
     rows = pairs = 0.0
     unused_correct, unused_wrong = 1.0, 1.0  # probability that one correct, one wrong rollout serves as no hint
@@ -138,7 +137,7 @@ def hinted(correct: int, size: int, method: Method) -> Hinted:
         if count == 0 or (from_group and others == 0) or (most and others_wrong == 0):
             continue
         drawn = min(most, others_wrong)
-        shown = min(most_correct, others) if from_group else 1
+        shown = min(max_correct_hints, others) if from_group else 1
         rows, pairs = rows + count, pairs + count * (shown + drawn)
         if from_group:
             unused_correct *= (1 - shown / others) ** (count - own)
@@ -207,7 +206,7 @@ def step_work(batch: Batch, method: Method, config: Config) -> dict[str, Work]:
     kept = sum(rows * groups for rows, groups in _rows(batch, method, True))
     own = after(0, batch.prompt) * (batch.prompts if shared else kept) + row * kept
     # The student's own top-k, the reference, and the log-probs that a server does not give.
-    passes = (method.support == "student") + (config.kl_coefficient > 0) + (getattr(e, "sampler", "vllm") != "local")
+    passes = (method.topk_from == "student") + (config.kl_coefficient > 0) + (getattr(e, "sampler", "vllm") != "local")
     score = scoring_work(batch, method, shared) + own * passes
     return {
         "prefill": after(0, batch.prompt) * batch.prompts,

@@ -17,12 +17,12 @@ from torch.utils.checkpoint import checkpoint
 
 @dataclass
 class HeadOutput:
-    """Per token: `log_prob [n]`, `entropy [n]` in nats, `support [n, k]` ids and `support_log_prob [n, k]`."""
+    """Per token: `log_prob [n]`, `entropy [n]` in nats, `topk_ids [n, k]` and `topk_log_prob [n, k]`."""
 
     log_prob: Tensor
     entropy: Tensor | None
-    support: Tensor | None
-    support_log_prob: Tensor | None
+    topk_ids: Tensor | None
+    topk_log_prob: Tensor | None
 
 
 def _entropy(logits: Tensor, norm: Tensor) -> Tensor:
@@ -50,27 +50,27 @@ class Head(nn.Module):
             logits = linear(hidden.to(kind), weight.to(kind), None if bias is None else bias.to(kind))
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
-    def _chunk(self, hidden: Tensor, ids: Tensor, support: Tensor | None, entropy: bool) -> tuple[Tensor, ...]:
+    def _chunk(self, hidden: Tensor, ids: Tensor, topk_ids: Tensor | None, entropy: bool) -> tuple[Tensor, ...]:
         logits = self.logits(hidden)
         norm = logits.logsumexp(dim=-1)
         columns = [logits.gather(-1, ids[:, None])[:, 0] - norm]
         if entropy:
             columns.append(_entropy(logits, norm))
-        if support is not None:
-            columns.append(logits.gather(-1, support) - norm[:, None])
+        if topk_ids is not None:
+            columns.append(logits.gather(-1, topk_ids) - norm[:, None])
         return tuple(columns)
 
-    def forward(self, hidden: Tensor, ids: Tensor, support: Tensor | None = None, entropy: bool = True) -> HeadOutput:
-        """`hidden [n, H]` and the ids `[n]` that follow; `support [n, k]` asks for log-probs there."""
+    def forward(self, hidden: Tensor, ids: Tensor, topk_ids: Tensor | None = None, entropy: bool = True) -> HeadOutput:
+        """`hidden [n, H]` and the ids `[n]` that follow; `topk_ids [n, k]` asks for log-probs there."""
         parts = []
         for start in range(0, max(len(ids), 1), self.chunk):
             where = slice(start, start + self.chunk)
-            given = (hidden[where], ids[where], None if support is None else support[where], entropy)
+            given = (hidden[where], ids[where], None if topk_ids is None else topk_ids[where], entropy)
             recomputed = torch.is_grad_enabled() and len(ids) > self.chunk  # the peak is one chunk's either way
             parts.append(checkpoint(self._chunk, *given, use_reentrant=False) if recomputed else self._chunk(*given))
         columns = [torch.cat(column) for column in zip(*parts, strict=True)]
-        at_support = columns.pop() if support is not None else None
-        return HeadOutput(columns[0], columns[1] if entropy else None, support, at_support)
+        topk_log_prob = columns.pop() if topk_ids is not None else None
+        return HeadOutput(columns[0], columns[1] if entropy else None, topk_ids, topk_log_prob)
 
     @torch.no_grad()
     def top_k(self, hidden: Tensor, ids: Tensor, k: int) -> HeadOutput:

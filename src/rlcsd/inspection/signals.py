@@ -22,7 +22,7 @@ from ..prompts import student_prompt
 from ..records import Group, Problem, Sampling
 from ..stages.grade import grade
 from ..stages.hint import TeacherPrompts, hint_rows
-from ..stages.score import gather_evidence, with_old_log_probs
+from ..stages.score import build_token_batch, with_old_log_probs
 from ..tasks.base import Task
 from .token_kinds import KINDS, kinds_of
 
@@ -105,17 +105,23 @@ def score_groups(
     most = min(settings.max_teacher_tokens or engine.context_length, engine.context_length)
     prompts = TeacherPrompts(engine.tokenizer, most, settings.thinking_teacher, task.instruction)
     hinted = hint_rows(groups, method, prompts, random.Random(f"{settings.seed}/hint/1"))
-    batch = [row for group in with_old_log_probs(engine, hinted.rows) for row in group if row.correct is not None]
+    batch = [
+        row for group in with_old_log_probs(engine, hinted.rows) for row in group if row.teacher_prompt is not None
+    ]
     rollouts = [rollout for group in groups for rollout in group.rollouts]
-    accuracy = sum(r.correct for r in rollouts) / len(rollouts)
+    accuracy = sum(r.is_correct for r in rollouts) / len(rollouts)
     facts: dict[str, Any] = {"rollouts": len(rollouts), "missing": dict(hinted.counts.missing)}
     if not batch:
         empty = np.zeros(0)
         columns = dict.fromkeys(SIGNALS, empty)
         return SignalTable(empty.astype(str), empty.astype(bool), empty.astype(int), columns, accuracy, 0.0, **facts)
-    evidence = gather_evidence(engine, batch, method)
-    assert evidence.teacher is not None and evidence.wrong is not None and evidence.wrong_valid is not None
-    wrong = marginal_log_prob(evidence.wrong, evidence.wrong_valid)
+    scored = build_token_batch(engine, batch, method)
+    assert (
+        scored.teacher_log_prob is not None
+        and scored.contrast_log_prob is not None
+        and scored.contrast_valid is not None
+    )
+    wrong = marginal_log_prob(scored.contrast_log_prob, scored.contrast_valid)
     kind: list[str] = []
     for row in batch:
         text, offsets = token_offsets(engine.tokenizer, row.rollout.sample.ids)
@@ -126,19 +132,19 @@ def score_groups(
 
     return SignalTable(
         np.array(kind),
-        evidence.solved.cpu().numpy(),
-        evidence.rollout.cpu().numpy(),
+        scored.is_correct.cpu().numpy(),
+        scored.rollout.cpu().numpy(),
         {
-            "correct_gain": column(evidence.teacher - evidence.old_log_prob),
-            "wrong_gain": column(wrong - evidence.old_log_prob),
-            "contrast": column(contrast(evidence)),
+            "correct_gain": column(scored.teacher_log_prob - scored.old_log_prob),
+            "wrong_gain": column(wrong - scored.old_log_prob),
+            "contrast": column(contrast(scored)),
         },
         accuracy,
         hinted.counts.usable / max(hinted.counts.rollouts, 1),
         **facts,
-        old_log_prob=column(evidence.old_log_prob),
-        wrong=column(evidence.wrong),
-        wrong_valid=evidence.wrong_valid.cpu().numpy(),
+        old_log_prob=column(scored.old_log_prob),
+        wrong=column(scored.contrast_log_prob),
+        wrong_valid=scored.contrast_valid.cpu().numpy(),
     )
 
 

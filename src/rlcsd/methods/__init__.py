@@ -1,42 +1,46 @@
-"""The methods by name. A user's own comes as `path/to/file.py:ClassName`."""
+"""The methods by name, and what a method of one's own derives from (`method=path/to/file.py:ClassName`)."""
 
 from __future__ import annotations
 
 import difflib
 
 from ..errors import InputError
-from ..plugins import load_attribute
-from ..records import Evidence, Policy
-from .base import ContrastConfig, HintedConfig, Method, MethodConfig, Sums
-from .contrast import Contrastive
+from ..plugins import load_attribute, load_experiments
+from ..records import StudentLogProbs, TokenBatch
+from .base import ContrastConfig, CreditMethod, HintedConfig, Method, MethodConfig, Sums
+from .contrast import ContrastiveMethod
 from .grpo import GRPO
 from .opd import OPD, OPDContrast
-from .opsd import OPSD
-from .opsd_ectr import OPSDContrast
-from .ppo import CreditMethod
+from .opsd import OPSD, OPSDContrast
 from .rlcsd import RLCSD
-from .rlsd import RLSD
-from .rlsd_ectr import RLSDContrast
+from .rlsd import RLSD, RLSDContrast
 from .sdpo import SDPO
 from .srpo import SRPO
 
 # The eight of the paper's table, then two that its argument points to.
 _CLASSES: tuple[type[Method], ...] = (GRPO, OPSD, SDPO, SRPO, RLSD, RLCSD, OPSDContrast, RLSDContrast, OPD, OPDContrast)
 METHODS: dict[str, type[Method]] = {cls.name: cls for cls in _CLASSES}
+_registered: dict[str, type[Method]] = {}
 
 __all__ = [
     "METHODS",
     "ContrastConfig",
-    "Contrastive",
+    "ContrastiveMethod",
     "CreditMethod",
-    "Evidence",
     "HintedConfig",
     "Method",
     "MethodConfig",
-    "Policy",
+    "StudentLogProbs",
     "Sums",
+    "TokenBatch",
     "method_class",
+    "register",
 ]
+
+
+def register(cls: type[Method]) -> None:
+    """Make a method known by its `name`, beside those of `METHODS`."""
+    _registered[cls.name] = cls
 
 
 def method_class(name: str) -> type[Method]:
@@ -47,11 +51,14 @@ def method_class(name: str) -> type[Method]:
     """
     if name in METHODS:
         return METHODS[name]
-    if ".py:" not in name:
-        close = difflib.get_close_matches(name, METHODS, n=1)
-        hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(METHODS)}, or path/to/file.py:ClassName"
-        raise InputError(f"method={name}: unknown method; {hint}")
-    attribute = load_attribute("method", name)
-    if not (isinstance(attribute, type) and issubclass(attribute, Method)):
-        raise InputError(f"method={name}: the file has no such class derived from rlcsd.methods.Method")
-    return attribute
+    if ".py:" in name:
+        attribute = load_attribute("method", name)
+        if not (isinstance(attribute, type) and issubclass(attribute, Method)):
+            raise InputError(f"method={name}: the file has no such class derived from rlcsd.methods.Method")
+        return attribute
+    load_experiments()
+    if name in _registered:
+        return _registered[name]
+    close = difflib.get_close_matches(name, METHODS, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(METHODS)}, or path/to/file.py:ClassName"
+    raise InputError(f"method={name}: unknown method; {hint}")

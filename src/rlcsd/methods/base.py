@@ -1,34 +1,70 @@
-"""What a method declares, and the pure functions it consists of.
+"""Base classes of the methods: what a method declares, and the pure functions that it consists of.
 
 All tensors are flat over the N response tokens of one optimizer mini-batch, rollout after rollout, so a mean over
-the mini-batch is a sum divided by N and there is no padding. A method has no state: whatever its loss reads stands
-in the `Evidence` that it is given, so an instance that was rebuilt elsewhere (a worker) computes the same.
+the mini-batch is a sum divided by N and there is no padding. A method has no state: everything that its loss reads is
+in the `TokenBatch`, so a worker that rebuilds the method from its config computes the same.
 
-    assign     what belongs to each token alone: contrast, credit, selection         any part of the mini-batch
-    sums       what has to be added up over the whole mini-batch: token counts       added over the parts
-    normalise  the weight of each token, from the sums of the whole mini-batch       any part
-    token_loss the weighted loss of each token, with gradient                        any part
+    function    computes                                                      from
+    assign      columns that depend on each token alone: contrast, credit     any rollouts of the mini-batch
+    sums        scalars of the whole mini-batch: token counts                 any rollouts; the parts' sums are added
+    normalise   the weight of each token                                      any rollouts, and the added sums
+    token_loss  the weighted loss of each token, with gradient                any tokens
 
-A part consists of whole rollouts (for `token_loss` of any tokens). The sum of the token losses of all parts is the
-loss, however the mini-batch was cut into micro-batches or spread over ranks.
+The sum of all token losses is the loss of the mini-batch, however it was cut into micro-batches or spread over ranks.
 """
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self, get_args
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
-from ..metrics import Mean, Metrics
-from ..records import Evidence, Policy
-from .teacher import TeacherKind
+from ..metrics import Max, Mean, Metrics, Sum
+from ..records import StudentLogProbs, TokenBatch
+from .losses import clipped, ppo_loss, ratio
 
 Reduction = Literal["token", "sequence"]
 Sums = Mapping[str, Tensor]
+TeacherKind = Literal["fixed", "ema", "snapshot", "model"]
+
+
+@dataclass(frozen=True)
+class TeacherSchedule:
+    """When the teacher's weights follow the policy's.
+
+    `fixed` keeps the weights of step 0 and `model` those of another model; `ema` takes in a share of the policy
+    after each optimizer step (SDPO, arXiv 2601.20802); `snapshot` copies the policy every so many steps (RLSD).
+    """
+
+    kind: TeacherKind
+    ema_rate: float = 0.05
+    snapshot_every: int = 10
+
+    @property
+    def moves(self) -> bool:
+        """Does the teacher ever follow the policy?"""
+        return self.kind in ("ema", "snapshot")
+
+    def due(self, optimizer_step: int) -> bool:
+        """Does the teacher move after optimizer step number `optimizer_step` (from 1)?"""
+        return self.kind == "ema" or (self.kind == "snapshot" and optimizer_step % self.snapshot_every == 0)
+
+    @torch.no_grad()
+    def move(self, teacher: Tensor, policy: Tensor) -> None:
+        """Update one tensor of the teacher in place: θ_T ← (1 − rate) θ_T + rate θ, or θ_T ← θ."""
+        if self.kind == "ema":
+            teacher.lerp_(policy, self.ema_rate)
+        else:
+            teacher.copy_(policy)
+
+
+# ------------------------------------------------------------------ hyper-parameters
 
 
 class MethodConfig(BaseModel):
@@ -48,6 +84,8 @@ HINT_SOURCE = (
     "the correct hint: the data set's solution (gt_cot) or its answer, "
     "a correct sibling (own_rollout, self_rollout), what the verifier said of the rollout (feedback), or none"
 )
+TOP_K = "how many top-k tokens carry the divergence"
+ADD_TAIL = "one bucket for the rest of the vocabulary; otherwise the top-k log-probs are renormalised"
 UNUSABLE = "rollouts without a usable hint: leave out, or keep unmodulated"
 
 
@@ -89,26 +127,29 @@ class ContrastConfig(HintedConfig):
     exclude_self: bool = Field(True, description="a rollout is never its own hint")
 
     @property
-    def most_correct(self) -> int:
-        """Correct hints for one rollout, at most."""
+    def max_correct_hints(self) -> int:
+        """Most correct hints for one rollout; more than one are averaged."""
         return 1
 
 
-class Method(ABC):
-    """One training method: a declaration of what it needs, and pure functions of the evidence.
+# ------------------------------------------------------------------ methods
 
-    `name` is its key in the config. `contrast` says that wrong hints are needed beside the correct one, `support`
-    whose top-k tokens carry the distillation target, and `loss_columns` which optional columns of `Evidence` are read
-    by `token_loss`, `clipped_advantage` and `needs_update`. A method without hints has a `Config` derived from
-    `MethodConfig` alone.
+
+class Method(ABC):
+    """One training method: class attributes that declare what it needs, and pure functions of a `TokenBatch`.
+
+    `name` is its key in the config. `needs_contrast`: wrong hints are needed beside the correct one. `topk_from`: whose
+    top-k tokens carry a distillation target. `loss_columns`: the optional columns of `TokenBatch` that `token_loss`,
+    `clipped_advantage` and `needs_update` read. A method whose `Config` derives from `MethodConfig` but not from
+    `HintedConfig` has no teacher.
     """
 
     name: ClassVar[str] = ""
-    Config: ClassVar[type[Any]] = MethodConfig
-    contrast: bool = False  # rlcsd's own depends on its config
-    support: ClassVar[Literal["none", "student", "teacher"]] = "none"
+    Config: type[Any] = MethodConfig
+    needs_contrast: bool = False
+    topk_from: ClassVar[Literal["none", "student", "teacher"]] = "none"
     loss_columns: ClassVar[tuple[str, ...]] = ("weight",)
-    scores_zero_advantage: ClassVar[bool] = True  # False: a token with A = 0 needs no teacher, for its loss stays 0
+    scores_zero_advantage: ClassVar[bool] = True  # False: a token with A = 0 needs no teacher, since its loss is 0
 
     def __init__(self, config: Any) -> None:
         self.config = config
@@ -120,46 +161,110 @@ class Method(ABC):
 
     @property
     def hinted(self) -> bool:
-        """Does the method ask a teacher at all?"""
+        """Has the method a teacher?"""
         return isinstance(self.config, HintedConfig)
 
     @property
     def top_k(self) -> int:
-        """Size of the support, 0 without one."""
-        return getattr(self.config, "top_k", 0) if self.support != "none" else 0
+        """How many top-k tokens carry the distillation target, 0 without one."""
+        return getattr(self.config, "top_k", 0) if self.topk_from != "none" else 0
 
-    def prepare(self, evidence: Evidence, step: int) -> Evidence:
+    def prepare(self, batch: TokenBatch, step: int) -> TokenBatch:
         """The whole mini-batch with all of the method's columns filled in; `step` counts from 1."""
-        assigned = self.assign(evidence, step)
+        assigned = self.assign(batch, step)
         return self.normalise(assigned, self.sums(assigned))
 
-    def assign(self, evidence: Evidence, step: int) -> Evidence:
+    def assign(self, batch: TokenBatch, step: int) -> TokenBatch:
         """The columns that depend on each token alone (`contrast`, `credit`, `selected` …)."""
-        return evidence
+        return batch
 
-    def sums(self, evidence: Evidence) -> Sums:
+    def sums(self, batch: TokenBatch) -> Sums:
         """Scalars in float64 that add up over the parts of a mini-batch, for `normalise`."""
-        return mean_sums("all", evidence.rollout, self.config.reduction)
+        return mean_sums("all", batch.rollout, self.config.reduction)
 
-    def normalise(self, evidence: Evidence, sums: Sums) -> Evidence:
+    def normalise(self, batch: TokenBatch, sums: Sums) -> TokenBatch:
         """`weight` (and what else depends on `sums`, those of the whole mini-batch)."""
-        return evidence.with_columns(weight=mean_weights(evidence.rollout, self.config.reduction, sums=sums))
+        return batch.with_columns(weight=mean_weights(batch.rollout, self.config.reduction, sums=sums))
 
     @abstractmethod
-    def token_loss(self, policy: Policy, evidence: Evidence) -> Tensor:
+    def token_loss(self, student: StudentLogProbs, batch: TokenBatch) -> Tensor:
         """`[n]`, weighted, so that the sum over the mini-batch is the loss."""
 
-    def clipped_advantage(self, log_prob: Tensor, evidence: Evidence) -> Tensor:
-        """`[n]`: the advantage that the clipped surrogate sees, 0 where another loss is used; for the clip fraction."""
+    def clipped_advantage(self, log_prob: Tensor, batch: TokenBatch) -> Tensor:
+        """`[n]`: the advantage in the clipped surrogate, 0 for tokens with another loss; for the clip fraction."""
         return torch.zeros_like(log_prob)
 
-    def needs_update(self, evidence: Evidence) -> Tensor:
-        """`[N]` bool: tokens whose loss can have a gradient. The others still count in the normalisers."""
-        return torch.ones_like(evidence.hinted)
+    def needs_update(self, batch: TokenBatch) -> Tensor:
+        """`[N]` bool: tokens whose loss can have a gradient. The others still count in the means."""
+        return torch.ones_like(batch.hinted)
 
-    def metrics(self, evidence: Evidence) -> Metrics:
+    def metrics(self, batch: TokenBatch) -> Metrics:
         """Figures of a prepared mini-batch for the log."""
-        return teacher_metrics(evidence)
+        return teacher_metrics(batch)
+
+    def update_sums(self, loss: float, log_prob: Tensor, part: TokenBatch) -> dict[str, float]:
+        """Figures of an update as sums over the tokens of `part`, which add up over micro-batches and ranks.
+
+        `loss` is the part's loss, `log_prob [n]` the current policy's, without gradient. `update_metrics` turns the
+        added sums into metrics.
+        """
+        log_ratio = log_prob - part.old_log_prob
+        sums = {"tokens": float(len(part)), "loss": loss, "actor/kl_to_old": float((-log_ratio).sum())}
+        epsilon = getattr(self.config, "epsilon", None)
+        if epsilon is not None:
+            zeroed = clipped(self.clipped_advantage(log_prob, part), log_ratio, epsilon)
+            sums["actor/clip_fraction"] = float(zeroed.sum())
+        return sums
+
+
+class CreditMethod(Method):
+    """A method that turns group advantages and the teacher's signal into per-token advantages.
+
+    Its loss is the plain clipped surrogate, so it also runs on engines that only accept `(B, T)` advantages: those of
+    `folded_advantages`.
+    """
+
+    ratio_clamp: float | None = None
+    dual_clip: float | None = None
+
+    @abstractmethod
+    def advantages(self, log_prob: Tensor, batch: TokenBatch) -> Tensor:
+        """A'_t `[n]`; `log_prob [n]` is the current policy's, without gradient."""
+
+    def normalise(self, batch: TokenBatch, sums: Sums) -> TokenBatch:
+        """`weight`, and `credit`: A'_t at the policy that sampled."""
+        batch = super().normalise(batch, sums)
+        return batch.with_columns(credit=self.advantages(batch.old_log_prob, batch))
+
+    def token_loss(self, student: StudentLogProbs, batch: TokenBatch) -> Tensor:
+        assert batch.weight is not None
+        advantage = self.advantages(student.log_prob.detach(), batch)
+        rho = ratio(student.log_prob, batch.old_log_prob, self.ratio_clamp)
+        loss = ppo_loss(rho, advantage, self.config.epsilon, self.dual_clip)
+        return loss * batch.correction * batch.weight.to(rho.dtype)
+
+    def folded_advantages(self, log_prob: Tensor, batch: TokenBatch, tokens: int | None = None) -> Tensor:
+        """Advantages `[n]` whose *plain token mean* of PPO losses over the mini-batch is this method's loss.
+
+        The surrogate is positively homogeneous in A, so a token's weight moves into its advantage; for rlcsd the
+        factors are N/(N−N_s) off the selected path and η·N/N_s on it. `tokens` is N if `batch` is only a part.
+        """
+        assert batch.weight is not None
+        count = len(batch) if tokens is None else tokens
+        return self.advantages(log_prob, batch) * batch.weight.to(log_prob.dtype) * count
+
+    def clipped_advantage(self, log_prob: Tensor, batch: TokenBatch) -> Tensor:
+        return self.advantages(log_prob, batch)
+
+    def needs_update(self, batch: TokenBatch) -> Tensor:
+        return batch.advantage != 0
+
+    def metrics(self, batch: TokenBatch) -> Metrics:
+        share = float((batch.advantage == 0).double().mean())
+        return {**super().metrics(batch), "credit/zero_advantage": Mean(share, len(batch))}
+
+
+# ------------------------------------------------------------------ means over a mini-batch
 
 
 def mean_sums(
@@ -201,13 +306,43 @@ def mean_weights(
     return share / counts.clamp(min=1)[rollout] / total
 
 
-def teacher_metrics(evidence: Evidence) -> Metrics:
+# ------------------------------------------------------------------ metrics
+
+NO_STEP: Metrics = {"update/skipped": Sum(0), "update/empty": Sum(1)}  # of a mini-batch with nothing to learn from
+
+
+def teacher_metrics(batch: TokenBatch) -> Metrics:
     """Mean log-prob gap between the teacher and the policy that sampled, over hinted tokens."""
-    if evidence.teacher is None or not bool(evidence.hinted.any()):
+    if batch.teacher_log_prob is None or not bool(batch.hinted.any()):
         return {}
-    hinted = evidence.hinted
-    gap = (evidence.teacher - evidence.old_log_prob)[hinted]
+    hinted = batch.hinted
+    gap = (batch.teacher_log_prob - batch.old_log_prob)[hinted]
     values = {"teacher/gap": gap.mean(), "teacher/gap_abs": gap.abs().mean()}
-    if evidence.teacher_entropy is not None:
-        values["teacher/entropy"] = evidence.teacher_entropy[hinted].mean()
+    if batch.teacher_entropy is not None:
+        values["teacher/entropy"] = batch.teacher_entropy[hinted].mean()
     return {name: Mean(float(value), len(gap)) for name, value in values.items()}
+
+
+def step_metrics(growth: float, norm: float, learning_rate: float, stepped: bool) -> Metrics:
+    """Metrics of one optimizer step, which is skipped if the gradient is not finite.
+
+    `growth` is the norm of the weights over their norm at the start of the run, `norm` that of the gradient.
+    """
+    return {
+        "actor/weight_growth": Max(growth if math.isfinite(growth) else math.inf),
+        "actor/grad_norm": Mean(norm),
+        "actor/learning_rate": Mean(learning_rate),
+        "update/skipped": Sum(not stepped),
+        "update/empty": Sum(0),
+    }
+
+
+def update_metrics(sums: Mapping[str, float], updated: int, rows: int) -> Metrics:
+    """Metrics of a mini-batch from its added `Method.update_sums`; `updated` of its `rows` rollouts had a gradient."""
+    tokens = sums.get("tokens", 0.0)
+    means = {name: Mean(value / max(tokens, 1.0), tokens) for name, value in sums.items() if "/" in name}
+    return {
+        **means,
+        "actor/loss": Mean(sums.get("loss", 0.0)),
+        "actor/updated_share": Mean(updated / max(rows, 1), rows),
+    }

@@ -5,9 +5,8 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Tensor
 
-from ..records import Evidence
-from .base import MethodConfig
-from .ppo import CreditMethod
+from ..records import TokenBatch
+from .base import CreditMethod, MethodConfig
 
 
 class GRPOConfig(MethodConfig):
@@ -16,7 +15,7 @@ class GRPOConfig(MethodConfig):
 
 
 class GRPO(CreditMethod):
-    """PPO-clip with dual clip on the group advantage (METHODS: key `grpo`)."""
+    """Dual-clip PPO on the group advantage."""
 
     name = "grpo"
     Config = GRPOConfig
@@ -26,5 +25,5 @@ class GRPO(CreditMethod):
         super().__init__(config)
         self.dual_clip = config.dual_clip
 
-    def advantages(self, log_prob: Tensor, evidence: Evidence) -> Tensor:
-        return evidence.advantage
+    def advantages(self, log_prob: Tensor, batch: TokenBatch) -> Tensor:
+        return batch.advantage

@@ -1,4 +1,4 @@
-"""OPD, on-policy distillation from another model, and its contrast. Both go beyond the paper's table.
+"""OPD, on-policy distillation from another model, and its contrastive form. Neither is in the RLCSD paper.
 
 The teacher is a separate, usually larger model with the same vocabulary (`method.teacher_model`). The paper's
 argument about style applies to it as well: a plain gap also rewards sounding like the teacher.
@@ -11,11 +11,9 @@ from typing import Literal
 from pydantic import Field
 from torch import Tensor
 
-from ..records import Evidence
-from .base import HINT_SOURCE, TEACHER, ContrastConfig, HintedConfig
-from .contrast import Contrastive
-from .ppo import CreditMethod
-from .teacher import TeacherKind
+from ..records import TokenBatch
+from .base import HINT_SOURCE, TEACHER, ContrastConfig, CreditMethod, HintedConfig, TeacherKind
+from .contrast import ContrastiveMethod
 
 
 class OPDConfig(HintedConfig):
@@ -26,20 +24,19 @@ class OPDConfig(HintedConfig):
 
 
 class OPD(CreditMethod):
-    """Reverse KL(S‖T) on sampled tokens: A_t = log π_T(y_t) − log π(y_t), no reward (GKD, arXiv 2306.13649, with α =
-    1)."""
+    """Reverse KL(S‖T) on sampled tokens (GKD, arXiv 2306.13649, α = 1): A_t = log π_T(y_t) − log π(y_t)."""
 
     name = "opd"
     Config = OPDConfig
-    loss_columns = ("weight", "teacher")
+    loss_columns = ("weight", "teacher_log_prob")
 
-    def advantages(self, log_prob: Tensor, evidence: Evidence) -> Tensor:
-        assert evidence.teacher is not None
-        gap = (evidence.teacher - log_prob).clamp(-self.config.bound, self.config.bound)
-        return gap * evidence.hinted
+    def advantages(self, log_prob: Tensor, batch: TokenBatch) -> Tensor:
+        assert batch.teacher_log_prob is not None
+        gap = (batch.teacher_log_prob - log_prob).clamp(-self.config.bound, self.config.bound)
+        return gap * batch.hinted
 
-    def needs_update(self, evidence: Evidence) -> Tensor:
-        return evidence.hinted
+    def needs_update(self, batch: TokenBatch) -> Tensor:
+        return batch.hinted
 
 
 class OPDContrastConfig(ContrastConfig):
@@ -49,16 +46,16 @@ class OPDContrastConfig(ContrastConfig):
     k_max: int = Field(4, ge=1, description="most wrong hints marginalised over")
 
 
-class OPDContrast(Contrastive, CreditMethod):
+class OPDContrast(ContrastiveMethod, CreditMethod):
     """The other model's contrast between a correct and wrong hints as the advantage: A_t = e_t."""
 
     name = "opd_ectr"
     Config = OPDContrastConfig
     loss_columns = ("weight", "contrast")
 
-    def advantages(self, log_prob: Tensor, evidence: Evidence) -> Tensor:
-        assert evidence.contrast is not None
-        return evidence.contrast.clamp(-self.config.bound, self.config.bound)
+    def advantages(self, log_prob: Tensor, batch: TokenBatch) -> Tensor:
+        assert batch.contrast is not None
+        return batch.contrast.clamp(-self.config.bound, self.config.bound)
 
-    def needs_update(self, evidence: Evidence) -> Tensor:
-        return evidence.hinted
+    def needs_update(self, batch: TokenBatch) -> Tensor:
+        return batch.hinted

@@ -1,27 +1,24 @@
-"""RLCSD (arXiv 2606.11709): shifts GRPO's advantage on the tokens where correct and wrong hints disagree."""
+"""RLCSD (arXiv 2606.11709): shift GRPO's advantage on tokens where correct and wrong hints disagree."""
 
 from __future__ import annotations
 
-import math
-from typing import Literal, Self
+from typing import Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor
 
 from ..metrics import Mean, Metrics
-from ..records import Evidence
-from .base import TEACHER, ContrastConfig, Reduction, Sums, mean_sums, mean_weights
-from .contrast import Contrastive, marginal_log_prob, one_sided
-from .ppo import CreditMethod
-from .teacher import TeacherKind
+from ..records import TokenBatch
+from .base import TEACHER, ContrastConfig, CreditMethod, Reduction, Sums, TeacherKind, mean_sums, mean_weights
+from .contrast import ContrastiveMethod
 
 
 class RLCSDConfig(ContrastConfig):
     teacher: TeacherKind = Field("snapshot", description=TEACHER)
     k_max: int = Field(4, ge=1, description="most wrong hints marginalised over")
     epsilon: float = Field(0.2, gt=0, lt=1, description="PPO clip range")
-    tau: float = Field(0.02, gt=0, description="evidence at which the residual saturates, in nats")
+    tau: float = Field(0.02, gt=0, description="contrast at which the residual saturates, in nats")
     beta: float = Field(1.0, gt=0, description="scale of the residual")
     lam: float = Field(0.5, ge=0, description="λ: size of a saturated residual, against advantages of about 1")
     residual_low: float = Field(-2.0, le=0, description="lower bound of the residual")
@@ -33,100 +30,31 @@ class RLCSDConfig(ContrastConfig):
     )
     anchor: bool = Field(True, description="the verifier decides the advantage's sign")
     two_path: bool = Field(True, description="average selected and other tokens separately")
-    k_correct: int = Field(1, ge=1, description="most correct hints marginalised over; the paper has one")
-    # Beyond the paper: parts of the update by themselves. The defaults leave the published method as it is.
-    evidence: Literal["contrast", "one_sided"] = Field(
-        "contrast", description="correct against wrong hints, or the correct hint alone against the policy that sampled"
-    )
-    shift: bool = Field(
-        True, description="selected tokens take A + r_t; false: they keep A, and only their path differs"
-    )
-    weight_cap: float | None = Field(
-        None, ge=1, description="most times the weight of another token that a selected one may have; null: unbounded"
-    )
-    spare: float | None = Field(
-        None,
-        gt=0,
-        lt=1,
-        description="in a wrong rollout, tokens that the correct and the wrong hints both give at least this "
-        "probability are not pushed down; null: none is spared",
-    )
-
-    @property
-    def most_correct(self) -> int:
-        return self.k_correct
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.k_correct > 1 and (self.hint_source != "self_rollout" or self.evidence == "one_sided"):
-            raise ValueError(
-                "method.k_correct: several correct hints need method.hint_source=self_rollout and "
-                "method.evidence=contrast"
-            )
-        if self.spare is not None and self.evidence == "one_sided":
-            raise ValueError("method.spare: needs wrong hints, so method.evidence=contrast")
-        if self.weight_cap is not None and not self.two_path:
-            raise ValueError("method.weight_cap: there is nothing to bound with method.two_path=false")
-        return self
 
 
-def spared(evidence: Evidence, probability: float) -> Tensor:
-    """`[N]` bool: tokens that the correct hint and the wrong hints together both find at least so probable.
+class RLCSD(ContrastiveMethod, CreditMethod):
+    """Two paths, each the mean of its own tokens: PPO(A) on the others + η · PPO(A + r_t) on the selected ones.
 
-    Siblings that disagree about the answer agree on these tokens. That is evidence, without a label, that such a token
-    is not what made a wrong rollout wrong.
-    """
-    assert evidence.teacher is not None and evidence.wrong is not None and evidence.wrong_valid is not None
-    wrong = marginal_log_prob(evidence.wrong, evidence.wrong_valid)
-    return evidence.hinted & (torch.minimum(evidence.teacher, wrong) >= math.log(probability))
-
-
-def _beside(others: Tensor, rollout: Tensor, kind: Reduction, sums: Sums) -> Tensor:
-    """`[N]`: the weight of an unselected token beside each token, infinite where there is none.
-
-    `others` `[N]` has that weight at the unselected tokens and 0 elsewhere. Paths normalised per mini-batch have one
-    such weight, those normalised per rollout one for each rollout.
-    """
-    if kind == "token":
-        return torch.full_like(others, 1 / float(sums["others"])) if sums["others"] > 0 else others + torch.inf
-    rollouts = int(rollout.max()) + 1 if len(rollout) else 0
-    count = others.new_zeros(rollouts).index_add_(0, rollout, (others > 0).to(others.dtype))
-    return (1 / count / sums["others"])[rollout]  # 1 / 0 is infinite
-
-
-class RLCSD(Contrastive, CreditMethod):
-    """Two paths, each the mean of its own tokens: PPO(A) on the others + η · PPO(A + r_t) on the selected.
-
-    The residual is r_t = clamp(βλ tanh(e_t/τ)); `selected` are the tokens with |r_t| > δ; `credit` is A'_t.
+    The residual is r_t = clamp(βλ tanh(e_t/τ)) of the contrast e_t; tokens with |r_t| > δ are `selected`; `credit` is
+    A'_t = A + r_t, clamped to the sign of A.
     """
 
     name = "rlcsd"
-    Config = RLCSDConfig
+    Config: type[RLCSDConfig] = RLCSDConfig
     loss_columns = ("weight", "credit")
-
-    def __init__(self, config: RLCSDConfig) -> None:
-        super().__init__(config)
-        self.contrast = config.evidence == "contrast"
-
-    def evidence(self, evidence: Evidence) -> Tensor:
-        """e_t `[N]`."""
-        return super().evidence(evidence) if self.contrast else one_sided(evidence)
 
     def residual(self, contrast: Tensor) -> Tensor:
         """r_t of the contrast e_t, any shape."""
         c = self.config
         return (c.beta * c.lam * torch.tanh(contrast / c.tau)).clamp(c.residual_low, c.residual_high)
 
-    def assign(self, evidence: Evidence, step: int) -> Evidence:
-        evidence = super().assign(evidence, step)
-        assert evidence.contrast is not None
-        residual = self.residual(evidence.contrast)
+    def assign(self, batch: TokenBatch, step: int) -> TokenBatch:
+        batch = super().assign(batch, step)
+        assert batch.contrast is not None
+        residual = self.residual(batch.contrast)
         selected = residual.abs() > self.config.delta
-        shift = torch.where(selected, residual, 0.0) if self.config.shift else torch.zeros_like(residual)
-        credit = self.shifted(evidence.advantage, shift)
-        if self.config.spare is not None:
-            credit = torch.where(spared(evidence, self.config.spare) & (evidence.advantage < 0), 0.0, credit)
-        return evidence.with_columns(selected=selected, credit=credit)
+        credit = self.shifted(batch.advantage, torch.where(selected, residual, 0.0))
+        return batch.with_columns(selected=selected, credit=credit)
 
     def shifted(self, advantage: Tensor, residual: Tensor) -> Tensor:
         """A + r_t, clamped to the sign of A if the verifier anchors it (A = 0 then stays 0)."""
@@ -135,47 +63,45 @@ class RLCSD(Contrastive, CreditMethod):
             return shifted
         return torch.where(advantage > 0, shifted.clamp(min=0), torch.where(advantage < 0, shifted.clamp(max=0), 0.0))
 
-    def advantages(self, log_prob: Tensor, evidence: Evidence) -> Tensor:
-        assert evidence.credit is not None
-        return evidence.credit  # it does not depend on the policy
+    def advantages(self, log_prob: Tensor, batch: TokenBatch) -> Tensor:
+        assert batch.credit is not None
+        return batch.credit  # it does not depend on the policy
 
     @property
-    def _path_reduction(self) -> Reduction:
+    def path_reduction(self) -> Reduction:
         return "token" if self.config.path_norm == "minibatch" else "sequence"
 
-    def sums(self, evidence: Evidence) -> Sums:
-        assert evidence.selected is not None
-        rollout, kind, selected = evidence.rollout, self._path_reduction, evidence.selected
-        paths = mean_sums("others", rollout, kind, ~selected) | mean_sums("selected", rollout, kind, selected)
-        return {**super().sums(evidence), **paths}
+    def sums(self, batch: TokenBatch) -> Sums:
+        assert batch.selected is not None
+        others = mean_sums("others", batch.rollout, self.path_reduction, ~batch.selected)
+        selected = mean_sums("selected", batch.rollout, self.path_reduction, batch.selected)
+        return {**super().sums(batch), **others, **selected}
 
-    def normalise(self, evidence: Evidence, sums: Sums) -> Evidence:
-        evidence = super().normalise(evidence, sums)
+    def normalise(self, batch: TokenBatch, sums: Sums) -> TokenBatch:
+        batch = super().normalise(batch, sums)
         if not self.config.two_path:
-            return evidence
-        assert evidence.selected is not None
-        rollout, kind = evidence.rollout, self._path_reduction
-        others = mean_weights(rollout, kind, ~evidence.selected, sums=sums, name="others")
-        selected = self.config.eta * mean_weights(rollout, kind, evidence.selected, sums=sums, name="selected")
-        if self.config.weight_cap is not None:
-            selected = torch.minimum(selected, self.config.weight_cap * _beside(others, rollout, kind, sums))
-        return evidence.with_columns(weight=others + selected)
+            return batch
+        others, selected = self.path_weights(batch, sums)
+        return batch.with_columns(weight=others + selected)
 
-    def needs_update(self, evidence: Evidence) -> Tensor:
-        if self.config.anchor:
-            return super().needs_update(evidence)
-        return torch.ones_like(evidence.hinted)
+    def path_weights(self, batch: TokenBatch, sums: Sums) -> tuple[Tensor, Tensor]:
+        """Weights `[N]` of the unselected and of the selected path, each 0 on the other's tokens."""
+        assert batch.selected is not None
+        kind, rollout, selected = self.path_reduction, batch.rollout, batch.selected
+        others = mean_weights(rollout, kind, ~selected, sums=sums, name="others")
+        return others, self.config.eta * mean_weights(rollout, kind, selected, sums=sums, name="selected")
 
-    def metrics(self, evidence: Evidence) -> Metrics:
-        assert evidence.contrast is not None and evidence.selected is not None and evidence.weight is not None
-        selected, weight = evidence.selected, evidence.weight
-        figures = {
-            **super().metrics(evidence),
-            "rlcsd/selected_share": Mean(float(selected.double().mean()), len(evidence)),
-        }
+    def needs_update(self, batch: TokenBatch) -> Tensor:
+        return super().needs_update(batch) if self.config.anchor else torch.ones_like(batch.hinted)
+
+    def metrics(self, batch: TokenBatch) -> Metrics:
+        assert batch.contrast is not None and batch.selected is not None and batch.weight is not None
+        selected, weight = batch.selected, batch.weight
+        share = Mean(float(selected.double().mean()), len(batch))
+        figures = {**super().metrics(batch), "rlcsd/selected_share": share}
         if bool(selected.any()):
             mean_other = weight[~selected].mean() if bool((~selected).any()) else weight.new_ones(())
-            agree = (evidence.contrast.sign() == evidence.advantage.sign())[selected]
+            agree = (batch.contrast.sign() == batch.advantage.sign())[selected]
             figures["rlcsd/selected_weight"] = Mean(float(weight[selected].mean() / mean_other))
             figures["rlcsd/residual_agrees"] = Mean(float(agree.double().mean()), int(selected.sum()))
         return figures

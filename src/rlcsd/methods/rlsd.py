@@ -1,4 +1,4 @@
-"""RLSD (arXiv 2604.03128): the teacher scales the advantage of each token, and the verifier decides its sign."""
+"""RLSD and its contrastive form: the teacher scales the advantage of each token, and the verifier decides its sign."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from ..records import Evidence
-from .base import TEACHER, HintedConfig
-from .ppo import CreditMethod
-from .teacher import TeacherKind
+from ..records import TokenBatch
+from .base import TEACHER, ContrastConfig, CreditMethod, HintedConfig, TeacherKind
+from .contrast import ContrastiveMethod
 
 
 class RLSDConfig(HintedConfig):
@@ -32,26 +31,42 @@ def modulated(advantage: Tensor, log_weight: Tensor, lam: Tensor | float, epsilo
 
 
 class RLSD(CreditMethod):
-    """The log-weight is the teacher's gap to the current policy, log π_T(y|h) − log π(y), without gradient.
+    """RLSD (arXiv 2604.03128): the log-weight of a token is log π_T(y|h) − log π(y), without gradient.
 
-    λ falls from step to step, so `prepare` writes it into the column `lam`.
+    λ falls from step to step, so `assign` writes it into the column `lam`.
     """
 
     name = "rlsd"
     Config = RLSDConfig
-    loss_columns = ("weight", "teacher", "lam")
+    loss_columns = ("weight", "teacher_log_prob", "lam")
     scores_zero_advantage = False
 
-    def assign(self, evidence: Evidence, step: int) -> Evidence:
+    def assign(self, batch: TokenBatch, step: int) -> TokenBatch:
         lam = decayed(self.config.lam, step, self.config.lam_decay_steps)
-        column = torch.full_like(evidence.advantage, lam, dtype=torch.float64)  # λ is no multiple of a float32
-        return super().assign(evidence.with_columns(lam=column), step)
+        column = torch.full_like(batch.advantage, lam, dtype=torch.float64)  # λ is not exact in float32
+        return super().assign(batch.with_columns(lam=column), step)
 
-    def log_weight(self, log_prob: Tensor, evidence: Evidence) -> Tensor:
-        assert evidence.teacher is not None
-        return evidence.teacher - log_prob
+    def log_weight(self, log_prob: Tensor, batch: TokenBatch) -> Tensor:
+        assert batch.teacher_log_prob is not None
+        return batch.teacher_log_prob - log_prob
 
-    def advantages(self, log_prob: Tensor, evidence: Evidence) -> Tensor:
-        assert evidence.lam is not None
-        log_weight = torch.where(evidence.hinted, self.log_weight(log_prob, evidence), 0.0)
-        return modulated(evidence.advantage, log_weight, evidence.lam, self.config.epsilon_weight)
+    def advantages(self, log_prob: Tensor, batch: TokenBatch) -> Tensor:
+        assert batch.lam is not None
+        log_weight = torch.where(batch.hinted, self.log_weight(log_prob, batch), 0.0)
+        return modulated(batch.advantage, log_weight, batch.lam, self.config.epsilon_weight)
+
+
+class RLSDContrastConfig(ContrastConfig, RLSDConfig):
+    """Fields of `rlsd_ectr`."""
+
+
+class RLSDContrast(ContrastiveMethod, RLSD):
+    """RLSD with a contrast (arXiv 2606.11709): the log-weight is log π_T(y|h_c) − log π_T(y|h_w), clamped to ±60."""
+
+    name = "rlsd_ectr"
+    Config = RLSDContrastConfig
+    loss_columns = ("weight", "contrast", "lam")
+
+    def log_weight(self, log_prob: Tensor, batch: TokenBatch) -> Tensor:
+        assert batch.contrast is not None
+        return batch.contrast.clamp(-60, 60)

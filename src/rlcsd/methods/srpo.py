@@ -1,5 +1,4 @@
-"""SRPO (arXiv 2604.02288): the reward trains correct rollouts, distillation the others, weighted by the teacher's
-certainty."""
+"""SRPO (arXiv 2604.02288): correct rollouts learn from the reward, others from a teacher, weighted by its certainty."""
 
 from __future__ import annotations
 
@@ -10,9 +9,9 @@ from pydantic import Field
 from torch import Tensor
 
 from ..metrics import Mean, Metrics
-from ..records import Evidence, Policy
+from ..records import StudentLogProbs, TokenBatch
 from .base import Method, Sums
-from .ppo import ppo_loss, ratio
+from .losses import ppo_loss, ratio
 from .sdpo import DivergenceConfig, distillation_loss
 
 
@@ -34,43 +33,43 @@ class SRPO(Method):
     name = "srpo"
     Config = SRPOConfig
     loss_columns = ("weight", "credit", "selected")
-    support = "student"
+    topk_from = "student"
 
-    def distilled(self, evidence: Evidence) -> Tensor:
+    def distilled(self, batch: TokenBatch) -> Tensor:
         if self.config.route == "advantage":
-            return (evidence.advantage <= 0) & evidence.hinted
-        return ~evidence.solved & evidence.hinted
+            return (batch.advantage <= 0) & batch.hinted
+        return ~batch.is_correct & batch.hinted
 
-    def assign(self, evidence: Evidence, step: int) -> Evidence:
-        assert evidence.teacher_entropy is not None
-        routed = self.distilled(evidence)
-        certainty = torch.exp(-self.config.entropy_beta * evidence.teacher_entropy)
-        return super().assign(evidence.with_columns(selected=routed, credit=torch.where(routed, certainty, 0.0)), step)
+    def assign(self, batch: TokenBatch, step: int) -> TokenBatch:
+        assert batch.teacher_entropy is not None
+        routed = self.distilled(batch)
+        certainty = torch.exp(-self.config.entropy_beta * batch.teacher_entropy)
+        return super().assign(batch.with_columns(selected=routed, credit=torch.where(routed, certainty, 0.0)), step)
 
-    def sums(self, evidence: Evidence) -> Sums:
-        assert evidence.selected is not None and evidence.credit is not None
-        routed = {"routed": evidence.selected.double().sum(), "certainty": evidence.credit.double().sum()}
-        return {**super().sums(evidence), **routed}
+    def sums(self, batch: TokenBatch) -> Sums:
+        assert batch.selected is not None and batch.credit is not None
+        routed = {"routed": batch.selected.double().sum(), "certainty": batch.credit.double().sum()}
+        return {**super().sums(batch), **routed}
 
-    def normalise(self, evidence: Evidence, sums: Sums) -> Evidence:
-        assert evidence.credit is not None
+    def normalise(self, batch: TokenBatch, sums: Sums) -> TokenBatch:
+        assert batch.credit is not None
         mean = sums["certainty"] / sums["routed"].clamp(min=1)
-        scale = torch.where(sums["routed"] > 0, 1 / mean, 0.0).to(evidence.credit.dtype)
-        return super().normalise(evidence, sums).with_columns(credit=evidence.credit * scale)
+        scale = torch.where(sums["routed"] > 0, 1 / mean, 0.0).to(batch.credit.dtype)
+        return super().normalise(batch, sums).with_columns(credit=batch.credit * scale)
 
-    def token_loss(self, policy: Policy, evidence: Evidence) -> Tensor:
-        assert evidence.credit is not None and evidence.selected is not None and evidence.weight is not None
+    def token_loss(self, student: StudentLogProbs, batch: TokenBatch) -> Tensor:
+        assert batch.credit is not None and batch.selected is not None and batch.weight is not None
         c = self.config
-        rho = ratio(policy.log_prob, evidence.old_log_prob)
-        rewarded = ppo_loss(rho, evidence.advantage, c.epsilon, c.dual_clip) * evidence.correction
-        distilled = distillation_loss(policy, evidence, c, evidence.selected) * evidence.credit
-        return torch.where(evidence.selected, distilled, rewarded) * evidence.weight.to(rho.dtype)
+        rho = ratio(student.log_prob, batch.old_log_prob)
+        rewarded = ppo_loss(rho, batch.advantage, c.epsilon, c.dual_clip) * batch.correction
+        distilled = distillation_loss(student, batch, c, batch.selected) * batch.credit
+        return torch.where(batch.selected, distilled, rewarded) * batch.weight.to(rho.dtype)
 
-    def clipped_advantage(self, log_prob: Tensor, evidence: Evidence) -> Tensor:
-        assert evidence.selected is not None
-        return torch.where(evidence.selected, 0.0, evidence.advantage)
+    def clipped_advantage(self, log_prob: Tensor, batch: TokenBatch) -> Tensor:
+        assert batch.selected is not None
+        return torch.where(batch.selected, 0.0, batch.advantage)
 
-    def metrics(self, evidence: Evidence) -> Metrics:
-        assert evidence.selected is not None
-        share = float(evidence.selected.double().mean())
-        return {**super().metrics(evidence), "srpo/distilled_share": Mean(share, len(evidence))}
+    def metrics(self, batch: TokenBatch) -> Metrics:
+        assert batch.selected is not None
+        share = float(batch.selected.double().mean())
+        return {**super().metrics(batch), "srpo/distilled_share": Mean(share, len(batch))}

@@ -15,10 +15,9 @@ from typing import Any
 from torch import Tensor
 
 from ..decoding import token_offsets
-from ..methods.base import Method
+from ..methods.base import CreditMethod, Method
 from ..methods.contrast import marginal_log_prob
-from ..methods.ppo import CreditMethod
-from ..records import Evidence, Group, Hint, Rollout, Row
+from ..records import Group, Hint, Rollout, TokenBatch, TrainingExample
 from ..trainer import StepResult
 
 SCHEMA = 3
@@ -55,34 +54,34 @@ def completion_of(result: StepResult) -> dict[str, Any]:
     }
 
 
-def _signals(result: StepResult, method: Method, groups: int) -> dict[tuple[int, int], tuple[Row, Columns]]:
+def _signals(result: StepResult, method: Method, groups: int) -> dict[tuple[int, int], tuple[TrainingExample, Columns]]:
     """Row and signals of each updated rollout of the first `groups` groups, by its group and its place in it."""
     signals = {}
-    for rows, evidence in zip(result.rows, result.evidence, strict=True):
+    for rows, batch in zip(result.examples, result.token_batches, strict=True):
         start = 0
         for row in rows:
             end = start + len(row.rollout.sample)
             if row.group < groups:
-                columns = _columns(evidence[slice(start, end)], method, len(evidence))
-                signals[row.group, row.place] = (row, {name: _plain(values) for name, values in columns.items()})
+                columns = _columns(batch[slice(start, end)], method, len(batch))
+                signals[row.group, row.index] = (row, {name: _plain(values) for name, values in columns.items()})
             start = end
     return signals
 
 
-def _columns(evidence: Evidence, method: Method, tokens: int) -> dict[str, Tensor]:
+def _columns(batch: TokenBatch, method: Method, tokens: int) -> dict[str, Tensor]:
     """The signals of one rollout; `tokens` is the number of tokens of its mini-batch."""
-    hinted = bool(evidence.hinted.any())
-    columns = {name: getattr(evidence, name) for name in ("contrast", "selected")}
+    hinted = bool(batch.hinted.any())
+    columns = {name: getattr(batch, name) for name in ("contrast", "selected")}
     if not isinstance(method, CreditMethod):  # where it is an advantage, it is the final one
-        columns["credit"] = evidence.credit
+        columns["credit"] = batch.credit
     if type(method).clipped_advantage is not Method.clipped_advantage:
-        columns["final_advantage"] = method.clipped_advantage(evidence.old_log_prob, evidence)
-    if evidence.weight is not None:
-        columns["weight"] = evidence.weight * tokens
+        columns["final_advantage"] = method.clipped_advantage(batch.old_log_prob, batch)
+    if batch.weight is not None:
+        columns["weight"] = batch.weight * tokens
     if hinted:
-        columns["teacher"] = evidence.teacher
-        if evidence.wrong is not None and evidence.wrong_valid is not None:
-            columns["wrong"] = marginal_log_prob(evidence.wrong, evidence.wrong_valid)
+        columns["teacher"] = batch.teacher_log_prob
+        if batch.contrast_log_prob is not None and batch.contrast_valid is not None:
+            columns["wrong"] = marginal_log_prob(batch.contrast_log_prob, batch.contrast_valid)
     return {name: values for name, values in columns.items() if values is not None}
 
 
@@ -90,7 +89,7 @@ def _group_record(
     step: int,
     number: int,
     group: Group,
-    signals: dict[tuple[int, int], tuple[Row, Columns]],
+    signals: dict[tuple[int, int], tuple[TrainingExample, Columns]],
     tokenizer: Any,
     most: int,
 ) -> dict[str, Any]:
@@ -111,7 +110,7 @@ def _group_record(
 
 
 def _rollout_record(
-    rollout: Rollout, advantage: float, row: Row | None, signals: Columns, tokenizer: Any, most: int
+    rollout: Rollout, advantage: float, row: TrainingExample | None, signals: Columns, tokenizer: Any, most: int
 ) -> dict[str, Any]:
     ids = rollout.sample.ids[:most]
     text, offsets = token_offsets(tokenizer, ids)
@@ -128,7 +127,7 @@ def _rollout_record(
     record: dict[str, Any] = {
         "text": text,
         "reward": rollout.reward,
-        "correct": rollout.correct,
+        "correct": rollout.is_correct,
         "parts": dict(rollout.verdict.parts),
         "feedback": rollout.verdict.feedback,
         "advantage": advantage,
@@ -143,7 +142,7 @@ def _rollout_record(
         record["hints"] = {
             "correct": _hint_record(row.hints.correct),
             "wrong": [_hint_record(hint) for hint in row.hints.wrong],
-            **({"more": [_hint_record(hint) for hint in row.hints.more]} if row.hints.more else {}),
+            **({"more": [_hint_record(hint) for hint in row.hints.extra_correct]} if row.hints.extra_correct else {}),
         }
     return record
 
@@ -153,4 +152,4 @@ def _plain(values: Tensor) -> list[Any]:
 
 
 def _hint_record(hint: Hint) -> dict[str, Any]:
-    return {"place": hint.place, "answer": hint.answer, "text": hint.text, "kind": hint.kind}
+    return {"place": hint.index, "answer": hint.answer, "text": hint.text, "kind": hint.kind}

@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..methods.base import ContrastConfig, HintedConfig, Method
 from ..metrics import Mean, Metrics, Sum
 from ..prompts import BOXED_INSTRUCTION, data_ids, hint_text, render, student_prompt, teacher_turn
-from ..records import Group, Hint, Hints, Problem, Rollout, Row
+from ..records import Group, Hint, Hints, Problem, Rollout, TrainingExample
 from ..verifiers.boxed import without_thinking
 
 NO_HINT = Hint(None, "")  # the teacher, which is another model then, sees the student's own prompt
@@ -76,7 +76,7 @@ class HintCounts:
 class HintedRows:
     """The rows of each group that stay in the update, in order, and how the draws went."""
 
-    rows: list[list[Row]]
+    rows: list[list[TrainingExample]]
     counts: HintCounts
 
 
@@ -95,7 +95,7 @@ def hint_rows(groups: Sequence[Group], method: Method, prompts: TeacherPrompts, 
             for number, group in enumerate(groups)
         ]
         return HintedRows(plain, HintCounts())
-    draws = [draw_hints(group, config, method.contrast, rng) for group in groups]
+    draws = [draw_hints(group, config, method.needs_contrast, rng) for group in groups]
     rows, outcomes = [], []
     for number, (group, drawn) in enumerate(zip(groups, draws, strict=True)):
         made = [_row(group, number, place, draw.hints, method, prompts) for place, draw in enumerate(drawn)]
@@ -119,13 +119,15 @@ def _counts(draws: Sequence[Sequence[Draw]], outcomes: Sequence[Counter[str]]) -
     )
 
 
-def _plain(group: Group, number: int, place: int, hints: Hints | None = None) -> Row:
-    return Row(group.prompt, group.rollouts[place], group.advantages[place], hints=hints, group=number, place=place)
+def _plain(group: Group, number: int, place: int, hints: Hints | None = None) -> TrainingExample:
+    return TrainingExample(
+        group.prompt, group.rollouts[place], group.advantages[place], hints=hints, group=number, index=place
+    )
 
 
 def _row(
     group: Group, number: int, place: int, hints: Hints | None, method: Method, prompts: TeacherPrompts
-) -> tuple[Row | None, Counter[str]]:
+) -> tuple[TrainingExample | None, Counter[str]]:
     """The rollout with its teacher's prompts (without them, or None, if it has no usable hint), and what was cut."""
     plain = _plain(group, number, place, hints)
     kept = plain if method.config.unusable == "plain" else None
@@ -136,15 +138,15 @@ def _row(
     contexts, cuts = zip(
         *(
             _context(group.problem, plain.rollout, hint, method.config.template, prompts)
-            for hint in (hints.correct, *hints.more, *hints.wrong)
+            for hint in (hints.correct, *hints.extra_correct, *hints.wrong)
         ),
         strict=True,
     )
     if any(context is None for context in contexts):
         return kept, Counter(cut=sum(cuts), no_room=1)
     correct, *others = contexts
-    more, wrong = tuple(others[: len(hints.more)]), tuple(others[len(hints.more) :])
-    return replace(plain, correct=correct, more=more, wrong=wrong), Counter(cut=sum(cuts))
+    more, wrong = tuple(others[: len(hints.extra_correct)]), tuple(others[len(hints.extra_correct) :])
+    return replace(plain, teacher_prompt=correct, extra_prompts=more, contrast_prompts=wrong), Counter(cut=sum(cuts))
 
 
 def _context(
@@ -184,8 +186,8 @@ def pools(group: Group, place: int, exclude_self: bool = True) -> tuple[list[int
     A wrong rollout without a boxed answer has none to state and is never a hint.
     """
     kept = [p for p in range(len(group.rollouts)) if p != place or not exclude_self]
-    wrong = [p for p in kept if not group.rollouts[p].correct and group.rollouts[p].boxed is not None]
-    return [p for p in kept if group.rollouts[p].correct], wrong
+    wrong = [p for p in kept if not group.rollouts[p].is_correct and group.rollouts[p].boxed is not None]
+    return [p for p in kept if group.rollouts[p].is_correct], wrong
 
 
 def draw_hints(group: Group, config: HintedConfig, contrast: bool, rng: random.Random) -> list[Draw]:
@@ -227,8 +229,8 @@ def _draw(
         return Hints(correct)
     assert isinstance(config, ContrastConfig)
     wrong = rng.sample(wrong_pool, min(config.k_max, len(wrong_pool)))
-    unused = [place for place in correct_pool or () if place != correct.place]
-    more = rng.sample(unused, min(config.most_correct - 1, len(unused)))
+    unused = [place for place in correct_pool or () if place != correct.index]
+    more = rng.sample(unused, min(config.max_correct_hints - 1, len(unused)))
     return Hints(correct, tuple(map(sibling, wrong)), tuple(map(sibling, more)))
 
 

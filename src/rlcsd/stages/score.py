@@ -1,4 +1,4 @@
-"""The score stage: log-probs of the same response ids under each hint, laid out as the evidence of a mini-batch."""
+"""The score stage: log-probs of the same response ids under each hint, laid out as the columns of a mini-batch."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from ..engine.base import Scorer
 from ..layout import Layout
 from ..methods.base import Method
 from ..methods.contrast import marginal_log_prob
-from ..records import Evidence, Pair, Row, Sample
+from ..records import Pair, Sample, TokenBatch, TrainingExample
 
 
-def with_old_log_probs(engine: Scorer, rows: Sequence[Sequence[Row]]) -> list[list[Row]]:
+def with_old_log_probs(engine: Scorer, rows: Sequence[Sequence[TrainingExample]]) -> list[list[TrainingExample]]:
     """The rows of each group with the policy's own log-probs in every sample.
 
     Asks the engine only about samples whose sampler did not compute them. To be called before the first update of a
@@ -29,7 +29,7 @@ def with_old_log_probs(engine: Scorer, rows: Sequence[Sequence[Row]]) -> list[li
     lengths = [len(pair.response) for pair in missing]
     columns = zip(scores.log_prob.cpu().split(lengths), scores.entropy.cpu().split(lengths), strict=True)
 
-    def completed(row: Row) -> Row:
+    def completed(row: TrainingExample) -> TrainingExample:
         if row.rollout.sample.log_probs is not None:
             return row
         log_probs, entropies = next(columns)
@@ -49,9 +49,9 @@ def correction_weights(sample: Sample, cap: float | None) -> Tensor:
     return (sample.log_probs.double() - sample.sampled_log_probs.double()).exp().clamp(max=cap).float()
 
 
-def gather_evidence(
-    engine: Scorer, rows: Sequence[Row], method: Method, correction_cap: float | None = None
-) -> Evidence:
+def build_token_batch(
+    engine: Scorer, rows: Sequence[TrainingExample], method: Method, correction_cap: float | None = None
+) -> TokenBatch:
     """Everything the method asks for, over the N response tokens of `rows`, before `Method.prepare`.
 
     Every sample needs the policy's own log-probs (see `with_old_log_probs`). A support that the method needs is made
@@ -61,43 +61,46 @@ def gather_evidence(
     layout = Layout(tuple(len(sample) for sample in samples), engine.device)
     old = [sample.log_probs for sample in samples if sample.log_probs is not None]
     assert len(old) == len(samples)
-    evidence = Evidence(
+    batch = TokenBatch(
         rollout=layout.per_row(range(len(rows)), torch.long),
         advantage=layout.per_row([row.advantage for row in rows]),
-        reward=layout.per_row([row.rollout.reward for row in rows]),
         old_log_prob=torch.cat(old).to(engine.device),
         correction=torch.cat([correction_weights(sample, correction_cap) for sample in samples]).to(engine.device),
-        hinted=layout.per_row([row.correct is not None for row in rows], torch.bool),
-        correct=layout.per_row([row.rollout.correct for row in rows], torch.bool),
+        hinted=layout.per_row([row.teacher_prompt is not None for row in rows], torch.bool),
+        is_correct=layout.per_row([row.rollout.is_correct for row in rows], torch.bool),
     )
     if not method.hinted:
-        return evidence
-    evidence = _without_teacher(evidence, method)
-    asked = [index for index, row in enumerate(rows) if row.correct is not None]
+        return batch
+    batch = _without_teacher(batch, method)
+    asked = [index for index, row in enumerate(rows) if row.teacher_prompt is not None]
     if not asked:
-        return evidence
-    if method.support == "none":
-        return _sampled_tokens(engine, rows, asked, method, evidence, layout)
-    return _with_support(engine, rows, asked, method, evidence, layout)
+        return batch
+    if method.topk_from == "none":
+        return _sampled_tokens(engine, rows, asked, method, batch, layout)
+    return _with_support(engine, rows, asked, method, batch, layout)
 
 
-def _without_teacher(evidence: Evidence, method: Method) -> Evidence:
+def _without_teacher(batch: TokenBatch, method: Method) -> TokenBatch:
     """The teacher's columns for rows whose teacher is not asked: zeros, and no valid wrong hint."""
-    zeros = torch.zeros_like(evidence.old_log_prob)
-    evidence = evidence.with_columns(teacher=zeros, teacher_entropy=zeros)
-    if method.contrast:
-        evidence = evidence.with_columns(wrong=zeros[:, None], wrong_valid=torch.zeros_like(evidence.hinted)[:, None])
-    return evidence
+    zeros = torch.zeros_like(batch.old_log_prob)
+    batch = batch.with_columns(teacher_log_prob=zeros, teacher_entropy=zeros)
+    if method.needs_contrast:
+        batch = batch.with_columns(
+            contrast_log_prob=zeros[:, None], contrast_valid=torch.zeros_like(batch.hinted)[:, None]
+        )
+    return batch
 
 
-def _correct_pairs(rows: Sequence[Row], asked: Sequence[int]) -> list[Pair]:
-    return [Pair(rows[row].correct or (), rows[row].rollout.sample.ids) for row in asked]
+def _correct_pairs(rows: Sequence[TrainingExample], asked: Sequence[int]) -> list[Pair]:
+    return [Pair(rows[row].teacher_prompt or (), rows[row].rollout.sample.ids) for row in asked]
 
 
 Slots = list[tuple[int, int, Pair]]  # (row, which of its hints of one kind, pair)
 
 
-def _slots(rows: Sequence[Row], asked: Sequence[int], kind: Literal["wrong", "more"]) -> Slots:
+def _slots(
+    rows: Sequence[TrainingExample], asked: Sequence[int], kind: Literal["contrast_prompts", "extra_prompts"]
+) -> Slots:
     return [
         (row, slot, Pair(context, rows[row].rollout.sample.ids))
         for row in asked
@@ -105,69 +108,83 @@ def _slots(rows: Sequence[Row], asked: Sequence[int], kind: Literal["wrong", "mo
     ]
 
 
-def _spread(evidence: Evidence, values: Tensor) -> Tensor:
+def _spread(batch: TokenBatch, values: Tensor) -> Tensor:
     """Values at the hinted tokens → `[N]`, 0 elsewhere."""
-    column = values.new_zeros(len(evidence))
-    column[evidence.hinted] = values
+    column = values.new_zeros(len(batch))
+    column[batch.hinted] = values
     return column
 
 
 def _sampled_tokens(
-    engine: Scorer, rows: Sequence[Row], asked: Sequence[int], method: Method, evidence: Evidence, layout: Layout
-) -> Evidence:
+    engine: Scorer,
+    rows: Sequence[TrainingExample],
+    asked: Sequence[int],
+    method: Method,
+    batch: TokenBatch,
+    layout: Layout,
+) -> TokenBatch:
     """One call for all hints, so that a hint which several rollouts share is computed once."""
-    wrong = _slots(rows, asked, "wrong") if method.contrast else []
-    more = _slots(rows, asked, "more")
+    wrong = _slots(rows, asked, "contrast_prompts") if method.needs_contrast else []
+    more = _slots(rows, asked, "extra_prompts")
     pairs = [pair for _, _, pair in (*more, *wrong)]
     scores = engine.score([*_correct_pairs(rows, asked), *pairs])
-    ends = [int(evidence.hinted.sum()), sum(len(pair.response) for _, _, pair in more)]
+    ends = [int(batch.hinted.sum()), sum(len(pair.response) for _, _, pair in more)]
     first, further, theirs = scores.log_prob.tensor_split(torch.tensor(ends).cumsum(0))
-    evidence = evidence.with_columns(
-        teacher=_spread(evidence, first), teacher_entropy=_spread(evidence, scores.entropy[: ends[0]])
+    batch = batch.with_columns(
+        teacher_log_prob=_spread(batch, first), teacher_entropy=_spread(batch, scores.entropy[: ends[0]])
     )
     if more:
-        evidence = _averaged(evidence, *_laid_out(evidence, more, further, layout))
-    return _with_wrong(evidence, wrong, theirs, layout) if method.contrast else evidence
+        batch = _averaged(batch, *_laid_out(batch, more, further, layout))
+    return _with_wrong(batch, wrong, theirs, layout) if method.needs_contrast else batch
 
 
-def _averaged(evidence: Evidence, further: Tensor, valid: Tensor) -> Evidence:
+def _averaged(batch: TokenBatch, further: Tensor, valid: Tensor) -> TokenBatch:
     """`teacher` marginalised over the first correct hint and the further ones, `[N, K]` where valid."""
-    assert evidence.teacher is not None
-    shown = torch.cat([evidence.teacher[:, None], further], dim=1)
-    return evidence.with_columns(teacher=marginal_log_prob(shown, torch.cat([evidence.hinted[:, None], valid], dim=1)))
+    assert batch.teacher_log_prob is not None
+    shown = torch.cat([batch.teacher_log_prob[:, None], further], dim=1)
+    return batch.with_columns(
+        teacher_log_prob=marginal_log_prob(shown, torch.cat([batch.hinted[:, None], valid], dim=1))
+    )
 
 
 def _with_support(
-    engine: Scorer, rows: Sequence[Row], asked: Sequence[int], method: Method, evidence: Evidence, layout: Layout
-) -> Evidence:
+    engine: Scorer,
+    rows: Sequence[TrainingExample],
+    asked: Sequence[int],
+    method: Method,
+    batch: TokenBatch,
+    layout: Layout,
+) -> TokenBatch:
     """The student's or the teacher's top-k tokens, and the teacher's log-probs at them under each hint."""
     support = None
-    if method.support == "student":
-        support = engine.score([rows[row].pair for row in asked], "policy", top_k=method.top_k).support
+    if method.topk_from == "student":
+        support = engine.score([rows[row].pair for row in asked], "policy", top_k=method.top_k).topk
     top_k = method.top_k if support is None else 0
     scores = engine.score(_correct_pairs(rows, asked), top_k=top_k, support=support)
-    held = support or scores.support
-    evidence = evidence.with_columns(
-        teacher=_spread(evidence, scores.log_prob), teacher_entropy=_spread(evidence, scores.entropy), held=held
+    held = support or scores.topk
+    batch = batch.with_columns(
+        teacher_log_prob=_spread(batch, scores.log_prob),
+        teacher_entropy=_spread(batch, scores.entropy),
+        topk_handle=held,
     )
-    if not method.contrast:
-        return evidence
-    wrong = _slots(rows, asked, "wrong")
+    if not method.needs_contrast:
+        return batch
+    wrong = _slots(rows, asked, "contrast_prompts")
     places = {row: place for place, row in enumerate(asked)}  # the support has rows for the hinted alone
     theirs = engine.score([pair for _, _, pair in wrong], support=held, rows=[places[row] for row, _, _ in wrong])
-    return _with_wrong(evidence, wrong, theirs.log_prob, layout)
+    return _with_wrong(batch, wrong, theirs.log_prob, layout)
 
 
-def _with_wrong(evidence: Evidence, wrong: Slots, log_prob: Tensor, layout: Layout) -> Evidence:
-    columns, valid = _laid_out(evidence, wrong, log_prob, layout)
-    return evidence.with_columns(wrong=columns, wrong_valid=valid)
+def _with_wrong(batch: TokenBatch, wrong: Slots, log_prob: Tensor, layout: Layout) -> TokenBatch:
+    columns, valid = _laid_out(batch, wrong, log_prob, layout)
+    return batch.with_columns(contrast_log_prob=columns, contrast_valid=valid)
 
 
-def _laid_out(evidence: Evidence, slots: Slots, log_prob: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+def _laid_out(batch: TokenBatch, slots: Slots, log_prob: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
     """Log-probs of the slots' pairs, end to end, as `[N, K]`, and which of them are there."""
     width = 1 + max(slot for _, slot, _ in slots)
-    columns = log_prob.new_zeros(len(evidence), width)
-    valid = torch.zeros(len(evidence), width, dtype=torch.bool, device=log_prob.device)
+    columns = log_prob.new_zeros(len(batch), width)
+    valid = torch.zeros(len(batch), width, dtype=torch.bool, device=log_prob.device)
     starts, begin = layout.starts, 0
     for row, slot, pair in slots:
         end = begin + len(pair.response)

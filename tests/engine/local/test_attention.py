@@ -12,7 +12,7 @@ from rlcsd.config.load import build_method, load
 from rlcsd.engine.local import attention, sampler, scoring
 from rlcsd.engine.local.network import Network
 from rlcsd.engine.local.update import MiniBatch, accumulate, response_hidden
-from rlcsd.records import Evidence, Pair, Sampling
+from rlcsd.records import Pair, Sampling, TokenBatch
 from tests.conftest import ARCHITECTURES, random_model
 
 
@@ -44,9 +44,9 @@ def gradient(network: Network, pairs: list[Pair]) -> dict[str, torch.Tensor]:
     method = build_method(load(["method=grpo"]))
     rollout = torch.arange(len(pairs)).repeat_interleave(torch.tensor([len(pair.response) for pair in pairs]))
     ones = torch.ones(len(rollout))
-    evidence = method.prepare(Evidence(rollout, ones, ones, -4 * ones, ones, ones.bool()), 1)
+    batch = method.prepare(TokenBatch(rollout, ones, ones, -4 * ones, ones, ones.bool()), 1)
     network.model.zero_grad()
-    accumulate(network, MiniBatch(pairs, evidence, method), pad_id=0, budget=120)
+    accumulate(network, MiniBatch(pairs, batch, method), pad_id=0, budget=120)
     return {name: parameter.grad.clone() for name, parameter in network.named_trainable().items()}
 
 

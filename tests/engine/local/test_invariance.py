@@ -9,7 +9,7 @@ from rlcsd.config.load import build_method
 from rlcsd.engine.local import LocalEngine
 from rlcsd.methods import METHODS
 from rlcsd.stages.grade import grade
-from rlcsd.stages.score import gather_evidence
+from rlcsd.stages.score import build_token_batch
 from rlcsd.tasks.build import build_task
 from rlcsd.trainer import Trainer
 from rlcsd.workload import training_prompt
@@ -33,16 +33,16 @@ def test_the_gradient_of_real_rollouts_does_not_depend_on_the_cut(name, tiny_con
     prompts = [training_prompt(engine.tokenizer, trainer.task, config, problem) for problem in problems]
     samples = engine.sample(prompts, config.group_size, config.sampling.settings(), 1)
     groups = grade(engine.tokenizer, trainer.task, problems, prompts, samples)
-    batch = [row for group in trainer.hint(groups, 1).rows for row in group]
-    assert len(batch) > 6
-    evidence = method.prepare(gather_evidence(engine, batch, method, None), 1)
+    rows = [row for group in trainer.hint(groups, 1).rows for row in group]
+    assert len(rows) > 6
+    batch = method.prepare(build_token_batch(engine, rows, method, None), 1)
 
     def gradient(budget: int) -> torch.Tensor:
         engine.config = config.model_copy(
             update={"engine": config.engine.model_copy(update={"micro_batch_tokens": budget})}
         )
         engine.optimizer.zero_grad(set_to_none=True)
-        engine.gradient([row.pair for row in batch], evidence, method)
+        engine.gradient([row.pair for row in rows], batch, method)
         return torch.cat([parameter.grad.flatten().clone() for parameter in engine.policy.trainable()])
 
     whole = gradient(10**6)

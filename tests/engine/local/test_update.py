@@ -12,15 +12,15 @@ from rlcsd.config.schema import Config, LoraConfig, ModelConfig
 from rlcsd.engine.local import LocalEngine
 from rlcsd.engine.local.network import Network
 from rlcsd.methods import METHODS
-from rlcsd.records import Pair, Rollout, Row, Sample, Verdict
-from rlcsd.stages.score import correction_weights, gather_evidence
+from rlcsd.records import Pair, Rollout, Sample, TrainingExample, Verdict
+from rlcsd.stages.score import build_token_batch, correction_weights
 from tests.conftest import random_model
 
 EIGHT = [name for name in METHODS if not name.startswith("opd")]
 
 
 def built(name: str):
-    fields = {"top_k": 9} if METHODS[name].support != "none" else {}
+    fields = {"top_k": 9} if METHODS[name].topk_from != "none" else {}
     return METHODS[name].from_fields(**fields)
 
 
@@ -30,7 +30,7 @@ def engine_for(method, tokenizer, *, dtype=torch.float32, micro=10**6, model=Non
     return LocalEngine(config, method, network, tokenizer)
 
 
-def rows_for(engine: LocalEngine, method, seed: int = 0, count: int = 7) -> list[Row]:
+def rows_for(engine: LocalEngine, method, seed: int = 0, count: int = 7) -> list[TrainingExample]:
     g = torch.Generator().manual_seed(seed)
 
     def tokens(low: int, high: int) -> tuple[int, ...]:
@@ -46,20 +46,20 @@ def rows_for(engine: LocalEngine, method, seed: int = 0, count: int = 7) -> list
         advantage = [1.2, -0.7, 0.4, 0.0][index % 4]
         hints = (tokens(5, 20), tuple(tokens(5, 20) for _ in range(1 + index % 3))) if method.hinted else (None, ())
         rows.append(
-            Row(
+            TrainingExample(
                 prompt,
                 Rollout(sample, "", Verdict(advantage > 0, max(advantage, 0.0)), None),
                 advantage,
                 hints[0],
-                hints[1] if method.contrast else (),
+                hints[1] if method.needs_contrast else (),
             )
         )
     return rows
 
 
-def gradient(engine: LocalEngine, rows, method, evidence) -> torch.Tensor:
+def gradient(engine: LocalEngine, rows, method, batch) -> torch.Tensor:
     engine.optimizer.zero_grad(set_to_none=True)
-    engine.gradient([row.pair for row in rows], evidence, method)
+    engine.gradient([row.pair for row in rows], batch, method)
     return torch.cat([p.grad.flatten() for p in engine.policy.trainable() if p.grad is not None])
 
 
@@ -69,13 +69,13 @@ def test_the_gradient_does_not_depend_on_the_micro_batches(name, tokenizer):
     model = Network(random_model(vocab=len(tokenizer), dtype=torch.float64))
     whole = engine_for(method, tokenizer, model=model, kl_coefficient=0.01, entropy_coefficient=0.02)
     rows = rows_for(whole, method)
-    evidence = method.prepare(gather_evidence(whole, rows, method, 2.0), 2)
-    expected = gradient(whole, rows, method, evidence)
+    batch = method.prepare(build_token_batch(whole, rows, method, 2.0), 2)
+    expected = gradient(whole, rows, method, batch)
     assert float(expected.norm()) > 0
     for micro in (1, 30, 60):  # one by one, and two cuts by tokens
         cut = engine_for(method, tokenizer, model=model, micro=micro, kl_coefficient=0.01, entropy_coefficient=0.02)
         cut.supports = whole.supports
-        found = gradient(cut, rows, method, evidence)
+        found = gradient(cut, rows, method, batch)
         assert float((found - expected).norm() / expected.norm()) < 1e-10
 
 
@@ -84,9 +84,9 @@ def test_the_gradient_is_that_of_whole_logits_written_plainly(name, tokenizer):
     method = built(name)
     engine = engine_for(method, tokenizer, dtype=torch.float64)
     rows = rows_for(engine, method)
-    evidence = method.prepare(gather_evidence(engine, rows, method), 1)
-    found = gradient(engine, rows, method, evidence)
-    from rlcsd.methods import Policy
+    batch = method.prepare(build_token_batch(engine, rows, method), 1)
+    found = gradient(engine, rows, method, batch)
+    from rlcsd.methods import StudentLogProbs
 
     engine.optimizer.zero_grad(set_to_none=True)
     full = []
@@ -95,9 +95,9 @@ def test_the_gradient_is_that_of_whole_logits_written_plainly(name, tokenizer):
         full.append(engine.policy.model(input_ids=ids).logits[0, len(row.prompt) - 1 : -1].log_softmax(-1))
     log_probs = torch.cat(full)
     ids = torch.tensor([token for row in rows for token in row.rollout.sample.ids])
-    evidence = engine.supports.columns(evidence, torch.arange(len(evidence)))
-    at_support = None if evidence.support is None else log_probs.gather(-1, evidence.support)
-    method.token_loss(Policy(log_probs.gather(-1, ids[:, None])[:, 0], at_support), evidence).sum().backward()
+    batch = engine.supports.columns(batch, torch.arange(len(batch)))
+    at_support = None if batch.topk_ids is None else log_probs.gather(-1, batch.topk_ids)
+    method.token_loss(StudentLogProbs(log_probs.gather(-1, ids[:, None])[:, 0], at_support), batch).sum().backward()
     expected = torch.cat([p.grad.flatten() for p in engine.policy.trainable() if p.grad is not None])
     torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-10)
 
@@ -106,18 +106,18 @@ def test_rows_without_gradient_are_not_computed_but_count(tokenizer):
     method = METHODS["grpo"].from_fields()
     engine = engine_for(method, tokenizer)
     rows = rows_for(engine, method, count=4)
-    evidence = method.prepare(gather_evidence(engine, rows, method), 1)
-    metrics = engine.gradient([row.pair for row in rows], evidence, method)
+    batch = method.prepare(build_token_batch(engine, rows, method), 1)
+    metrics = engine.gradient([row.pair for row in rows], batch, method)
     assert metrics["actor/updated_share"].value == 0.75
-    assert float(evidence.weight.sum()) == pytest.approx(1.0)
+    assert float(batch.weight.sum()) == pytest.approx(1.0)
 
 
 def test_a_mini_batch_without_any_gradient_moves_nothing(tokenizer):
     method = METHODS["grpo"].from_fields()
     engine = engine_for(method, tokenizer)
-    rows = [Row(row.prompt, row.rollout, 0.0) for row in rows_for(engine, method)]
+    rows = [TrainingExample(row.prompt, row.rollout, 0.0) for row in rows_for(engine, method)]
     before = [p.clone() for p in engine.policy.trainable()]
-    engine.update([row.pair for row in rows], method.prepare(gather_evidence(engine, rows, method), 1), method, 1e-2)
+    engine.update([row.pair for row in rows], method.prepare(build_token_batch(engine, rows, method), 1), method, 1e-2)
     assert all(torch.equal(a, b) for a, b in zip(before, engine.policy.trainable(), strict=True))
     assert engine.optimizer_steps == 0
 
@@ -161,8 +161,8 @@ def test_the_teacher_follows_as_its_kind_says_through_real_optimizer_steps(kind,
     start = policy()
     history, expected = [start], start.double()
     for step in range(1, 8):
-        evidence = method.prepare(gather_evidence(engine, rows, method), 1)
-        engine.update([row.pair for row in rows], evidence, method, 1e-2)
+        batch = method.prepare(build_token_batch(engine, rows, method), 1)
+        engine.update([row.pair for row in rows], batch, method, 1e-2)
         history.append(policy())
         assert not torch.equal(history[-1], history[-2])
         expected = 0.9 * expected + 0.1 * history[-1].double()
@@ -193,8 +193,8 @@ def test_a_checkpoint_carries_policy_optimizer_and_teacher(tokenizer, tmp_path):
     rows = rows_for(engine, method)
 
     def advance(some: LocalEngine) -> None:
-        evidence = method.prepare(gather_evidence(some, rows, method), 1)
-        some.update([row.pair for row in rows], evidence, method, 1e-2)
+        batch = method.prepare(build_token_batch(some, rows, method), 1)
+        some.update([row.pair for row in rows], batch, method, 1e-2)
 
     advance(engine)
     engine.save_state(tmp_path)
@@ -224,10 +224,10 @@ def test_prompts_computed_once_give_the_gradient_of_prompts_computed_for_each_ro
     rows = rows_for(engine, method, count=9)
     prompts = [tuple(range(5, 15)), tuple(range(20, 27))]
     rows = [replace(row, prompt=prompts[place % 2]) for place, row in enumerate(rows)]
-    evidence = method.prepare(gather_evidence(engine, rows, method, 2.0), 1)
-    shared = gradient(engine, rows, method, evidence)
+    batch = method.prepare(build_token_batch(engine, rows, method, 2.0), 1)
+    shared = gradient(engine, rows, method, batch)
     monkeypatch.setattr("rlcsd.engine.local.update.prompts_to_share", lambda *arguments: None)
-    plain = gradient(engine, rows, method, evidence)
+    plain = gradient(engine, rows, method, batch)
     assert float(plain.norm()) > 0
     assert float((shared - plain).norm() / plain.norm()) < 1e-6  # norms and rotations are float32 inside
 
@@ -240,7 +240,7 @@ def test_no_forward_with_gradient_is_larger_than_the_budget(budget, tokenizer, m
     prompts = [tuple(range(5 + i, 15 + i)) for i in range(6)]
     rows = rows_for(engine, method, count=24)
     rows = [replace(row, prompt=prompts[place // 4]) for place, row in enumerate(rows)]
-    evidence = method.prepare(gather_evidence(engine, rows, method, 2.0), 1)
+    batch = method.prepare(build_token_batch(engine, rows, method, 2.0), 1)
     sizes: list[int] = []
     forward = Network.hidden
 
@@ -250,6 +250,6 @@ def test_no_forward_with_gradient_is_larger_than_the_budget(budget, tokenizer, m
         return forward(self, *cache, **inputs)
 
     monkeypatch.setattr(Network, "hidden", counted)
-    gradient(engine, rows, method, evidence)
+    gradient(engine, rows, method, batch)
     assert sum(sizes) >= 6 * 9 + sum(len(row.pair.response) for row in rows if row.advantage)  # prompts once
     assert max(sizes) <= budget

@@ -16,7 +16,7 @@ from rlcsd.engine.local import LocalEngine
 from rlcsd.engine.local.network import load_network
 from rlcsd.errors import InputError
 from rlcsd.methods import METHODS
-from rlcsd.records import Pair, Rollout, Row, Sampling, Verdict
+from rlcsd.records import Pair, Rollout, Sampling, TrainingExample, Verdict
 from rlcsd.stages.score import with_old_log_probs
 
 
@@ -81,7 +81,7 @@ def test_what_is_drawn_and_what_the_policy_says_of_it_are_kept_apart(engine):
     assert sample.sampled_log_probs.tolist() == [-0.5, -1.5, -2.5]
     assert sample.log_probs is None and sample.entropy is None
     own = engine.score([Pair((5, 6), (8, 9, 10))], "policy")
-    rows = [Row((5, 6), Rollout(one, "", Verdict(True, 1.0), None), 1.0) for one in groups[0]]
+    rows = [TrainingExample((5, 6), Rollout(one, "", Verdict(True, 1.0), None), 1.0) for one in groups[0]]
     completed = with_old_log_probs(engine, [rows])[0][1].rollout.sample
     assert completed.log_probs.tolist() == pytest.approx(own.log_prob.tolist(), abs=1e-4)
     assert completed.entropy == pytest.approx(float(own.entropy.mean()), abs=1e-4)

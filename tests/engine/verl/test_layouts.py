@@ -15,7 +15,7 @@ from rlcsd.engine.verl.self_check import self_check
 from rlcsd.errors import InputError
 from rlcsd.methods import METHODS
 from rlcsd.records import Pair, Sampling
-from rlcsd.stages.score import gather_evidence
+from rlcsd.stages.score import build_token_batch
 
 from .conftest import CPU, TASK
 from .ranks import PipedCluster, Ranks
@@ -41,7 +41,7 @@ def ranks():
 
 
 def built(name: str, **fields):
-    return METHODS[name].from_fields(**({"top_k": 9} if METHODS[name].support != "none" else {}), **fields)
+    return METHODS[name].from_fields(**({"top_k": 9} if METHODS[name].topk_from != "none" else {}), **fields)
 
 
 def cluster_of(ranks, method, *overrides: str) -> VerlEngine:
@@ -57,14 +57,14 @@ def local_of(method, *overrides: str, network: Network | None = None) -> LocalEn
     return LocalEngine(config, method, network)
 
 
-def compare(cluster, local, method, rows, evidence_within: float, gradient_within: float) -> None:
+def compare(cluster, local, method, rows, columns_within: float, gradient_within: float) -> None:
     """Evidence, and the gradient of the first update from it, of both engines."""
-    theirs = method.prepare(gather_evidence(cluster, rows, method, 2.0), 2)
-    ours = method.prepare(gather_evidence(local, rows, method, 2.0), 2)
+    theirs = method.prepare(build_token_batch(cluster, rows, method, 2.0), 2)
+    ours = method.prepare(build_token_batch(local, rows, method, 2.0), 2)
     for name in ("teacher", "teacher_entropy", "wrong"):
         expected = getattr(ours, name)
         if expected is not None:
-            assert relative(getattr(theirs, name), expected) < evidence_within, name
+            assert relative(getattr(theirs, name), expected) < columns_within, name
     local.optimizer.zero_grad()
     local.gradient([row.pair for row in rows], ours, method)
     found = cluster.gradient([row.pair for row in rows], theirs, method)
@@ -74,9 +74,9 @@ def compare(cluster, local, method, rows, evidence_within: float, gradient_withi
     assert largest > 0
     worst = max(float((found[n] - grad).abs().max()) for n, grad in expected.items()) / largest
     assert worst < gradient_within, worst
-    for engine, evidence in ((cluster, theirs), (local, ours)):
-        if evidence.held is not None:
-            engine.release(evidence.held)
+    for engine, batch in ((cluster, theirs), (local, ours)):
+        if batch.topk_handle is not None:
+            engine.release(batch.topk_handle)
 
 
 def agrees(cluster, within: float) -> None:
@@ -141,16 +141,16 @@ def test_bfloat16_is_as_close_to_float32_as_the_local_engines_and_reduces_in_flo
     cluster = cluster_of(ranks, method, "model.dtype=bfloat16")
     rows = rows_of(local, method)
     pairs = [row.pair for row in rows]
-    evidence = gather_evidence(local, rows, method, 2.0)
+    batch = build_token_batch(local, rows, method, 2.0)
     # Ratios of 1, far from the bounds of the clip, where rounding would decide which tokens count.
-    evidence = method.prepare(evidence.with_columns(old_log_prob=local.score(pairs, "policy").log_prob), 2)
+    batch = method.prepare(batch.with_columns(old_log_prob=local.score(pairs, "policy").log_prob), 2)
     grads = []
     for engine in (local, half):
         engine.optimizer.zero_grad()
-        engine.gradient(pairs, evidence, method)
+        engine.gradient(pairs, batch, method)
         grads.append({n: p.grad for n, p in engine.policy.named_trainable().items() if p.grad is not None})
     expected, rounded = grads
-    found = cluster.gradient(pairs, evidence, method)
+    found = cluster.gradient(pairs, batch, method)
 
     def far(some) -> float:
         return sum(float((some[n] - g).square().sum()) for n, g in expected.items()) ** 0.5

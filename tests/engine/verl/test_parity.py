@@ -14,7 +14,7 @@ from rlcsd.config.load import build_method, load
 from rlcsd.engine.local import LocalEngine
 from rlcsd.methods import METHODS
 from rlcsd.records import Pair, Sampling
-from rlcsd.stages.score import gather_evidence
+from rlcsd.stages.score import build_token_batch
 from tests.engine.local.test_update import EIGHT, rows_for
 
 from .conftest import TASK
@@ -32,13 +32,13 @@ def both(request, engines):
 
 
 def built(name: str):
-    return METHODS[name].from_fields(**({"top_k": 9} if METHODS[name].support != "none" else {}))
+    return METHODS[name].from_fields(**({"top_k": 9} if METHODS[name].topk_from != "none" else {}))
 
 
 def rows_of(local: LocalEngine, method, count: int = 7):
     """Random rows, of which some share a prompt and a hint, one has no hint, and lengths differ."""
     rows = rows_for(local, method, count=count)
-    shared = [replace(row, prompt=rows[0].prompt, correct=rows[0].correct) for row in rows[:3]]
+    shared = [replace(row, prompt=rows[0].prompt, teacher_prompt=rows[0].teacher_prompt) for row in rows[:3]]
     return [*shared, *rows[3:-1], replace(rows[-1], correct=None, wrong=(), hints=None)]
 
 
@@ -53,8 +53,8 @@ def test_the_first_gradient_is_the_local_engines(name, count, both):
     method = built(name)
     rows = rows_of(local, method, count)
     pairs = [row.pair for row in rows]
-    theirs = method.prepare(gather_evidence(cluster, rows, method, 2.0), 2)
-    ours = method.prepare(gather_evidence(local, rows, method, 2.0), 2)
+    theirs = method.prepare(build_token_batch(cluster, rows, method, 2.0), 2)
+    ours = method.prepare(build_token_batch(local, rows, method, 2.0), 2)
     for field in fields(ours):
         expected, found = getattr(ours, field.name), getattr(theirs, field.name)
         if isinstance(expected, torch.Tensor) and field.name != "selected" and bool(expected.any()):
@@ -71,9 +71,9 @@ def test_the_first_gradient_is_the_local_engines(name, count, both):
     updated = cluster.update(pairs, theirs, method, 0.0)
     for key in ("actor/loss", "actor/kl_to_old", "actor/updated_share"):
         assert updated[key].value == pytest.approx(metrics[key].value, abs=1e-4), key
-    for engine, evidence in ((cluster, theirs), (local, ours)):
-        if evidence.held is not None:
-            engine.release(evidence.held)
+    for engine, batch in ((cluster, theirs), (local, ours)):
+        if batch.topk_handle is not None:
+            engine.release(batch.topk_handle)
 
 
 def pairs_of(engine, count: int = 5) -> list[Pair]:
@@ -85,10 +85,10 @@ def pairs_of(engine, count: int = 5) -> list[Pair]:
 
 def learn(engine, rows, method, steps: int = 2, rate: float = 1e-2) -> None:
     for step in range(1, steps + 1):
-        evidence = method.prepare(gather_evidence(engine, rows, method, 2.0), step)
-        engine.update([row.pair for row in rows], evidence, method, rate)
-        if evidence.held is not None:
-            engine.release(evidence.held)
+        batch = method.prepare(build_token_batch(engine, rows, method, 2.0), step)
+        engine.update([row.pair for row in rows], batch, method, rate)
+        if batch.topk_handle is not None:
+            engine.release(batch.topk_handle)
 
 
 def figures(engine, pairs) -> torch.Tensor:
@@ -149,9 +149,9 @@ def test_supports_stay_with_the_workers_until_they_are_released(both):
     cluster, local = both
     method = built("sdpo")
     rows = rows_of(local, method)
-    evidence = gather_evidence(cluster, rows, method, 2.0)
-    assert evidence.held is not None and evidence.support is None
+    batch = build_token_batch(cluster, rows, method, 2.0)
+    assert batch.topk_handle is not None and batch.topk_ids is None
     assert sum(cluster.policy.call("kept", "counting")) > 0
-    cluster.release(evidence.held)
-    cluster.release(evidence.held)  # a second time does nothing
+    cluster.release(batch.topk_handle)
+    cluster.release(batch.topk_handle)  # a second time does nothing
     assert sum(cluster.policy.call("kept", "counting")) == 0

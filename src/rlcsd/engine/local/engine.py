@@ -11,12 +11,10 @@ from typing import Any
 import torch
 
 from ...config.schema import Config
-from ...methods.base import HintedConfig, Method
-from ...methods.regularisers import Regularisers
-from ...methods.teacher import TeacherSchedule
-from ...methods.update_metrics import NO_STEP, step_metrics
+from ...methods.base import NO_STEP, HintedConfig, Method, TeacherSchedule, step_metrics
+from ...methods.losses import Regularisers
 from ...metrics import Metrics
-from ...records import Evidence, Pair, Sample, Sampling, Scores, Support
+from ...records import Pair, Sample, Sampling, Scores, TokenBatch, TopKHandle
 from ..base import server_room
 from . import sampler, scoring, state
 from .memory import rows_at_once, shape_of
@@ -110,7 +108,7 @@ class LocalEngine:
         who: str = "teacher",
         *,
         top_k: int = 0,
-        support: Support | None = None,
+        support: TopKHandle | None = None,
         rows: Sequence[int] | None = None,
     ) -> Scores:
         teacher = self.teacher.network if self.teacher is not None else None
@@ -131,31 +129,31 @@ class LocalEngine:
         network.model.train(training)
         made = None
         if top_k:
-            assert columns.support is not None
+            assert columns.topk_ids is not None
             made = self.supports.add(
-                columns.support,
+                columns.topk_ids,
                 [len(pair.response) for pair in pairs],
-                columns.support_log_prob if who == "teacher" else None,
+                columns.topk_log_prob if who == "teacher" else None,
             )
         if support is not None:
-            assert columns.support_log_prob is not None
-            self.supports.keep(support, rows, columns.support_log_prob)
+            assert columns.topk_log_prob is not None
+            self.supports.keep(support, rows, columns.topk_log_prob)
         assert columns.entropy is not None
         return Scores(columns.log_prob, columns.entropy, made)
 
-    def release(self, support: Support) -> None:
+    def release(self, support: TopKHandle) -> None:
         self.supports.release(support)
 
-    def gradient(self, pairs: Sequence[Pair], evidence: Evidence, method: Method) -> Metrics:
+    def gradient(self, pairs: Sequence[Pair], token_batch: TokenBatch, method: Method) -> Metrics:
         """Accumulate the gradient of one prepared mini-batch, without a step."""
         reference = self.score(pairs, "reference").log_prob if self.reference is not None else None
-        batch = MiniBatch(pairs, evidence, method, self.regularisers, reference, self.supports)
+        batch = MiniBatch(pairs, token_batch, method, self.regularisers, reference, self.supports)
         budget = self.config.engine.micro_batch_tokens
         return accumulate(self.policy, batch, pad_id=self.tokenizer.pad_token_id, budget=budget)
 
-    def update(self, pairs: Sequence[Pair], evidence: Evidence, method: Method, learning_rate: float) -> Metrics:
+    def update(self, pairs: Sequence[Pair], token_batch: TokenBatch, method: Method, learning_rate: float) -> Metrics:
         self.optimizer.zero_grad(set_to_none=True)
-        metrics = self.gradient(pairs, evidence, method)
+        metrics = self.gradient(pairs, token_batch, method)
         if not any(parameter.grad is not None for parameter in self.policy.trainable()):
             # Nothing to learn from: weights, moments and teacher stay.
             return {**metrics, **NO_STEP}

@@ -108,4 +108,4 @@ def score(
 
     log_prob, entropy = ordered("log_prob"), ordered("entropy")
     assert log_prob is not None and entropy is not None
-    return HeadOutput(log_prob, entropy, ordered("support"), ordered("support_log_prob"))
+    return HeadOutput(log_prob, entropy, ordered("topk_ids"), ordered("topk_log_prob"))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...layout import Layout
 from ...methods.contrast import marginal_log_prob
-from ...records import Evidence, Support
+from ...records import TokenBatch, TopKHandle
 
 
 @dataclass
@@ -32,17 +32,17 @@ class SupportStore:
     def __len__(self) -> int:
         return len(self._held)
 
-    def add(self, ids: Tensor, lengths: Sequence[int], teacher: Tensor | None) -> Support:
+    def add(self, ids: Tensor, lengths: Sequence[int], teacher: Tensor | None) -> TopKHandle:
         """A handle to new `ids [M, k]`; `teacher [M, k]` if they were the teacher's most likely tokens."""
         self._made += 1
         self._held[self._made] = _Held(ids, teacher)
-        return Support(self._made, tuple(lengths))
+        return TopKHandle(self._made, tuple(lengths))
 
-    def ids_at(self, support: Support, rows: Sequence[int]) -> Tensor:
+    def ids_at(self, support: TopKHandle, rows: Sequence[int]) -> Tensor:
         """Token ids for responses scored at the given rows, `[sum of their lengths, k]`."""
         return torch.cat([self._held[support.key].ids[span] for span in _spans(support, rows)])
 
-    def keep(self, support: Support, rows: Sequence[int], log_probs: Tensor) -> None:
+    def keep(self, support: TopKHandle, rows: Sequence[int], log_probs: Tensor) -> None:
         """Log-probs of responses scored at the given rows: the teacher's first, then those under wrong hints."""
         held = self._held[support.key]
         if held.teacher is None:
@@ -59,26 +59,26 @@ class SupportStore:
             slots[row], start = slots[row] + 1, start + size
         held.wrong = marginal_log_prob(wrong, valid)
 
-    def log_probs(self, support: Support) -> tuple[Tensor | None, Tensor | None]:
+    def log_probs(self, support: TopKHandle) -> tuple[Tensor | None, Tensor | None]:
         """The log-probs `[M, k]` at a support that are known: the teacher's, and the marginal under wrong hints."""
         held = self._held[support.key]
         return held.teacher, held.wrong
 
-    def set_log_probs(self, support: Support, teacher: Tensor | None, wrong: Tensor | None) -> None:
+    def set_log_probs(self, support: TopKHandle, teacher: Tensor | None, wrong: Tensor | None) -> None:
         """Log-probs `[M, k]` that were computed elsewhere."""
         held = self._held[support.key]
         held.teacher, held.wrong = teacher, wrong
 
-    def release(self, support: Support) -> None:
+    def release(self, support: TopKHandle) -> None:
         self._held.pop(support.key, None)
 
-    def columns(self, evidence: Evidence, tokens: Tensor) -> Evidence:
+    def columns(self, batch: TokenBatch, tokens: Tensor) -> TokenBatch:
         """`evidence[tokens]` with the support's columns; 0 at tokens that have no support (see `Evidence.hinted`)."""
-        part = evidence[tokens]
-        if evidence.held is None:
+        part = batch[tokens]
+        if batch.topk_handle is None:
             return part
-        held = self._held[evidence.held.key]
-        places = (evidence.hinted.cumsum(0) - 1)[tokens]
+        held = self._held[batch.topk_handle.key]
+        places = (batch.hinted.cumsum(0) - 1)[tokens]
 
         def column(values: Tensor | None) -> Tensor | None:
             if values is None:
@@ -86,10 +86,10 @@ class SupportStore:
             return torch.where(part.hinted[:, None], values[places.clamp(min=0)], 0)
 
         return part.with_columns(
-            support=column(held.ids), teacher_support=column(held.teacher), wrong_support=column(held.wrong)
+            topk_ids=column(held.ids), teacher_topk=column(held.teacher), contrast_topk=column(held.wrong)
         )
 
 
-def _spans(support: Support, rows: Sequence[int]) -> list[slice]:
+def _spans(support: TopKHandle, rows: Sequence[int]) -> list[slice]:
     layout = Layout(support.lengths)
     return [layout.span(row) for row in rows]

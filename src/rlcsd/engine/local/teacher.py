@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ...methods.teacher import TeacherSchedule
+from ...methods.base import TeacherSchedule
 from .network import Network
 
 

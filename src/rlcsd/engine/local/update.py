@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from ...layout import Layout
-from ...methods.base import Method
-from ...methods.regularisers import Regularisers
-from ...methods.update_metrics import update_metrics, update_sums
+from ...methods.base import Method, update_metrics
+from ...methods.losses import Regularisers
 from ...metrics import Metrics
-from ...records import Evidence, Pair, Policy
+from ...records import Pair, StudentLogProbs, TokenBatch
 from .batching import micro_batches, padded, predicting_places
 from .caches import SharedPrompts
 from .network import Network
@@ -24,13 +23,13 @@ from .supports import SupportStore
 
 @dataclass(frozen=True)
 class MiniBatch:
-    """One prepared optimizer mini-batch, `evidence` in the order of `pairs`, and what its loss consists of.
+    """One prepared optimizer mini-batch, `token_batch` in the order of `pairs`, and what its loss consists of.
 
-    `reference [N]` are the reference's log-probs, needed with a reference KL; `supports` holds `evidence.held`.
+    `reference [N]` are the reference's log-probs, needed with a reference KL; `supports` holds its top-k ids.
     """
 
     pairs: Sequence[Pair]
-    evidence: Evidence
+    token_batch: TokenBatch
     method: Method
     regularisers: Regularisers = field(default_factory=Regularisers)
     reference: Tensor | None = None
@@ -38,7 +37,7 @@ class MiniBatch:
 
     def rows_to_update(self) -> list[int]:
         """Rows with a token whose loss can have a gradient. The others have already counted in the weights."""
-        needed = self.method.needs_update(self.evidence).split([len(pair.response) for pair in self.pairs])
+        needed = self.method.needs_update(self.token_batch).split([len(pair.response) for pair in self.pairs])
         return [row for row, tokens in enumerate(needed) if self.regularisers.any or bool(tokens.any())]
 
 
@@ -100,17 +99,17 @@ def _backward(
 ) -> dict[str, float]:
     """Forward and backward of one micro-batch, whose response tokens are `tokens` of the mini-batch; returns sums
     over them."""
-    part = batch.supports.columns(batch.evidence, tokens)
+    part = batch.supports.columns(batch.token_batch, tokens)
     ids = torch.tensor([token for pair in pairs for token in pair.response], device=network.device)
     with network.precision():
         hidden = response_hidden(network, pairs, pad_id, shared)
-        output = network.head(hidden, ids, part.support, entropy=batch.regularisers.entropy > 0)
+        output = network.head(hidden, ids, part.topk_ids, entropy=batch.regularisers.entropy > 0)
     # In float64 from here: differences of close log-probs keep their digits.
-    at_support = None if output.support_log_prob is None else output.support_log_prob.double()
-    loss = batch.method.token_loss(Policy(output.log_prob.double(), at_support), part).sum()
+    at_support = None if output.topk_log_prob is None else output.topk_log_prob.double()
+    loss = batch.method.token_loss(StudentLogProbs(output.log_prob.double(), at_support), part).sum()
     reference = None if batch.reference is None else batch.reference[tokens]
-    extra = batch.regularisers.token_loss(output.log_prob, output.entropy, reference, len(batch.evidence))
+    extra = batch.regularisers.token_loss(output.log_prob, output.entropy, reference, len(batch.token_batch))
     if extra is not None:
         loss = loss + extra.sum()
     loss.backward()
-    return update_sums(float(loss.detach()), output.log_prob.detach(), part, batch.method)
+    return batch.method.update_sums(float(loss.detach()), output.log_prob.detach(), part)

@@ -15,11 +15,10 @@ from torch import Tensor
 
 from ...config.schema import Config
 from ...layout import Layout
-from ...methods.base import HintedConfig, Method
-from ...methods.regularisers import Regularisers
-from ...methods.update_metrics import NO_STEP, step_metrics, update_metrics
+from ...methods.base import NO_STEP, HintedConfig, Method, step_metrics, update_metrics
+from ...methods.losses import Regularisers
 from ...metrics import Metrics
-from ...records import Evidence, Pair, Sample, Sampling, Scores, Support
+from ...records import Pair, Sample, Sampling, Scores, TokenBatch, TopKHandle
 from ..base import check_room, server_room
 from ..local.network import check_files, context_length, load_tokenizer, other_teacher
 from . import placing
@@ -93,7 +92,7 @@ class VerlEngine:
         who: str = "teacher",
         *,
         top_k: int = 0,
-        support: Support | None = None,
+        support: TopKHandle | None = None,
         rows: Sequence[int] | None = None,
     ) -> Scores:
         workers = self.teacher if who == "teacher" and self.teacher is not None else self.policy
@@ -132,14 +131,14 @@ class VerlEngine:
         log_prob, entropy = (
             _in_order(placed, [getattr(c, name) for c in found], lengths) for name in ("log_prob", "entropy")
         )
-        return Scores(log_prob, entropy, Support(key or 0, lengths) if top_k else None)
+        return Scores(log_prob, entropy, TopKHandle(key or 0, lengths) if top_k else None)
 
     def _lend(self, key: int, owner: Workers, borrower: Workers) -> None:
         """A support from one group of workers to the other, rank by rank and not through the driver."""
         references = owner.call("lend", "lending a support", key)[:: self.settings.sequence_parallel]
         borrower.call_each("borrow", "lending a support", [(key, reference) for reference in references])
 
-    def release(self, support: Support) -> None:
+    def release(self, support: TopKHandle) -> None:
         if self.homes.pop(support.key, None) is None:
             return
         for workers in (self.policy, *([self.teacher] if self.teacher else [])):
@@ -148,8 +147,8 @@ class VerlEngine:
 
     # ------------------------------------------------------------------ updating
 
-    def update(self, pairs: Sequence[Pair], evidence: Evidence, method: Method, learning_rate: float) -> Metrics:
-        tasks = self._update_tasks(pairs, evidence, method, learning_rate)
+    def update(self, pairs: Sequence[Pair], batch: TokenBatch, method: Method, learning_rate: float) -> Metrics:
+        tasks = self._update_tasks(pairs, batch, method, learning_rate)
         if not tasks:
             return {**update_metrics({}, 0, len(pairs)), **NO_STEP}
         found: list[Updated] = self.policy.call_each("update", "updating", tasks)
@@ -162,39 +161,39 @@ class VerlEngine:
         figures = step_metrics(growth, found[0].grad_norm, learning_rate, found[0].updated)
         return {**update_metrics(sums, sum(part.rows for part in found), len(pairs)), **figures}
 
-    def gradient(self, pairs: Sequence[Pair], evidence: Evidence, method: Method) -> dict[str, Tensor]:
+    def gradient(self, pairs: Sequence[Pair], batch: TokenBatch, method: Method) -> dict[str, Tensor]:
         """The whole gradient of a prepared mini-batch by the names of the trained parameters, without a step."""
-        tasks = self._update_tasks(pairs, evidence, method, 0.0)
+        tasks = self._update_tasks(pairs, batch, method, 0.0)
         found: list[dict[str, Tensor]] = self.policy.call_each("gradient", "computing the gradient", tasks)
         return found[0]
 
     def _update_tasks(
-        self, pairs: Sequence[Pair], evidence: Evidence, method: Method, learning_rate: float
+        self, pairs: Sequence[Pair], batch: TokenBatch, method: Method, learning_rate: float
     ) -> list[UpdateTask]:
         """Each rank's rows with the columns that the loss reads; none if no row can have a gradient."""
         self.servers.sleep()
         layout = Layout(tuple(len(pair.response) for pair in pairs))
         regularised = Regularisers(self.config.kl_coefficient, self.config.entropy_coefficient).any
         needed = [
-            regularised or bool(tokens.any()) for tokens in method.needs_update(evidence).split(list(layout.lengths))
+            regularised or bool(tokens.any()) for tokens in method.needs_update(batch).split(list(layout.lengths))
         ]
         if not any(needed):
             return []
         homes: list[int | None] = [None] * len(pairs)
-        if evidence.held is not None:
+        if batch.topk_handle is not None:
             if self.teacher is not None:
-                self._lend(evidence.held.key, self.teacher, self.policy)
-            asked = [row for row in range(len(pairs)) if bool(evidence.hinted[layout.starts[row]])]
-            for row, (rank, _) in zip(asked, self.homes[evidence.held.key], strict=True):
+                self._lend(batch.topk_handle.key, self.teacher, self.policy)
+            asked = [row for row in range(len(pairs)) if bool(batch.hinted[layout.starts[row]])]
+            for row, (rank, _) in zip(asked, self.homes[batch.topk_handle.key], strict=True):
                 homes[row] = rank
         work = [len(pair.context) + len(pair.response) if n else 1 for pair, n in zip(pairs, needed, strict=True)]
-        columns = evidence.for_loss(method.loss_columns)
+        columns = batch.for_loss(method.loss_columns)
         return [
             UpdateTask(
                 Rows.of([pairs[row] for row in mine]),
-                columns[layout.tokens(mine)].with_columns(held=evidence.held),
+                columns[layout.tokens(mine)].with_columns(topk_handle=batch.topk_handle),
                 method.config.model_dump(),
-                len(evidence),
+                len(batch),
                 learning_rate,
             )
             for mine in placing.by_length(work, homes, self.policy.ranks)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...records import Evidence, Pair
+from ...records import Pair, TokenBatch
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,11 @@ class Columns:
 class UpdateTask:
     """One worker's rows of a prepared mini-batch of `tokens` response tokens, with the columns that its loss reads.
 
-    `evidence.held` names the worker's part of the support; `method` is the config that the method is rebuilt from.
+    `batch.topk_handle` names the worker's part of the support; `method` is the config that the method is rebuilt from.
     """
 
     rows: Rows
-    evidence: Evidence
+    batch: TokenBatch
     method: Mapping[str, Any]
     tokens: int
     learning_rate: float = 0.0

@@ -78,7 +78,7 @@ class ShardedNetwork(Network):
             [torch.arange(end - len(p.response) - 1, end - 1) for end, p in zip(ends, pairs, strict=True)]
         ).to(self.device)
         found = self.inside(self._columns, ids, positions, where, support, top_k, entropy)
-        return HeadOutput(found["log_prob"], found.get("entropy"), found.get("support"), found.get("support_log_prob"))
+        return HeadOutput(found["log_prob"], found.get("entropy"), found.get("topk_ids"), found.get("topk_log_prob"))
 
     def _columns(
         self, ids: Tensor, positions: Tensor, where: Tensor, support: Tensor | None, top_k: int, entropy: bool
@@ -108,7 +108,7 @@ class ShardedNetwork(Network):
         columns = {
             "log_prob": out.log_prob,
             "entropy": out.entropy,
-            "support": out.support if top_k else None,
-            "support_log_prob": out.support_log_prob,
+            "topk_ids": out.topk_ids if top_k else None,
+            "topk_log_prob": out.topk_log_prob,
         }
         return {name: column for name, column in columns.items() if column is not None}

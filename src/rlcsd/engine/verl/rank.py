@@ -12,10 +12,9 @@ from torch import Tensor
 
 from ...config.load import build_method
 from ...config.schema import Config
-from ...methods.base import HintedConfig
-from ...methods.regularisers import Regularisers
-from ...methods.teacher import TeacherSchedule
-from ...records import Pair, Support
+from ...methods.base import HintedConfig, TeacherSchedule
+from ...methods.losses import Regularisers
+from ...records import Pair, TopKHandle
 from ..local.batching import micro_batches
 from ..local.supports import SupportStore
 from .model import ShardedNetwork
@@ -32,7 +31,7 @@ class Rank:
     def __init__(self, engine: Any, run: Config, policy: bool) -> None:
         self.engine, self.run, self.settings = engine, run, engine_settings(run)
         self.network = ShardedNetwork(engine.module, self.settings.head_chunk, self.settings.sequence_parallel)
-        self.supports, self.held = SupportStore(), dict[int, Support]()  # by the driver's key
+        self.supports, self.held = SupportStore(), dict[int, TopKHandle]()  # by the driver's key
         self.method, self.optimizer_steps = build_method(run), 0
         self.regularisers = Regularisers(run.kl_coefficient, run.entropy_coefficient)
         self.shadows: dict[str, Shadow] = {}

@@ -27,13 +27,13 @@ def score(rank: Rank, task: ScoreTask) -> Columns:
     if out is None:
         return Columns(torch.zeros(0), torch.zeros(0))
     if task.top_k and task.key is not None:
-        assert out.support is not None
-        theirs = out.support_log_prob if task.who == "teacher" else None
+        assert out.topk_ids is not None
+        theirs = out.topk_log_prob if task.who == "teacher" else None
         lengths = [len(pair.response) for pair in pairs]
-        rank.held[task.key] = rank.supports.add(out.support, lengths, theirs)
+        rank.held[task.key] = rank.supports.add(out.topk_ids, lengths, theirs)
     elif held is not None:
-        assert out.support_log_prob is not None
-        rank.supports.keep(held, task.places, out.support_log_prob)
+        assert out.topk_log_prob is not None
+        rank.supports.keep(held, task.places, out.topk_log_prob)
     assert out.entropy is not None
     return Columns(out.log_prob.float().cpu(), out.entropy.float().cpu(), rank.network.computed)
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...methods.teacher import TeacherSchedule
+from ...methods.base import TeacherSchedule
 from .model import ShardedNetwork
 
 

@@ -11,8 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from ...config.load import build_method
-from ...methods.update_metrics import update_sums
-from ...records import Evidence, Pair, Policy
+from ...records import Pair, StudentLogProbs, TokenBatch
 from .messages import Updated, UpdateTask
 from .model import FILLER
 from .rank import Rank, chunks, whole
@@ -57,22 +56,22 @@ def squares(rank: Rank) -> float:
 
 def _accumulate(rank: Rank, task: UpdateTask) -> tuple[dict[str, float], int]:
     """Backward over this rank's micro-batches; sums of the figures, and how many rows had a gradient."""
-    pairs, evidence, device = task.rows.pairs(), task.evidence, rank.network.device
-    evidence = evidence.with_columns(**{n: c.to(device) for n, c in vars(evidence).items() if isinstance(c, Tensor)})
+    pairs, batch, device = task.rows.pairs(), task.batch, rank.network.device
+    batch = batch.with_columns(**{n: c.to(device) for n, c in vars(batch).items() if isinstance(c, Tensor)})
     if task.method != rank.method.config.model_dump():
         rank.method = build_method(rank.run.model_copy(update={"method": dict(task.method)}))
     lengths = [len(pair.response) for pair in pairs]
     reference = _reference(rank, pairs)
-    needed = rank.method.needs_update(evidence).split(lengths)
+    needed = rank.method.needs_update(batch).split(lengths)
     rows = [row for row, tokens in enumerate(needed) if rank.regularisers.any or bool(tokens.any())]
-    places = torch.arange(len(evidence), device=device).split(lengths)
+    places = torch.arange(len(batch), device=device).split(lengths)
     sums: dict[str, float] = defaultdict(float)
     for chunk in chunks(pairs, rows, rank.settings.micro_batch_tokens):
         if not chunk:
             _backward_of_nothing(rank)
             continue
         tokens = torch.cat([places[row] for row in chunk])
-        found = _backward(rank, [pairs[row] for row in chunk], tokens, evidence, reference, task.tokens)
+        found = _backward(rank, [pairs[row] for row in chunk], tokens, batch, reference, task.tokens)
         for name, value in found.items():
             sums[name] += value
     return dict(sums), len(rows)
@@ -90,19 +89,19 @@ def _reference(rank: Rank, pairs: Sequence[Pair]) -> Tensor | None:
 
 
 def _backward(
-    rank: Rank, pairs: Sequence[Pair], tokens: Tensor, evidence: Evidence, reference: Tensor | None, mini_batch: int
+    rank: Rank, pairs: Sequence[Pair], tokens: Tensor, batch: TokenBatch, reference: Tensor | None, mini_batch: int
 ) -> dict[str, float]:
     """Forward and backward of one micro-batch; the mini-batch has so many tokens on all ranks."""
-    part = _with_support(rank, evidence, tokens)
-    output = rank.network.packed(pairs, support=part.support, entropy=rank.regularisers.entropy > 0)
-    at_support = None if output.support_log_prob is None else output.support_log_prob.double()
-    loss = rank.method.token_loss(Policy(output.log_prob.double(), at_support), part).sum()
+    part = _with_support(rank, batch, tokens)
+    output = rank.network.packed(pairs, support=part.topk_ids, entropy=rank.regularisers.entropy > 0)
+    at_support = None if output.topk_log_prob is None else output.topk_log_prob.double()
+    loss = rank.method.token_loss(StudentLogProbs(output.log_prob.double(), at_support), part).sum()
     theirs = None if reference is None else reference[tokens]
     extra = rank.regularisers.token_loss(output.log_prob, output.entropy, theirs, mini_batch)
     if extra is not None:
         loss = loss + extra.sum()
     _scaled(rank, loss).backward()
-    return update_sums(float(loss.detach()), output.log_prob.detach(), part, rank.method)
+    return rank.method.update_sums(float(loss.detach()), output.log_prob.detach(), part)
 
 
 def _backward_of_nothing(rank: Rank) -> None:
@@ -115,12 +114,12 @@ def _scaled(rank: Rank, loss: Tensor) -> Tensor:
     return loss * rank.engine.get_data_parallel_size()  # FSDP2 averages over ranks, and a loss is a sum
 
 
-def _with_support(rank: Rank, evidence: Evidence, tokens: Tensor) -> Evidence:
+def _with_support(rank: Rank, batch: TokenBatch, tokens: Tensor) -> TokenBatch:
     """The columns of a micro-batch; a rank that keeps no row of the support has blank ones."""
-    held = None if evidence.held is None else rank.held.get(evidence.held.key)
-    if held is not None or evidence.held is None:
-        return rank.supports.columns(evidence.with_columns(held=held), tokens)
+    held = None if batch.topk_handle is None else rank.held.get(batch.topk_handle.key)
+    if held is not None or batch.topk_handle is None:
+        return rank.supports.columns(batch.with_columns(topk_handle=held), tokens)
     blank = torch.zeros(len(tokens), 1, device=tokens.device)
-    return evidence[tokens].with_columns(
-        support=blank.long(), teacher_support=blank, wrong_support=blank if rank.method.contrast else None
+    return batch[tokens].with_columns(
+        topk_ids=blank.long(), teacher_topk=blank, contrast_topk=blank if rank.method.needs_contrast else None
     )

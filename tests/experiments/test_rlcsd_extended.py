@@ -1,4 +1,4 @@
-"""The study's switches of rlcsd against a slow implementation, one token at a time in plain floats."""
+"""The switches beyond the paper against a slow implementation, one token at a time in plain floats."""
 
 from __future__ import annotations
 
@@ -9,26 +9,28 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from rlcsd.experiments.rlcsd_extended import RLCSDExtended, RLCSDExtendedConfig
 from rlcsd.methods import METHODS
-from rlcsd.methods.rlcsd import RLCSDConfig
-from tests.methods.evidence import policy_of, random_batch
+from tests.methods.batches import policy_of, random_batch
 
 LENGTHS = [7, 4, 9, 5]
 
 
-def slow(config: RLCSDConfig, evidence, log_prob) -> tuple[list[float], list[float], float]:
+def slow(config: RLCSDExtendedConfig, batch, log_prob) -> tuple[list[float], list[float], float]:
     """Credit and weight of each token, and the loss."""
-    n = len(evidence.rollout)
-    rollout = evidence.rollout.tolist()
+    n = len(batch.rollout)
+    rollout = batch.rollout.tolist()
     credit, selected = [], []
     for t in range(n):
-        a, teacher = float(evidence.advantage[t]), float(evidence.teacher[t])
+        a, teacher = float(batch.advantage[t]), float(batch.teacher_log_prob[t])
         wrong = [
-            math.exp(float(w)) for w, ok in zip(evidence.wrong[t], evidence.wrong_valid[t], strict=True) if bool(ok)
+            math.exp(float(w))
+            for w, ok in zip(batch.contrast_log_prob[t], batch.contrast_valid[t], strict=True)
+            if bool(ok)
         ]
         mean_wrong = sum(wrong) / len(wrong)
-        e = teacher - (math.log(mean_wrong) if config.evidence == "contrast" else float(evidence.old_log_prob[t]))
-        if not bool(evidence.hinted[t]):
+        e = teacher - (math.log(mean_wrong) if config.evidence == "contrast" else float(batch.old_log_prob[t]))
+        if not bool(batch.hinted[t]):
             e = 0.0
         r = min(max(config.beta * config.lam * math.tanh(e / config.tau), config.residual_low), config.residual_high)
         selected.append(abs(r) > config.delta)
@@ -36,7 +38,7 @@ def slow(config: RLCSDConfig, evidence, log_prob) -> tuple[list[float], list[flo
         if config.anchor:
             moved = max(moved, 0.0) if a > 0 else min(moved, 0.0) if a < 0 else 0.0
         spared = config.spare is not None and min(math.exp(teacher), mean_wrong) >= config.spare
-        if spared and a < 0 and bool(evidence.hinted[t]):
+        if spared and a < 0 and bool(batch.hinted[t]):
             moved = 0.0
         credit.append(moved)
     weight = []
@@ -56,9 +58,9 @@ def slow(config: RLCSDConfig, evidence, log_prob) -> tuple[list[float], list[flo
         weight.append(own)
     loss = 0.0
     for t in range(n):
-        rho = math.exp(float(log_prob[t]) - float(evidence.old_log_prob[t]))
+        rho = math.exp(float(log_prob[t]) - float(batch.old_log_prob[t]))
         clip = min(max(rho, 1 - config.epsilon), 1 + config.epsilon)
-        loss -= min(rho * credit[t], clip * credit[t]) * float(evidence.correction[t]) * weight[t]
+        loss -= min(rho * credit[t], clip * credit[t]) * float(batch.correction[t]) * weight[t]
     return credit, weight, loss
 
 
@@ -74,12 +76,12 @@ CASES = [
 @pytest.mark.parametrize("seed", [0, 1])
 @pytest.mark.parametrize("case", CASES, ids=lambda case: "-".join(map(str, case.values())))
 def test_credit_weight_and_loss_agree_with_the_slow_implementation(case, seed):
-    method = METHODS["rlcsd"].from_fields(tau=0.8, delta=0.3, eta=1.3, **case)
-    logits, ids, evidence = random_batch(method, LENGTHS, seed, vocab=12)
-    evidence = evidence.with_columns(hinted=evidence.rollout != 2)  # a rollout that is kept without a hint
-    prepared = method.prepare(evidence, 1)
+    method = RLCSDExtended.from_fields(tau=0.8, delta=0.3, eta=1.3, **case)
+    logits, ids, batch = random_batch(method, LENGTHS, seed, vocab=12)
+    batch = batch.with_columns(hinted=batch.rollout != 2)  # a rollout that is kept without a hint
+    prepared = method.prepare(batch, 1)
     policy = policy_of(logits, ids, prepared)
-    credit, weight, loss = slow(method.config, evidence, policy.log_prob.detach())
+    credit, weight, loss = slow(method.config, batch, policy.log_prob.detach())
     torch.testing.assert_close(prepared.credit, torch.tensor(credit, dtype=torch.float64), rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(prepared.weight, torch.tensor(weight, dtype=torch.float64), rtol=1e-9, atol=1e-12)
     assert math.isclose(method.token_loss(policy, prepared).sum().item(), loss, rel_tol=1e-9, abs_tol=1e-12)
@@ -87,29 +89,29 @@ def test_credit_weight_and_loss_agree_with_the_slow_implementation(case, seed):
 
 def test_every_switch_changes_something_here():
     """So that the comparison above is not one of equal things."""
-    plain = METHODS["rlcsd"].from_fields(tau=0.8, delta=0.3)
-    _, _, evidence = random_batch(plain, LENGTHS, 0, vocab=12)
-    before = plain.prepare(evidence, 1)
+    plain = RLCSDExtended.from_fields(tau=0.8, delta=0.3)
+    _, _, batch = random_batch(plain, LENGTHS, 0, vocab=12)
+    before = plain.prepare(batch, 1)
     for change in ({"evidence": "one_sided"}, {"shift": False}, {"weight_cap": 1.0}, {"spare": 0.02}):
-        after = METHODS["rlcsd"].from_fields(tau=0.8, delta=0.3, **change).prepare(evidence, 1)
+        after = RLCSDExtended.from_fields(tau=0.8, delta=0.3, **change).prepare(batch, 1)
         assert not (torch.equal(after.credit, before.credit) and torch.equal(after.weight, before.weight)), change
 
 
 def test_the_defaults_are_the_published_method_bit_for_bit():
     plain = METHODS["rlcsd"].from_fields()
-    named = METHODS["rlcsd"].from_fields(evidence="contrast", shift=True, weight_cap=None, spare=None)
-    _, _, evidence = random_batch(plain, LENGTHS, 3)
-    one, other = plain.prepare(evidence, 1), named.prepare(evidence, 1)
+    named = RLCSDExtended.from_fields(evidence="contrast", shift=True, weight_cap=None, spare=None)
+    _, _, batch = random_batch(plain, LENGTHS, 3)
+    one, other = plain.prepare(batch, 1), named.prepare(batch, 1)
     assert torch.equal(one.credit, other.credit)
     assert torch.equal(one.weight, other.weight)
 
 
 def test_a_wrong_rollout_alone_is_spared_and_never_pushed_up():
-    method = METHODS["rlcsd"].from_fields(spare=0.01)
-    _, _, evidence = random_batch(method, LENGTHS, 5, vocab=8)
-    before = METHODS["rlcsd"].from_fields().prepare(evidence, 1)
-    after = method.prepare(evidence, 1)
-    right = evidence.advantage > 0
+    method = RLCSDExtended.from_fields(spare=0.01)
+    _, _, batch = random_batch(method, LENGTHS, 5, vocab=8)
+    before = RLCSDExtended.from_fields().prepare(batch, 1)
+    after = method.prepare(batch, 1)
+    right = batch.advantage > 0
     assert torch.equal(after.credit[right], before.credit[right])
     assert bool((after.credit[~right] <= 0).all())
     assert bool((after.credit[~right] == 0).any())
@@ -118,9 +120,9 @@ def test_a_wrong_rollout_alone_is_spared_and_never_pushed_up():
 
 def test_all_tokens_selected_leaves_nothing_to_bound_by():
     for norm in ("minibatch", "rollout"):
-        method = METHODS["rlcsd"].from_fields(tau=1e-6, delta=0.0, weight_cap=1.0, path_norm=norm)
-        _, _, evidence = random_batch(method, LENGTHS, 1)
-        weight = method.prepare(evidence, 1).weight
+        method = RLCSDExtended.from_fields(tau=1e-6, delta=0.0, weight_cap=1.0, path_norm=norm)
+        _, _, batch = random_batch(method, LENGTHS, 1)
+        weight = method.prepare(batch, 1).weight
         assert math.isclose(float(weight.sum()), 1.0)
 
 
@@ -138,4 +140,4 @@ def test_all_tokens_selected_leaves_nothing_to_bound_by():
 )
 def test_what_makes_no_sense_is_refused(fields, words):
     with pytest.raises(ValidationError, match=words):
-        METHODS["rlcsd"].from_fields(**fields)
+        RLCSDExtended.from_fields(**fields)

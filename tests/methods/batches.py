@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import torch
 
-from rlcsd.methods import Evidence, Method, Policy
+from rlcsd.methods import Method, StudentLogProbs, TokenBatch
 
 
 def random_batch(method: Method, lengths: list[int], seed: int = 0, vocab: int = 30, k: int = 8, wrong: int = 3):
-    """Student logits `[N, V]` (float64, a leaf), sampled ids `[N]`, and evidence of all that a method may need."""
+    """Student logits `[N, V]` (float64, a leaf), sampled ids `[N]`, and all columns that a method may need."""
     g = torch.Generator().manual_seed(seed)
     n = sum(lengths)
 
@@ -27,30 +27,30 @@ def random_batch(method: Method, lengths: list[int], seed: int = 0, vocab: int =
     def chosen(full: torch.Tensor) -> torch.Tensor:
         return full.gather(-1, ids[:, None])[:, 0]
 
-    evidence = Evidence(
+    batch = TokenBatch(
         rollout=rows,
         advantage=advantage,
-        reward=(advantage > 0).double(),
         old_log_prob=chosen(old),
         correction=torch.rand(n, generator=g, dtype=torch.float64) + 0.5,
         hinted=torch.ones(n, dtype=torch.bool),
-        teacher=chosen(teacher),
+        is_correct=advantage > 0,
+        teacher_log_prob=chosen(teacher),
         teacher_entropy=-(teacher.exp() * teacher).sum(-1),
-        wrong=wrong_full.gather(-1, ids[:, None, None].expand(-1, wrong, 1))[..., 0],
-        wrong_valid=valid[rows],
+        contrast_log_prob=wrong_full.gather(-1, ids[:, None, None].expand(-1, wrong, 1))[..., 0],
+        contrast_valid=valid[rows],
     )
-    if method.support != "none":
-        source = teacher if method.support == "teacher" else logits.detach().log_softmax(-1)
+    if method.topk_from != "none":
+        source = teacher if method.topk_from == "teacher" else logits.detach().log_softmax(-1)
         support = source.topk(k).indices
-        evidence = evidence.with_columns(
-            support=support,
-            teacher_support=teacher.gather(-1, support),
-            wrong_support=wrong_full[:, 0].gather(-1, support),
+        batch = batch.with_columns(
+            topk_ids=support,
+            teacher_topk=teacher.gather(-1, support),
+            contrast_topk=wrong_full[:, 0].gather(-1, support),
         )
-    return logits, ids, evidence
+    return logits, ids, batch
 
 
-def policy_of(logits: torch.Tensor, ids: torch.Tensor, evidence: Evidence) -> Policy:
+def policy_of(logits: torch.Tensor, ids: torch.Tensor, batch: TokenBatch) -> StudentLogProbs:
     full = logits.log_softmax(-1)
-    at_support = None if evidence.support is None else full.gather(-1, evidence.support)
-    return Policy(full.gather(-1, ids[:, None])[:, 0], at_support)
+    at_support = None if batch.topk_ids is None else full.gather(-1, batch.topk_ids)
+    return StudentLogProbs(full.gather(-1, ids[:, None])[:, 0], at_support)
