@@ -13,7 +13,7 @@ from transformers import CONFIG_MAPPING
 
 from rlcsd.config.load import build_method, load
 from rlcsd.engine.local.memory import Shape, shape_of
-from rlcsd.engine.verl.memory import gpu_plan
+from rlcsd.engine.verl.gpu_plan import gpu_plan
 from rlcsd.engine.verl.settings import engine_settings
 
 QWEN3 = {"head_dim": 128, "num_key_value_heads": 8, "vocab_size": 151936}

@@ -19,7 +19,7 @@ import time
 import psutil
 
 from rlcsd.config.load import build_method, load
-from rlcsd.engine.verl.engine import VerlEngine
+from rlcsd.engine.verl.verl_engine import VerlEngine
 from rlcsd.records import Pair
 from tests.engine.verl.conftest import CPU, TASK
 from tests.engine.verl.ranks import PipedCluster, Ranks

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from rlcsd.engine.local.network import Network, resolve_device
+from rlcsd.engine.local.model import Network, resolve_device
 
 
 def device() -> torch.device:

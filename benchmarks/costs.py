@@ -27,7 +27,7 @@ from scoring import pairs_of
 from rlcsd.config.load import build_method, load
 from rlcsd.engine.costs import DEVICES, Batch, Efficiency, after, flops, scoring_work, step_seconds, update_work
 from rlcsd.engine.local.memory import shape_of
-from rlcsd.engine.local.network import Network
+from rlcsd.engine.local.model import Network
 from rlcsd.engine.local.sampler import sample
 from rlcsd.engine.local.scoring import score
 from rlcsd.engine.local.update import MiniBatch, accumulate

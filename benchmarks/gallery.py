@@ -17,14 +17,13 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from PIL import Image
 
-from rlcsd.folders import read_jsonl, write_text
-from rlcsd.report.compare import comparison, differences, results
-from rlcsd.report.overlay import draw_comparison
+from rlcsd.report.comparison import comparison, differences, results, written
+from rlcsd.report.figures import draw_comparison
 from rlcsd.report.page import write_page
-from rlcsd.report.recorded import read_config
-from rlcsd.report.runs import read_runs
-from rlcsd.report.tables import written
-from rlcsd.report.training import draw_dynamics
+from rlcsd.report.rollout_reader import read_config
+from rlcsd.report.run_report import draw_dynamics
+from rlcsd.report.run_results import read_runs
+from rlcsd.storage import read_jsonl, write_text
 from tests.report.browser import chromium, found, prefer
 
 ROOT = Path(__file__).parents[1]

@@ -30,7 +30,7 @@ from transformers import MistralConfig, MistralForCausalLM, Qwen3Config, Qwen3Fo
 from rlcsd.config.load import build_method, load
 from rlcsd.engine.local import sampler, scoring
 from rlcsd.engine.local.memory import sampling_bytes, scoring_bytes, shape_of, update_bytes
-from rlcsd.engine.local.network import Network
+from rlcsd.engine.local.model import Network
 from rlcsd.engine.local.update import MiniBatch, accumulate
 from rlcsd.records import Pair, Sampling, TokenBatch
 

@@ -21,7 +21,7 @@ from rlcsd.config.load import build_method, load
 from rlcsd.config.schema import Config
 from rlcsd.engine.local import LocalEngine
 from rlcsd.engine.local.memory import memory_plan, shape_of
-from rlcsd.engine.local.network import Network, load_tokenizer
+from rlcsd.engine.local.model import Network, load_tokenizer
 from rlcsd.records import Pair, TokenBatch
 
 MODELS = {  # hidden, layers, heads, feed-forward, tied embeddings: as on the models' cards

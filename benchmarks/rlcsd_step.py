@@ -22,13 +22,13 @@ from torch import Tensor
 from rlcsd.config.load import build_method, load
 from rlcsd.engine.head import Head, HeadOutput
 from rlcsd.engine.local import LocalEngine
-from rlcsd.engine.local.batching import micro_batches
-from rlcsd.engine.local.network import Network
+from rlcsd.engine.local.caches import micro_batches
+from rlcsd.engine.local.model import Network
 from rlcsd.engine.local.update import response_hidden
 from rlcsd.methods.base import Method
 from rlcsd.metrics import Metrics
 from rlcsd.records import Pair, Sample, Sampling, Scores, TokenBatch
-from rlcsd.tasks.build import build_task
+from rlcsd.tasks.registry import build_task
 from rlcsd.trainer import Trainer
 
 

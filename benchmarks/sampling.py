@@ -18,11 +18,11 @@ from common import device, interleaved, median, write
 
 from rlcsd.config.load import load
 from rlcsd.config.schema import ModelConfig
-from rlcsd.engine.local.network import load_network, load_tokenizer
+from rlcsd.engine.local.model import load_network, load_tokenizer
 from rlcsd.engine.local.sampler import sample
 from rlcsd.prompts import question_text, render
 from rlcsd.records import Sampling
-from rlcsd.tasks.build import build_task
+from rlcsd.tasks.registry import build_task
 
 
 def main() -> None:

@@ -16,9 +16,8 @@ from pathlib import Path
 import torch
 from common import interleaved, matmul_rate, median, random_network, write
 
-from rlcsd.engine.local.batching import micro_batches
-from rlcsd.engine.local.network import Network
-from rlcsd.engine.local.prefixes import families
+from rlcsd.engine.local.caches import families, micro_batches
+from rlcsd.engine.local.model import Network
 from rlcsd.engine.local.scoring import score
 from rlcsd.engine.local.update import response_hidden
 from rlcsd.records import Pair

@@ -16,7 +16,7 @@ from pathlib import Path
 from rlcsd.config.load import build_method, load
 from rlcsd.engine.local import LocalEngine
 from rlcsd.run.run import environment
-from rlcsd.tasks.build import build_task
+from rlcsd.tasks.registry import build_task
 from rlcsd.trainer import Trainer
 
 

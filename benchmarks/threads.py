@@ -23,8 +23,8 @@ CASES = {"two threads": 2, "one thread": 1}
 STEP = """
 import sys, time
 from rlcsd.config.load import build_method, load
-from rlcsd.engine.base import build_engine
-from rlcsd.tasks.build import build_task
+from rlcsd.engine.interface import build_engine
+from rlcsd.tasks.registry import build_task
 from rlcsd.trainer import Trainer
 config = load([f"engine.threads={sys.argv[1]}", "task.eval_per_size=2", "engine.self_check=false"])
 method = build_method(config)

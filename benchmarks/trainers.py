@@ -31,10 +31,10 @@ from trl import GRPOConfig, GRPOTrainer
 from rlcsd.config.load import build_method, load
 from rlcsd.config.schema import Config
 from rlcsd.engine.local import LocalEngine
-from rlcsd.engine.local.network import load_tokenizer, resolve_path
+from rlcsd.engine.local.model import load_tokenizer, resolve_path
 from rlcsd.prompts import question_text
-from rlcsd.tasks.base import Task
-from rlcsd.tasks.build import build_task
+from rlcsd.tasks.registry import build_task
+from rlcsd.tasks.task import Task
 from rlcsd.trainer import Trainer
 
 OURS = {"grpo": [], "sdpo": ["method.hint_source=own_rollout"]}

@@ -16,9 +16,9 @@ from transformers import AutoModelForCausalLM
 
 from rlcsd.adapters.trl import RLCSDConfig, RLCSDTrainer
 from rlcsd.config.load import load
-from rlcsd.engine.local.network import TINY, load_tokenizer
+from rlcsd.engine.local.model import TINY, load_tokenizer
 from rlcsd.prompts import question_text
-from rlcsd.tasks.build import build_task
+from rlcsd.tasks.registry import build_task
 
 
 def main(**settings: Any) -> RLCSDTrainer:

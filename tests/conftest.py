@@ -14,10 +14,10 @@ from hypothesis import HealthCheck, settings
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from rlcsd.config.load import load
-from rlcsd.engine.local.network import Network
-from rlcsd.warmstart.examples import draw_example
-from rlcsd.warmstart.recipe import load_recipe
-from rlcsd.warmstart.tokenizer import train_tokenizer
+from rlcsd.engine.local.model import Network
+from rlcsd.experiments.examples import draw_example
+from rlcsd.experiments.recipe import load_recipe
+from rlcsd.experiments.warmstart import train_tokenizer
 
 torch.set_num_threads(1)
 settings.register_profile(

@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from rlcsd.cli import main
-from rlcsd.engine.local.network import TINY
+from rlcsd.engine.local.model import TINY
 
 SMALL = (
     "steps=1 prompts_per_step=2 prompts_per_update=2 group_size=3 sampling.max_tokens=16 evaluation.every=0 evaluation.before=false "

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from rlcsd import InputError, Problem, Task
 from rlcsd.config.load import from_yaml, load, to_yaml
 from rlcsd.config.schema import ModelConfig
-from rlcsd.engine.local.network import load_tokenizer
+from rlcsd.engine.local.model import load_tokenizer
 from rlcsd.prompts import TEMPLATES, question_text, student_prompt
 from rlcsd.records import Hint
 from rlcsd.stages.hint import teacher_context
-from rlcsd.tasks.build import build_task
-from rlcsd.tasks.overlap import overlaps
-from rlcsd.tasks.verl import from_row, to_rows
+from rlcsd.tasks.parquet_layout import from_row, to_rows
+from rlcsd.tasks.registry import build_task
+from rlcsd.tasks.task import overlaps
 
 CHAT = [
     {"role": "system", "content": "Be exact."},

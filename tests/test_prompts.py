@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken
 
 from rlcsd.config.schema import ModelConfig
-from rlcsd.engine.local.network import load_tokenizer
+from rlcsd.engine.local.model import load_tokenizer
 from rlcsd.prompts import (
     TEMPLATES,
     Data,

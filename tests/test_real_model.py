@@ -13,9 +13,9 @@ import torch
 import rlcsd
 from rlcsd.config.load import load
 from rlcsd.config.schema import ModelConfig
-from rlcsd.engine.local.network import load_network, load_tokenizer
-from rlcsd.folders import read_jsonl
-from rlcsd.tasks.build import build_task
+from rlcsd.engine.local.model import load_network, load_tokenizer
+from rlcsd.storage import read_jsonl
+from rlcsd.tasks.registry import build_task
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 

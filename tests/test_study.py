@@ -10,9 +10,10 @@ import torch
 
 from rlcsd.config.load import build_method, load
 from rlcsd.decoding import token_offsets
-from rlcsd.engine.base import build_engine
-from rlcsd.tasks.build import build_task
-from rlcsd.tasks.roll_call import parse_question, token_labels
+from rlcsd.engine.interface import build_engine
+from rlcsd.experiments.decision_labels import token_labels
+from rlcsd.experiments.roll_call import parse_question
+from rlcsd.tasks.registry import build_task
 
 FOLDER = Path(__file__).parents[1] / "benchmarks" / "study"
 sys.path.insert(0, str(FOLDER))

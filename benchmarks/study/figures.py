@@ -10,7 +10,7 @@ from records import RECORDS, Runs
 from runner import CURVES
 from tables import area, ordered, paired, pairs
 
-from rlcsd.report.drift import draw_drift
+from rlcsd.experiments.drift_demo import draw_drift
 from rlcsd.report.figures import colours, drawing, smoothed
 
 

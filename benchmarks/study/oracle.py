@@ -12,10 +12,11 @@ from typing import Any
 import torch
 
 from rlcsd.decoding import token_offsets
+from rlcsd.experiments.decision_labels import token_labels
+from rlcsd.experiments.roll_call import parse_question
 from rlcsd.methods import TokenBatch
 from rlcsd.records import Group, TrainingExample
 from rlcsd.stages.hint import HintCounts, HintedRows, draw_hints
-from rlcsd.tasks.roll_call import parse_question, token_labels
 from rlcsd.trainer import Trainer
 
 CERTAIN = 100.0  # nats: far beyond any τ, so that the residual is saturated

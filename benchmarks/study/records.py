@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from rlcsd.folders import write_text
+from rlcsd.storage import write_text
 
 DOCS = Path(__file__).parents[2] / "docs"
 RECORDS = DOCS / "study"

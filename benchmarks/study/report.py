@@ -17,7 +17,7 @@ from records import DOCS, collect
 from studies import STUDIES
 from tables import tables
 
-from rlcsd.folders import write_text
+from rlcsd.storage import write_text
 
 
 def main() -> None:

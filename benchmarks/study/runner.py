@@ -14,12 +14,12 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlcsd.folders import write_text
+from rlcsd.storage import write_text
 
 if TYPE_CHECKING:
     from rlcsd.config.schema import Config
-    from rlcsd.engine.base import Engine
-    from rlcsd.tasks.base import Task
+    from rlcsd.engine.interface import Engine
+    from rlcsd.tasks.task import Task
 
 CURVES = {
     "accuracy": "rollout/accuracy",
@@ -59,7 +59,7 @@ class Study:
 @lru_cache(maxsize=4)
 def _task(parameters: str) -> Task:
     """Runs of one process share their problems."""
-    from rlcsd.tasks.build import build_task
+    from rlcsd.tasks.registry import build_task
 
     return build_task(json.loads(parameters))
 
@@ -80,7 +80,7 @@ def run_one(study: Study, arm: Arm, seed: int, path: Path) -> dict[str, Any]:
     from oracle import OracleTrainer
 
     from rlcsd.config.load import build_method, load
-    from rlcsd.engine.base import build_engine
+    from rlcsd.engine.interface import build_engine
     from rlcsd.trainer import Trainer
 
     torch.set_num_threads(1)

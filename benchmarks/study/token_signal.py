@@ -15,13 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from rlcsd.config.load import build_method, load
-from rlcsd.engine.base import build_engine
-from rlcsd.folders import write_text
-from rlcsd.inspection.decisions import auc, decision_kinds
+from rlcsd.engine.interface import build_engine
+from rlcsd.experiments.decision_labels import auc, decision_kinds
+from rlcsd.experiments.roll_call import INTERJECTIONS
 from rlcsd.inspection.signals import SIGNALS, SignalSettings, SignalTable, hint_signals
 from rlcsd.records import Problem
-from rlcsd.tasks.build import build_task
-from rlcsd.tasks.roll_call.text import INTERJECTIONS
+from rlcsd.storage import write_text
+from rlcsd.tasks.registry import build_task
 
 OUT = Path(__file__).parents[2] / "docs" / "study" / "signal.json"
 KINDS = ("right", "wrong", "works a line", "interjects", "other")

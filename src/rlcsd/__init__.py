@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from .config.schema import Config
     from .errors import InputError
     from .run import train
-    from .tasks.base import Problem, Reward, Task, Verdict
+    from .tasks.task import Problem, Reward, Task, Verdict
 
 __version__ = "0.1.0"
 __all__ = ["Config", "InputError", "Problem", "Reward", "Task", "Verdict", "load_config", "train"]
@@ -25,10 +25,10 @@ __all__ = ["Config", "InputError", "Problem", "Reward", "Task", "Verdict", "load
 _WHERE = {
     "Config": "config.schema:Config",
     "InputError": "errors:InputError",
-    "Problem": "tasks.base:Problem",
-    "Reward": "tasks.base:Reward",
-    "Task": "tasks.base:Task",
-    "Verdict": "tasks.base:Verdict",
+    "Problem": "tasks.task:Problem",
+    "Reward": "tasks.task:Reward",
+    "Task": "tasks.task:Task",
+    "Verdict": "tasks.task:Verdict",
     "load_config": "config.load:load",
     "train": "run.api:train",
 }

@@ -15,18 +15,16 @@ from dataclasses import dataclass
 from time import perf_counter
 
 from .config.schema import Config
-from .engine.base import Engine
-from .guards import Guards
+from .engine.interface import Engine
+from .health import Guards, Stall
 from .methods.base import Method
 from .metrics import Mean, Metrics, Sum, combined
+from .prepare import check_task, fitting_problems, learning_rate_schedule, training_prompt, training_steps
 from .records import Group, Problem, Rollout, TokenBatch, TrainingExample
-from .schedule import learning_rate_schedule
 from .stages.grade import grade
 from .stages.hint import HintedRows, TeacherPrompts, hint_rows
 from .stages.score import build_token_batch, with_old_log_probs
-from .stall import Stall
-from .tasks.base import Task
-from .workload import check_task, fitting_problems, training_prompt, training_steps
+from .tasks.task import Task
 
 
 @dataclass(frozen=True)

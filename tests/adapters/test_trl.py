@@ -22,7 +22,7 @@ from rlcsd.records import Problem, Sample
 from rlcsd.stages.grade import grade
 from rlcsd.stages.hint import TeacherPrompts, hint_rows
 from rlcsd.stages.score import build_token_batch, with_old_log_probs
-from rlcsd.tasks.base import Task
+from rlcsd.tasks.task import Task
 from tests.adapters.trl_case import FLAT, QUESTIONS, G, completion, run
 
 METHODS = ["grpo", "rlsd", "rlsd_ectr", "rlcsd"]

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, TrainerCallback
 
 from rlcsd.adapters.trl import RLCSDConfig, RLCSDTrainer
 from rlcsd.config.schema import ModelConfig
-from rlcsd.engine.local.network import TINY, load_tokenizer
+from rlcsd.engine.local.model import TINY, load_tokenizer
 
 G = 4
 QUESTIONS = ["A is a knight or B is one. Who?", "B says that A is a knave. Who is what?", "A says nothing at all."]

@@ -13,7 +13,7 @@ from rlcsd.config.load import build_method, load
 from rlcsd.engine import costs
 from rlcsd.engine.costs import DEVICES, Batch, Work, flops, hinted, scoring_work, step_seconds, step_work, update_work
 from rlcsd.engine.local.memory import load_shape, shape_of
-from rlcsd.engine.local.network import Network
+from rlcsd.engine.local.model import Network
 from rlcsd.engine.local.scoring import score
 from rlcsd.records import Group, Pair, Problem, Rollout, Sample, Verdict
 from rlcsd.run.plan import plan

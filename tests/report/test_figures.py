@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from rlcsd.report.figures import colours, smoothed
-from rlcsd.report.training import write_report
+from rlcsd.report.run_report import write_report
 
 from .folders import write_config
-from .test_compare import write_run
+from .test_comparison import write_run
 
 
 def test_moving_means_keep_a_line_straight_and_take_noise_away():

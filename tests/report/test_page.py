@@ -11,7 +11,7 @@ import pytest
 from rlcsd.cli import main
 from rlcsd.report import page as pages
 from rlcsd.report.page import embedded_json, thinned, write_page
-from rlcsd.report.recorded import read_groups
+from rlcsd.report.rollout_reader import read_groups
 
 from .folders import group, lines, rollout, write_config, write_run
 

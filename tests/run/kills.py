@@ -27,7 +27,7 @@ import torch
 from safetensors.torch import load_file
 
 from rlcsd.cli import main
-from rlcsd.folders import read_jsonl
+from rlcsd.storage import read_jsonl
 
 OVERRIDES = [
     "steps=6", "prompts_per_step=4", "prompts_per_update=2", "group_size=4", "task.train_sizes=[3]",

@@ -10,9 +10,9 @@ import pytest
 
 import rlcsd
 from rlcsd.config.load import build_method, load
-from rlcsd.engine.base import build_engine
-from rlcsd.manifest import damage, write_manifest
+from rlcsd.engine.interface import build_engine
 from rlcsd.run.checkpoint import checkpoints, latest_checkpoint, load_checkpoint, newest_whole, prune, save_checkpoint
+from rlcsd.storage import damage, write_manifest
 
 
 def fake(folder: Path, step: int) -> Path:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from rlcsd.folders import read_jsonl
 from rlcsd.methods import METHODS
 from rlcsd.run import Run
+from rlcsd.storage import read_jsonl
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 

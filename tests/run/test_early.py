@@ -9,10 +9,9 @@ import pytest
 import rlcsd
 from rlcsd.config.schema import EvaluationConfig
 from rlcsd.evaluation import Summary
-from rlcsd.folders import read_jsonl
 from rlcsd.run import Run
-from rlcsd.run.best import best_step, no_longer_better
-from rlcsd.run.checkpoint import checkpoints
+from rlcsd.run.checkpoint import best_step, checkpoints, no_longer_better
+from rlcsd.storage import read_jsonl
 
 SET = Summary("s", 4, 1, 0.5, 0.4, 0.6, {1: 0.5}, 1.0, 0.0, 9.0)
 

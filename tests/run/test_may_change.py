@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from rlcsd.run.resume import MAY_CHANGE
+from rlcsd.run.checkpoint import MAY_CHANGE
 
 
 def test_the_page_lists_the_keys_that_may_change():

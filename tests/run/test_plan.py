@@ -11,7 +11,7 @@ from rlcsd.cli import main
 from rlcsd.config.load import choices, load
 from rlcsd.engine.architectures import known_architecture
 from rlcsd.engine.local.memory import load_shape
-from rlcsd.engine.local.network import PACKAGED
+from rlcsd.engine.local.model import PACKAGED
 from rlcsd.run.plan import plan
 from rlcsd.verifiers.math import MathVerifier
 

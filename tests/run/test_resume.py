@@ -18,11 +18,10 @@ import pytest
 import rlcsd
 from rlcsd import Problem, Task
 from rlcsd.cli import main
-from rlcsd.folders import append_jsonl, read_jsonl
 from rlcsd.run import Run
-from rlcsd.run.checkpoint import checkpoints
-from rlcsd.run.lock import RunLock
-from rlcsd.run.resume import data_hash
+from rlcsd.run.checkpoint import checkpoints, data_hash
+from rlcsd.run.folder import RunLock
+from rlcsd.storage import append_jsonl, read_jsonl
 
 from . import kills
 
@@ -199,7 +198,7 @@ def test_a_closed_pipe_is_no_traceback():
 
 
 def test_a_full_disk_ends_in_a_sentence_and_keeps_the_last_checkpoint(tiny_config, tmp_path, monkeypatch):
-    from rlcsd.engine.local.engine import LocalEngine
+    from rlcsd.engine.local.local_engine import LocalEngine
 
     save = LocalEngine.save_state
 

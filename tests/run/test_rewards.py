@@ -10,10 +10,10 @@ import pytest
 from rlcsd import InputError
 from rlcsd.cli import main
 from rlcsd.config.load import load
-from rlcsd.folders import read_jsonl
 from rlcsd.run import Run
-from rlcsd.run.resume import plugins_of
-from rlcsd.tasks.build import build_task
+from rlcsd.run.checkpoint import plugins_of
+from rlcsd.storage import read_jsonl
+from rlcsd.tasks.registry import build_task
 
 MINE = """
 from rlcsd import Verdict

@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import load_file
 
 import rlcsd
-from rlcsd.engine.local.network import TINY
-from rlcsd.folders import read_jsonl
+from rlcsd.engine.local.model import TINY
 from rlcsd.methods import METHODS
 from rlcsd.run import Run
 from rlcsd.run.checkpoint import latest_checkpoint
+from rlcsd.storage import read_jsonl
 
 README = Path(__file__).parents[2] / "README.md"
 

@@ -8,9 +8,9 @@ import pytest
 
 from rlcsd.cli import main
 from rlcsd.errors import InputError
-from rlcsd.folders import read_jsonl
 from rlcsd.run import Run
 from rlcsd.run.sweep import Sweep, jobs_of, split_hydra
+from rlcsd.storage import read_jsonl
 
 QUICK = [
     "steps=1", "prompts_per_step=2", "prompts_per_update=2", "group_size=3", "task.train_per_size=4",

@@ -16,7 +16,7 @@ from rlcsd.prompts import TEMPLATES, hint_text, teacher_text
 from rlcsd.records import Group, Hint, Rollout, Sample, Verdict
 from rlcsd.stages.grade import group_advantages
 from rlcsd.stages.hint import TeacherPrompts, draw_hints, hint_rows, teacher_context
-from rlcsd.tasks.base import Problem
+from rlcsd.tasks.task import Problem
 
 SAMPLE = Sample((1,), torch.zeros(1), torch.zeros(1), True)
 

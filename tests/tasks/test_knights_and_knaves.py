@@ -23,9 +23,8 @@ from rlcsd.tasks.knights_and_knaves import (
     draw_puzzle,
     solutions,
 )
-from rlcsd.tasks.knights_and_knaves.data import split_of
-from rlcsd.tasks.knights_and_knaves.solution import search
-from rlcsd.tasks.knights_and_knaves.text import puzzle_text, statement_text
+from rlcsd.tasks.knights_and_knaves.puzzle_data import split_of
+from rlcsd.tasks.knights_and_knaves.puzzle_text import puzzle_text, search, statement_text
 
 
 def truth(statement: Statement, roles) -> bool:
@@ -140,7 +139,7 @@ def test_puzzles_of_three_people_share_a_form_exactly_if_a_renaming_makes_them_t
 
 def test_no_held_out_puzzle_of_the_default_task_has_a_twin_in_training():
     from rlcsd.config.load import load
-    from rlcsd.tasks.build import build_task
+    from rlcsd.tasks.registry import build_task
 
     task = build_task(load().task)
     train = {problem.extra["form"] for problem in task.train}

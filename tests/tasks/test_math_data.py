@@ -8,10 +8,9 @@ import pytest
 
 from rlcsd.cli import main
 from rlcsd.errors import InputError
-from rlcsd.tasks.base import Problem
 from rlcsd.tasks.math_data import parse_band
-from rlcsd.tasks.overlap import normalised, overlaps
-from rlcsd.tasks.verl import read_layout
+from rlcsd.tasks.parquet_layout import read_layout
+from rlcsd.tasks.task import Problem, normalised, overlaps
 
 
 @pytest.fixture
@@ -98,7 +97,7 @@ def test_the_hub_out_of_reach_is_one_sentence(tmp_path, capsys):
 
 def test_a_data_set_by_its_hub_name(tmp_path, monkeypatch):
     """The library takes a local folder of that name before it asks the hub."""
-    from rlcsd.tasks.files import Columns, read_problems
+    from rlcsd.tasks.tabular import Columns, read_problems
 
     (tmp_path / "owner/sums").mkdir(parents=True)
     for split in ("train", "test"):

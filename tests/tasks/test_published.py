@@ -16,11 +16,11 @@ import pytest
 
 from rlcsd.cli import main
 from rlcsd.config.load import load
-from rlcsd.tasks.build import build_task
-from rlcsd.tasks.files import read_rows
 from rlcsd.tasks.hub import HubFile, Snapshot, split_files
+from rlcsd.tasks.parquet_layout import MARK, is_published, read_layout, reads_published
 from rlcsd.tasks.published import EVALUATION, TRAINING, located, others
-from rlcsd.tasks.verl import MARK, is_published, of_authors, read_layout
+from rlcsd.tasks.registry import build_task
+from rlcsd.tasks.tabular import read_rows
 
 COMMIT = "c0ffee" * 6 + "beef"
 
@@ -274,14 +274,14 @@ def test_the_authors_sets_one_by_one_are_read_before_our_own_build_of_them_toget
     assert [p.question for p in read_layout("task.evaluation", str(tmp_path), together, "val")["amc23"]] == [
         "our amc23"
     ]
-    assert not of_authors(str(tmp_path), together, "val")
+    assert not reads_published(str(tmp_path), together, "val")
     for name in names:
         hub.files["Leyiii/RLCSD"][f"{name}/val.parquet"] = table([row(name, f"their {name}", "1")])
     assert main(["data", "published", *names, "--root", str(tmp_path)]) == 0
     assert capsys.readouterr().out.count("1 published and 1 own problems; 0 in both as written") == 3
     found = read_layout("task.evaluation", str(tmp_path), together, "val")
     assert {name: [p.question for p in found[name]] for name in names} == {n: [f"their {n}"] for n in names}
-    assert of_authors(str(tmp_path), together, "val")
+    assert reads_published(str(tmp_path), together, "val")
 
 
 def test_files_in_place_are_checked_again_and_a_damaged_mark_is_none(hub, tmp_path):

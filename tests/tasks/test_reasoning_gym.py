@@ -8,8 +8,8 @@ import pytest
 
 from rlcsd import InputError
 from rlcsd.config.load import load
-from rlcsd.tasks.build import build_task
 from rlcsd.tasks.reasoning_gym import answer_in, plain
+from rlcsd.tasks.registry import build_task
 from rlcsd.trainer import Trainer
 
 pytest.importorskip("reasoning_gym")
@@ -89,7 +89,7 @@ def test_a_mistake_is_one_sentence(values, said):
 
 def test_it_trains_by_name(tiny_config):
     from rlcsd.config.load import build_method
-    from rlcsd.engine.local.engine import LocalEngine
+    from rlcsd.engine.local.local_engine import LocalEngine
 
     overrides = ["task=reasoning_gym", "task.dataset=chain_sum", "task.train_size=8", "task.eval_size=2"]
     assert load(overrides).task["dataset"] == "chain_sum"

@@ -9,8 +9,8 @@ import sympy
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlcsd.verifiers.equivalence import equivalent
-from rlcsd.verifiers.notation import closed, number, spelled
+from rlcsd.verifiers.latex import closed, number, spelled
+from rlcsd.verifiers.math import equivalent
 
 SAME = [
     ("1, 2", "1,2"),

@@ -22,15 +22,15 @@ from torch import Tensor
 from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
-from ..config.words import first_complaint
-from ..engine.local.network import Network
+from ..config.messages import as_input_error
+from ..engine.local.model import Network
 from ..errors import InputError
 from ..layout import Layout
 from ..methods import CreditMethod, method_class
 from ..methods.grpo import GRPO
 from ..stages.hint import TeacherPrompts
 from ..stages.score import build_token_batch
-from .rollouts import Drawn, TeacherScorer, hinted_rows, problem_of, stays_in_update, total_rewards
+from .training_examples import Drawn, TeacherScorer, hinted_rows, problem_of, stays_in_update, total_rewards
 
 _FILE = "rlcsd_teacher.safetensors"
 _NEEDED = {"loss_type": "dapo", "importance_sampling_level": "token", "top_entropy_quantile": 1.0}
@@ -74,7 +74,7 @@ class RLCSDConfig(GRPOConfig):  # type: ignore[misc]
         try:
             method = cls.from_fields(**self.method_options)
         except ValidationError as error:
-            raise first_complaint(error, "method_options.", cls.Config.model_fields) from None
+            raise as_input_error(error, "method_options.", cls.Config.model_fields) from None
         if getattr(method.config, "teacher", "") == "model":
             raise InputError("method_options.teacher=model: here the teacher is a copy of the policy; use rlcsd train")
         return method

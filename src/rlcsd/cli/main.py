@@ -19,18 +19,14 @@ from pathlib import Path
 from typing import NoReturn
 
 from ..errors import InputError
-from ..folders import is_disk_full
+from ..experiments.drift_demo import add_demo_command
 from ..run.stop import Interrupted
-from .chat import add_chat_command
-from .compare import add_compare_command
-from .config import add_config_command
-from .data import add_data_commands
-from .demo import add_demo_command
-from .inspect import add_inspect_command
-from .push import add_push_command
-from .show import add_show_command
-from .sweep import add_sweep_command
-from .train import OVERRIDES, add_train_command
+from ..storage import is_disk_full
+from .config_command import add_config_command
+from .data_commands import add_data_commands
+from .model_commands import add_chat_command, add_push_command
+from .report_commands import add_compare_command, add_inspect_command, add_show_command
+from .train_commands import OVERRIDES, add_sweep_command, add_train_command
 
 # Errors of a path that the user chose.
 _OF_A_PATH = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR)
@@ -86,12 +82,12 @@ def parser() -> argparse.ArgumentParser:
 
 def _evaluate(arguments: argparse.Namespace) -> None:
     from ..config.load import build_method
-    from ..engine.base import build_engine
-    from ..engine.local.threads import with_threads
+    from ..engine.interface import build_engine
+    from ..engine.local.local_engine import with_threads
     from ..evaluation import Answered, EvaluationFolder, EvaluationSettings, check, evaluate, markdown_table
     from ..run.counting import counting
-    from ..run.evaluated import evaluated_config
-    from ..tasks.build import build_task
+    from ..run.folder import evaluated_config
+    from ..tasks.registry import build_task
 
     config = evaluated_config(arguments.overrides)
     folder = EvaluationFolder(arguments.out, config) if arguments.out else None
@@ -117,10 +113,10 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 
 def _warmstart(arguments: argparse.Namespace) -> None:
-    from ..engine.local.network import resolve_device
-    from ..folders import check_new_folder
-    from ..warmstart.recipe import load_recipe
-    from ..warmstart.train import warmstart
+    from ..engine.local.model import resolve_device
+    from ..experiments.recipe import load_recipe
+    from ..experiments.warmstart import warmstart
+    from ..storage import check_new_folder
 
     check_new_folder(arguments.out)
     names = [arguments.recipe, *arguments.overrides]

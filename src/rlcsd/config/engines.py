@@ -9,8 +9,8 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
+from .messages import suggestion
 from .values import Count, Section, Text
-from .words import nearest
 
 _MOST_THREADS = 1024
 
@@ -145,5 +145,5 @@ def engine_class(name: object) -> type[EngineConfig]:
     """The class of an engine's keys. Raises pydantic.ValidationError, located at `name`, for an unknown engine."""
     if isinstance(name, str) and name in ENGINES:
         return ENGINES[name]
-    unknown = PydanticCustomError("engine", "unknown engine; {hint}", {"hint": nearest(str(name), ENGINES)})
+    unknown = PydanticCustomError("engine", "unknown engine; {hint}", {"hint": suggestion(str(name), ENGINES)})
     raise ValidationError.from_exception_data("engine", [{"type": unknown, "loc": ("name",), "input": name}])

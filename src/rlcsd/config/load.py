@@ -23,8 +23,8 @@ from ..errors import InputError
 from ..methods import Method, method_class
 from ..methods.base import ContrastConfig
 from .engines import ENGINES
+from .messages import as_input_error, known_keys, suggestion
 from .schema import Config
-from .words import first_complaint, known_keys, nearest
 
 __all__ = ["build_method", "choices", "first_complaint", "from_yaml", "load", "to_yaml", "validated"]
 
@@ -119,7 +119,7 @@ def _check_groups(overrides: Sequence[str]) -> None:
     for override in overrides:
         key, value = _split(override)
         if key in available and value not in available[key]:
-            raise InputError(f"{key}={value}: unknown {key}; {nearest(value, set(available[key]) - {'plugin'})}")
+            raise InputError(f"{key}={value}: unknown {key}; {suggestion(value, set(available[key]) - {'plugin'})}")
 
 
 def validated(values: Mapping[str, Any]) -> Config:
@@ -131,7 +131,7 @@ def validated(values: Mapping[str, Any]) -> Config:
     try:
         config = Config.model_validate(dict(values))
     except ValidationError as error:
-        raise first_complaint(error, known={*known_keys(Config), *_engine_keys(values), "variant"}) from None
+        raise as_input_error(error, known={*known_keys(Config), *_engine_keys(values), "variant"}) from None
     method = build_method(config)
     c = method.config
     if isinstance(c, ContrastConfig) and c.hint_source == "self_rollout" and c.exclude_self and config.group_size < 3:
@@ -158,7 +158,7 @@ def build_method(config: Config) -> Method:
     try:
         return cls(cls.Config(**{**config.method, "name": name}))
     except ValidationError as error:
-        raise first_complaint(error, "method.", [f"method.{key}" for key in cls.Config.model_fields]) from None
+        raise as_input_error(error, "method.", [f"method.{key}" for key in cls.Config.model_fields]) from None
 
 
 def _digits_kept(override: str) -> str:

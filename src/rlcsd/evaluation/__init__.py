@@ -1,7 +1,6 @@
 """Held-out accuracy: answers, what they amount to, and the folder of a stand-alone evaluation."""
 
-from .answers import EvaluationSettings, answer_problems, check, evaluate
-from .folder import EvaluationFolder
+from .answers import EvaluationFolder, EvaluationSettings, answer_problems, check, evaluate
 from .summary import Answered, Summary, markdown_table, outcomes, summarise
 
 __all__ = [

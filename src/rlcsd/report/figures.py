@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from .run_results import RunResult, accuracies, all_sets, by_label, curve
+from .statistics import mean_interval
 
 # Okabe and Ito's palette, told apart with every usual colour blindness. A method has one colour in every figure.
 _PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7A5195", "#8C564B", "#5A5A5A")
@@ -98,3 +101,128 @@ def short_name(name: str) -> str:
     """`unseen_sizes: 4 people` → two lines that fit under a bar."""
     first, _, kind = name.partition(": ")
     return f"{first.replace('_', ' ')}\n{kind}" if kind else name.replace("_", " ")
+
+
+# ------------------------------------------------------------------ overlay
+# The figure of several runs: a line for each label with a band over its seeds, and accuracy with intervals.
+
+_CURVES = (
+    ("Training reward", "rollout/reward"),
+    ("Actor entropy (nats)", "actor/entropy"),
+    ("Response length (tokens)", "rollout/length"),
+)
+
+
+def draw_comparison(runs: Sequence[RunResult], path: Path) -> Path:
+    """Reward, entropy and length against the step, and accuracy after training; PNG, and SVG beside it.
+
+    A line is the mean over seeds of moving means, its band reaches from the lowest to the highest seed. Whiskers are
+    95 % t-intervals over seeds.
+    """
+    grouped = by_label(runs)
+    colour = colours(list(grouped))
+    with drawing(2, 2, 5.4, path) as (figure, axes):
+        for axis, (label, metric) in zip(axes.flat, _CURVES, strict=False):
+            for name, members in grouped.items():
+                _draw_band(axis, members, metric, colour[name])
+            axis.set(title=label, xlabel="step")
+        _draw_accuracy(axes[1][1], grouped, runs, colour)
+        handles, labels = axes[1][1].get_legend_handles_labels()
+        seeds = sorted({len(members) for members in grouped.values()})
+        if seeds[-1] > 1:
+            many = f"{seeds[0]} seeds" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
+            figure.supxlabel(f"Lines: mean over {many}. Bands: from the lowest to the highest seed.", fontsize=8)
+        if handles:
+            figure.legend(handles, labels, loc="outside upper center", ncols=min(6, len(labels)), fontsize=9)
+    return path
+
+
+def _draw_band(axis: Any, members: Sequence[RunResult], metric: str, colour: str) -> None:
+    lines = [dict(zip(*curve(run.metrics, metric), strict=True)) for run in members]
+    lines = [line for line in lines if line]
+    if not lines:
+        return  # nothing logged yet
+    steps = sorted(set.intersection(*(set(line) for line in lines)))  # a run that is behind cuts the line, not the mean
+    smooth = np.array([smoothed([line[step] for step in steps]) for line in lines])
+    if not steps:
+        return
+    if len(lines) > 1:
+        axis.fill_between(steps, smooth.min(axis=0), smooth.max(axis=0), color=colour, alpha=0.16, linewidth=0)
+    else:
+        axis.plot(steps, [lines[0][step] for step in steps], color=colour, alpha=0.22, linewidth=0.8)
+    axis.plot(steps, smooth.mean(axis=0), color=colour, linewidth=1.8)
+
+
+def _draw_accuracy(
+    axis: Any, grouped: dict[str, list[RunResult]], runs: Sequence[RunResult], colour: dict[str, str]
+) -> None:
+    names = all_sets(runs, average=False)
+    axis.set(title="Held-out accuracy after training, 95 % over seeds")
+    if not names:
+        axis.text(0.5, 0.5, "not evaluated yet", ha="center", va="center", color="#8A8F96", transform=axis.transAxes)
+        axis.set(xticks=[], yticks=[])
+    series = []
+    before = any(accuracies(runs, name, trained=False) for name in names)
+    for label, members, trained, tone in [
+        *([("before", list(runs), False, BEFORE)] if before else []),
+        *((label, members, True, colour[label]) for label, members in grouped.items()),
+    ]:
+        found = [list(accuracies(members, name, trained).values()) for name in names]
+        estimates = [mean_interval(values) if values else None for values in found]
+        heights = [float("nan") if e is None else e.mean for e in estimates]
+        intervals = [None if e is None or e.low is None or e.high is None else (e.low, e.high) for e in estimates]
+        series.append((label, tone, heights, intervals))
+    bars(axis, series)
+    axis.set_xticks(range(len(names)), [short_name(name) for name in names], fontsize=8)
+
+
+# ------------------------------------------------------------------ signals
+# The figure of hint signals: what a correct hint alone says, and what is left of it in the contrast.
+
+Means = Mapping[str, Mapping[str, Mapping[str, float]]]  # target → kind → signal → mean in nats
+_SERIES = (
+    ("correct_gain", "#B8BCC2", "correct hint alone: log π_T(y | h_c) − log π(y)"),
+    (
+        "contrast",
+        "#0072B2",
+        "contrast e_ctr: log π_T(y | h_c) − log mean π_T(y | h_w) over the wrong hints",
+    ),
+)
+_LINEAR = 0.05  # nats: within ± this the axis is linear, beyond it logarithmic
+
+
+def draw_signals(means: Means, path: Path) -> Path:
+    """Bars by kind of token with their values, for tokens of correct and of wrong rollouts; PNG, and SVG beside it."""
+    targets = [target for target in ("correct", "wrong") if means.get(target)]
+    kinds = [kind for kind in next(iter(means.values())) if any(kind in means[target] for target in targets)]
+    with drawing(1, len(targets), 3.7, path, sharey=True, squeeze=False) as (figure, axes):
+        for axis, target in zip(axes[0], targets, strict=True):
+            _draw(axis, means[target], kinds)
+            axis.set_title(f"Tokens of {target} rollouts")
+        values = [value for target in targets for kind in means[target].values() for value in kind.values()]
+        axes[0][0].set_ylim(min(2.6 * min(values), -0.1), max(2.6 * max(values), 0.1))
+        axes[0][0].set_ylabel("mean signal (nats)")
+        handles, labels = axes[0][0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside upper left", fontsize=8.5)
+    return path
+
+
+def _draw(axis: Any, means: Mapping[str, Mapping[str, float]], kinds: list[str]) -> None:
+    axis.set_yscale("symlog", linthresh=_LINEAR, linscale=0.6)
+    axis.axhline(0, color="#33373B", linewidth=0.8)
+    series = [one for one in _SERIES if any(one[0] in means[kind] for kind in means)]
+    width = 0.8 / len(series)
+    for number, (signal, colour, label) in enumerate(series):
+        places = np.arange(len(kinds)) + (number - (len(series) - 1) / 2) * width
+        heights = [means.get(kind, {}).get(signal, float("nan")) for kind in kinds]
+        axis.bar(places, heights, width=width * 0.92, color=colour, label=label)
+        for place, height in zip(places, heights, strict=True):
+            if np.isfinite(height):
+                up = height >= 0
+                axis.annotate(
+                    f"{height:+.2f}".replace("-", "−"), (place, height), xytext=(0, 2 if up else -2),
+                    textcoords="offset points", ha="center", va="bottom" if up else "top", fontsize=7.5,
+                )  # fmt: skip
+    ticks = [-10, -1, -0.1, 0, 0.1, 1, 10]
+    axis.set_yticks(ticks, [f"{tick:g}".replace("-", "−") for tick in ticks])
+    axis.set_xticks(range(len(kinds)), kinds)

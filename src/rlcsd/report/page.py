@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from ..folders import read_jsonl, write_text
-from .recorded import Recorded, RecordedGroup, read_config, read_groups
+from ..storage import read_jsonl, write_text
+from .rollout_reader import LoggedGroup, LoggedRollout, read_config, read_groups
 
 MOST_TOKENS = 1_500_000  # of a page, which then has about 40 MB
 _HIGH = 97.0  # the percentile of |signal| over the run that gets the full colour
@@ -69,7 +69,7 @@ def write_page(folder: Path, target: Path, steps: tuple[int, int] | None = None)
     return f"{len({g.step for g in kept})} steps, {len(rollouts)} rollouts, {tokens:,} tokens{thin}"
 
 
-def thinned(groups: Sequence[RecordedGroup], most: int) -> list[RecordedGroup]:
+def thinned(groups: Sequence[LoggedGroup], most: int) -> list[LoggedGroup]:
     """The groups of evenly spaced steps, as many as have at most `most` tokens; of one step at least."""
     tokens = sum(len(rollout.spans) for group in groups for rollout in group.rollouts)
     if tokens <= most:
@@ -105,7 +105,7 @@ def embedded_json(data: Any) -> str:
 
 
 def page_data(
-    config: dict[str, Any], groups: Sequence[RecordedGroup], metrics: Sequence[dict[str, Any]], name: str, left_out: int
+    config: dict[str, Any], groups: Sequence[LoggedGroup], metrics: Sequence[dict[str, Any]], name: str, left_out: int
 ) -> dict[str, Any]:
     """All that the page shows, ready for JSON. Columns are float16 in base64: three digits are shown of them."""
     rollouts = [rollout for group in groups for rollout in group.rollouts]
@@ -147,7 +147,7 @@ class _Texts:
         return self.place[text]
 
 
-def _scale(key: str, rollouts: Sequence[Recorded]) -> float:
+def _scale(key: str, rollouts: Sequence[LoggedRollout]) -> float:
     """The |value| that gets the full colour."""
     parts = [np.abs(rollout.signals[key]) for rollout in rollouts if key in rollout.signals]
     values = np.concatenate(parts)
@@ -155,7 +155,7 @@ def _scale(key: str, rollouts: Sequence[Recorded]) -> float:
     return float(np.float16(np.percentile(values, _HIGH))) if values.size and np.percentile(values, _HIGH) > 0 else 1.0
 
 
-def _group_data(group: RecordedGroup, texts: _Texts) -> dict[str, Any]:
+def _group_data(group: LoggedGroup, texts: _Texts) -> dict[str, Any]:
     return {
         "step": group.step,
         "group": group.group,
@@ -166,7 +166,7 @@ def _group_data(group: RecordedGroup, texts: _Texts) -> dict[str, Any]:
     }
 
 
-def _rollout_data(rollout: Recorded, texts: _Texts) -> dict[str, Any]:
+def _rollout_data(rollout: LoggedRollout, texts: _Texts) -> dict[str, Any]:
     hints = [{"place": hint.place, "answer": hint.answer, "text": texts(hint.text)} for hint in rollout.hints]
     return {
         **rollout.facts,
@@ -178,7 +178,7 @@ def _rollout_data(rollout: Recorded, texts: _Texts) -> dict[str, Any]:
     }
 
 
-def _lengths(rollout: Recorded) -> np.ndarray:
+def _lengths(rollout: LoggedRollout) -> np.ndarray:
     """UTF-16 units of each token's text; 0 for a token that shares its characters with the one before."""
     units = np.array([0, *(2 if ord(character) > 0xFFFF else 1 for character in rollout.text)]).cumsum()
     starts, ends = units[rollout.spans[:, 0]], units[rollout.spans[:, 1]]

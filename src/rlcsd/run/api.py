@@ -10,9 +10,9 @@ from typing import Any
 from ..config.load import as_config
 from ..config.schema import Config
 from ..errors import InputError
-from ..tasks.base import Task
-from .progress import Progress, Style
-from .resume import resumed_config
+from ..tasks.task import Task
+from .checkpoint import resumed_config
+from .console import ProgressDisplay, Style
 from .run import Run, Watcher
 
 
@@ -46,7 +46,7 @@ def train(
     else:
         chosen = as_config(config)
     style: Style = progress if isinstance(progress, str) else "auto" if progress else "off"
-    with Progress(style, sys.stderr) as shown:
+    with ProgressDisplay(style, sys.stderr) as shown:
 
         def told(event: str, facts: Mapping[str, Any]) -> None:
             shown.watch(event, facts)

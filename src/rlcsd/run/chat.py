@@ -15,12 +15,12 @@ from rich.text import Text
 from ..config.engines import LocalEngineConfig
 from ..config.load import build_method, changed, from_yaml
 from ..config.schema import Config
-from ..engine.base import Engine, build_engine
+from ..engine.interface import Engine, build_engine
 from ..errors import InputError
 from ..prompts import BOXED_INSTRUCTION, student_prompt
 from ..records import Problem
-from ..tasks.base import Task
-from ..tasks.build import build_task
+from ..tasks.registry import build_task
+from ..tasks.task import Task
 from .push import chosen_checkpoint
 
 

@@ -7,15 +7,13 @@ from collections.abc import Sequence
 
 from ..config.load import build_method
 from ..config.schema import Config
-from ..engine.base import check_engine, engine_line, memory_line
 from ..engine.costs import hours_line
-from ..engine.local.network import PACKAGED, context_length, load_tokenizer
+from ..engine.interface import check_engine, engine_line, memory_line
+from ..engine.local.model import PACKAGED, context_length, load_tokenizer
 from ..errors import InputError, MissingError, together
-from ..schedule import learning_rate_schedule
-from ..tasks.base import Task
-from ..tasks.build import build_task
-from ..tasks.overlap import overlaps
-from ..workload import check_task, fitting_problems, training_steps
+from ..prepare import check_task, fitting_problems, learning_rate_schedule, training_steps
+from ..tasks.registry import build_task
+from ..tasks.task import Task, overlaps
 from .push import check_hub
 from .tracking import check_trackers
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import yaml
 
 from ..errors import InputError, first_line
-from .best import best_step
-from .checkpoint import checkpoints, newest_whole, step_of
+from .checkpoint import best_step, checkpoints, newest_whole, step_of
 
 
 def check_hub(repository: str) -> None:
@@ -76,8 +75,8 @@ def chosen_checkpoint(run: Path, step: int | None = None) -> Path:
 def model_card(run: Path, step: int) -> str:
     """The card of a run's checkpoint: its base, method and task, and its held-out accuracy."""
     from ..evaluation import markdown_table
-    from ..folders import read_jsonl
-    from ..report.runs import summaries_of
+    from ..report.run_results import summaries_of
+    from ..storage import read_jsonl
 
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     base, method, task = config["model"]["path"], config["method"]["name"], config["task"].get("name")

@@ -14,25 +14,34 @@ import torch
 from .. import evaluation
 from ..config.load import build_method, to_yaml
 from ..config.schema import Config
-from ..engine.base import Engine, build_engine
-from ..engine.local.threads import with_threads
+from ..engine.interface import Engine, build_engine
+from ..engine.local.local_engine import with_threads
 from ..errors import InputError
 from ..evaluation import Answered, EvaluationSettings, Summary, outcomes, summary
-from ..folders import append_jsonl, is_disk_full, remove_left_overs, write_text
 from ..methods.base import Method
-from ..report.runs import summaries_of
-from ..report.training import write_report
-from ..tasks.base import Task
-from ..tasks.build import build_task
-from ..tasks.overlap import overlaps
+from ..report.run_report import write_report
+from ..report.run_results import summaries_of
+from ..storage import append_jsonl, is_disk_full, remove_left_overs, write_text
+from ..tasks.registry import build_task
+from ..tasks.task import Task, overlaps
 from ..trainer import StepResult, Trainer
-from .best import best_step, no_longer_better
-from .checkpoint import load_checkpoint, newest_whole, prune, read_facts, save_checkpoint, with_newest_checkpoint
-from .folder import environment, new_folder
-from .lock import RunLock
+from .checkpoint import (
+    best_step,
+    check_same_run,
+    cut_logs,
+    data_hash,
+    load_checkpoint,
+    log_lengths,
+    newest_whole,
+    no_longer_better,
+    prune,
+    read_facts,
+    save_checkpoint,
+    with_newest_checkpoint,
+)
+from .folder import RunLock, environment, new_folder
 from .push import check_hub, push
-from .resume import check_same_run, cut_logs, data_hash, log_lengths
-from .rollouts import completion_of, records
+from .rollout_log import rollout_records, sample_completion
 from .slow import SlowSteps
 from .stop import Interrupted, StopSignals
 from .tracking import Tracker, check_trackers, open_trackers
@@ -267,9 +276,9 @@ class Run:
         for tracker in self.trackers:
             tracker.log(result.metrics, result.step)
         if self.config.log_rollouts:
-            kept = records(result, self.engine.tokenizer, self.config.log_rollouts, self.method)
+            kept = rollout_records(result, self.engine.tokenizer, self.config.log_rollouts, self.method)
             append_jsonl(self.folder / "rollouts.jsonl", *kept)
-        completion = completion_of(result) if self._shows(result.step) else None
+        completion = sample_completion(result) if self._shows(result.step) else None
         facts = {"step": result.step, "metrics": result.metrics}
         self.watch("step", {**facts, "no_update": result.no_update, "completion": completion})
         slowed = self.neighbours.complaint(result.step, result.metrics["time/step"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import psutil
 
-from ..engine.local.threads import Neighbours
+from ..engine.local.local_engine import Neighbours
 
 _SLOWER = 1.6  # times the fastest step so far
 _SHORT = 1.0  # seconds that nobody minds

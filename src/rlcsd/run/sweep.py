@@ -29,8 +29,8 @@ from omegaconf.errors import OmegaConfBaseException
 from ..config.load import GROUPS, load
 from ..config.schema import Config
 from ..errors import InputError
-from ..folders import append_jsonl, check_new_folder, read_jsonl, write_text
-from .resume import resumed_config
+from ..storage import append_jsonl, check_new_folder, read_jsonl, write_text
+from .checkpoint import resumed_config
 
 _JOBS, _DONE = "sweep.json", "jobs.jsonl"
 _LAUNCH = GROUPS.parent / "sweep"
@@ -224,7 +224,7 @@ class _Launcher:
 
 def run_job(config: Any) -> None:
     """One job, in whatever process the launcher runs it: a new run, or the rest of one that was interrupted."""
-    from .progress import Progress
+    from .console import ProgressDisplay
     from .run import Run
 
     folder, name = Path(str(config.folder)), str(config.job)
@@ -237,7 +237,7 @@ def run_job(config: Any) -> None:
             print(f"\n{name}", flush=True)
         resume = (place / "config.yaml").is_file()
         chosen = resumed_config(place) if resume else _placed(load(overrides), folder, name)
-        with Progress("auto", prefix=f"{name}  " if parallel else "") as progress:
+        with ProgressDisplay("auto", prefix=f"{name}  " if parallel else "") as progress:
             Run(chosen, folder=place if resume else None, watch=progress.watch).execute(resume=resume)
     except InputError as error:
         append_jsonl(folder / _DONE, {"job": name, "reason": str(error)})

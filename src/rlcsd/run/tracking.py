@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..errors import MissingError
-from ..folders import append_jsonl, write_text
+from ..storage import append_jsonl, write_text
 
 
 class Tracker(Protocol):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from ..records import Group, Problem, Rollout, Sample
-from ..tasks.base import Task
+from ..tasks.task import Task
 from ..verifiers import last_boxed
 
 

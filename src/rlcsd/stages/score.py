@@ -9,7 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ..engine.base import Scorer
+from ..engine.interface import Scorer
 from ..layout import Layout
 from ..methods.base import Method
 from ..methods.contrast import marginal_log_prob

@@ -1,5 +1,5 @@
 """Tasks: data and a verifier."""
 
-from .base import Problem, Reward, Task, Verdict
+from .task import Problem, Reward, Task, Verdict
 
 __all__ = ["Problem", "Reward", "Task", "Verdict"]

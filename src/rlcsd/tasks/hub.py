@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
 from ..errors import InputError, first_line
-from ..folders import write_text
+from ..storage import write_text
 
 READABLE = (".parquet", ".jsonl", ".csv")
 _SHARD = re.compile(r"-\d{5}-of-\d{5}$")

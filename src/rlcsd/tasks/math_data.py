@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from .base import Problem
-from .dataset import write_dataset
-from .files import Row, checked_problem, read_rows
-from .verl import to_rows
+from .parquet_layout import to_rows
+from .tabular import Row, checked_problem, read_rows, write_dataset
+from .task import Problem
 
 DEEPMATH = "hub:zwhe99/DeepMath-103K"
 BANDS = ("5_7", "6_8", "7_10")  # Qwen3-1.7B, Qwen3-4B, Qwen3-8B and Olmo-3-7B-Think

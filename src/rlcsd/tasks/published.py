@@ -15,12 +15,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ..errors import InputError
-from ..folders import whole_folder
 from ..records import Problem
+from ..storage import whole_folder
 from . import hub
-from .files import read_rows
-from .overlap import normalised
-from .verl import MARK, from_row, is_published
+from .parquet_layout import MARK, from_row, is_published
+from .tabular import read_rows
+from .task import normalised
 
 REPO = "Leyiii/RLCSD"
 TRAINING = ("deepmath_filtered_level5_7", "deepmath_filtered_level6_8", "deepmath_filtered_level7_10", "kk_4to8")

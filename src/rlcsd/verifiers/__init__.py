@@ -13,8 +13,7 @@ from ..records import Problem, Verdict
 from . import knights_and_knaves
 from .boxed import last_boxed, without_thinking
 from .isolated import IsolatedVerifier, can_fork
-from .reward import VerifierError, as_result, as_verdict, checked, described, form_of, name_of
-from .weighted import Reward, WeightedRewards
+from .rewards import Reward, VerifierError, WeightedRewards, as_result, as_verdict, checked, described, form_of, name_of
 
 # (response text, reference answer) → a bool, a finite number or a `Verdict`. One whose second parameter is called
 # `problem` is given the whole problem (`form_of`), and one with a method `batch(responses, answers)` or

@@ -23,7 +23,7 @@ from typing import Any
 
 from ..errors import first_line
 from ..records import Verdict
-from .reward import Result, VerifierError, as_result, described, form_of, name_of
+from .rewards import Result, VerifierError, as_result, described, form_of, name_of
 
 Answer = tuple[Result, str | None]  # what the verifier returned, and a complaint about it
 _STARTING = threading.RLock()  # libraries that guard their files across forks refuse two forks at a time

@@ -8,7 +8,7 @@ import resource
 import signal
 import sys
 
-from .equivalence import equivalent
+from .math import equivalent
 
 
 def main() -> None:

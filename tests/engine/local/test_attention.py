@@ -10,7 +10,7 @@ from transformers import AutoModelForCausalLM
 
 from rlcsd.config.load import build_method, load
 from rlcsd.engine.local import attention, sampler, scoring
-from rlcsd.engine.local.network import Network
+from rlcsd.engine.local.model import Network
 from rlcsd.engine.local.update import MiniBatch, accumulate, response_hidden
 from rlcsd.records import Pair, Sampling, TokenBatch
 from tests.conftest import ARCHITECTURES, random_model

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from rlcsd.config.load import build_method, load
-from rlcsd.engine import base
+from rlcsd.engine import interface
 from rlcsd.engine.local import LocalEngine
 from rlcsd.engine.local.memory import cache_bytes, load_shape, memory_line, memory_plan, rows_at_once
-from rlcsd.engine.local.network import load_network
+from rlcsd.engine.local.model import load_network
 from rlcsd.errors import InputError
 
 
@@ -37,8 +37,8 @@ def test_static_parts_are_those_of_the_real_engine(overrides):
 
 
 def test_it_grows_with_what_costs_memory_and_shrinks_with_what_saves_it():
-    base = plan()["peak"]
-    assert plan("kl_coefficient=0.1")["peak"] > base
+    interface = plan()["peak"]
+    assert plan("kl_coefficient=0.1")["peak"] > interface
     assert plan("engine.micro_batch_tokens=65536")["update"] > plan()["update"]
     assert plan("sampling.max_tokens=1024")["sampling"] > plan()["sampling"]
     assert plan("engine.sample_rows=8")["sampling"] < plan()["sampling"]
@@ -71,7 +71,7 @@ def test_prompts_that_are_shared_count_in_the_update():
 )
 def test_the_model_out_of_reach_is_named_be_it_the_policy_or_the_teacher(engine, overrides):
     config = load([*overrides, f"engine={engine}"])
-    line = base.memory_line(config, build_method(config))
+    line = interface.memory_line(config, build_method(config))
     assert line.startswith("not estimated: the config of owner/nowhere could not be loaded (")
 
 

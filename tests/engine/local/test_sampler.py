@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlcsd.engine.local.network import Network
+from rlcsd.engine.local.model import Network
 from rlcsd.engine.local.sampler import filtered_log_probs, sample
 from rlcsd.engine.local.scoring import score
 from rlcsd.records import Pair, Sampling

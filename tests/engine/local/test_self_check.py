@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, MambaConfig
 
 from rlcsd.config.schema import LoraConfig, ModelConfig
 from rlcsd.engine.local import scoring, self_check, update
-from rlcsd.engine.local.network import Network, load_network, load_tokenizer
+from rlcsd.engine.local.model import Network, load_network, load_tokenizer
 from rlcsd.errors import InputError
 from rlcsd.records import Sampling
 from tests.conftest import ARCHITECTURES, random_model

@@ -10,7 +10,7 @@ import torch
 from rlcsd.config.engines import LocalEngineConfig
 from rlcsd.config.schema import Config, LoraConfig, ModelConfig
 from rlcsd.engine.local import LocalEngine
-from rlcsd.engine.local.network import Network
+from rlcsd.engine.local.model import Network
 from rlcsd.methods import METHODS
 from rlcsd.records import Pair, Rollout, Sample, TrainingExample, Verdict
 from rlcsd.stages.score import build_token_batch, correction_weights

@@ -9,11 +9,11 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import torch
 
-import rlcsd.engine.local.vllm_sampler as vllm_sampler
+import rlcsd.engine.local.vllm as vllm_sampler
 from rlcsd.config.engines import LocalEngineConfig
 from rlcsd.config.schema import Config, LoraConfig, ModelConfig, SamplingConfig
 from rlcsd.engine.local import LocalEngine
-from rlcsd.engine.local.network import load_network
+from rlcsd.engine.local.model import load_network
 from rlcsd.errors import InputError
 from rlcsd.methods import METHODS
 from rlcsd.records import Pair, Rollout, Sampling, TrainingExample, Verdict
@@ -70,7 +70,7 @@ def config(**model) -> Config:
 
 @pytest.fixture
 def engine(stand_in, monkeypatch):
-    monkeypatch.setattr("rlcsd.engine.local.engine.vllm_wanted", lambda config, device: True)
+    monkeypatch.setattr("rlcsd.engine.local.local_engine.vllm_wanted", lambda config, device: True)
     return LocalEngine(config(), METHODS["grpo"].from_fields())
 
 

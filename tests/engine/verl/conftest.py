@@ -65,7 +65,7 @@ def ray_on_cpu() -> Iterator[None]:
 def engines(ray_on_cpu) -> Iterator[Callable[..., Any]]:
     """Builds an engine from overrides; at most one lives at a time."""
     from rlcsd.config.load import build_method, load
-    from rlcsd.engine.base import build_engine
+    from rlcsd.engine.interface import build_engine
 
     alive: list[Any] = []
 

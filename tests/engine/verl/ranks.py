@@ -106,7 +106,7 @@ class Sampler:
         import torch
         from transformers import AutoModelForCausalLM
 
-        from rlcsd.engine.local.network import resolve_path
+        from rlcsd.engine.local.model import resolve_path
 
         self.policy, self.client, self.awake = policy, self, False
         self.model = AutoModelForCausalLM.from_pretrained(resolve_path(config.model.path))

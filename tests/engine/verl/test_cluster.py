@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 from rlcsd.config.load import load
-from rlcsd.engine.verl import tested
-from rlcsd.engine.verl.cluster import join
+from rlcsd.engine.verl import settings
+from rlcsd.engine.verl.ray_cluster import join
 from rlcsd.engine.verl.settings import engine_settings
-from rlcsd.engine.verl.waits import awaited, bounded, gathered, results
+from rlcsd.engine.verl.waiting import awaited, bounded, gathered, results
 from rlcsd.errors import InputError
 
 from .conftest import CPU
@@ -159,6 +159,6 @@ def test_a_cluster_that_is_too_small_or_not_there_is_refused(ray_on_cpu):
 
 @pytest.mark.parametrize("version", ["0.8.0", "0.9.2", "1.0.0"])
 def test_another_version_of_verl_is_refused_in_a_sentence(version, monkeypatch):
-    monkeypatch.setattr(tested, "version", lambda name: version)
+    monkeypatch.setattr(settings, "version", lambda name: version)
     with pytest.raises(InputError, match=rf"verl {version} is installed, and it was tested with verl from 0\.9\.1 to"):
-        tested.check_version()
+        settings.check_version()

@@ -9,12 +9,12 @@ import pytest
 
 from rlcsd.config.load import build_method, load
 from rlcsd.config.schema import Config
-from rlcsd.engine.local.network import context_length
-from rlcsd.engine.verl.memory import gpu_plan
-from rlcsd.engine.verl.private import omega_conf_to_dataclass
-from rlcsd.engine.verl.sampling import requests, sample_of
+from rlcsd.engine.local.model import context_length
+from rlcsd.engine.verl.compat import omega_conf_to_dataclass
+from rlcsd.engine.verl.gpu_plan import gpu_plan
+from rlcsd.engine.verl.servers import requests, sample_of
 from rlcsd.engine.verl.settings import overrides, verl_config
-from rlcsd.engine.verl.waits import gathered
+from rlcsd.engine.verl.waiting import gathered
 from rlcsd.errors import InputError
 from tests.config.test_experiments import ALL, COMMON
 

@@ -9,9 +9,8 @@ from transformers import AutoModelForCausalLM
 
 from rlcsd.config.load import load
 from rlcsd.engine.local import LocalEngine
-from rlcsd.engine.local.network import TINY, Network, load_tokenizer
-from rlcsd.engine.verl.engine import VerlEngine
-from rlcsd.engine.verl.self_check import self_check
+from rlcsd.engine.local.model import TINY, Network, load_tokenizer
+from rlcsd.engine.verl.verl_engine import VerlEngine, self_check
 from rlcsd.errors import InputError
 from rlcsd.methods import METHODS
 from rlcsd.records import Pair, Sampling

@@ -7,9 +7,9 @@ from importlib.util import find_spec
 import pytest
 
 from rlcsd.config.load import build_method, load
-from rlcsd.engine.base import build_engine, engine_line, memory_line
+from rlcsd.engine.interface import build_engine, engine_line, memory_line
 from rlcsd.engine.local.memory import Shape
-from rlcsd.engine.verl.memory import gpu_plan
+from rlcsd.engine.verl.gpu_plan import gpu_plan
 from rlcsd.errors import InputError
 from rlcsd.run.plan import plan
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 
 from rlcsd.config.load import build_method, load
-from rlcsd.engine.base import engine_line, memory_line
 from rlcsd.engine.costs import DEVICES, hours_line, planned_batch, step_seconds, step_work
+from rlcsd.engine.interface import engine_line, memory_line
 from rlcsd.engine.local.memory import load_shape
-from rlcsd.engine.verl.memory import gpu_plan
+from rlcsd.engine.verl.gpu_plan import gpu_plan
 from rlcsd.run.plan import plan
 from tests.config.test_experiments import ALL, MODELS
 

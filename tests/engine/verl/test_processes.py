@@ -12,10 +12,10 @@ import psutil
 import pytest
 
 from rlcsd.config.load import load
-from rlcsd.engine.verl import cluster
-from rlcsd.engine.verl.processes import Head, Processes
+from rlcsd.engine.verl import ray_cluster
+from rlcsd.engine.verl.ray_cluster import Head, Processes
 from rlcsd.engine.verl.settings import engine_settings
-from rlcsd.engine.verl.waits import awaited, bounded, results
+from rlcsd.engine.verl.waiting import awaited, bounded, results
 from rlcsd.errors import InputError
 
 from .conftest import CPU
@@ -45,7 +45,7 @@ def running(processes: list[psutil.Process]) -> list[str]:
 def test_the_death_of_a_process_that_ray_needs_ends_the_run_and_leaves_nothing(name):
     import ray
 
-    cluster.join(SETTINGS)
+    ray_cluster.join(SETTINGS)
     reference = ray.remote(num_cpus=0)(lambda: time.sleep(1000)).remote()
     time.sleep(2)
     there = rays()
@@ -64,7 +64,7 @@ def test_the_death_of_a_process_that_ray_needs_ends_the_run_and_leaves_nothing(n
 
     with pytest.raises(InputError, match=f"^sampling: the Ray cluster is gone: its {name} died$"):
         awaited(forever(), "sampling", 600)
-    cluster.leave()
+    ray_cluster.leave()
     assert time.monotonic() - begun < 50  # Ray itself ends this process a minute after it lost its gcs_server
     assert running(there) == [] and not ray.is_initialized()
 
@@ -84,18 +84,18 @@ def test_a_start_that_fails_half_way_leaves_nothing_and_the_next_one_works(monke
     with pytest.raises(
         InputError, match=r"^engine\.ray_address=null: Ray could not be started here \(The current node"
     ):
-        cluster.join(SETTINGS)
+        ray_cluster.join(SETTINGS)
     assert names == ["gcs_server"] and running(started) == []
     monkeypatch.undo()
     mine = lambda number, frame: None  # noqa: E731
     before = signal.signal(signal.SIGTERM, mine)
-    cluster.join(SETTINGS)
+    ray_cluster.join(SETTINGS)
     assert ray.get(ray.put(1)) == 1
     assert signal.signal(signal.SIGTERM, before) is mine  # Ray would take it for itself
     there = rays()
-    cluster.leave()
+    ray_cluster.leave()
     assert running(there) == []
-    cluster.leave()  # a second time does nothing
+    ray_cluster.leave()  # a second time does nothing
 
 
 def test_a_head_that_takes_no_connections_is_lost():

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from rlcsd.config.load import build_method, load
-from rlcsd.engine.base import memory_line
+from rlcsd.engine.interface import memory_line
 from tests.config.test_experiments import MODELS
 
 SCRIPTS = Path(__file__).parents[3] / "examples" / "cluster"

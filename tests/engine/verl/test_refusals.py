@@ -10,9 +10,9 @@ import pytest
 
 from rlcsd.config.load import load
 from rlcsd.config.schema import ModelConfig
-from rlcsd.engine.base import check_engine
-from rlcsd.engine.local.network import TINY, context_length
-from rlcsd.engine.verl import refusals
+from rlcsd.engine.interface import check_engine
+from rlcsd.engine.local.model import TINY, context_length
+from rlcsd.engine.verl import settings
 from rlcsd.engine.verl.settings import attention, stop_ids
 from rlcsd.errors import InputError, MissingError
 
@@ -52,8 +52,8 @@ def test_an_adapter_folder_is_refused_for_it_is_no_whole_model(tmp_path):
 
 @pytest.mark.parametrize("here", [(), ("vllm",), ("kernels",), ("vllm", "flash_attn")])
 def test_all_libraries_that_are_not_installed_are_named_at_once(here, monkeypatch):
-    monkeypatch.setattr(refusals, "find_spec", lambda name: ModuleSpec(name, None) if name in here else None)
-    monkeypatch.setattr(refusals, "check_version", lambda: None)
+    monkeypatch.setattr(settings, "find_spec", lambda name: ModuleSpec(name, None) if name in here else None)
+    monkeypatch.setattr(settings, "check_version", lambda: None)
     expected = [] if "vllm" in here else ["engine.rollout=vllm: vllm is not installed; pip install vllm"]
     flash = "flash_attn" in here or "kernels" in here
     if not expected and flash:

@@ -15,12 +15,11 @@ import pytest
 
 from rlcsd.cli.main import main
 from rlcsd.config.load import load
-from rlcsd.engine.verl.engine import VerlEngine
+from rlcsd.engine.verl.verl_engine import VerlEngine
 from rlcsd.errors import InputError
-from rlcsd.folders import read_jsonl
 from rlcsd.run import Run
-from rlcsd.run.checkpoint import checkpoints
-from rlcsd.run.resume import resumed_config
+from rlcsd.run.checkpoint import checkpoints, resumed_config
+from rlcsd.storage import read_jsonl
 
 from .conftest import CPU, ROOT, TASK
 from .ranks import PipedCluster, Ranks

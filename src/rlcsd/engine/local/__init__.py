@@ -3,12 +3,12 @@
 from ...config.schema import Config
 from ...errors import together
 from ...methods.base import Method
-from .adapters import quantization
-from .engine import LocalEngine
+from .local_engine import LocalEngine
+from .lora import quantization
 from .memory import memory_line
-from .network import resolve_device
+from .model import resolve_device
 from .optimizer import check_optimizer
-from .vllm_sampler import vllm_wanted
+from .vllm import vllm_wanted
 
 __all__ = ["LocalEngine", "build", "check", "engine_line", "memory_line"]
 

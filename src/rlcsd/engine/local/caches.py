@@ -1,23 +1,120 @@
-"""KV caches of prefixes: computed once, selected and extended as often as needed, with gradient where there is one.
-
-Rows of a cache are left-padded, so that the next token follows directly and sliding windows contain no padding.
-"""
+"""Rows side by side: padded matrices, and batches of like length within a token budget."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
 from ...records import Pair
-from .batching import padded
-from .cache_layers import uses_sliding_window
-from .network import Network
-from .prefixes import Ids
+from .model import Network, uses_sliding_window
+
+
+def padded(rows: Sequence[Sequence[int]], pad: int, device: torch.device, left: bool) -> tuple[Tensor, Tensor]:
+    """Ids and mask `[R, longest]`, padded at the beginning (`left`) or at the end of each row."""
+    width = max(len(row) for row in rows)
+    ids = torch.full((len(rows), width), pad)
+    mask = torch.zeros(len(rows), width, dtype=torch.long)
+    for index, row in enumerate(rows):
+        where = slice(width - len(row), width) if left else slice(0, len(row))
+        ids[index, where] = torch.tensor(list(row), dtype=torch.long)
+        mask[index, where] = 1
+    return ids.to(device), mask.to(device)
+
+
+def predicts_response(pairs: Sequence[Pair], width: int, device: torch.device) -> Tensor:
+    """Bool `[R, width]`: places of context + response, padded at the end, whose output predicts a response token."""
+    contexts = torch.tensor([len(pair.context) for pair in pairs], device=device)[:, None]
+    responses = torch.tensor([len(pair.response) for pair in pairs], device=device)[:, None]
+    places = torch.arange(width, device=device)
+    return (places >= contexts - 1) & (places < contexts + responses - 1)
+
+
+def batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Places in order of length, cut so that count × longest stays within `budget`, if one alone does.
+
+    Places of length 0 never share a batch with others.
+    """
+    batch: list[int] = []
+    for place in sorted(range(len(lengths)), key=lambda index: lengths[index]):
+        first_with_tokens = batch and lengths[batch[0]] == 0 < lengths[place]
+        if batch and (first_with_tokens or (len(batch) + 1) * lengths[place] > budget):
+            yield batch
+            batch = []
+        batch.append(place)
+    if batch:
+        yield batch
+
+
+def micro_batches(lengths: Sequence[int], rows: Sequence[int], budget: int) -> Iterator[list[int]]:
+    """Some `rows` of those lengths, cut as `batches` does."""
+    for batch in batches([lengths[row] for row in rows], budget):
+        yield [rows[place] for place in batch]
+
+
+# ------------------------------------------------------------------ prefixes
+# Which contexts begin alike, decided on token ids alone.
+#
+# Simplified: contexts are grouped by one common threshold on the number of shared tokens, not by a tree of prefixes of
+# any depth. Teacher prompts have the shape question + hint, so one level of sharing below the hint is all there is.
+
+Ids = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Family:
+    """Contexts that share their first `root` tokens (0: nothing worth sharing)."""
+
+    root: int
+    contexts: tuple[Ids, ...]
+
+
+def common_prefix(a: Ids, b: Ids) -> int:
+    """How many first tokens two contexts share."""
+    length = 0
+    for x, y in zip(a, b, strict=False):
+        if x != y:
+            break
+        length += 1
+    return length
+
+
+def families(contexts: Sequence[Ids]) -> list[Family]:
+    """The contexts cut into families by the one threshold on shared tokens that saves most of them."""
+    ordered = sorted(set(contexts))  # contexts that begin alike are neighbours now
+    # A root leaves each context at least two tokens: one to come after it, and the last, which goes with the responses.
+    shared = [min(common_prefix(a, b), len(a) - 2, len(b) - 2) for a, b in pairwise(ordered)]
+    best = max(sorted(set(shared)), key=lambda threshold: _tokens_saved(shared, threshold), default=0)
+    return [Family(root, tuple(ordered[first:end])) for first, end, root in _runs(shared, max(best, 1))]
+
+
+def _runs(shared: Sequence[int], threshold: int) -> list[tuple[int, int, int]]:
+    """Maximal runs of neighbours that share at least `threshold` tokens, as (first, end, tokens that all share).
+
+    What a run shares is the least that two neighbours in it share, because the contexts are sorted.
+    """
+    runs, first = [], 0
+    for place, common in enumerate([*shared, -1]):
+        if common < threshold:
+            runs.append((first, place + 1, min(shared[first:place], default=0)))
+            first = place + 1
+    return runs
+
+
+def _tokens_saved(shared: Sequence[int], threshold: int) -> int:
+    """A run of n contexts computes its root once instead of n times."""
+    return sum((end - first - 1) * root for first, end, root in _runs(shared, threshold))
+
+
+# ------------------------------------------------------------------ caches
+# KV caches of prefixes: computed once, selected and extended as often as needed, with gradient where there is one.
+#
+# Rows of a cache are left-padded, so that the next token follows directly and sliding windows contain no padding.
 
 
 @dataclass

@@ -16,7 +16,7 @@ from ...config.schema import Config, ModelConfig
 from ...errors import InputError, first_line
 from ...methods.base import HintedConfig, Method
 from .attention import MASK_ENTRIES
-from .network import architecture
+from .model import architecture
 
 _MOMENT_BYTES = {"adamw": 8.0, "adamw_8bit": 2.1, "paged_adamw_8bit": 0.0}  # per trained parameter, on the device
 _FOUR_BITS = 0.52  # bytes of a weight with its share of the scales

@@ -16,8 +16,8 @@ from torch.nn.functional import pad
 from transformers import StaticCache
 
 from ...records import Sample, Sampling
-from .batching import padded
-from .cache_layers import given, uses_sliding_window
+from .caches import padded
+from .model import cache_argument, uses_sliding_window
 
 _FIRST_ROOM = 64  # tokens of a response that the cache has room for at first; then it grows by half
 _SHRINK_BELOW = 0.75  # rows are copied together once fewer than this share still write
@@ -91,7 +91,7 @@ class _Decoding:
         self.cache = _GrowingCache(dtype, config=model.config, max_cache_len=ids.shape[1] + self.room)
         mask_with_room = pad(mask, (0, self.room), value=1)  # slots not yet written are hidden by causality
         positions = (mask.cumsum(1) - 1).clamp(min=0)
-        held = given(model, self.cache)
+        held = cache_argument(model, self.cache)
         output = model(ids, attention_mask=mask_with_room, position_ids=positions, logits_to_keep=1, **held)
         origin = torch.arange(len(prompts), device=ids.device).repeat_interleave(n)  # the prompt of each row
         self.cache.keep_rows(origin)
@@ -107,7 +107,11 @@ class _Decoding:
         if int(self.writing.sum()) < _SHRINK_BELOW * len(self.writing):
             token = self._drop_ended(token)
         self.position = self.position + 1
-        inputs = {"attention_mask": self.mask, "position_ids": self.position[:, None], **given(self.model, self.cache)}
+        inputs = {
+            "attention_mask": self.mask,
+            "position_ids": self.position[:, None],
+            **cache_argument(self.model, self.cache),
+        }
         self.logits = self.model(token[:, None], **inputs).logits[:, -1].float()
 
     def _grow(self, slots: int) -> None:

@@ -17,9 +17,8 @@ from ...errors import InputError
 from ...records import Pair, Sampling
 from . import sampler, scoring
 from .attention import mask_entries
-from .cache_layers import sliding_windows
 from .caches import SharedPrompts
-from .network import Network
+from .model import Network, sliding_windows
 from .update import response_hidden
 
 _SHORT, _LONG = 6, 64

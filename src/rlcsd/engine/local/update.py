@@ -14,11 +14,9 @@ from ...methods.base import Method, update_metrics
 from ...methods.losses import Regularisers
 from ...metrics import Metrics
 from ...records import Pair, StudentLogProbs, TokenBatch
-from .batching import micro_batches, padded, predicting_places
-from .caches import SharedPrompts
-from .network import Network
-from .prefixes import Ids
-from .supports import SupportStore
+from .caches import Ids, SharedPrompts, micro_batches, padded, predicts_response
+from .model import Network
+from .scoring import TopKStore
 
 
 @dataclass(frozen=True)
@@ -33,7 +31,7 @@ class MiniBatch:
     method: Method
     regularisers: Regularisers = field(default_factory=Regularisers)
     reference: Tensor | None = None
-    supports: SupportStore = field(default_factory=SupportStore)
+    supports: TopKStore = field(default_factory=TopKStore)
 
     def rows_to_update(self) -> list[int]:
         """Rows with a token whose loss can have a gradient. The others have already counted in the weights."""
@@ -47,7 +45,7 @@ def response_hidden(network: Network, pairs: Sequence[Pair], pad: int, shared: S
         return shared.hidden(pairs)
     ids, mask = padded([(*pair.context, *pair.response) for pair in pairs], pad, network.device, left=False)
     hidden = network.hidden(input_ids=ids, attention_mask=mask, use_cache=False)
-    return hidden[predicting_places(pairs, ids.shape[1], network.device)]
+    return hidden[predicts_response(pairs, ids.shape[1], network.device)]
 
 
 def prompts_to_share(network: Network, pairs: Sequence[Pair], budget: int) -> list[list[Ids]] | None:

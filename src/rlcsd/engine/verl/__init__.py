@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING
 
 from ...config.schema import Config
 from ...methods.base import Method
-from .plan import engine_line, memory_line
-from .refusals import check
-from .settings import engine_settings, environment
+from .gpu_plan import engine_line, memory_line
+from .settings import check, engine_settings, environment
 
 if TYPE_CHECKING:
-    from .engine import VerlEngine
+    from .verl_engine import VerlEngine
 
 __all__ = ["build", "check", "engine_line", "memory_line"]
 
@@ -24,7 +23,7 @@ def build(config: Config, method: Method) -> VerlEngine:
     """See `engine.base.build_engine`. Raises InputError as `check` does, and for what does not come up."""
     check(config)
     os.environ.update(environment(engine_settings(config)))  # before verl is imported for the first time
-    from . import private  # noqa: F401  refuses what was not tested
-    from .engine import VerlEngine
+    from . import compat  # noqa: F401  refuses what was not tested
+    from .verl_engine import VerlEngine
 
     return VerlEngine.start(config, method)

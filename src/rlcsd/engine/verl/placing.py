@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from ...records import Pair
-from ..local.prefixes import Ids, families
+from ..local.caches import Ids, families
 
 Places = list[list[int]]  # by rank: which of the given rows it computes, in their order
 

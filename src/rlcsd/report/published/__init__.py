@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from ...errors import InputError
-from ...folders import read_jsonl
+from ...storage import read_jsonl
 
 COLUMNS = ("amc23", "aime24", "aime25", "math_avg", "kk_4to8", "kk_9", "kk_10", "kk_11", "logic_avg")
 AVERAGES = {"math_avg": COLUMNS[:3], "logic_avg": COLUMNS[4:8]}

@@ -1,8 +1,8 @@
 """Knights & Knaves: puzzles with one provable solution, their text, and worked solutions."""
 
-from .data import Recipe, draw_problems, split_of
-from .puzzle import FORMS, Atom, Puzzle, Statement, canonical_form, draw_puzzle, solutions
-from .text import NAMES, answer_text, assignment_text, puzzle_text
+from .puzzle_data import Recipe, draw_problems, split_of
+from .puzzle_text import NAMES, answer_text, assignment_text, puzzle_text
+from .puzzles import FORMS, Atom, Puzzle, Statement, canonical_form, draw_puzzle, solutions
 
 __all__ = [
     "FORMS",

@@ -1,0 +1,123 @@
+"""From the rollouts of another project's trainer to rows with hints: what an adapter to any trainer needs."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from ..engine.local.model import Network, Teacher
+from ..engine.local.scoring import score
+from ..errors import InputError
+from ..methods import CreditMethod
+from ..methods.base import TeacherSchedule
+from ..records import Group, Pair, Problem, Rollout, Sample, Scores, TrainingExample, Verdict
+from ..stages.grade import group_advantages
+from ..stages.hint import TeacherPrompts, hint_rows
+from ..verifiers.boxed import last_boxed
+
+
+def problem_of(row: Mapping[str, Any], answer_column: str, solution_column: str) -> Problem:
+    """The problem of a data set's row whose `prompt` is a chat. Raises InputError if it is none, or has no answer."""
+    if answer_column not in row:
+        raise InputError(f"answer_column={answer_column}: the data set has no such column")
+    try:
+        if isinstance(row["prompt"], str):
+            raise ValueError("must be a list of messages, because the teacher's prompt is a chat")
+        return Problem(row["prompt"], str(row[answer_column]), row.get(solution_column))
+    except ValueError as error:
+        raise InputError(f"prompt: {error}") from None
+
+
+def total_rewards(rewards: torch.Tensor, weights: torch.Tensor) -> list[float]:
+    """Each response's weighted sum of the functions' rewards `[B, F]`; NaN if none of them judged it."""
+    totals = (rewards * weights).nansum(dim=1)
+    totals[rewards.isnan().all(dim=1)] = torch.nan
+    return [float(total) for total in totals]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One response as another trainer has drawn and rewarded it. Without a reward (NaN) it says nothing of its group:
+    it has no advantage, is no hint, and stays out of the update."""
+
+    problem: Problem
+    text: str
+    ids: tuple[int, ...]
+    reward: float
+
+
+def hinted_rows(
+    drawn: Sequence[Drawn],
+    group_size: int,
+    method: CreditMethod,
+    prompts: TeacherPrompts,
+    rng: random.Random,
+    success: float = 1.0,
+) -> list[TrainingExample]:
+    """All rollouts in their order, group after group, with the teacher's prompts of those that have a usable hint.
+
+    A rollout is correct from the reward `success` on. Log-probs are zeros.
+
+    Raises InputError if a hint from the data set is wanted and a problem has no solution.
+    """
+    groups = []
+    for start in range(0, len(drawn), group_size):
+        some = drawn[start : start + group_size]
+        rollouts = tuple(
+            Rollout(
+                Sample(one.ids, torch.zeros(len(one.ids)), torch.zeros(len(one.ids)), finished=True),
+                one.text,
+                Verdict(one.reward >= success, one.reward),
+                None if math.isnan(one.reward) else last_boxed(one.text) or None,
+            )
+            for one in some
+        )
+        rewards = [one.reward for one in some if not math.isnan(one.reward)]
+        known = iter(group_advantages(rewards, method.config.advantage_std) if len(rewards) > 1 else [0.0])
+        advantages = tuple(0.0 if math.isnan(one.reward) else next(known) for one in some)
+        groups.append(Group(some[0].problem, (), rollouts, advantages))
+    keeping = type(method)(method.config.model_copy(update={"unusable": "plain"}))
+    return [row for group in hint_rows(groups, keeping, prompts, rng).rows for row in group]
+
+
+def stays_in_update(row: TrainingExample, method: CreditMethod) -> bool:
+    """Is a row of `hinted_rows` in its mini-batch? One without a usable hint is if the method keeps it unmodulated."""
+    if math.isnan(row.rollout.reward):
+        return False
+    if not method.hinted or row.teacher_prompt is not None or method.config.unusable == "plain":
+        return True
+    return row.hints is not None and row.advantage == 0 and not method.scores_zero_advantage
+
+
+class TeacherScorer:
+    """Scores with a teacher that follows `policy`, for `stages.score.build_token_batch`; no teacher without hints."""
+
+    def __init__(self, policy: Network, method: CreditMethod, pad_id: int, budget: int) -> None:
+        self.policy, self.pad_id, self.budget, self.device = policy, pad_id, budget, policy.device
+        wanted = method.config
+        schedule = TeacherSchedule(wanted.teacher, wanted.ema_rate, wanted.snapshot_every) if method.hinted else None
+        self.weights = None if schedule is None else Teacher(policy, schedule)
+
+    def score(self, pairs: Sequence[Pair]) -> Scores:
+        assert self.weights is not None
+        columns = score(self.weights.network, pairs, pad_id=self.pad_id, budget=self.budget)
+        assert columns.entropy is not None
+        return Scores(columns.log_prob, columns.entropy)
+
+    def follow(self, optimizer_step: int) -> None:
+        """To be called after optimizer step number `optimizer_step` (from 1)."""
+        if self.weights is not None:
+            self.weights.follow(self.policy, optimizer_step)
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """What a checkpoint needs; nothing for a teacher that never moves."""
+        return {} if self.weights is None else self.weights.state()
+
+    def load_state(self, state: dict[str, torch.Tensor]) -> None:
+        if self.weights is not None:
+            self.weights.load_state(state)

@@ -1,0 +1,356 @@
+"""A causal language model as the engine uses it: backbone and head apart, and a check that they add up."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Mapping
+from functools import cache as remembered
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, DynamicCache
+from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+from transformers.utils import logging as transformers_logging
+
+from ...config.schema import Config, ModelConfig
+from ...errors import InputError, MissingError, first_line
+from ...methods.base import TeacherSchedule
+from ..architectures import known_architecture
+from ..head import Head
+from .attention import attend_in_blocks
+from .lora import keep_gradients, quantization, with_adapters, without_adapter
+
+transformers_logging.disable_progress_bar()  # a bar for a model of a second says nothing
+
+_BASES = Path(__file__).parents[2] / "warmstart"
+PACKAGED = {
+    "tiny": _BASES / "kk_tiny",
+    "tiny_roll_call": _BASES / "roll_call",
+}  # models in the package, each made by `rlcsd warmstart` with the recipe of its folder's name
+TINY = PACKAGED["tiny"]
+
+
+class Network:
+    """`model` (a transformers causal LM, or a peft wrapper of one), its `backbone` and its chunked `head`."""
+
+    def __init__(self, model: Any, head_chunk: int = 4096, autocast: bool = False) -> None:
+        self.model = model
+        self.head_chunk = head_chunk
+        self.autocast_dtype = torch.bfloat16 if autocast else None
+        attend_in_blocks(self.core)
+        self.backbone: Any = self.core.base_model
+        softcap = getattr(self.core.config.get_text_config(), "final_logit_softcapping", None)
+        self.head = Head(self.core.get_output_embeddings(), softcap, head_chunk)
+
+    @property
+    def core(self) -> Any:
+        """The transformers model below any adapter."""
+        return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def named_trainable(self) -> dict[str, nn.Parameter]:
+        return {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
+
+    def trainable(self) -> list[nn.Parameter]:
+        return list(self.named_trainable().values())
+
+    def precision(self) -> Any:
+        """The context in which forward passes run: bf16 autocast over float32 weights, or nothing."""
+        return torch.autocast(
+            self.device.type, dtype=self.autocast_dtype or torch.bfloat16, enabled=self.autocast_dtype is not None
+        )
+
+    def hidden(self, cache: Any = None, **inputs: Any) -> torch.Tensor:
+        """Last hidden states `[B, T, H]`; with a `cache`, of tokens that follow those in it, and it grows."""
+        if cache is not None:
+            inputs |= {"use_cache": True, **cache_argument(self.backbone, cache)}
+        return self.backbone(**inputs).last_hidden_state
+
+    def twin(self) -> Network:
+        """A frozen copy with weights of its own where this one trains and the very same tensors elsewhere.
+
+        With adapters that is a second adapter over one shared base; without, a full copy.
+        """
+        shared = {id(p): p for p in self.model.parameters() if not p.requires_grad}
+        other = Network(copy.deepcopy(self.model, shared), self.head_chunk, self.autocast_dtype is not None)
+        for parameter in other.model.parameters():
+            parameter.requires_grad_(False)
+        other.model.eval()
+        return other
+
+    @torch.no_grad()
+    def check(self) -> None:
+        """Raise InputError unless head(backbone(x)) equals the model's own logits."""
+        ids = torch.arange(1, 9, device=self.device)[None] % self.core.config.get_text_config().vocab_size
+        ours = self.head.logits(self.hidden(input_ids=ids)[0])
+        theirs = self.core(input_ids=ids).logits[0]
+        close = 1e-3 if theirs.dtype == torch.float32 else 3e-2  # the model's own logits may be rounded to bf16
+        if not torch.allclose(ours.float(), theirs.float(), atol=close, rtol=close):
+            raise InputError(
+                f"model: {type(self.core).__name__} computes logits otherwise than by its output embedding; it "
+                "is not supported"
+            )
+
+
+def resolve_device(name: str) -> torch.device:
+    """`auto` is CUDA if there is one, else the CPU.
+
+    Raises:
+        InputError: a device that is not there, or has no float64, in which losses are summed (MPS).
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device, dtype=torch.float64)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        raise MissingError(f"engine.device={name}: not a usable device ({str(error).splitlines()[0]})") from None
+    return device
+
+
+def resolve_path(path: str) -> str:
+    """The folder of a model in the package, by its name; everything else stays."""
+    return str(PACKAGED.get(path, path))
+
+
+def load_tokenizer(config: ModelConfig) -> Any:
+    """The model's tokenizer, with a padding token. Raises InputError if there is none or it has no chat template."""
+    base = without_adapter(config).path
+    own = base == config.path or (Path(config.path) / "tokenizer_config.json").is_file()
+    path = resolve_path(config.path if own else base)
+    extra = {"gguf_file": config.gguf_file} if config.gguf_file else {}
+    if config.gguf_file and Path(path).is_dir() and not (Path(path) / config.gguf_file).is_file():
+        raise InputError(f"model.gguf_file={config.gguf_file}: there is no such file in model.path={config.path}")
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(path, **extra)
+    except Exception as error:  # no files, broken files, or files of another kind: each has its own
+        raise InputError(f"model.path={config.path}: no tokenizer could be loaded ({first_line(error)})") from None
+    if config.chat_template is not None:
+        tokenizer.chat_template = config.chat_template
+    if not getattr(tokenizer, "chat_template", None):
+        raise InputError(
+            f"model.path={config.path}: the tokenizer has no chat template, which prompts are rendered with; give one "
+            "with model.chat_template=FILE"
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def stop_ids(generation: Any, tokenizer: Any) -> list[int]:
+    """Token ids that end a response: those of a generation config, which may be None, and the tokenizer's."""
+    declared = getattr(generation, "eos_token_id", None)
+    several = declared if isinstance(declared, list) else [declared]
+    return sorted({int(token) for token in (*several, tokenizer.eos_token_id) if token is not None})
+
+
+def architecture(model: ModelConfig) -> Any:
+    """A model's config of transformers, of the named ones without the network. Raises as the library does."""
+    extra = {"gguf_file": model.gguf_file} if model.gguf_file else {}
+    return known_architecture(model.path) or AutoConfig.from_pretrained(
+        resolve_path(without_adapter(model).path), **extra
+    )
+
+
+def text_config(model: ModelConfig) -> Any | None:
+    """The config of a model's language part; None if it is out of reach."""
+    try:
+        return architecture(model).get_text_config()
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def context_length(model: ModelConfig) -> int:
+    """The most tokens that a model takes at once; endless while its config is out of reach."""
+    return int(getattr(text_config(model), "max_position_embeddings", 1 << 30))
+
+
+def teacher_model_config(path: str, config: Config, tokenizer: Any) -> ModelConfig:
+    """Another model as the teacher, with the type and the chat template of the policy, whose `tokenizer` is given.
+
+    Raises InputError unless it has the policy's vocabulary.
+    """
+    teacher = ModelConfig(path=path, dtype=config.model.dtype, chat_template=tokenizer.chat_template)
+    if load_tokenizer(teacher).get_vocab() != tokenizer.get_vocab():
+        raise InputError(
+            f"method.teacher_model={path}: its vocabulary is not the policy's, so it cannot score the same token ids"
+        )
+    return teacher
+
+
+def _wrong_files(folder: Path) -> str | None:
+    """What a person can do about a folder whose weights are of another kind, or were never fetched."""
+    weights = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    for file in weights:
+        with file.open("rb") as handle:
+            if handle.read(19) == b"version https://git":
+                return f"{file.name} is a pointer of git-lfs and no weights; fetch them with `git lfs pull`"
+    if not weights and folder.is_dir() and any(folder.glob("*.bin")):
+        return "its weights are pickled, and pickles can run code; convert them to safetensors"
+    return None
+
+
+def load_network(config: ModelConfig, device: torch.device, head_chunk: int = 4096) -> Network:
+    """The policy, ready to train: what is trained in float32, frozen weights below adapters in the config's type.
+
+    Raises:
+        InputError: no such model, or one whose logits are not those of its output embedding.
+    """
+    extra: dict[str, Any] = {"gguf_file": config.gguf_file} if config.gguf_file else {}
+    four_bits = quantization(config)
+    if four_bits:
+        extra |= {**four_bits, "device_map": {"": device}}
+    held = torch.bfloat16 if config.lora is not None and config.dtype == "bfloat16" else torch.float32
+    model = _whole_model(config, dtype=held, attn_implementation="sdpa", **extra)
+    if config.gguf_file:
+        model = _unquantised(model)
+    check_cache(model.config)
+    without_dropout(model)
+    if four_bits:  # it is on the device already
+        keep_gradients(model)
+    else:
+        model.to(device)
+    if config.gradient_checkpointing:
+        model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        model.enable_input_require_grads()
+    model = with_adapters(model, config)
+    network = Network(model, head_chunk, config.dtype == "bfloat16")
+    network.check()
+    return network
+
+
+def check_files(config: ModelConfig) -> None:
+    """Raise InputError unless a model's files are those of one whole model; their headers alone are read."""
+    _whole_model(config, device_map="meta")
+
+
+def _whole_model(config: ModelConfig, **options: Any) -> Any:
+    """The model of transformers from files that are neither pickles, which can run code, nor parts of a model."""
+    path = resolve_path(without_adapter(config).path)
+    safe = {} if config.gguf_file else {"use_safetensors": True}
+    try:
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            path, output_loading_info=True, ignore_mismatched_sizes=True, **safe, **options
+        )
+    except Exception as error:  # each layer of the library has its own: no file, broken file, unknown architecture …
+        reason = _wrong_files(Path(path)) or first_line(error)
+        raise InputError(f"model.path={config.path}: no model could be loaded ({reason})") from None
+    _check_weights(config, loading)
+    return model
+
+
+def _check_weights(config: ModelConfig, loading: Mapping[str, Any]) -> None:
+    """Raise InputError if a weight is missing (it would be random), is not the model's, or has another shape."""
+    for kind in ("missing", "unexpected", "mismatched"):
+        keys = sorted(str(key[0] if isinstance(key, tuple) else key) for key in loading.get(f"{kind}_keys") or ())
+        if keys:
+            shown = ", ".join(keys[:3]) + (f" and {len(keys) - 3} more" if len(keys) > 3 else "")
+            wrong = {"mismatched": "of another shape than its config says"}.get(kind, kind)
+            raise InputError(
+                f"model.path={config.path}: weights are {wrong}: {shown}; the files must be those of one complete model"
+            )
+
+
+def without_dropout(model: Any) -> None:
+    """No dropout: the policy that is updated is then the one that sampled."""
+    for module in model.modules():
+        for name, value in list(vars(module).items()):
+            if isinstance(value, float) and ("dropout" in name or name.endswith("pdrop")):
+                setattr(module, name, 0.0)
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+
+
+def _unquantised(model: Any) -> Any:
+    """The same model without its memory of having been read from a GGUF file, because of which it would refuse to be
+    saved."""
+    config = copy.deepcopy(model.config)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    plain = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=model.dtype)
+    plain.load_state_dict(model.state_dict())
+    plain.generation_config = model.generation_config
+    return plain
+
+
+# ------------------------------------------------------------------ cache_layers
+# What the KV cache of a model does in each layer: keeps everything, or a sliding window, or something else.
+
+
+def _cache_layers(config: Any) -> tuple[Any, ...]:
+    """The layers of the cache that the library makes for a model: what it does decides, not the names of config
+    fields."""
+    return tuple(DynamicCache(config=config).layers)
+
+
+def sliding_windows(config: Any) -> list[int]:
+    """Window lengths of the layers that attend within one, in tokens."""
+    return sorted({int(layer.sliding_window) for layer in _cache_layers(config) if getattr(layer, "is_sliding", False)})
+
+
+def uses_sliding_window(config: Any) -> bool:
+    """Does any layer attend within a sliding window? Padding between tokens would take places in it."""
+    return bool(sliding_windows(config))
+
+
+@remembered
+def _cache_parameter(kind: Any) -> str:
+    return "cache" if "cache" in inspect.signature(kind.forward).parameters else "past_key_values"
+
+
+def cache_argument(model: Any, cache: Any) -> dict[str, Any]:
+    """A cache as the argument of a model, under adapters or not; releases of transformers differ in its name."""
+    core = model.get_base_model() if hasattr(model, "get_base_model") else model
+    return {_cache_parameter(core.__class__): cache}
+
+
+def check_cache(config: Any) -> None:
+    """Raise InputError for a model whose cache is not keys and values of each position (state-space or linear
+    attention …)."""
+    for layer in _cache_layers(config):
+        if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer):
+            raise InputError(
+                f"model: {config.model_type} has layers that do not cache keys and values ({type(layer).__name__}); "
+                "the local engine needs attention in every layer"
+            )
+
+
+# ------------------------------------------------------------------ teacher
+# The teacher's weights in one process: a frozen twin of the policy, moved by the method's schedule.
+
+
+class Teacher:
+    """With adapters only the adapter exists twice: `Network.twin` shares every frozen tensor."""
+
+    def __init__(self, policy: Network, schedule: TeacherSchedule, other: Network | None = None) -> None:
+        """`other` is the teacher itself for kind `model`; every other kind starts as a twin of the policy."""
+        self.schedule = schedule
+        self.network = policy.twin() if other is None else other
+        self._followed = sorted(policy.named_trainable()) if other is None else []
+
+    def follow(self, policy: Network, optimizer_step: int) -> None:
+        """To be called after optimizer step number `optimizer_step` (from 1)."""
+        if not self.schedule.due(optimizer_step):
+            return
+        theirs, ours = dict(policy.model.named_parameters()), dict(self.network.model.named_parameters())
+        for name in self._followed:
+            self.schedule.move(ours[name], theirs[name])
+
+    def state(self) -> dict[str, Tensor]:
+        """The teacher's own tensors by name; none for a schedule that never moves and for another model."""
+        if not self.schedule.moves:
+            return {}
+        ours = dict(self.network.model.named_parameters())
+        return {name: ours[name].detach() for name in self._followed}
+
+    @torch.no_grad()
+    def load_state(self, state: dict[str, Tensor]) -> None:
+        ours = dict(self.network.model.named_parameters())
+        for name, tensor in state.items():
+            ours[name].copy_(tensor)

@@ -1,1 +1,0 @@
-"""Making the tiny base model: tokenizer, examples, supervised warm-up, and the gates that end it."""

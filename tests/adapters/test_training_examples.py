@@ -1,0 +1,47 @@
+"""Rollouts of another project's trainer: those without a reward say nothing of their group."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+import torch
+
+from rlcsd.adapters.training_examples import Drawn, hinted_rows, stays_in_update, total_rewards
+from rlcsd.config.schema import ModelConfig
+from rlcsd.engine.local.model import load_tokenizer
+from rlcsd.methods.rlcsd import RLCSD
+from rlcsd.records import Problem
+from rlcsd.stages.hint import TeacherPrompts
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_response_without_a_reward_is_no_hint_and_stays_out(seed):
+    problem, method = Problem("Who?", "B"), RLCSD.from_fields()
+    prompts = TeacherPrompts(load_tokenizer(ModelConfig()), 512, instruction="")
+    texts = [r"\boxed{B}", r"\boxed{B} too", r"\boxed{A}", r"\boxed{C} and nobody says of what worth"]
+    drawn = [
+        Drawn(problem, text, (5, 6), reward) for text, reward in zip(texts, (1.0, 1.0, 0.0, math.nan), strict=True)
+    ]
+    rows = hinted_rows(drawn, 4, method, prompts, random.Random(seed))
+    assert [stays_in_update(row, method) for row in rows] == [True, True, False, False]  # 2 has no wrong sibling
+    shown = [hint.text for row in rows[:2] for hint in (row.hints.correct, *row.hints.wrong)]
+    assert texts[2] in shown and texts[3] not in shown
+    mean = 2 / 3
+    deviation = math.sqrt((2 * (1 - mean) ** 2 + mean**2) / 2) + 1e-6
+    expected = [(1 - mean) / deviation] * 2 + [-mean / deviation, 0.0]
+    assert [row.advantage for row in rows] == pytest.approx(expected)
+
+
+def test_a_single_judged_response_of_a_group_has_nothing_to_be_compared_with():
+    drawn = [Drawn(Problem("Who?", "B"), "B", (5,), reward) for reward in (1.0, math.nan)]
+    prompts = TeacherPrompts(load_tokenizer(ModelConfig()), 512, instruction="")
+    rows = hinted_rows(drawn, 2, RLCSD.from_fields(), prompts, random.Random(0))
+    assert [row.advantage for row in rows] == [0.0, 0.0]
+
+
+def test_rewards_are_weighted_and_what_no_function_judges_is_not_zero():
+    rewards = torch.tensor([[1.0, 0.5], [math.nan, 0.5], [math.nan, math.nan]])
+    found = total_rewards(rewards, torch.tensor([1.0, 0.1]))
+    assert found[:2] == pytest.approx([1.05, 0.05]) and math.isnan(found[2])

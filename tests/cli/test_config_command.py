@@ -1,0 +1,82 @@
+"""Every key is explained: type, range, value and meaning."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+
+from rlcsd.cli import main
+from rlcsd.cli.config_command import keys_of
+from rlcsd.config.load import build_method, choices, load, to_yaml
+from rlcsd.methods import METHODS
+from rlcsd.tasks.registry import task_parameters
+
+
+def dotted(values: dict, prefix: str = "") -> set[str]:
+    names = set()
+    for name, value in values.items():
+        names |= dotted(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {prefix + name}
+    return names
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_key_of_a_resolved_config_has_a_type_and_a_meaning(method):
+    config = load([f"method={method}", *(["method.teacher_model=tiny"] if method in ("opd", "opd_ectr") else [])])
+    keys = {key.name: key for key in keys_of(config) if key.name not in ("method", "task")}
+    keys |= {key.name: key for key in keys_of(build_method(config).config, "method.")}
+    keys |= {key.name: key for key in keys_of(task_parameters(config.task), "task.")}
+    assert dotted(yaml.safe_load(to_yaml(config))) - {"task.kind"} <= set(keys)
+    assert not [name for name, key in keys.items() if not key.description or key.type == "any value"]
+
+
+def test_types_and_ranges_are_in_words(capsys):
+    assert main(["config", "keys", "--only", "sampling.", "sampling.top_p=0.5"]) == 0
+    text = capsys.readouterr().out
+    assert (
+        "sampling.top_p = 0.5\n    number ≤ 1, > 0. " in text or "sampling.top_p = 0.5\n    number > 0, ≤ 1. " in text
+    )
+    assert "sampling.max_tokens = 256\n    integer ≥ 1. " in text
+    assert main(["config", "keys", "--only", "method.teacher", "method=sdpo"]) == 0
+    assert "one of fixed, ema, snapshot, model" in capsys.readouterr().out
+    assert main(["config", "keys", "--only", "nothing"]) == 2
+    assert "no key begins so" in capsys.readouterr().err
+
+
+def test_named_tasks_have_explained_parameters():
+    for name in choices()["task"]:
+        if name in ("plugin", "files", "verl"):
+            continue
+        needed = {"reasoning_gym": ["task.dataset=countdown"], "environment": ["task.environment=mine"]}
+        parameters = task_parameters(load([f"task={name}", *needed.get(name, [])]).task)
+        assert all(key.description for key in keys_of(parameters))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["steps=true"], ["steps=true", "integer"]),
+        (["learning_rate=abc"], ["learning_rate", "number"]),
+        (["prompts_per_step=1.5"], ["prompts_per_step=1.5", "integer"]),
+        (["hydra.run.dir=/tmp"], ["hydra.run.dir", "no key"]),
+        (["~method"], ["~method"]),
+        (["task.forms=[atom,"], ["task.forms", "cannot be read"]),
+        (["project=${oc.env:HOME}"], ["project", "only another key"]),
+        (["engine.threads=100000"], ["engine.threads=100000", "at most 1024"]),
+        (["run_name=../../x"], ["run_name", "inside output_dir"]),
+        (["run_name=/tmp/x"], ["run_name", "inside output_dir"]),
+        ([f"run_name={'x' * 300}"], ["run_name", "200 bytes"]),
+        (["engine.name=lokal"], ["engine.name", "'local'"]),
+        (["figures=5"], ["figures=5", "true or false"]),
+        (["trackers=tensorboard"], ["trackers", "list"]),
+        (["sampling=5"], ["sampling"]),
+        (["sampling.top_q=1"], ["sampling.top_q", "sampling.top_p"]),
+    ],
+)
+def test_mistakes_are_one_sentence(overrides, words, capsys):
+    assert main(["config", "show", *overrides]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert len(captured.err.strip().splitlines()) == 1
+    for word in words:
+        assert word in captured.err
+    assert "Error" not in captured.err and "Exception" not in captured.err

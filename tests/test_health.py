@@ -1,0 +1,155 @@
+"""Divergence: what is noticed, what is skipped, what stops the run, and that no diverged weights are saved."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import pytest
+import torch
+
+import rlcsd
+from rlcsd.config.schema import GuardConfig
+from rlcsd.health import Guards, Stall
+from rlcsd.methods import METHODS
+from rlcsd.records import Group, Problem, Rollout, Sample, Verdict
+from rlcsd.run import Run
+from rlcsd.run.checkpoint import checkpoints
+from rlcsd.tasks.task import Task
+
+FINE = {"rollout/reward": 0.5, "rollout/length": 50.0, "actor/entropy": 0.3}
+
+
+def guards(**values) -> Guards:
+    return Guards(GuardConfig.model_validate(values))
+
+
+@pytest.mark.parametrize(
+    ("settings", "figures", "phrase"),
+    [
+        ({}, {"actor/entropy": math.nan}, "actor/entropy is not finite"),
+        ({"entropy": [0.1, 2.0]}, {"actor/entropy": 2.5}, "outside guard.entropy=[0.1, 2]"),
+        ({"entropy": [0.1, 2.0]}, {"actor/entropy": 0.05}, "outside guard.entropy"),
+        ({"length": [10, 100]}, {"rollout/length": 101}, "outside guard.length"),
+        ({"no_reward_steps": 1}, {"rollout/reward": 0.0}, "no rollout has had a reward for 1 steps"),
+    ],
+)
+def test_what_is_noticed_before_the_update(settings, figures, phrase):
+    assert guards(**settings).before_update(FINE) == []
+    (found,) = guards(**settings).before_update({**FINE, **figures})
+    assert phrase in found
+
+
+def test_reward_anywhere_in_between_starts_the_count_again():
+    watch = guards(no_reward_steps=2)
+    rewards = [0.0, 0.1, 0.0, 0.0]
+    assert [bool(watch.before_update({**FINE, "rollout/reward": reward})) for reward in rewards] == [0, 0, 0, 1]
+
+
+def test_skip_is_patient_and_stop_is_not():
+    watch = guards(patience=3)
+    for wrong in (["x"], ["x"], [], ["x"], ["x"]):
+        watch.decide(wrong)
+    with pytest.raises(rlcsd.InputError, match="3 steps in a row"):
+        watch.decide(["x"])
+    with pytest.raises(rlcsd.InputError, match="the run has diverged"):
+        guards(policy="stop").decide(["x"])
+
+
+@pytest.mark.parametrize("rate", ["1e6", "1e30", "10"])
+def test_a_learning_rate_that_destroys_the_weights_stops_the_run_and_saves_nothing_of_it(rate, tiny_config, tmp_path):
+    overrides = (f"learning_rate={rate}", "warmup_steps=0", "save_every=1", "run_name=run", "steps=4", "method=grpo")
+    with pytest.raises(rlcsd.InputError, match="times as large as at the start"):
+        Run(tiny_config(*overrides)).execute()
+    assert checkpoints(tmp_path / "run/checkpoints") == []
+
+
+def test_a_gradient_that_is_never_finite_stops_the_run(tiny_config, monkeypatch):
+    from rlcsd.engine.local import local_engine
+
+    monkeypatch.setattr(local_engine.torch.nn.utils, "clip_grad_norm_", lambda *_: local_engine.torch.tensor(math.nan))
+    warnings = []
+
+    def watch(event, facts):
+        if event == "warning" and "not finite" in facts["message"]:  # a busy machine is warned of too
+            warnings.append(facts["message"])
+
+    with pytest.raises(rlcsd.InputError, match="not finite"):
+        Run(tiny_config("method=grpo", "steps=9", "learning_rate=1e-4"), watch=watch).execute()
+    assert len([message for message in warnings if "not finite" in message]) == 2
+
+
+def test_a_skipped_step_leaves_the_weights_as_they_are(tiny_config, tmp_path):
+    overrides = ("guard.length=[1000,2000]", "guard.patience=5", "learning_rate=1e-2", "warmup_steps=0", "run_name=run")
+    run = Run(tiny_config(*overrides))
+    before = [parameter.clone() for parameter in run.engine.policy.trainable()]
+    run.execute()
+    assert all((a == b).all() for a, b in zip(before, run.engine.policy.trainable(), strict=True))
+    from rlcsd.storage import read_jsonl
+
+    steps = [r for r in read_jsonl(tmp_path / "run/metrics.jsonl") if "time/step" in r]
+    assert [record["guard/skipped"] for record in steps] == [1, 1]
+
+
+# ------------------------------------------------------------------ test_stall
+# A step without an update says why, and after three what to change.
+
+
+def group(*rewards: float, advantages: tuple[float, ...] | None = None) -> Group:
+    sample = Sample((1, 2), torch.zeros(2), torch.zeros(2), True, 0.1)
+    rollouts = tuple(Rollout(sample, "text", Verdict(reward >= 1, reward), "4") for reward in rewards)
+    return Group(Problem("?", "4"), (1,), rollouts, advantages or tuple(0.0 for _ in rewards))
+
+
+GOOD = {"update/count": 4.0, "rollout/truncated": 0.0, "rollout/boxed": 1.0, "hints/usable_share": 1.0}
+MIXED = group(0, 1, advantages=(-1.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("groups", "metrics", "reason", "advice"),
+    [
+        ([group(0, 0)] * 3, {"update/empty": 4.0}, "all wrong in 3 of 3", "easier problems"),
+        ([group(0, 0)], {"update/empty": 4.0, "rollout/truncated": 0.9}, "all wrong", "raise sampling.max_tokens: 90%"),
+        ([group(0, 0)], {"update/empty": 4.0, "rollout/boxed": 0.1}, "all wrong", "10% hold a boxed answer"),
+        ([group(1, 1)] * 2, {"update/empty": 4.0}, "all right in 2 of 2", "harder problems"),
+        ([MIXED], {"update/count": 0.0, "hints/usable_share": 0.0, "hints/without_wrong": 2.0},
+         "2 rollouts lack a wrong hint", "raise group_size"),
+        ([MIXED], {"update/count": 0.0, "hints/usable_share": 0.0, "hints/without_feedback": 2.0},
+         "gave no feedback on 2 rollouts", "feedback=…"),
+        ([MIXED], {"update/count": 0.0, "hints/no_room": 2.0}, "no room for a hint", "max_teacher_tokens"),
+        ([MIXED], {"update/skipped": 4.0}, "no gradient was finite", "lower learning_rate"),
+        ([MIXED], {"update/count": 0.0, "guard/skipped": 1.0}, "look wrong (guard)", "guard"),
+    ],
+)  # fmt: skip
+def test_the_reason_and_after_three_steps_the_advice(groups, metrics, reason, advice):
+    stall, method = Stall(), METHODS["rlcsd"].from_fields()
+    first, second, third = (stall.after_step(groups, {**GOOD, **metrics}, method) for _ in range(3))
+    assert reason in first
+    assert first == second
+    assert third.startswith(first)
+    assert re.search(rf"step 3 in a row without one: .*{re.escape(advice)}", third)
+
+
+def test_an_update_ends_the_count():
+    stall, method = Stall(), METHODS["grpo"].from_fields()
+    nothing = {**GOOD, "update/empty": 4.0}
+    for _ in range(2):
+        assert "in a row" not in stall.after_step([group(1, 1)], nothing, method)
+    assert stall.after_step([MIXED], {**GOOD, "update/empty": 3.0}, method) is None
+    assert "in a row" not in stall.after_step([group(1, 1)], nothing, method)
+
+
+@pytest.mark.parametrize("method", ["grpo", "rlcsd"])
+def test_a_task_that_nobody_solves_is_named_at_each_step(method, tiny_config):
+    problems = [Problem(f"Is {n} even?", "yes") for n in range(4)]
+    task = Task("hopeless", problems, {"again": problems}, lambda response, answer: False)
+    told = []
+    run = Run(
+        tiny_config(f"method={method}", "steps=3", "sampling.max_tokens=8", "kl_coefficient=0"),
+        task,
+        watch=lambda event, facts: told.append(facts["no_update"]) if event == "step" else None,
+    )
+    run.execute()
+    assert len(told) == 3
+    assert all("all wrong in 4 of 4" in reason for reason in told)
+    assert ["in a row" in reason for reason in told] == [False, False, True]

@@ -1,0 +1,61 @@
+"""A folder appears whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+
+import pytest
+
+from rlcsd.errors import InputError
+from rlcsd.storage import read_jsonl, whole_folder
+
+
+def test_a_folder_appears_when_it_is_whole(tmp_path):
+    with whole_folder(tmp_path / "a" / "b") as partial:
+        (partial / "x").write_text("1")
+        assert not (tmp_path / "a/b").exists()
+    assert [p.name for p in (tmp_path / "a").iterdir()] == ["b"]
+    assert (tmp_path / "a/b/x").read_text() == "1"
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_what_was_there(tmp_path):
+    (tmp_path / "step").mkdir()
+    (tmp_path / "step/old").write_text("kept")
+
+    def fill():
+        with whole_folder(tmp_path / "step", replace=True) as partial:
+            (partial / "half").write_text("…")
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(InputError, match="no space is left on the disk"):
+        fill()
+    assert [p.name for p in tmp_path.iterdir()] == ["step"]
+    assert [p.name for p in (tmp_path / "step").iterdir()] == ["old"]
+
+
+def test_any_failure_removes_the_half(tmp_path):
+    def fail():
+        with whole_folder(tmp_path / "x"):
+            raise RuntimeError("boom")
+
+    with pytest.raises(RuntimeError):
+        fail()
+    assert not list(tmp_path.iterdir())
+
+
+def test_replacing_takes_leave_and_a_place_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/x").write_text("")
+    with pytest.raises(InputError, match="already there"), whole_folder(tmp_path / "full"):
+        pass
+    with whole_folder(tmp_path / "full", replace=True) as partial:
+        (partial / "y").write_text("")
+    assert [p.name for p in (tmp_path / "full").iterdir()] == ["y"]
+    with pytest.raises(InputError, match="cannot be written"), whole_folder(tmp_path / "full/y/z"):
+        pass
+
+
+def test_lines_end_with_line_feeds_alone(tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"text": "one\u2028two\x85three"}\n{"text": "four"}\n', encoding="utf-8")
+    assert [record["text"] for record in read_jsonl(tmp_path / "a.jsonl")] == ["one\u2028two\x85three", "four"]
+    assert read_jsonl(tmp_path / "none.jsonl") == []
