@@ -10,7 +10,7 @@ import torch
 
 import rlcsd
 from rlcsd.config.schema import GuardConfig
-from rlcsd.health import Guards, Stall
+from rlcsd.health import Guards, StallCounter
 from rlcsd.methods import METHODS
 from rlcsd.records import Group, Problem, Rollout, Sample, Verdict
 from rlcsd.run import Run
@@ -91,8 +91,7 @@ def test_a_skipped_step_leaves_the_weights_as_they_are(tiny_config, tmp_path):
     assert [record["guard/skipped"] for record in steps] == [1, 1]
 
 
-# ------------------------------------------------------------------ test_stall
-# A step without an update says why, and after three what to change.
+# ------------------------------------------------------------------ steps without an update
 
 
 def group(*rewards: float, advantages: tuple[float, ...] | None = None) -> Group:
@@ -117,12 +116,14 @@ MIXED = group(0, 1, advantages=(-1.0, 1.0))
         ([MIXED], {"update/count": 0.0, "hints/usable_share": 0.0, "hints/without_feedback": 2.0},
          "gave no feedback on 2 rollouts", "feedback=…"),
         ([MIXED], {"update/count": 0.0, "hints/no_room": 2.0}, "no room for a hint", "max_teacher_tokens"),
+        ([MIXED], {"update/count": 0.0, "hints/usable_share": 0.0, "hints/no_room": 2.0, "hints/without_wrong": 1.0},
+         "2 rollouts leave no room for a hint", "max_teacher_tokens"),
         ([MIXED], {"update/skipped": 4.0}, "no gradient was finite", "lower learning_rate"),
         ([MIXED], {"update/count": 0.0, "guard/skipped": 1.0}, "look wrong (guard)", "guard"),
     ],
 )  # fmt: skip
 def test_the_reason_and_after_three_steps_the_advice(groups, metrics, reason, advice):
-    stall, method = Stall(), METHODS["rlcsd"].from_fields()
+    stall, method = StallCounter(), METHODS["rlcsd"].from_fields()
     first, second, third = (stall.after_step(groups, {**GOOD, **metrics}, method) for _ in range(3))
     assert reason in first
     assert first == second
@@ -131,7 +132,7 @@ def test_the_reason_and_after_three_steps_the_advice(groups, metrics, reason, ad
 
 
 def test_an_update_ends_the_count():
-    stall, method = Stall(), METHODS["grpo"].from_fields()
+    stall, method = StallCounter(), METHODS["grpo"].from_fields()
     nothing = {**GOOD, "update/empty": 4.0}
     for _ in range(2):
         assert "in a row" not in stall.after_step([group(1, 1)], nothing, method)
@@ -153,3 +154,28 @@ def test_a_task_that_nobody_solves_is_named_at_each_step(method, tiny_config):
     assert len(told) == 3
     assert all("all wrong in 4 of 4" in reason for reason in told)
     assert ["in a row" in reason for reason in told] == [False, False, True]
+
+
+def test_a_resumed_run_goes_on_counting(tiny_config, tmp_path):
+    """Two steps without a reward before the interruption and one after it are three in a row."""
+    problems = [Problem(f"Is {n} even?", "yes") for n in range(4)]
+    task = Task("hopeless", problems, {"again": problems}, lambda response, answer: False)
+    overrides = ("method=grpo", "sampling.max_tokens=8", "kl_coefficient=0", "save_every=1", "run_name=run", "steps=4",
+                 "guard.no_reward_steps=3", "guard.policy=stop")  # fmt: skip
+
+    def interrupt(event, facts):
+        if event == "step" and facts["step"] == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Run(tiny_config(*overrides), task, watch=interrupt).execute()
+    assert [checkpoint.name for checkpoint in checkpoints(tmp_path / "run/checkpoints")]
+    resumed = []
+    with pytest.raises(rlcsd.InputError, match="no rollout has had a reward for 3 steps"):
+        Run(
+            tiny_config(*overrides),
+            task,
+            folder=tmp_path / "run",
+            watch=lambda event, facts: resumed.append(facts["step"]) if event == "step" else None,
+        ).execute()
+    assert resumed == []  # the third step stops the run

@@ -16,7 +16,7 @@ from rlcsd.experiments.decision_labels import token_labels
 from rlcsd.experiments.roll_call import parse_question
 from rlcsd.methods import TokenBatch
 from rlcsd.records import Group, TrainingExample
-from rlcsd.stages.hint import HintCounts, HintedRows, draw_hints
+from rlcsd.stages.hint import HintCounts, HintedExamples, draw_hints
 from rlcsd.trainer import Trainer
 
 CERTAIN = 100.0  # nats: far beyond any τ, so that the residual is saturated
@@ -33,7 +33,7 @@ class OracleTrainer(Trainer):
         self.kind, self.noise = kind, noise
         self._questions: dict[int, str] = {}
 
-    def hint(self, groups: Sequence[Group], number: int) -> HintedRows:
+    def hint(self, groups: Sequence[Group], number: int) -> HintedExamples:
         rng = random.Random(f"{self.config.seed}/oracle/{number}")
         rows = []
         for place, group in enumerate(groups):
@@ -45,7 +45,7 @@ class OracleTrainer(Trainer):
                 if self.kind != "dropped" or usable[index]
             ]
             rows.append(kept)
-        return HintedRows(rows, HintCounts())
+        return HintedExamples(rows, HintCounts())
 
     def token_batch(self, batch: Sequence[TrainingExample]) -> TokenBatch:
         columns = [torch.tensor(self._labels(row), dtype=torch.float32) for row in batch]

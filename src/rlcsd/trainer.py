@@ -16,22 +16,22 @@ from time import perf_counter
 
 from .config.schema import Config
 from .engine.interface import Engine
-from .health import Guards, Stall
+from .health import Health
 from .methods.base import Method
 from .metrics import Mean, Metrics, Sum, combined
 from .prepare import check_task, fitting_problems, learning_rate_schedule, training_prompt, training_steps
 from .records import Group, Problem, Rollout, TokenBatch, TrainingExample
 from .stages.grade import grade
-from .stages.hint import HintedRows, TeacherPrompts, hint_rows
+from .stages.hint import HintedExamples, TeacherPrompts, hinted_examples
 from .stages.score import build_token_batch, with_old_log_probs
 from .tasks.task import Task
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """What one step produces: metrics, the groups, and the examples and prepared columns of each mini-batch.
+    """What one step produces: its metrics and groups, and the examples and prepared columns of each mini-batch.
 
-    `no_update` says why no weight was changed, if none was.
+    `warnings` are findings of the guards; `no_update` says why no weight was changed, if none was.
     """
 
     step: int
@@ -44,27 +44,27 @@ class StepResult:
 
 
 class Clock:
-    """Seconds by phase; `tell` hears of each phase as it begins."""
+    """Measures the seconds of each phase of a step; `on_phase` is called with a phase's name as it begins."""
 
-    def __init__(self, tell: Callable[[str], None] = lambda phase: None) -> None:
+    def __init__(self, on_phase: Callable[[str], None] = lambda phase: None) -> None:
         self.seconds: dict[str, float] = {}
-        self.tell = tell
+        self.on_phase = on_phase
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
-        self.tell(phase)
-        begun = perf_counter()
+        self.on_phase(phase)
+        start = perf_counter()
         yield
-        self.seconds[phase] = self.seconds.get(phase, 0.0) + perf_counter() - begun
+        self.seconds[phase] = self.seconds.get(phase, 0.0) + perf_counter() - start
 
     def metrics(self) -> dict[str, float]:
         return {f"time/{phase}": seconds for phase, seconds in self.seconds.items()}
 
 
 class Trainer:
-    """Runs `method` on `task` with `engine`; `config` gives sizes, rates and seeds.
+    """Trains with `method` on `task` with `engine`; `config` gives sizes, rates and seeds.
 
-    `tell` hears of each phase of a step as it begins.
+    `on_phase` is called with the name of each phase of a step as it begins.
     """
 
     def __init__(
@@ -73,21 +73,20 @@ class Trainer:
         task: Task,
         method: Method,
         engine: Engine,
-        tell: Callable[[str], None] = lambda phase: None,
+        on_phase: Callable[[str], None] = lambda phase: None,
     ) -> None:
-        self.config, self.task, self.method, self.engine, self.tell = config, task, method, engine, tell
+        self.config, self.task, self.method, self.engine, self.on_phase = config, task, method, engine, on_phase
         check_task(config, task, method)
         self.train = fitting_problems(engine.tokenizer, task, config, engine.context_length)
         self.steps = training_steps(config, len(self.train))
         self.schedule = learning_rate_schedule(config, self.steps)
-        self.guards = Guards(config.guard)
-        self.stall = Stall()
+        self.health = Health(config.guard)
 
     # ------------------------------------------------------------------ the step
 
     def step(self, number: int) -> StepResult:
         """One training step: `prompts_per_step` groups, and an optimizer step for each mini-batch of them."""
-        clock = Clock(self.tell)
+        clock = Clock(self.on_phase)
         with clock("sample"):
             problems = self.problems(number)
             prompts = [self._prompt(problem) for problem in problems]
@@ -95,57 +94,58 @@ class Trainer:
                 prompts, self.config.group_size, self.config.sampling.settings(), self._seed("sample", number)
             )
         with clock("grade"):
-            std = self.method.config.advantage_std
-            groups = grade(self.engine.tokenizer, self.task, problems, prompts, samples, divide_by_std=std)
+            divide = self.method.config.advantage_std
+            groups = grade(self.engine.tokenizer, self.task, problems, prompts, samples, divide_by_std=divide)
         with clock("hint"):
             hinted = self.hint(groups, number)
         with clock("score"):
-            rows = with_old_log_probs(self.engine, hinted.rows)
-        metrics: list[Metrics] = [rollout_metrics(groups), hinted.counts.metrics() if self.method.hinted else {}]
-        metrics += task_metrics(self.task, groups)
-        entropy = entropy_metric(rows, groups)
-        wrong = self.guards.before_update(combined(metrics) | entropy)
-        if wrong:
-            self.guards.decide(wrong)  # raises, or the step's update is left out
-        batches, prepared = list(self.mini_batches([] if wrong else rows)), []
+            examples = with_old_log_probs(self.engine, hinted.examples)
+        metrics: list[Metrics] = [rollout_metrics(groups), *task_metrics(self.task, groups)]
+        metrics.append(hinted.counts.metrics() if self.method.hinted else {})
+        entropy = entropy_metric(examples, groups)
+        findings = self.health.guards.before_update(combined(metrics) | entropy)
+        if findings:
+            self.health.guards.decide(findings)  # raises, or the step's update is left out
+        batches: list[list[TrainingExample]] = list(self.mini_batches([] if findings else examples))
+        prepared = []
         for batch in batches:
-            with clock("score"):
-                token_batch = self.token_batch(batch)
-            token_batch = self.method.prepare(token_batch, number)
-            with clock("update"):
-                pairs = [row.pair for row in batch]
-                updated = self.engine.update(pairs, token_batch, self.method, self.learning_rate(number))
-            if token_batch.topk_handle is not None:
-                self.engine.release(token_batch.topk_handle)
-            metrics += [self.method.metrics(token_batch), updated]
-            prepared.append(token_batch)
-        counts: Metrics = {"update/count": Sum(len(batches)), "guard/skipped": Sum(bool(wrong))}
+            columns, updated = self._update(batch, number, clock)
+            metrics += [self.method.metrics(columns), updated]
+            prepared.append(columns)
+        counts: Metrics = {"update/count": Sum(len(batches)), "guard/skipped": Sum(bool(findings))}
         logged = combined([*metrics, counts]) | entropy | clock.metrics()
-        if not wrong:
-            wrong = self.guards.after_update(logged)
-            self.guards.decide(wrong)
-        return StepResult(
-            number, groups, logged, batches, prepared, tuple(wrong), self.stall.after_step(groups, logged, self.method)
-        )
+        if not findings:
+            findings = self.health.guards.after_update(logged)
+            self.health.guards.decide(findings)
+        no_update = self.health.stall.after_step(groups, logged, self.method)
+        return StepResult(number, groups, logged, batches, prepared, tuple(findings), no_update)
 
-    def hint(self, groups: Sequence[Group], number: int) -> HintedRows:
-        """The hint stage with this run's seed; see `stages.hint.hint_rows`."""
-        return hint_rows(
-            groups,
-            self.method,
-            teacher_prompts(self.engine, self.task, self.config),
-            random.Random(self._name("hint", number)),
-        )
+    def _update(self, batch: Sequence[TrainingExample], number: int, clock: Clock) -> tuple[TokenBatch, Metrics]:
+        """Score, credit and update of one mini-batch: its prepared columns and the update's metrics."""
+        with clock("score"):
+            columns = self.token_batch(batch)
+        columns = self.method.prepare(columns, number)
+        with clock("update"):
+            pairs = [example.pair for example in batch]
+            updated = self.engine.update(pairs, columns, self.method, self.learning_rate(number))
+        if columns.topk_handle is not None:
+            self.engine.release(columns.topk_handle)
+        return columns, updated
+
+    def hint(self, groups: Sequence[Group], number: int) -> HintedExamples:
+        """The hint stage with this run's seed; see `stages.hint.hinted_examples`."""
+        prompts = teacher_prompts(self.engine, self.task, self.config)
+        return hinted_examples(groups, self.method, prompts, random.Random(self._name("hint", number)))
 
     def token_batch(self, batch: Sequence[TrainingExample]) -> TokenBatch:
-        """The score stage for one mini-batch; see `stages.score.build_token_batch`."""
+        """The columns of one mini-batch; see `stages.score.build_token_batch`."""
         return build_token_batch(self.engine, batch, self.method, self.correction_cap)
 
-    def mini_batches(self, rows: Sequence[Sequence[TrainingExample]]) -> Iterator[list[TrainingExample]]:
-        """The rows of `prompts_per_update` groups at a time; a mini-batch left empty is passed over."""
+    def mini_batches(self, examples: Sequence[Sequence[TrainingExample]]) -> Iterator[list[TrainingExample]]:
+        """The examples of `prompts_per_update` groups at a time; empty mini-batches are left out."""
         size = self.config.prompts_per_update
-        for start in range(0, len(rows), size):
-            batch = [row for group in rows[start : start + size] for row in group]
+        for start in range(0, len(examples), size):
+            batch = [example for group in examples[start : start + size] for example in group]
             if batch:
                 yield batch
 
@@ -160,19 +160,19 @@ class Trainer:
 
     def timed_step(self, number: int) -> StepResult:
         """One step, with its duration in seconds as `time/step`."""
-        begun = perf_counter()
+        start = perf_counter()
         result = self.step(number)
-        result.metrics["time/step"] = perf_counter() - begun
+        result.metrics["time/step"] = perf_counter() - start
         return result
 
     def problems(self, number: int) -> list[Problem]:
-        """The problems of step `number`: passes over the shuffled training set, each pass in an order of its own."""
+        """The problems of step `number`: passes over the training set, each shuffled anew."""
         size, total = self.config.prompts_per_step, len(self.train)
-        places = [divmod(position, total) for position in range((number - 1) * size, number * size)]
+        positions = [divmod(position, total) for position in range((number - 1) * size, number * size)]
         orders = {}
-        for epoch in {epoch for epoch, _ in places}:
+        for epoch in {epoch for epoch, _ in positions}:
             orders[epoch] = random.Random(f"{self.config.seed}/order/{epoch}").sample(range(total), total)
-        return [self.train[orders[epoch][place]] for epoch, place in places]
+        return [self.train[orders[epoch][index]] for epoch, index in positions]
 
     def learning_rate(self, number: int) -> float:
         """That of training step `number`: linear warm-up over `warmup_steps`, then `lr_scheduler_type`."""
@@ -202,7 +202,7 @@ def teacher_prompts(engine: Engine, task: Task, config: Config) -> TeacherPrompt
 
 
 def rollout_metrics(groups: Sequence[Group]) -> Metrics:
-    """Reward, length and how mixed the groups are."""
+    """Reward, accuracy and length of rollouts, and the share of groups with both outcomes."""
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     count = len(rollouts)
     shares = {
@@ -236,19 +236,19 @@ def part_metrics(rollouts: Sequence[Rollout]) -> Metrics:
 
 
 def task_metrics(task: Task, groups: Sequence[Group]) -> list[Metrics]:
-    """What the task itself can tell of each response, if it can tell anything."""
+    """Task-specific metrics of each response, if the task has any."""
     if task.figures is None:
         return []
     return [task.figures(group.problem, rollout.text) for group in groups for rollout in group.rollouts]
 
 
-def entropy_metric(rows: Sequence[Sequence[TrainingExample]], groups: Sequence[Group]) -> dict[str, float]:
-    """Mean entropy of the policy's distributions over the tokens of all rollouts whose entropy is known.
+def entropy_metric(examples: Sequence[Sequence[TrainingExample]], groups: Sequence[Group]) -> dict[str, float]:
+    """Mean entropy of the policy over the tokens of all rollouts, in nats.
 
-    A sampler that computes no entropies leaves those of the rows that were scored for the update.
+    If the sampler computes no entropies, over the tokens of the rollouts that were scored for the update.
     """
     sampled = [rollout.sample for group in groups for rollout in group.rollouts]
-    scored = [row.rollout.sample for group in rows for row in group]
+    scored = [example.rollout.sample for group in examples for example in group]
     known = sampled if all(sample.entropy is not None for sample in sampled) else scored
     tokens = sum(len(sample) for sample in known)
     return {"actor/entropy": sum((s.entropy or 0.0) * len(s) for s in known) / tokens} if tokens else {}

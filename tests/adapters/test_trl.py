@@ -20,7 +20,7 @@ from rlcsd.errors import InputError
 from rlcsd.prompts import student_prompt
 from rlcsd.records import Problem, Sample
 from rlcsd.stages.grade import grade
-from rlcsd.stages.hint import TeacherPrompts, hint_rows
+from rlcsd.stages.hint import TeacherPrompts, hinted_examples
 from rlcsd.stages.score import build_token_batch, with_old_log_probs
 from rlcsd.tasks.task import Task
 from tests.adapters.trl_case import FLAT, QUESTIONS, G, completion, run
@@ -44,7 +44,7 @@ def ours(
     task = Task("fixed", problems, {}, verifier, verifier_seconds=None)
     groups = grade(tokenizer, task, problems, prompts, drawn, divide_by_std=method.config.advantage_std)
     teacher = TeacherPrompts(tokenizer, engine.context_length, instruction="")
-    hinted = hint_rows(groups, method, teacher, random.Random("42/hint/0")).rows
+    hinted = hinted_examples(groups, method, teacher, random.Random("42/hint/0")).examples
     rows = [row for group in with_old_log_probs(engine, hinted) for row in group if row.group * G + row.index in places]
     batch = method.prepare(build_token_batch(engine, rows, method), 1)
     metrics = engine.gradient([row.pair for row in rows], batch, method)

@@ -15,7 +15,7 @@ from rlcsd.methods import METHODS
 from rlcsd.prompts import TEMPLATES, hint_text, teacher_text
 from rlcsd.records import Group, Hint, Rollout, Sample, Verdict
 from rlcsd.stages.grade import group_advantages
-from rlcsd.stages.hint import TeacherPrompts, draw_hints, hint_rows, teacher_context
+from rlcsd.stages.hint import TeacherPrompts, draw_hints, hinted_examples, teacher_context
 from rlcsd.tasks.task import Problem
 
 SAMPLE = Sample((1,), torch.zeros(1), torch.zeros(1), True)
@@ -102,9 +102,9 @@ def test_the_rows_of_a_step_and_how_the_draws_went(marks, tokenizer):
     prompts = TeacherPrompts(tokenizer, 10**6)
     for name in ("rlcsd", "rlsd", "grpo"):
         method = METHODS[name].from_fields()
-        hinted = hint_rows(step, method, prompts, random.Random(0))
-        assert len(hinted.rows) == len(step)
-        for number, (group, rows) in enumerate(zip(step, hinted.rows, strict=True)):
+        hinted = hinted_examples(step, method, prompts, random.Random(0))
+        assert len(hinted.examples) == len(step)
+        for number, (group, rows) in enumerate(zip(step, hinted.examples, strict=True)):
             for row in rows:
                 assert (row.group, row.rollout) == (number, group.rollouts[row.index])
                 assert row.advantage == group.advantages[row.index]
@@ -112,16 +112,16 @@ def test_the_rows_of_a_step_and_how_the_draws_went(marks, tokenizer):
                     row.hints is not None and (row.advantage != 0 or method.scores_zero_advantage)
                 )
                 assert len(row.contrast_prompts) == (len(row.hints.wrong) if row.hints and row.teacher_prompt else 0)
-        kept = sum(len(rows) for rows in hinted.rows)
+        kept = sum(len(rows) for rows in hinted.examples)
         if name == "grpo":
             assert kept == sum(len(group.rollouts) for group in step)
         else:
             assert kept == hinted.counts.usable
             assert hinted.counts.rollouts == sum(len(group.rollouts) for group in step)
             assert sum(hinted.counts.missing.values()) == hinted.counts.rollouts - kept
-            assert hinted.counts.unusable_groups == sum(not rows for rows in hinted.rows)
-        kept_plain = hint_rows(step, METHODS["rlcsd"].from_fields(unusable="plain"), prompts, random.Random(0))
-        assert sum(len(rows) for rows in kept_plain.rows) == sum(len(group.rollouts) for group in step)
+            assert hinted.counts.unusable_groups == sum(not rows for rows in hinted.examples)
+        kept_plain = hinted_examples(step, METHODS["rlcsd"].from_fields(unusable="plain"), prompts, random.Random(0))
+        assert sum(len(rows) for rows in kept_plain.examples) == sum(len(group.rollouts) for group in step)
 
 
 @given(group=groups, seed=st.integers(0, 99))
@@ -167,13 +167,13 @@ def test_feedback_is_what_the_verifier_said_of_this_very_rollout(name, tokenizer
         None,
         Hint("said of 2", "", 2, "feedback"),
     ]
-    hinted = hint_rows([group], method, TeacherPrompts(tokenizer, 10**6), random.Random(0))
+    hinted = hinted_examples([group], method, TeacherPrompts(tokenizer, 10**6), random.Random(0))
     assert hinted.counts.metrics()["hints/without_feedback"].value == 1
     without_a_reward_path = name in ("opsd", "sdpo")  # the others keep what is right and so needs no feedback
-    assert [row.index for row in hinted.rows[0]] == ([0, 2] if without_a_reward_path else [0, 1, 2])
+    assert [row.index for row in hinted.examples[0]] == ([0, 2] if without_a_reward_path else [0, 1, 2])
     dropping = {"hint_source": "feedback", "unusable": "drop"}
     assert METHODS[name].from_fields(**dropping).config.unusable == "drop"
-    for row in (row for row in hinted.rows[0] if row.index != 1):
+    for row in (row for row in hinted.examples[0] if row.index != 1):
         text = tokenizer.decode(row.teacher_prompt)
         assert text.count(f"said of {row.index}") == 1 and "Feedback" in text
         assert "Correct final answer" not in text and "gold" not in text
@@ -226,3 +226,18 @@ def test_only_the_hints_own_text_is_cut(room, tokenizer):
     assert problem.question in text
     assert "Correct final answer: Alice is a knave" in text
     assert text.endswith(tokenizer.decode(least)[-40:])
+
+
+@pytest.mark.parametrize("unusable", ["drop", "plain"])
+def test_a_rollout_without_room_for_a_hint_is_not_usable(tokenizer, unusable):
+    method = METHODS["rlcsd"].from_fields(unusable=unusable)
+    group = group_of([(True, True), (True, True), (False, True), (False, True)])
+    roomy, narrow = (TeacherPrompts(tokenizer, most) for most in (10**6, 3))
+    assert hinted_examples([group], method, roomy, random.Random(0)).counts.usable == 4
+    hinted = hinted_examples([group], method, narrow, random.Random(0))
+    figures = hinted.counts.metrics()
+    assert figures["hints/usable_share"].value == 0
+    assert figures["hints/no_room"].value == figures["hints/skipped_rollouts"].value == 4
+    assert figures["hints/unusable_groups"].value == 1
+    assert len(hinted.examples[0]) == (4 if unusable == "plain" else 0)
+    assert all(example.teacher_prompt is None for example in hinted.examples[0])

@@ -17,7 +17,7 @@ from ..methods import CreditMethod
 from ..methods.base import TeacherSchedule
 from ..records import Group, Pair, Problem, Rollout, Sample, Scores, TrainingExample, Verdict
 from ..stages.grade import group_advantages
-from ..stages.hint import TeacherPrompts, hint_rows
+from ..stages.hint import TeacherPrompts, hinted_examples
 from ..verifiers.boxed import last_boxed
 
 
@@ -82,7 +82,7 @@ def hinted_rows(
         advantages = tuple(0.0 if math.isnan(one.reward) else next(known) for one in some)
         groups.append(Group(some[0].problem, (), rollouts, advantages))
     keeping = type(method)(method.config.model_copy(update={"unusable": "plain"}))
-    return [row for group in hint_rows(groups, keeping, prompts, rng).rows for row in group]
+    return [row for group in hinted_examples(groups, keeping, prompts, rng).examples for row in group]
 
 
 def stays_in_update(row: TrainingExample, method: CreditMethod) -> bool:

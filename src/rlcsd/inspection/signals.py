@@ -23,7 +23,7 @@ from ..methods.contrast import contrast, marginal_log_prob
 from ..prompts import student_prompt
 from ..records import Group, Problem, Sampling
 from ..stages.grade import grade
-from ..stages.hint import TeacherPrompts, hint_rows
+from ..stages.hint import TeacherPrompts, hinted_examples
 from ..stages.score import build_token_batch, with_old_log_probs
 from ..tasks.task import Task
 
@@ -159,9 +159,9 @@ def score_groups(
     """`hint_signals` of groups that were sampled before, so that methods or templates see the same responses."""
     most = min(settings.max_teacher_tokens or engine.context_length, engine.context_length)
     prompts = TeacherPrompts(engine.tokenizer, most, settings.thinking_teacher, task.instruction)
-    hinted = hint_rows(groups, method, prompts, random.Random(f"{settings.seed}/hint/1"))
+    hinted = hinted_examples(groups, method, prompts, random.Random(f"{settings.seed}/hint/1"))
     batch = [
-        row for group in with_old_log_probs(engine, hinted.rows) for row in group if row.teacher_prompt is not None
+        row for group in with_old_log_probs(engine, hinted.examples) for row in group if row.teacher_prompt is not None
     ]
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     accuracy = sum(r.is_correct for r in rollouts) / len(rollouts)

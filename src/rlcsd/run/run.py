@@ -173,6 +173,7 @@ class Run:
             "config": self.config.model_dump(mode="json"),
             "data": data_hash(self.task),
             "threads": torch.get_num_threads(),
+            "health": self.trainer.health.state(),
         }
         folder = self.folder / "checkpoints"
         self._check_folder()
@@ -265,6 +266,7 @@ class Run:
             if torch.get_num_threads() != facts["threads"]:
                 torch.set_num_threads(facts["threads"])  # another number of threads gives other sums
             start = self.saved = load_checkpoint(checkpoint, self.engine)
+            self.trainer.health.load_state(facts.get("health", {}))
             if start > self.trainer.steps:
                 raise InputError(f"steps={self.trainer.steps}: the run has already done {start} steps")
         kept = cut_logs(self.folder, facts.get("logs", {}), start)

@@ -1,10 +1,10 @@
-"""The score stage: log-probs of the same response ids under each hint, laid out as the columns of a mini-batch."""
+"""The score stage: log-probs of the same response ids under each hint, as the columns of a mini-batch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -16,33 +16,33 @@ from ..methods.contrast import marginal_log_prob
 from ..records import Pair, Sample, TokenBatch, TrainingExample
 
 
-def with_old_log_probs(engine: Scorer, rows: Sequence[Sequence[TrainingExample]]) -> list[list[TrainingExample]]:
-    """The rows of each group with the policy's own log-probs in every sample.
+def with_old_log_probs(engine: Scorer, examples: Sequence[Sequence[TrainingExample]]) -> list[list[TrainingExample]]:
+    """The examples of each group with the policy's own log-probs in every sample.
 
-    Asks the engine only about samples whose sampler did not compute them. To be called before the first update of a
-    rollout batch, because the old policy is the one that sampled.
+    Scores only samples whose sampler did not compute them. Called before the first update of a rollout batch, because
+    the old policy is the one that sampled.
     """
-    missing = [row.pair for group in rows for row in group if row.rollout.sample.log_probs is None]
+    missing = [one.pair for group in examples for one in group if one.rollout.sample.log_probs is None]
     if not missing:
-        return [list(group) for group in rows]
+        return [list(group) for group in examples]
     scores = engine.score(missing, "policy")
     lengths = [len(pair.response) for pair in missing]
     columns = zip(scores.log_prob.cpu().split(lengths), scores.entropy.cpu().split(lengths), strict=True)
 
-    def completed(row: TrainingExample) -> TrainingExample:
-        if row.rollout.sample.log_probs is not None:
-            return row
+    def completed(example: TrainingExample) -> TrainingExample:
+        if example.rollout.sample.log_probs is not None:
+            return example
         log_probs, entropies = next(columns)
-        sample = replace(row.rollout.sample, log_probs=log_probs, entropies=entropies)
-        return replace(row, rollout=replace(row.rollout, sample=sample))
+        sample = replace(example.rollout.sample, log_probs=log_probs, entropies=entropies)
+        return replace(example, rollout=replace(example.rollout, sample=sample))
 
-    return [[completed(row) for row in group] for group in rows]
+    return [[completed(one) for one in group] for group in examples]
 
 
 def correction_weights(sample: Sample, cap: float | None) -> Tensor:
     """w_t = min(π_old / π_rollout, cap) per token `[T]`: truncated importance sampling.
 
-    π_rollout is the distribution that was drawn from, filters and temperature included. None: weights of 1.
+    π_rollout is the distribution that was sampled from, temperature and filters included. `cap` None: weights of 1.
     """
     if cap is None or sample.log_probs is None:
         return torch.ones(len(sample))
@@ -50,145 +50,158 @@ def correction_weights(sample: Sample, cap: float | None) -> Tensor:
 
 
 def build_token_batch(
-    engine: Scorer, rows: Sequence[TrainingExample], method: Method, correction_cap: float | None = None
+    engine: Scorer, examples: Sequence[TrainingExample], method: Method, importance_weight_cap: float | None = None
 ) -> TokenBatch:
-    """Everything the method asks for, over the N response tokens of `rows`, before `Method.prepare`.
+    """All columns that the method needs over the N response tokens of `examples`, before `Method.prepare`.
 
-    Every sample needs the policy's own log-probs (see `with_old_log_probs`). A support that the method needs is made
-    here and stays with the engine; release `Evidence.held` after the update.
+    Every sample needs the policy's own log-probs (see `with_old_log_probs`). Top-k ids that the method needs are made
+    here and stay with the engine; release `TokenBatch.topk_handle` after the update.
     """
-    samples = [row.rollout.sample for row in rows]
+    samples = [one.rollout.sample for one in examples]
     layout = Layout(tuple(len(sample) for sample in samples), engine.device)
     old = [sample.log_probs for sample in samples if sample.log_probs is not None]
     assert len(old) == len(samples)
     batch = TokenBatch(
-        rollout=layout.per_row(range(len(rows)), torch.long),
-        advantage=layout.per_row([row.advantage for row in rows]),
+        rollout=layout.per_row(range(len(examples)), torch.long),
+        advantage=layout.per_row([one.advantage for one in examples]),
         old_log_prob=torch.cat(old).to(engine.device),
-        correction=torch.cat([correction_weights(sample, correction_cap) for sample in samples]).to(engine.device),
-        hinted=layout.per_row([row.teacher_prompt is not None for row in rows], torch.bool),
-        is_correct=layout.per_row([row.rollout.is_correct for row in rows], torch.bool),
+        correction=torch.cat([correction_weights(sample, importance_weight_cap) for sample in samples]).to(
+            engine.device
+        ),
+        hinted=layout.per_row([one.teacher_prompt is not None for one in examples], torch.bool),
+        is_correct=layout.per_row([one.rollout.is_correct for one in examples], torch.bool),
     )
     if not method.hinted:
         return batch
-    batch = _without_teacher(batch, method)
-    asked = [index for index, row in enumerate(rows) if row.teacher_prompt is not None]
-    if not asked:
+    batch = _blank_teacher(batch, method)
+    hinted = [index for index, one in enumerate(examples) if one.teacher_prompt is not None]
+    if not hinted:
         return batch
-    if method.topk_from == "none":
-        return _sampled_tokens(engine, rows, asked, method, batch, layout)
-    return _with_support(engine, rows, asked, method, batch, layout)
+    score = _score_sampled_tokens if method.topk_from == "none" else _score_topk
+    return score(engine, examples, hinted, method, batch, layout)
 
 
-def _without_teacher(batch: TokenBatch, method: Method) -> TokenBatch:
-    """The teacher's columns for rows whose teacher is not asked: zeros, and no valid wrong hint."""
+def _blank_teacher(batch: TokenBatch, method: Method) -> TokenBatch:
+    """The teacher's columns for examples without a teacher: zeros, and no valid wrong hint."""
     zeros = torch.zeros_like(batch.old_log_prob)
     batch = batch.with_columns(teacher_log_prob=zeros, teacher_entropy=zeros)
     if method.needs_contrast:
-        batch = batch.with_columns(
-            contrast_log_prob=zeros[:, None], contrast_valid=torch.zeros_like(batch.hinted)[:, None]
-        )
+        none = torch.zeros_like(batch.hinted)[:, None]
+        batch = batch.with_columns(contrast_log_prob=zeros[:, None], contrast_valid=none)
     return batch
 
 
-def _correct_pairs(rows: Sequence[TrainingExample], asked: Sequence[int]) -> list[Pair]:
-    return [Pair(rows[row].teacher_prompt or (), rows[row].rollout.sample.ids) for row in asked]
+@dataclass(frozen=True)
+class _HintPair:
+    """A pair to be scored, and its column: example `row` of the mini-batch under its hint number `slot`."""
+
+    row: int
+    slot: int
+    pair: Pair
 
 
-Slots = list[tuple[int, int, Pair]]  # (row, which of its hints of one kind, pair)
-
-
-def _slots(
-    rows: Sequence[TrainingExample], asked: Sequence[int], kind: Literal["contrast_prompts", "extra_prompts"]
-) -> Slots:
+def _hint_pairs(hinted: Sequence[int], examples: Sequence[TrainingExample], kind: str) -> list[_HintPair]:
+    """Pairs of the hinted examples with each of their prompts of one kind (a field of `TrainingExample`)."""
     return [
-        (row, slot, Pair(context, rows[row].rollout.sample.ids))
-        for row in asked
-        for slot, context in enumerate(getattr(rows[row], kind))
+        _HintPair(row, slot, Pair(prompt, examples[row].rollout.sample.ids))
+        for row in hinted
+        for slot, prompt in enumerate(getattr(examples[row], kind))
     ]
 
 
-def _spread(batch: TokenBatch, values: Tensor) -> Tensor:
-    """Values at the hinted tokens → `[N]`, 0 elsewhere."""
-    column = values.new_zeros(len(batch))
-    column[batch.hinted] = values
-    return column
+def _teacher_pairs(hinted: Sequence[int], examples: Sequence[TrainingExample]) -> list[Pair]:
+    return [Pair(examples[row].teacher_prompt or (), examples[row].rollout.sample.ids) for row in hinted]
 
 
-def _sampled_tokens(
+def _score_sampled_tokens(
     engine: Scorer,
-    rows: Sequence[TrainingExample],
-    asked: Sequence[int],
+    examples: Sequence[TrainingExample],
+    hinted: Sequence[int],
     method: Method,
     batch: TokenBatch,
     layout: Layout,
 ) -> TokenBatch:
     """One call for all hints, so that a hint which several rollouts share is computed once."""
-    wrong = _slots(rows, asked, "contrast_prompts") if method.needs_contrast else []
-    more = _slots(rows, asked, "extra_prompts")
-    pairs = [pair for _, _, pair in (*more, *wrong)]
-    scores = engine.score([*_correct_pairs(rows, asked), *pairs])
-    ends = [int(batch.hinted.sum()), sum(len(pair.response) for _, _, pair in more)]
-    first, further, theirs = scores.log_prob.tensor_split(torch.tensor(ends).cumsum(0))
+    extra = _hint_pairs(hinted, examples, "extra_prompts")
+    wrong = _hint_pairs(hinted, examples, "contrast_prompts") if method.needs_contrast else []
+    scores = engine.score([*_teacher_pairs(hinted, examples), *(one.pair for one in (*extra, *wrong))])
+    teacher, under_extra, under_wrong = _split(
+        scores.log_prob, int(batch.hinted.sum()), sum(len(one.pair.response) for one in extra)
+    )
     batch = batch.with_columns(
-        teacher_log_prob=_spread(batch, first), teacher_entropy=_spread(batch, scores.entropy[: ends[0]])
+        teacher_log_prob=_at_hinted(batch, teacher),
+        teacher_entropy=_at_hinted(batch, scores.entropy[: len(teacher)]),
     )
-    if more:
-        batch = _averaged(batch, *_laid_out(batch, more, further, layout))
-    return _with_wrong(batch, wrong, theirs, layout) if method.needs_contrast else batch
+    if extra:
+        batch = _averaged(batch, *_by_slot(extra, under_extra, layout))
+    return _with_contrast(batch, wrong, under_wrong, layout) if method.needs_contrast else batch
 
 
-def _averaged(batch: TokenBatch, further: Tensor, valid: Tensor) -> TokenBatch:
-    """`teacher` marginalised over the first correct hint and the further ones, `[N, K]` where valid."""
-    assert batch.teacher_log_prob is not None
-    shown = torch.cat([batch.teacher_log_prob[:, None], further], dim=1)
-    return batch.with_columns(
-        teacher_log_prob=marginal_log_prob(shown, torch.cat([batch.hinted[:, None], valid], dim=1))
-    )
-
-
-def _with_support(
+def _score_topk(
     engine: Scorer,
-    rows: Sequence[TrainingExample],
-    asked: Sequence[int],
+    examples: Sequence[TrainingExample],
+    hinted: Sequence[int],
     method: Method,
     batch: TokenBatch,
     layout: Layout,
 ) -> TokenBatch:
     """The student's or the teacher's top-k tokens, and the teacher's log-probs at them under each hint."""
-    support = None
+    handle = None
     if method.topk_from == "student":
-        support = engine.score([rows[row].pair for row in asked], "policy", top_k=method.top_k).topk
-    top_k = method.top_k if support is None else 0
-    scores = engine.score(_correct_pairs(rows, asked), top_k=top_k, support=support)
-    held = support or scores.topk
+        handle = engine.score([examples[row].pair for row in hinted], "policy", top_k=method.top_k).topk
+    scores = engine.score(
+        _teacher_pairs(hinted, examples), top_k=0 if handle is not None else method.top_k, support=handle
+    )
+    handle = handle or scores.topk
     batch = batch.with_columns(
-        teacher_log_prob=_spread(batch, scores.log_prob),
-        teacher_entropy=_spread(batch, scores.entropy),
-        topk_handle=held,
+        teacher_log_prob=_at_hinted(batch, scores.log_prob),
+        teacher_entropy=_at_hinted(batch, scores.entropy),
+        topk_handle=handle,
     )
     if not method.needs_contrast:
         return batch
-    wrong = _slots(rows, asked, "contrast_prompts")
-    places = {row: place for place, row in enumerate(asked)}  # the support has rows for the hinted alone
-    theirs = engine.score([pair for _, _, pair in wrong], support=held, rows=[places[row] for row, _, _ in wrong])
-    return _with_wrong(batch, wrong, theirs.log_prob, layout)
+    wrong = _hint_pairs(hinted, examples, "contrast_prompts")
+    position = {row: position for position, row in enumerate(hinted)}  # the handle's rows are the hinted examples
+    pairs, rows = [one.pair for one in wrong], [position[one.row] for one in wrong]
+    return _with_contrast(batch, wrong, engine.score(pairs, support=handle, rows=rows).log_prob, layout)
 
 
-def _with_wrong(batch: TokenBatch, wrong: Slots, log_prob: Tensor, layout: Layout) -> TokenBatch:
-    columns, valid = _laid_out(batch, wrong, log_prob, layout)
-    return batch.with_columns(contrast_log_prob=columns, contrast_valid=valid)
+# ------------------------------------------------------------------ from scores to columns
 
 
-def _laid_out(batch: TokenBatch, slots: Slots, log_prob: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
-    """Log-probs of the slots' pairs, end to end, as `[N, K]`, and which of them are there."""
-    width = 1 + max(slot for _, slot, _ in slots)
-    columns = log_prob.new_zeros(len(batch), width)
-    valid = torch.zeros(len(batch), width, dtype=torch.bool, device=log_prob.device)
-    starts, begin = layout.starts, 0
-    for row, slot, pair in slots:
-        end = begin + len(pair.response)
-        span = slice(starts[row], starts[row + 1])
-        columns[span, slot], valid[span, slot] = log_prob[begin:end], True
-        begin = end
+def _split(values: Tensor, *lengths: int) -> list[Tensor]:
+    """Consecutive parts of the given lengths, and the rest."""
+    ends = [sum(lengths[:count]) for count in range(len(lengths) + 1)]
+    return [values[start:end] for start, end in pairwise([*ends, len(values)])]
+
+
+def _at_hinted(batch: TokenBatch, values: Tensor) -> Tensor:
+    """Values of the hinted tokens → `[N]`, 0 elsewhere."""
+    column = values.new_zeros(len(batch))
+    column[batch.hinted] = values
+    return column
+
+
+def _by_slot(pairs: Iterable[_HintPair], log_prob: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+    """Log-probs of the pairs, end to end, as `[N, K]`, and a mask `[N, K]` of the entries that exist."""
+    pairs = list(pairs)
+    width = 1 + max(one.slot for one in pairs)
+    columns = log_prob.new_zeros(len(layout), width)
+    valid = torch.zeros(len(layout), width, dtype=torch.bool, device=log_prob.device)
+    for one, values in zip(pairs, log_prob.split([len(one.pair.response) for one in pairs]), strict=True):
+        tokens = layout.span(one.row)
+        columns[tokens, one.slot], valid[tokens, one.slot] = values, True
     return columns, valid
+
+
+def _averaged(batch: TokenBatch, extra: Tensor, valid: Tensor) -> TokenBatch:
+    """`teacher_log_prob` marginalised over the first correct hint and the extra ones, `[N, K]` where valid."""
+    assert batch.teacher_log_prob is not None
+    under_each = torch.cat([batch.teacher_log_prob[:, None], extra], dim=1)
+    all_valid = torch.cat([batch.hinted[:, None], valid], dim=1)
+    return batch.with_columns(teacher_log_prob=marginal_log_prob(under_each, all_valid))
+
+
+def _with_contrast(batch: TokenBatch, wrong: Sequence[_HintPair], log_prob: Tensor, layout: Layout) -> TokenBatch:
+    columns, valid = _by_slot(wrong, log_prob, layout)
+    return batch.with_columns(contrast_log_prob=columns, contrast_valid=valid)

@@ -93,7 +93,7 @@ def test_the_gradient_of_real_rollouts_does_not_depend_on_the_cut(name, tiny_con
     prompts = [training_prompt(engine.tokenizer, trainer.task, config, problem) for problem in problems]
     samples = engine.sample(prompts, config.group_size, config.sampling.settings(), 1)
     groups = grade(engine.tokenizer, trainer.task, problems, prompts, samples)
-    rows = [row for group in trainer.hint(groups, 1).rows for row in group]
+    rows = [row for group in trainer.hint(groups, 1).examples for row in group]
     assert len(rows) > 6
     batch = method.prepare(build_token_batch(engine, rows, method, None), 1)
 
