@@ -177,5 +177,5 @@ def test_a_resumed_run_goes_on_counting(tiny_config, tmp_path):
             task,
             folder=tmp_path / "run",
             watch=lambda event, facts: resumed.append(facts["step"]) if event == "step" else None,
-        ).execute()
+        ).execute(resume=True)
     assert resumed == []  # the third step stops the run
