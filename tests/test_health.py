@@ -178,4 +178,4 @@ def test_a_resumed_run_goes_on_counting(tiny_config, tmp_path):
             folder=tmp_path / "run",
             watch=lambda event, facts: resumed.append(facts["step"]) if event == "step" else None,
         ).execute(resume=True)
-    assert resumed == []  # the third step stops the run
+    assert resumed == [2]  # done again from the checkpoint of step 1; the third step stops the run
