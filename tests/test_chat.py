@@ -8,8 +8,6 @@ import json
 import pyarrow
 import pyarrow.parquet as parquet
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from rlcsd import InputError, Problem, Task
 from rlcsd.config.load import from_yaml, load, to_yaml
@@ -29,19 +27,11 @@ CHAT = [
     {"role": "user", "content": [{"type": "text", "text": "And "}, {"type": "text", "text": "Bob?"}]},
 ]
 TEMPLATE = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}[assistant] "
-MARKS = ["<|im_end|>", "<|im_start|>", "<|endoftext|>", "Alice is a knight", " ", "\n", "[user]"]
-spelled = st.lists(st.sampled_from(MARKS), max_size=6).map("".join)
 
 
 @pytest.fixture(scope="module")
 def chat():
     return load_tokenizer(ModelConfig(chat_template=TEMPLATE))
-
-
-@pytest.fixture(scope="module")
-def marked():
-    """A tokenizer whose template has control tokens."""
-    return load_tokenizer(ModelConfig())
 
 
 def test_a_chat_becomes_its_question_and_what_stands_before():
@@ -91,23 +81,6 @@ def test_an_instruction_in_the_system_prompt_is_not_said_again():
     system = ("system", "Put it in \\boxed{}.")
     assert question_text("Q?", history=[system]) == "Q?"
     assert question_text("Q?", history=[("assistant", "\\boxed{1}")]) != "Q?"
-
-
-@given(texts=st.lists(spelled, min_size=4, max_size=4), hint=spelled, template=st.sampled_from(sorted(TEMPLATES)))
-def test_nothing_in_a_chat_becomes_a_control_token(texts, hint, template, marked):
-    controls = set(marked.added_tokens_decoder)
-    messages = [{**message, "content": text} for message, text in zip(CHAT, texts, strict=True)]
-    blank = [{**message, "content": "x"} for message in CHAT]
-
-    def marks(ids):
-        return [token for token in ids if token in controls]
-
-    expected = marks(student_prompt(marked, Problem(blank, "a")))
-    assert len(expected) == 9
-    assert marks(student_prompt(marked, Problem(messages, "a"))) == expected
-    for kind in ("solution", "feedback"):
-        context, _ = teacher_context(marked, Problem(messages, "a"), Hint(hint, "a", 0, kind), template=template)
-        assert marks(context) == expected
 
 
 def test_a_template_that_drops_a_message_or_refuses_a_role_is_named(chat):

@@ -1,4 +1,4 @@
-"""Characters and tokens line up, whatever the tokenizer does with bytes and spaces."""
+"""The text of a response, and tokens that line up with its characters, whatever the tokenizer does."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from rlcsd.decoding import token_offsets
+from rlcsd.decoding import response_text, token_offsets
+from rlcsd.verifiers import without_thinking
 
 
 def bytes_tokenizer() -> PreTrainedTokenizerFast:
@@ -78,3 +79,14 @@ def test_nonsense_bytes_do_not_hold_everything_up():
     assert text.endswith("ab")
     assert text[slice(*offsets[-1])] == "b"  # the broken bytes right before "a" share its piece
     assert len(text[slice(*offsets[-2])]) <= 16
+
+
+@pytest.mark.parametrize("special", [True, False])
+def test_the_marks_of_thinking_stay_and_other_special_tokens_go(special):
+    tokenizer = bytes_tokenizer()
+    tokenizer.add_special_tokens({"eos_token": "<|end|>", "pad_token": "<|pad|>"})
+    tokenizer.add_tokens([AddedToken("<think>", special=special), AddedToken("</think>", special=special)])
+    ids = tokenizer("<think> 2 </think> it is 3<|end|><|pad|>", add_special_tokens=False).input_ids
+    text = response_text(tokenizer, ids)
+    assert text == "<think> 2 </think> it is 3"
+    assert without_thinking(text) == "it is 3"

@@ -179,3 +179,16 @@ def test_a_resumed_run_goes_on_counting(tiny_config, tmp_path):
             watch=lambda event, facts: resumed.append(facts["step"]) if event == "step" else None,
         ).execute(resume=True)
     assert resumed == [2]  # done again from the checkpoint of step 1; the third step stops the run
+
+
+def test_a_run_all_of_whose_responses_are_cut_says_so_once(tiny_config):
+    warnings = []
+
+    def watch(event, facts):
+        if event == "warning" and "cut off" in facts["message"]:
+            warnings.append(facts["message"])
+
+    Run(tiny_config("method=grpo", "steps=2", "sampling.max_tokens=2"), watch=watch).execute()
+    (message,) = warnings
+    assert "sampling.max_tokens=2" in message
+    assert "<|im_end|>" in message

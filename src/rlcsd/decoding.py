@@ -1,18 +1,40 @@
-"""From token ids back to text: which characters each token stands for."""
+"""From token ids back to text: the text of a response, and the characters that each token stands for."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
-_LONGEST_CHARACTER = 16  # tokens; a sequence of bytes that is still broken then will stay so
+_MAX_CHARACTER_TOKENS = 16  # a sequence of bytes that is still incomplete then stays so
+_THINKING_MARKS = ("<think>", "</think>")
+
+
+def response_text(tokenizer: Any, ids: Sequence[int]) -> str:
+    """The text of a response without its special tokens, except the marks of thinking.
+
+    Some vocabularies have `<think>` and `</think>` as special tokens. A verifier must still see where a thought ends.
+    """
+    marks = _special_thinking_marks(tokenizer, len(tokenizer))
+    if not marks:
+        return str(tokenizer.decode(ids, skip_special_tokens=True))
+    special = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+    dropped = (special | set(tokenizer.all_special_ids)) - marks
+    return str(tokenizer.decode([token for token in ids if token not in dropped], skip_special_tokens=False))
+
+
+@lru_cache(maxsize=32)
+def _special_thinking_marks(tokenizer: Any, size: int) -> set[int]:
+    """`size` is a key of the cache, since a vocabulary may grow."""
+    added = tokenizer.added_tokens_decoder.items()
+    return {index for index, token in added if token.special and token.content in _THINKING_MARKS}
 
 
 def token_offsets(tokenizer: Any, ids: Sequence[int]) -> tuple[str, list[tuple[int, int]]]:
     """The text of all tokens, special ones included, and each token's (start, end) in it, in characters.
 
-    Tokens are decoded a few at a time: a piece is complete once it does not end in the replacement character that
-    stands for an unfinished one. The tokens of one piece share its span.
+    Tokens are decoded a few at a time: a piece is complete if it does not end in the replacement character, which
+    stands for incomplete bytes. The tokens of one piece share its span.
     """
     text, offsets = "", []
     # ids[context:begin] is decoded again in front of the piece: some tokenizers drop a first space.
@@ -20,7 +42,7 @@ def token_offsets(tokenizer: Any, ids: Sequence[int]) -> tuple[str, list[tuple[i
     before = ""
     for end in range(1, len(ids) + 1):
         whole = tokenizer.decode(ids[context:end], clean_up_tokenization_spaces=False)
-        unfinished = whole.endswith("�") and end < len(ids) and end - begin < _LONGEST_CHARACTER
+        unfinished = whole.endswith("�") and end < len(ids) and end - begin < _MAX_CHARACTER_TOKENS
         if unfinished:
             continue
         piece = whole[len(before) :]

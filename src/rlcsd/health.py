@@ -9,6 +9,7 @@ from typing import Any
 from .config.schema import GuardConfig
 from .errors import InputError
 from .methods.base import Method
+from .prompts import end_of_turn_ids
 from .records import Group
 
 
@@ -93,6 +94,19 @@ class Health:
     def __init__(self, config: GuardConfig) -> None:
         self.guards = Guards(config)
         self.stall = StallCounter()
+        self._truncation_reported = False
+
+    def truncation(self, metrics: Mapping[str, float], max_tokens: int, tokenizer: Any) -> list[str]:
+        """A warning, once, if every response of a step reached the token limit."""
+        if self._truncation_reported or metrics.get("rollout/truncated", 0.0) < 1.0:
+            return []
+        self._truncation_reported = True
+        ids = dict.fromkeys([tokenizer.eos_token_id, *end_of_turn_ids(tokenizer)])
+        ends = " or ".join(str(tokenizer.convert_ids_to_tokens(token)) for token in ids if token is not None)
+        return [
+            f"every response was cut off at sampling.max_tokens={max_tokens}; raise it, or look at a response: one "
+            f"ends with {ends or 'no token that is known'}, as the tokenizer and the chat template say"
+        ]
 
     def state(self) -> dict[str, int]:
         """The counters, as plain numbers."""

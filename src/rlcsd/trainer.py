@@ -117,8 +117,9 @@ class Trainer:
         if not findings:
             findings = self.health.guards.after_update(logged)
             self.health.guards.decide(findings)
+        cut = self.health.truncation(logged, self.config.sampling.max_tokens, self.engine.tokenizer)
         no_update = self.health.stall.after_step(groups, logged, self.method)
-        return StepResult(number, groups, logged, batches, prepared, tuple(findings), no_update)
+        return StepResult(number, groups, logged, batches, prepared, (*findings, *cut), no_update)
 
     def _update(self, batch: Sequence[TrainingExample], number: int, clock: Clock) -> tuple[TokenBatch, Metrics]:
         """Score, credit and update of one mini-batch: its prepared columns and the update's metrics."""

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..config.load import to_yaml
 from ..config.schema import Config
+from ..decoding import response_text
 from ..engine.interface import Scorer
 from ..errors import InputError
 from ..prompts import student_prompt
@@ -62,9 +63,7 @@ def answer_problems(
     """Sample and grade the responses to some problems of a set, given by their places, in one call of the engine."""
     prompts = [student_prompt(engine.tokenizer, p, task.instruction, settings.thinking) for p in problems.values()]
     drawn = engine.sample(prompts, settings.samples, settings.sampling, seed)
-    texts = [
-        tuple(engine.tokenizer.decode(sample.ids, skip_special_tokens=True) for sample in samples) for samples in drawn
-    ]
+    texts = [tuple(response_text(engine.tokenizer, sample.ids) for sample in samples) for samples in drawn]
     judged = task.judge(list(problems.values()), texts)
     return [
         Answered(

@@ -15,6 +15,7 @@ from rich.text import Text
 from ..config.engines import LocalEngineConfig
 from ..config.load import build_method, changed, from_yaml
 from ..config.schema import Config
+from ..decoding import response_text
 from ..engine.interface import Engine, build_engine
 from ..errors import InputError
 from ..prompts import BOXED_INSTRUCTION, student_prompt
@@ -117,7 +118,7 @@ class Chat:
                 f"the model's context of {engine.context_length} is exceeded"
             )
         (sample,) = engine.sample([prompt], 1, self.sampling, seed)[0]
-        return str(engine.tokenizer.decode(sample.ids, skip_special_tokens=True))
+        return response_text(engine.tokenizer, sample.ids)
 
 
 def _plain(config: Config) -> Config:

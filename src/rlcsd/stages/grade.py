@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ..decoding import response_text
 from ..records import Group, Problem, Rollout, Sample
 from ..tasks.task import Task
 from ..verifiers import last_boxed
@@ -21,8 +22,8 @@ def grade(
     *,
     divide_by_std: bool = True,
 ) -> list[Group]:
-    """One group for each problem of `task`, from the samples drawn for its prompt: decoded, judged, with advantages."""
-    texts = [[tokenizer.decode(sample.ids, skip_special_tokens=True) for sample in drawn] for drawn in samples]
+    """One group for each problem of `task`: its samples decoded and verified, with their group advantages."""
+    texts = [[response_text(tokenizer, sample.ids) for sample in drawn] for drawn in samples]
     judged = task.judge(problems, texts)
     groups = []
     for problem, prompt, drawn, written, verdicts in zip(problems, prompts, samples, texts, judged, strict=True):

@@ -15,7 +15,7 @@ from typing import Any
 from ..errors import InputError
 from ..methods.base import ContrastConfig, HintedConfig, Method
 from ..metrics import Mean, Metrics, Sum
-from ..prompts import BOXED_INSTRUCTION, data_ids, hint_text, render, student_prompt, teacher_turn
+from ..prompts import BOXED_INSTRUCTION, data_ids, hint_text, render, student_prompt, teacher_text
 from ..records import Group, Hint, Hints, Problem, TrainingExample
 from ..verifiers.boxed import without_thinking
 
@@ -279,8 +279,8 @@ def teacher_context(
 
     def rendered(text: str | None) -> list[int]:
         shown = text or "" if feedback else hint_text(text, hint.answer)
-        turn = teacher_turn(problem.question, shown, template, instruction, problem.history, feedback)
-        return render(tokenizer, turn, thinking, problem.history)
+        content = teacher_text(problem.question, shown, template, instruction, problem.history, feedback)
+        return render(tokenizer, content, thinking, problem.history)
 
     ids = rendered(hint.text)
     if room is None or len(ids) <= room:

@@ -18,6 +18,7 @@ from transformers.utils import logging as transformers_logging
 from ...config.schema import Config, ModelConfig
 from ...errors import InputError, MissingError, first_line
 from ...methods.base import TeacherSchedule
+from ...prompts import check_rendering, end_of_turn_ids
 from ..architectures import known_architecture
 from ..head import Head
 from .attention import attend_in_blocks
@@ -120,7 +121,11 @@ def resolve_path(path: str) -> str:
 
 
 def load_tokenizer(config: ModelConfig) -> Any:
-    """The model's tokenizer, with a padding token. Raises InputError if there is none or it has no chat template."""
+    """The model's tokenizer, with a padding token.
+
+    Raises:
+        InputError: there is none, it has no chat template, or its prompts are not those of the template.
+    """
     base = without_adapter(config).path
     own = base == config.path or (Path(config.path) / "tokenizer_config.json").is_file()
     path = resolve_path(config.path if own else base)
@@ -140,14 +145,17 @@ def load_tokenizer(config: ModelConfig) -> Any:
         )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    check_rendering(tokenizer)
     return tokenizer
 
 
 def stop_ids(generation: Any, tokenizer: Any) -> list[int]:
-    """Token ids that end a response: those of a generation config, which may be None, and the tokenizer's."""
+    """Token ids that end a response: those of a generation config (or None), the tokenizer's, and the end of a turn in
+    the chat template, which base models often do not name."""
     declared = getattr(generation, "eos_token_id", None)
     several = declared if isinstance(declared, list) else [declared]
-    return sorted({int(token) for token in (*several, tokenizer.eos_token_id) if token is not None})
+    ends = [*several, tokenizer.eos_token_id, *end_of_turn_ids(tokenizer)]
+    return sorted({int(token) for token in ends if token is not None})
 
 
 def architecture(model: ModelConfig) -> Any:
