@@ -9,6 +9,7 @@ import torch
 from transformers import get_scheduler
 
 from .config.schema import Config
+from .engine.interface import TokenLimits
 from .errors import InputError, first_line
 from .methods.base import HintedConfig, Method
 from .prompts import student_prompt
@@ -43,7 +44,8 @@ def fitting_problems(tokenizer: Any, task: Task, config: Config, context: int) -
             f"prompts_per_step={wanted}: there are only {len(fits)} training problems, and a batch holds none twice; "
             f"use at most {len(fits)}, and a prompts_per_update that divides it"
         )
-    _check_context(config, max(length for length in lengths if length <= most), context)
+    fitting = max(length for length in lengths if length <= most)
+    TokenLimits.of(config, context).check_context(fitting, config.sampling.settings())
     return fits
 
 
@@ -67,16 +69,6 @@ def check_task(config: Config, task: Task, method: Method) -> None:
         raise InputError(
             f"evaluation.patience={config.evaluation.patience}: task={task.name} has no evaluation sets whose accuracy "
             "could stop the run"
-        )
-
-
-def _check_context(config: Config, longest: int, context: int) -> None:
-    """Raise InputError if the longest prompt and a response exceed the model's context."""
-    most = config.sampling.max_tokens
-    if longest + most > context:
-        raise InputError(
-            f"sampling.max_tokens={most}: with a prompt of {longest} tokens the model's context of {context} is "
-            f"exceeded; use at most {context - longest}"
         )
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from time import perf_counter
 
 from .config.schema import Config
-from .engine.interface import Engine
+from .engine.interface import Engine, TokenLimits
 from .health import Health
 from .methods.base import Method
 from .metrics import Mean, Metrics, Sum, combined
@@ -195,8 +195,8 @@ class Trainer:
 
 def teacher_prompts(engine: Engine, task: Task, config: Config) -> TeacherPrompts:
     """How the teacher's prompts of a run are made."""
-    most = min(config.max_teacher_tokens or engine.context_length, engine.context_length)
-    return TeacherPrompts(engine.tokenizer, most, config.model.thinking_teacher, task.instruction)
+    limits = TokenLimits.of(config, engine.context_length)
+    return TeacherPrompts(engine.tokenizer, limits.teacher_prompt, config.model.thinking_teacher, task.instruction)
 
 
 # ------------------------------------------------------------------ metrics

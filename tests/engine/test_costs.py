@@ -11,7 +11,17 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from rlcsd.config.load import build_method, load
 from rlcsd.engine import costs
-from rlcsd.engine.costs import DEVICES, Batch, Work, flops, hinted, scoring_work, step_seconds, step_work, update_work
+from rlcsd.engine.costs import (
+    DEVICES,
+    Batch,
+    Work,
+    flops,
+    hint_counts,
+    scoring_work,
+    step_seconds,
+    step_work,
+    update_work,
+)
 from rlcsd.engine.local.memory import load_shape, shape_of
 from rlcsd.engine.local.model import Network
 from rlcsd.engine.local.scoring import score
@@ -53,7 +63,7 @@ def test_rows_pairs_and_contexts_are_those_of_real_draws(correct, overrides):
             for hint in hints
         }
         found.append((len(draws), sum(1 + len(d.extra_correct) + len(d.wrong) for d in draws), len(shown)))
-    expected = hinted(correct, size, chosen)
+    expected = hint_counts(correct, size, chosen)
     rows, pairs, contexts = (mean(column) for column in zip(*found, strict=True))
     assert (expected.rows, expected.pairs) == (rows, pairs)
     assert expected.siblings + expected.solutions == pytest.approx(contexts, rel=0.03)

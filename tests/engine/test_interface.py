@@ -1,25 +1,40 @@
-"""A server's room for prompt and response together is never exceeded in silence."""
+"""Token limits of a run, and the refusal of what would exceed them without a message."""
 
 from __future__ import annotations
 
 import pytest
 
 from rlcsd.config.load import load
-from rlcsd.engine.interface import check_room
+from rlcsd.engine.interface import TokenLimits
 from rlcsd.errors import InputError
 from rlcsd.records import Sampling
 
 
-@pytest.mark.parametrize(("prompt", "asked", "least"), [(10, 40, None), (30, 20, None), (11, 40, 11), (31, 20, 11)])
-def test_a_prompt_that_leaves_too_little_room_is_refused_with_the_least_that_would_do(prompt, asked, least):
-    def config(most: int):
-        return load([f"max_prompt_tokens={most}", "sampling.max_tokens=20", "evaluation.sampling.max_tokens=40"])
+def limits(context: int = 1000, prompt: int = 10, *overrides: str) -> TokenLimits:
+    lengths = [f"max_prompt_tokens={prompt}", "sampling.max_tokens=20", "evaluation.sampling.max_tokens=40"]
+    return TokenLimits.of(load([*lengths, *overrides]), context)
 
-    prompts = [[1] * 3, [1] * prompt]
+
+def test_limits_come_from_the_config_and_never_exceed_the_context():
+    assert limits() == TokenLimits(context=1000, prompt=10, teacher_prompt=1000, response=40, sequence=50)
+    assert limits(45, 10, "max_teacher_tokens=60").teacher_prompt == 45
+    assert limits(45, 10, "max_teacher_tokens=30").teacher_prompt == 30
+    assert limits(45).sequence == 45
+
+
+@pytest.mark.parametrize(("prompt", "asked", "least"), [(10, 40, None), (30, 20, None), (11, 40, 11), (31, 20, 11)])
+def test_a_prompt_that_leaves_a_server_too_little_room_is_refused_with_the_least_that_would_do(prompt, asked, least):
+    prompts, sampling = [[1] * 3, [1] * prompt], Sampling(max_tokens=asked)
     if least is None:
-        check_room(config(10), prompts, Sampling(max_tokens=asked))
+        limits().check_server(prompts, sampling)
         return
     words = rf"^max_prompt_tokens=10: a prompt of {prompt} tokens .* response of {asked}; use at least {least}$"
     with pytest.raises(InputError, match=words):
-        check_room(config(10), prompts, Sampling(max_tokens=asked))
-    check_room(config(least), prompts, Sampling(max_tokens=asked))
+        limits().check_server(prompts, sampling)
+    limits(prompt=least).check_server(prompts, sampling)
+
+
+def test_a_training_prompt_and_its_response_must_fit_the_context():
+    limits(30).check_context(10, Sampling(max_tokens=20))
+    with pytest.raises(InputError, match=r"^sampling\.max_tokens=20: .* 11 tokens .* context of 30 .* at most 19$"):
+        limits(30).check_context(11, Sampling(max_tokens=20))

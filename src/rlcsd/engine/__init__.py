@@ -1,1 +1,1 @@
-"""Engines: where the arithmetic happens. The trainer knows them by `engine.base.Engine` alone."""
+"""Engines: where the arithmetic happens. The trainer knows them by `engine.interface.Engine` alone."""

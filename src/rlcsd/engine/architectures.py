@@ -1,4 +1,4 @@
-"""The architectures of the named models, so that a plan needs no network."""
+"""transformers configs of well-known models, so that planning a run needs no network access."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _table() -> dict[str, dict[str, Any]]:
 
 
 def known_architecture(path: str) -> Any | None:
-    """The transformers config of a model by its name on the hub, or None for one that is not among the named."""
+    """The transformers config of a model by its hub name; None if `architectures.yaml` does not have it."""
     values = _table().get(path)
     if values is None:
         return None

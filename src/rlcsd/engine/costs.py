@@ -1,9 +1,9 @@
-"""What a training step costs: tokens as the engine computes them, FLOPs, bytes, and an estimate of seconds on a GPU.
+"""Cost model of a training step: tokens as the engine computes them, FLOPs, and an estimate of seconds on a GPU.
 
-Tokens are expectations, given lengths and how many rollouts of a group are correct: distinct prefixes count once,
-rollouts without a usable hint are not scored, rows without a gradient are not updated. Seconds are an estimate: the
-rates of a data sheet times the shares of them that `Efficiency` assumes. `benchmarks/costs.py` holds tokens and seconds
-against measured points.
+Tokens are expected values, given lengths and how many rollouts of a group are correct: distinct prefixes count once,
+rollouts without a usable hint are not scored, rows without a gradient are not updated. Seconds are FLOPs and bytes over
+the rates of a data sheet, times the shares of them that `Efficiency` assumes. `benchmarks/costs.py` compares tokens and
+seconds with measurements.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ DEVICES: Mapping[str, Device] = {
 
 @dataclass(frozen=True)
 class Efficiency:
-    """Shares of a device's rates that are assumed to be reached.
+    """Assumed shares of a device's rates.
 
-    Of `flops` in passes without gradient and in the update, of `bandwidth` while decoding, and of `memory` what the
-    caches of responses may take while decoding.
+    `forward` and `update`: of `flops`, in passes without gradient and in the update. `decode`: of `bandwidth`. `cache`:
+    of `memory`, for the KV caches of responses.
     """
 
     forward: float = 0.45
@@ -54,9 +54,9 @@ class Efficiency:
 class Batch:
     """The rollouts of one training step; lengths are mean numbers of tokens.
 
-    `longest` is the longest response, whose end the step waits for. `solution` is the data set's, and `template` the
-    words around a hint with its final answer. `correct` are the probabilities that 0, 1, … G rollouts of a group are
-    correct; by default all are alike.
+    `longest` is the longest response, for which the step waits. `solution` is the data set's, and `template` the
+    wording around a hint with its final answer. `correct` are the probabilities that 0, 1, … G rollouts of a group are
+    correct, by default equal.
     """
 
     prompts: int
@@ -70,7 +70,7 @@ class Batch:
 
     @property
     def outcomes(self) -> list[tuple[int, float]]:
-        """(correct rollouts in a group, groups of that kind)."""
+        """Pairs of (correct rollouts in a group, expected number of such groups)."""
         count = self.group_size + 1
         shares = self.correct or [1 / count] * count
         return [(correct, self.prompts * share) for correct, share in enumerate(shares)]
@@ -78,7 +78,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class Work:
-    """Tokens that go through the layers, keys that they attend to in all, and tokens that go through the head."""
+    """Tokens that go through the layers, keys attended to by all of them, and tokens that go through the head."""
 
     tokens: float = 0.0
     attended: float = 0.0
@@ -92,12 +92,12 @@ class Work:
 
 
 def after(context: float, tokens: float, head: bool = False) -> Work:
-    """`tokens` that follow `context` cached ones; with `head`, each is predicted."""
+    """Work of `tokens` that follow `context` cached ones, with or without the head for each."""
     return Work(tokens, tokens * (context + tokens / 2), tokens if head else 0.0)
 
 
 def flops(shape: Shape, work: Work) -> float:
-    """Of a forward pass: two for each weight and token, four for each attended key and dimension of the heads."""
+    """FLOPs of a forward pass: 2 for each weight and token, 4 for each attended key and dimension of the heads."""
     body = shape.parameters - shape.vocabulary * shape.hidden * (1 if shape.tied else 2)
     head = 2.0 * shape.vocabulary * shape.hidden * work.head
     return 2.0 * body * work.tokens + 4.0 * shape.layers * shape.queries * work.attended + head
@@ -107,8 +107,8 @@ def flops(shape: Shape, work: Work) -> float:
 
 
 @dataclass(frozen=True)
-class Hinted:
-    """Expectations for one group: rows with a usable hint, pairs to score, and distinct contexts of each kind."""
+class HintCounts:
+    """Expected numbers in one group: rows with a usable hint, pairs to score, distinct contexts by kind of hint."""
 
     rows: float
     pairs: float
@@ -116,41 +116,41 @@ class Hinted:
     solutions: float
 
 
-def hinted(correct: int, size: int, method: Method) -> Hinted:
-    """How many rows, pairs and distinct contexts a group with `correct` correct rollouts of `size` has, on average.
+def hint_counts(correct: int, size: int, method: Method) -> HintCounts:
+    """Expected hints of a group with `correct` correct rollouts of `size`.
 
-    As `stages.hint` draws: `max_correct_hints` correct hints and `k_max` wrong ones at most, never the rollout itself.
+    As `stages.hint` draws them: at most `max_correct_hints` correct and `k_max` wrong ones, never the rollout itself.
     """
     config = method.config
     assert isinstance(config, HintedConfig)
     wrong = size - correct
     if not method.scores_zero_advantage and wrong * correct == 0:
-        return Hinted(0, 0, 0, 0)
-    most, max_correct_hints = 0, 1
+        return HintCounts(0, 0, 0, 0)
+    max_wrong, max_correct = 0, 1
     if isinstance(config, ContrastConfig) and method.needs_contrast:
-        most, max_correct_hints = config.k_max, config.max_correct_hints
+        max_wrong, max_correct = config.k_max, config.max_correct_hints
     from_group = config.hint_source in ("own_rollout", "self_rollout")
     rows = pairs = 0.0
-    unused_correct, unused_wrong = 1.0, 1.0  # probability that one correct, one wrong rollout serves as no hint
+    unused_correct, unused_wrong = 1.0, 1.0  # probability that a given rollout is in no hint
     for own, count in ((1, correct), (0, wrong)):  # correct rollouts, then wrong ones
         others, others_wrong = correct - own, wrong - (1 - own)
-        if count == 0 or (from_group and others == 0) or (most and others_wrong == 0):
+        if count == 0 or (from_group and others == 0) or (max_wrong and others_wrong == 0):
             continue
-        drawn = min(most, others_wrong)
-        shown = min(max_correct_hints, others) if from_group else 1
+        drawn = min(max_wrong, others_wrong)
+        shown = min(max_correct, others) if from_group else 1
         rows, pairs = rows + count, pairs + count * (shown + drawn)
         if from_group:
             unused_correct *= (1 - shown / others) ** (count - own)
         if drawn:
             unused_wrong *= (1 - drawn / others_wrong) ** (count - (1 - own))
     siblings = wrong * (1 - unused_wrong) + (correct * (1 - unused_correct) if from_group else 0.0)
-    return Hinted(rows, pairs, siblings, 0.0 if from_group or rows == 0 else 1.0)
+    return HintCounts(rows, pairs, siblings, 0.0 if from_group or rows == 0 else 1.0)
 
 
 def scoring_work(batch: Batch, method: Method, shared: bool = True) -> Work:
-    """The teacher's passes: a question once, each distinct hint once, each response under each of its hints.
+    """The teacher's forward passes: a question once, each distinct hint once, each response under each of its hints.
 
-    Without `shared` prefixes each response has its question and its hint before it once more.
+    Without `shared` prefixes, question and hint are computed again for each response.
     """
     if not method.hinted:
         return Work()
@@ -158,33 +158,33 @@ def scoring_work(batch: Batch, method: Method, shared: bool = True) -> Work:
     solution = batch.template + (batch.solution if method.config.hint_source == "gt_cot" else 0)
     sibling = batch.template + batch.response
     for correct, groups in batch.outcomes:
-        found = hinted(correct, batch.group_size, method)
-        contexts = found.siblings + found.solutions
+        counts = hint_counts(correct, batch.group_size, method)
+        contexts = counts.siblings + counts.solutions
         if not contexts:
             continue
-        hint = (found.siblings * sibling + found.solutions * solution) / contexts
+        hint = (counts.siblings * sibling + counts.solutions * solution) / contexts
         once = after(0, batch.prompt) + after(batch.prompt, hint) * contexts
-        group = once if shared else after(0, batch.prompt + hint) * found.pairs
-        total += (group + after(batch.prompt + hint, batch.response, head=True) * found.pairs) * groups
+        group = once if shared else after(0, batch.prompt + hint) * counts.pairs
+        total += (group + after(batch.prompt + hint, batch.response, head=True) * counts.pairs) * groups
     return total
 
 
 def _rows(batch: Batch, method: Method, regularised: bool) -> list[tuple[float, float]]:
-    """(rows of the update with a gradient in one group, groups)."""
+    """Pairs of (rows with a gradient in one group, expected number of such groups)."""
     rows = []
     for correct, groups in batch.outcomes:
         kept = float(batch.group_size)
         if method.hinted and method.config.unusable == "drop":
-            # A group whose advantages are all 0 is not scored by some methods, yet it stays in the mini-batch.
+            # Some methods do not score a group whose advantages are all 0, yet it stays in the mini-batch.
             alike = correct in (0, batch.group_size) and not method.scores_zero_advantage
-            kept = kept if alike else hinted(correct, batch.group_size, method).rows
+            kept = kept if alike else hint_counts(correct, batch.group_size, method).rows
         needed = regularised or not isinstance(method, CreditMethod) or 0 < correct < batch.group_size
         rows.append((kept if needed else 0.0, groups))
     return rows
 
 
 def update_work(batch: Batch, method: Method, regularised: bool = False, shared: bool = True) -> Work:
-    """One forward pass of the update: each prompt once where it is `shared`, each row with a gradient."""
+    """The update's forward pass: each prompt once if `shared`, each row with a gradient once."""
     total = Work()
     for rows, groups in _rows(batch, method, regularised):
         prompts = min(rows, 1.0) if shared else rows
@@ -194,9 +194,10 @@ def update_work(batch: Batch, method: Method, regularised: bool = False, shared:
 
 
 def step_work(batch: Batch, method: Method, config: Config) -> dict[str, Work]:
-    """Passes by phase: `prefill` and `decode`, `score` (without gradient), `update` (one forward pass).
+    """Work by phase: `prefill` and `decode` (sampling), `score` (without gradient), `update` (one forward pass).
 
-    A rollout server's arithmetic is not the trainer's, so behind one the policy's own log-probs are a pass more.
+    `score` includes a pass for the policy's own log-probs where a server samples, whose arithmetic is not the
+    trainer's.
     """
     e = config.engine
     cluster = isinstance(e, VerlEngineConfig)
@@ -228,10 +229,10 @@ def step_seconds(
     devices: int = 1,
     efficiency: Efficiency = Efficiency(),
 ) -> dict[str, float]:
-    """Estimated seconds of one step by phase, with bf16 arithmetic and all devices equally busy.
+    """Estimated seconds of one step by phase, in bf16, with the work spread evenly over all devices.
 
-    No update is shorter than its longest row takes the devices that share one. Transfers between devices are not
-    counted; they are in what `efficiency` leaves out.
+    An update takes at least as long as its longest row on the devices that share it. Transfers between devices are not
+    counted apart; they are part of what `efficiency` leaves out.
     """
     work = step_work(batch, method, config)
     passes = efficiency.forward * device.flops * devices
@@ -249,18 +250,18 @@ def step_seconds(
 
 
 def _reading(shape: Shape, batch: Batch, config: Config, device: Device, devices: int, efficiency: Efficiency) -> float:
-    """Seconds that decoding takes as it is bound by memory.
+    """Seconds of decoding, bound by memory bandwidth.
 
-    Each step reads the weights and the caches of the rows in flight. A row that ends makes room for one that waits, and
-    no row ends before its own last token. A server shares both among its `engine.tensor_parallel` devices.
+    Each decoding step reads the weights and the caches of the rows in flight; a row that ends is replaced by one that
+    waits. A server divides both among its `engine.tensor_parallel` devices.
     """
     e, slot = config.engine, shape.layers * 2 * shape.keys * 2.0  # bytes of the cache for one token
-    share, most, room = 1, batch.prompts * batch.group_size, efficiency.cache * device.memory
+    share, max_rows, memory = 1, batch.prompts * batch.group_size, efficiency.cache * device.memory
     if isinstance(e, VerlEngineConfig):
-        share, most = e.tensor_parallel, e.rollout_rows
-        room = e.rollout_memory * device.memory * share - 2.0 * shape.parameters
+        share, max_rows = e.tensor_parallel, e.rollout_rows
+        memory = e.rollout_memory * device.memory * share - 2.0 * shape.parameters
     rows = batch.prompts * batch.group_size * share / devices
-    at_once = max(1.0, min(most, room / (slot * (batch.prompt + batch.response))))
+    at_once = max(1.0, min(max_rows, memory / (slot * (batch.prompt + batch.response))))
     steps = max(batch.longest, rows * batch.response / at_once)
     caches = slot * after(batch.prompt, batch.response).attended * batch.prompts * batch.group_size
     reads = 2.0 * shape.parameters / share * steps + caches / devices
@@ -268,7 +269,7 @@ def _reading(shape: Shape, batch: Batch, config: Config, device: Device, devices
 
 
 def planned_batch(config: Config) -> Batch:
-    """The batch that a plan assumes: prompts of a quarter and responses of half of the limit, one at the limit."""
+    """The batch that a plan assumes: prompts of a quarter and responses of half of their limit, one at the limit."""
     limit = config.sampling.max_tokens
     return Batch(config.prompts_per_step, config.group_size, config.max_prompt_tokens / 4, limit / 2, limit)
 
@@ -276,7 +277,7 @@ def planned_batch(config: Config) -> Batch:
 def hours_line(config: Config, method: Method, steps: int | None) -> str:
     """One line for a run's plan: estimated hours of training on each kind of GPU, or why there is no estimate.
 
-    Without a number of steps, of a hundred.
+    The estimate is for 100 steps if the number of steps is not known.
     """
     try:
         shape = load_shape(config.model)

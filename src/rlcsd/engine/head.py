@@ -1,7 +1,7 @@
-"""The language-model head in chunks of tokens: logits `[B, T, V]` are never held whole.
+"""The language-model head in chunks of tokens, so that logits `[B, T, V]` are never held whole.
 
-With gradient, each chunk's logits are recomputed in the backward pass (activation checkpointing), so
-the gradients are exact and the peak is that of one chunk.
+With gradient, each chunk's logits are recomputed in the backward pass (activation checkpointing): gradients are exact,
+and peak memory is that of one chunk.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ class HeadOutput:
 
 
 def _entropy(logits: Tensor, norm: Tensor) -> Tensor:
-    """H = log Z − E[logit], in nats; the log-probs `[n, V]` themselves are never written."""
+    """H = log Z − E[logit] in nats, without writing the log-probs `[n, V]`."""
     return norm - torch.linalg.vecdot(logits.softmax(dim=-1), logits)
 
 
 class Head(nn.Module):
-    """Log-probabilities from hidden states, for one model's output embedding.
+    """Log-probs from hidden states by a model's output embedding, `chunk` tokens at a time.
 
-    `softcap` bounds logits as softcap · tanh(logits / softcap), for the models that do so (Gemma).
+    `softcap` bounds logits as softcap · tanh(logits / softcap), for models with that in their config (Gemma).
     """
 
     def __init__(self, projection: nn.Module, softcap: float | None = None, chunk: int = 4096) -> None:
@@ -41,8 +41,8 @@ class Head(nn.Module):
         self.projection, self.softcap, self.chunk = projection, softcap, chunk
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """`[n, H]` → `[n, V]` in at least float32."""
-        # Not under autocast: logits rounded to bf16 move log-probs by more than the residual that selects a token.
+        """Hidden states `[n, H]` → logits `[n, V]` in at least float32."""
+        # Without autocast: rounding logits to bf16 moves log-probs by more than the contrast that selects a token.
         with torch.autocast(hidden.device.type, enabled=False):
             projection: Any = self.projection
             weight, bias = projection.weight, getattr(projection, "bias", None)
@@ -61,25 +61,25 @@ class Head(nn.Module):
         return tuple(columns)
 
     def forward(self, hidden: Tensor, ids: Tensor, topk_ids: Tensor | None = None, entropy: bool = True) -> HeadOutput:
-        """`hidden [n, H]` and the ids `[n]` that follow; `topk_ids [n, k]` asks for log-probs there."""
+        """Log-probs (and entropy) of the ids `[n]` that follow `hidden [n, H]`, and, if given, of `topk_ids [n, k]`."""
         parts = []
         for start in range(0, max(len(ids), 1), self.chunk):
-            where = slice(start, start + self.chunk)
-            given = (hidden[where], ids[where], None if topk_ids is None else topk_ids[where], entropy)
-            recomputed = torch.is_grad_enabled() and len(ids) > self.chunk  # the peak is one chunk's either way
-            parts.append(checkpoint(self._chunk, *given, use_reentrant=False) if recomputed else self._chunk(*given))
+            part = slice(start, start + self.chunk)
+            inputs = (hidden[part], ids[part], None if topk_ids is None else topk_ids[part], entropy)
+            recompute = torch.is_grad_enabled() and len(ids) > self.chunk  # a single chunk is the peak either way
+            parts.append(checkpoint(self._chunk, *inputs, use_reentrant=False) if recompute else self._chunk(*inputs))
         columns = [torch.cat(column) for column in zip(*parts, strict=True)]
         topk_log_prob = columns.pop() if topk_ids is not None else None
         return HeadOutput(columns[0], columns[1] if entropy else None, topk_ids, topk_log_prob)
 
     @torch.no_grad()
     def top_k(self, hidden: Tensor, ids: Tensor, k: int) -> HeadOutput:
-        """As `forward`, on the `k` most likely tokens (all, if the vocabulary is smaller)."""
+        """As `forward`, with the `k` most likely ids (all, if the vocabulary is smaller), without gradient."""
         parts = []
         for start in range(0, max(len(ids), 1), self.chunk):
             logits = self.logits(hidden[start : start + self.chunk])
             norm = logits.logsumexp(dim=-1)
-            best = logits.topk(min(k, logits.shape[-1]), dim=-1)
+            top = logits.topk(min(k, logits.shape[-1]), dim=-1)
             chosen = logits.gather(-1, ids[start : start + self.chunk, None])[:, 0]
-            parts.append((chosen - norm, _entropy(logits, norm), best.indices, best.values - norm[:, None]))
+            parts.append((chosen - norm, _entropy(logits, norm), top.indices, top.values - norm[:, None]))
         return HeadOutput(*(torch.cat(column) for column in zip(*parts, strict=True)))

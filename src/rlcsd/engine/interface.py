@@ -1,12 +1,13 @@
-"""What an engine does for the trainer, and how the config chooses one.
+"""What an engine does for the trainer, how the config chooses one, and the token limits of a run.
 
-The trainer knows nothing else about hardware. An engine holds one policy and its teacher; it samples, scores,
-updates and saves them. Large tensors (weights, supports) stay with it.
+The trainer knows nothing else about hardware. An engine holds one policy and its teacher; it samples, scores, updates
+and saves them. Large tensors (weights, top-k ids and log-probs) stay inside it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -22,27 +23,27 @@ from ..records import Pair, Sample, Sampling, Scores, TokenBatch, TopKHandle
 
 
 class Scorer(Protocol):
-    """Sampling and scoring: all that measuring a model's hint signals or its accuracy needs."""
+    """Sampling and scoring: what evaluation and inspection need of an engine."""
 
     tokenizer: Any
 
     @property
     def device(self) -> torch.device:
-        """Where the columns that it takes and gives are."""
+        """The device of all columns `[N]` that it takes and returns."""
         ...
 
     @property
     def context_length(self) -> int:
-        """The most tokens that the model takes at once."""
+        """Maximum number of tokens of the model in one sequence."""
         ...
 
     @property
-    def room(self) -> int:
-        """The most tokens of a prompt and its response together that can be sampled."""
+    def max_sequence(self) -> int:
+        """Maximum number of tokens of a prompt and its response together, when sampling."""
         ...
 
     def sample(self, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, seed: int) -> list[list[Sample]]:
-        """`n` responses for each prompt."""
+        """`n` responses to each prompt."""
         ...
 
     def score(
@@ -51,21 +52,25 @@ class Scorer(Protocol):
         who: str = "teacher",
         *,
         top_k: int = 0,
-        support: TopKHandle | None = None,
+        topk_handle: TopKHandle | None = None,
         rows: Sequence[int] | None = None,
     ) -> Scores:
-        """Log-probs of given responses under `who` (policy, teacher or reference), without gradient.
+        """Log-probs of given responses under `who`, without gradient.
 
-        `top_k > 0` makes a new support: the k most likely tokens under `who` at each response token, one row for each
-        pair; the teacher's log-probs at it are kept. With `support`, each pair is scored at the support's row that
-        `rows` names (by default one after another), and the log-probs are kept as the teacher's; if the teacher's are
-        there already, they are those under wrong hints: the engine keeps the marginal over the pairs of a row
-        (`methods.contrast.marginal_log_prob`).
+        Args:
+            pairs: contexts, and responses of at least one token.
+            who: `policy`, `teacher` or `reference`.
+            top_k: if positive, keep the k most likely ids under `who` at each response token, and the teacher's
+                log-probs at them; `Scores.topk` is the handle, one row for each pair.
+            topk_handle: also compute the log-probs at the ids of this handle, and keep them. The first such call, for
+                all rows, gives the teacher's; the next gives those under wrong hints, of which the marginal over the
+                pairs of a row is kept (`methods.contrast.marginal_log_prob`).
+            rows: each pair's row in `topk_handle`; by default one after another.
         """
         ...
 
-    def release(self, support: TopKHandle) -> None:
-        """Forget a support. To be called once, after the update that used it."""
+    def release(self, topk_handle: TopKHandle) -> None:
+        """Forget top-k ids. Called once, after the update that used them."""
         ...
 
 
@@ -75,16 +80,16 @@ class Engine(Scorer, Protocol):
     def update(self, pairs: Sequence[Pair], batch: TokenBatch, method: Method, learning_rate: float) -> Metrics:
         """One optimizer step on one prepared mini-batch, `batch` in the order of `pairs`.
 
-        The teacher follows as its schedule demands. Returns metrics (`actor/…`, `update/…`).
+        Then the teacher follows the policy by its schedule. Returns metrics (`actor/…`, `update/…`).
         """
         ...
 
     def save(self, folder: Path) -> None:
-        """The policy in Hugging Face format under `folder`."""
+        """Write the policy in Hugging Face format into `folder`."""
         ...
 
     def save_state(self, folder: Path) -> None:
-        """All that `load_state` needs to resume exactly here (weights, optimizer, teacher), as files in `folder`."""
+        """Write all that `load_state` needs to resume exactly here (weights, optimizer, teacher) into `folder`."""
         ...
 
     def load_state(self, folder: Path) -> None:
@@ -96,11 +101,14 @@ class Engine(Scorer, Protocol):
         ...
 
 
+# ------------------------------------------------------------------ choice by the config
+
+
 def _package(config: Config) -> ModuleType:
     """`rlcsd.engine.<name>` has `build(config, method) -> Engine`, `check(config)`, `engine_line(config) -> str` and
     `memory_line(config, method) -> str`.
 
-    The schema has already refused unknown names (`config.engines.ENGINES`).
+    The schema has already refused unknown names.
     """
     return import_module(f"{__package__}.{config.engine.name}")
 
@@ -108,49 +116,71 @@ def _package(config: Config) -> ModuleType:
 def build_engine(config: Config, method: Method) -> Engine:
     """The engine that `engine.name` selects.
 
-    Raises InputError for a model that cannot be loaded, a device that is not there …
+    Raises InputError, for example for a model that cannot be loaded or a missing device.
     """
     engine: Engine = _package(config).build(config, method)
     return engine
 
 
 def check_engine(config: Config) -> None:
-    """Raise MissingError if this machine lacks a library or a device that the config's engine needs.
-
-    Raises InputError if the engine does not do what the config asks for.
-    """
+    """Raise MissingError if this machine lacks a library or device that the engine needs, and InputError if the engine
+    does not support what the config asks for."""
     _package(config).check(config)
 
 
 def engine_line(config: Config) -> str:
-    """One line on where the config's engine would compute."""
+    """One line on the devices that the run would use."""
     return str(_package(config).engine_line(config))
 
 
 def memory_line(config: Config, method: Method) -> str:
-    """One line on the memory that the config's engine will need, without loading weights."""
+    """One line on the memory that the run would need, without loading weights."""
     return str(_package(config).memory_line(config, method))
 
 
-def longest_response(config: Config) -> int:
-    """The most tokens of a response, in training or in evaluation."""
-    return max(config.sampling.max_tokens, config.evaluation.sampling.max_tokens)
+# ------------------------------------------------------------------ limits
 
 
-def server_room(config: Config, context: int) -> int:
-    """The tokens of a prompt and its response together that a server is started for; `context` is the model's."""
-    return min(config.max_prompt_tokens + longest_response(config), context)
+@dataclass(frozen=True)
+class TokenLimits:
+    """Maximum numbers of tokens in a run.
 
-
-def check_room(config: Config, prompts: Sequence[Sequence[int]], sampling: Sampling) -> None:
-    """Raise InputError for a prompt that leaves a server less than `max_tokens` for its response.
-
-    A server of vLLM has a fixed room for both together, and would cut the response short without a word.
+    `context` is the model's, of one sequence. `prompt` is for a training problem (longer ones are left out),
+    `teacher_prompt` includes the hint, `response` is the longest in training or evaluation, and `sequence` is a prompt
+    and its response together on a server, which is started with this fixed limit.
     """
-    longest = max(map(len, prompts), default=0)
-    needed = longest + sampling.max_tokens - longest_response(config)
-    if needed > config.max_prompt_tokens:
-        raise InputError(
-            f"max_prompt_tokens={config.max_prompt_tokens}: a prompt of {longest} tokens leaves no room for a "
-            f"response of {sampling.max_tokens}; use at least {needed}"
-        )
+
+    context: int
+    prompt: int
+    teacher_prompt: int
+    response: int
+    sequence: int
+
+    @staticmethod
+    def of(config: Config, context: int) -> TokenLimits:
+        """The limits of a config for a model with this context length."""
+        response = max(config.sampling.max_tokens, config.evaluation.sampling.max_tokens)
+        teacher_prompt = min(config.max_teacher_tokens or context, context)
+        sequence = min(config.max_prompt_tokens + response, context)
+        return TokenLimits(context, config.max_prompt_tokens, teacher_prompt, response, sequence)
+
+    def check_context(self, longest_prompt: int, sampling: Sampling) -> None:
+        """Raise InputError if the longest training prompt and a response exceed the model's context."""
+        if longest_prompt + sampling.max_tokens > self.context:
+            raise InputError(
+                f"sampling.max_tokens={sampling.max_tokens}: with a prompt of {longest_prompt} tokens the model's "
+                f"context of {self.context} is exceeded; use at most {self.context - longest_prompt}"
+            )
+
+    def check_server(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> None:
+        """Raise InputError for a prompt that leaves less than `max_tokens` for its response on a server.
+
+        vLLM would cut the response short without a message.
+        """
+        longest = max(map(len, prompts), default=0)
+        needed = longest + sampling.max_tokens - self.response
+        if needed > self.prompt:
+            raise InputError(
+                f"max_prompt_tokens={self.prompt}: a prompt of {longest} tokens leaves no room for a "
+                f"response of {sampling.max_tokens}; use at least {needed}"
+            )

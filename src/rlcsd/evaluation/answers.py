@@ -46,7 +46,7 @@ def check(engine: Scorer, task: Task, settings: EvaluationSettings) -> None:
     problems = [problem for problems in task.evaluations.values() for problem in problems]
     prompts = (student_prompt(engine.tokenizer, problem, task.instruction, settings.thinking) for problem in problems)
     longest = max(map(len, prompts), default=0)
-    room, most = engine.room, settings.sampling.max_tokens
+    room, most = engine.max_sequence, settings.sampling.max_tokens
     if longest and longest + most > room:
         what, more = "the model's context", ""
         if room < engine.context_length:

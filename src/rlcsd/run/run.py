@@ -42,7 +42,6 @@ from .checkpoint import (
 from .folder import RunLock, environment, new_folder
 from .push import check_hub, push
 from .rollout_log import rollout_records, sample_completion
-from .slow import SlowSteps
 from .stop import Interrupted, StopSignals
 from .tracking import Tracker, check_trackers, open_trackers
 
@@ -86,7 +85,6 @@ class Run:
                 undo.pop_all()
         self.stop = StopSignals(self._warn)
         self.saved: int | None = None  # the step of the newest checkpoint
-        self.neighbours = SlowSteps(torch.get_num_threads())
 
     def execute(self, resume: bool = False) -> dict[str, Any]:
         """Evaluate, train, evaluate, report. Returns the final summaries and the folder.
@@ -283,9 +281,6 @@ class Run:
         completion = sample_completion(result) if self._shows(result.step) else None
         facts = {"step": result.step, "metrics": result.metrics}
         self.watch("step", {**facts, "no_update": result.no_update, "completion": completion})
-        slowed = self.neighbours.complaint(result.step, result.metrics["time/step"])
-        if slowed and self.config.engine.name == "local":  # the workers of a cluster would count as other programs
-            self._warn(slowed)
         for warning in result.warnings:
             self._warn(f"step {result.step}: {warning}")
 

@@ -150,7 +150,7 @@ def _score_topk(
     if method.topk_from == "student":
         handle = engine.score([examples[row].pair for row in hinted], "policy", top_k=method.top_k).topk
     scores = engine.score(
-        _teacher_pairs(hinted, examples), top_k=0 if handle is not None else method.top_k, support=handle
+        _teacher_pairs(hinted, examples), top_k=0 if handle is not None else method.top_k, topk_handle=handle
     )
     handle = handle or scores.topk
     batch = batch.with_columns(
@@ -163,7 +163,7 @@ def _score_topk(
     wrong = _hint_pairs(hinted, examples, "contrast_prompts")
     position = {row: position for position, row in enumerate(hinted)}  # the handle's rows are the hinted examples
     pairs, rows = [one.pair for one in wrong], [position[one.row] for one in wrong]
-    return _with_contrast(batch, wrong, engine.score(pairs, support=handle, rows=rows).log_prob, layout)
+    return _with_contrast(batch, wrong, engine.score(pairs, topk_handle=handle, rows=rows).log_prob, layout)
 
 
 # ------------------------------------------------------------------ from scores to columns

@@ -41,7 +41,7 @@ def test_the_share_of_a_container(tmp_path):
 def machine(monkeypatch):
     """A machine of 4 CPUs on which the user has said nothing of threads."""
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(local_engine, "most_threads", lambda: 4)
+    monkeypatch.setattr(local_engine, "available_threads", lambda: 4)
 
 
 def test_a_small_model_has_one_thread_and_a_larger_one_all(machine, monkeypatch, tmp_path):

@@ -18,7 +18,7 @@ PROMPTS = [[5, 6, 7], list(range(3, 20)), [8], [9, 9, 9, 9, 9, 9]]
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_log_probs_are_those_of_a_plain_pass_for_ragged_prompts_and_lengths(architecture, monkeypatch):
-    monkeypatch.setattr("rlcsd.engine.local.sampler._FIRST_ROOM", 4)  # the cache grows on the way
+    monkeypatch.setattr("rlcsd.engine.local.sampler._FIRST_SLOTS", 4)  # the cache grows on the way
     model = random_model(architecture)
     groups = sample(model, PROMPTS, 5, Sampling(max_tokens=24), seed=3, stop_ids=range(2, 14), pad_id=0, max_rows=10)
     pairs = [Pair(tuple(p), s.ids) for p, group in zip(PROMPTS, groups, strict=True) for s in group]

@@ -60,7 +60,7 @@ def test_top_k_and_given_supports_stand_in_the_order_of_the_pairs(architecture):
     best = score(network, pairs, pad_id=0, budget=12, top_k=7)
     torch.testing.assert_close(best.topk_log_prob, expected.topk(7).values, rtol=1e-4, atol=1e-5)
     support = torch.arange(6 * 4).reshape(6, 4)
-    given_ids = score(network, pairs, pad_id=0, budget=12, support=support)
+    given_ids = score(network, pairs, pad_id=0, budget=12, topk_ids=support)
     torch.testing.assert_close(given_ids.topk_log_prob, expected.gather(-1, support), rtol=1e-4, atol=1e-5)
 
 
@@ -127,7 +127,7 @@ def test_a_step_leaves_no_support_behind(name, tiny_config):
     result = run.trainer.step(1)
     assert any(batch.topk_handle is not None for batch in result.token_batches)
     assert all(batch.topk_ids is None for batch in result.token_batches)
-    assert len(run.engine.supports) == 0
+    assert len(run.engine.topk) == 0
 
 
 @pytest.mark.parametrize("source", ["gt_cot", "own_rollout"])

@@ -19,11 +19,11 @@ CPU = torch.device("cpu")
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_all_paths_of_every_architecture_agree(architecture):
-    self_check.self_check(Network(random_model(architecture, loud=2.0)), 0, 1024)
+    self_check.self_check(Network(random_model(architecture, loud=2.0)), 0)
 
 
 def test_bf16_agrees_within_its_rounding():
-    self_check.self_check(Network(random_model("qwen3", loud=1.0), autocast=True), 0, 1024)
+    self_check.self_check(Network(random_model("qwen3", loud=1.0), autocast=True), 0)
 
 
 @pytest.mark.parametrize("path", ["sampler", "scorer", "update"])
@@ -49,7 +49,7 @@ def test_a_path_that_computes_something_else_is_named(path, monkeypatch):
 
         monkeypatch.setattr(self_check.sampler, "sample", off)
     with pytest.raises(InputError, match=r"nats on average.*engine\.self_check=false"):
-        self_check.self_check(network, 0, 1024)
+        self_check.self_check(network, 0)
 
 
 def saved(folder, model):
@@ -66,7 +66,7 @@ def test_dropout_of_the_models_own_config_is_off_and_that_of_adapters_stays(tmp_
     network.model.train()
     ids = torch.arange(5, 30)[None]
     assert torch.equal(network.model(ids).logits, network.model(ids).logits)
-    self_check.self_check(network, 0, 1024)
+    self_check.self_check(network, 0)
     adapted = load_network(config.model_copy(update={"lora": LoraConfig(rank=2, dropout=0.5)}), CPU)
     assert any(isinstance(module, torch.nn.Dropout) and module.p == 0.5 for module in adapted.model.modules())
 

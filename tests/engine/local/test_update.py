@@ -74,7 +74,7 @@ def test_the_gradient_does_not_depend_on_the_micro_batches(name, tokenizer):
     assert float(expected.norm()) > 0
     for micro in (1, 30, 60):  # one by one, and two cuts by tokens
         cut = engine_for(method, tokenizer, model=model, micro=micro, kl_coefficient=0.01, entropy_coefficient=0.02)
-        cut.supports = whole.supports
+        cut.topk = whole.topk
         found = gradient(cut, rows, method, batch)
         assert float((found - expected).norm() / expected.norm()) < 1e-10
 
@@ -95,7 +95,7 @@ def test_the_gradient_is_that_of_whole_logits_written_plainly(name, tokenizer):
         full.append(engine.policy.model(input_ids=ids).logits[0, len(row.prompt) - 1 : -1].log_softmax(-1))
     log_probs = torch.cat(full)
     ids = torch.tensor([token for row in rows for token in row.rollout.sample.ids])
-    batch = engine.supports.columns(batch, torch.arange(len(batch)))
+    batch = engine.topk.columns(batch, torch.arange(len(batch)))
     at_support = None if batch.topk_ids is None else log_probs.gather(-1, batch.topk_ids)
     method.token_loss(StudentLogProbs(log_probs.gather(-1, ids[:, None])[:, 0], at_support), batch).sum().backward()
     expected = torch.cat([p.grad.flatten() for p in engine.policy.trainable() if p.grad is not None])

@@ -14,12 +14,11 @@ from typing import Any
 import pytest
 
 WITHOUT = {
-    "test_refusals.py",
-    "test_placing.py",
-    "test_memory.py",
-    "test_plan.py",
+    "test_settings.py",
+    "test_verl_engine.py",
+    "test_gpu_plan.py",
     "test_recipes.py",
-}  # these need neither verl nor Ray
+}  # need neither verl nor Ray
 ROOT = Path(__file__).parents[3]
 if find_spec("verl") is None:
     collect_ignore = [path.name for path in Path(__file__).parent.glob("test_*.py") if path.name not in WITHOUT]

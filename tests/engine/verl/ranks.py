@@ -112,6 +112,14 @@ class Sampler:
         self.model = AutoModelForCausalLM.from_pretrained(resolve_path(config.model.path))
         self.model.to(getattr(torch, config.model.dtype)).eval()
 
+    def wait_for(self, requests: Any) -> list[Any]:
+        import asyncio
+
+        async def answers() -> list[Any]:
+            return await asyncio.gather(*requests)
+
+        return asyncio.run(answers())
+
     def wake(self, version: int) -> None:
         if not self.awake:
             named = self.policy.call("weights", "")[0]

@@ -59,12 +59,12 @@ def test_a_server_that_hangs_ends_the_call_in_time(engine):
 
     assert len(engine.sample(PROMPTS, 1, FEW, 1)) == 4
     ray.get([s.hang.remote() for replica in engine.servers.manager.get_replicas() for s in replica.servers])
-    engine.settings = engine.settings.model_copy(update={"timeout": 3.0})
+    engine.servers.timeout = 3.0
     begun = time.monotonic()
     with pytest.raises(InputError, match=r"^sampling: no answer within engine\.timeout=3 seconds$"):
         engine.sample(PROMPTS, 1, FEW, 1)
     assert time.monotonic() - begun < 30
-    engine.settings = engine.settings.model_copy(update={"timeout": 900.0})
+    engine.servers.timeout = 900.0
 
 
 def test_a_server_that_dies_while_it_samples_is_told_in_a_sentence(engine, processes):
@@ -92,7 +92,7 @@ def test_a_worker_that_dies_is_told_and_closing_leaves_nothing_behind(engine, pr
     os.kill(processes[1], signal.SIGKILL)
     begun = time.monotonic()
     with pytest.raises(InputError, match=r"^.+: a (process of the cluster died|worker lost)"):
-        engine.policy.call("squares", "measuring weights")
+        engine.policy.call("square_sum", "measuring weights")
     engine.close()
     assert time.monotonic() - begun < 60
     assert alive(processes) == []

@@ -60,7 +60,7 @@ def compare(cluster, local, method, rows, columns_within: float, gradient_within
     """Evidence, and the gradient of the first update from it, of both engines."""
     theirs = method.prepare(build_token_batch(cluster, rows, method, 2.0), 2)
     ours = method.prepare(build_token_batch(local, rows, method, 2.0), 2)
-    for name in ("teacher", "teacher_entropy", "wrong"):
+    for name in ("teacher_log_prob", "teacher_entropy", "contrast_log_prob"):
         expected = getattr(ours, name)
         if expected is not None:
             assert relative(getattr(theirs, name), expected) < columns_within, name

@@ -39,7 +39,7 @@ def rows_of(local: LocalEngine, method, count: int = 7):
     """Random rows, of which some share a prompt and a hint, one has no hint, and lengths differ."""
     rows = rows_for(local, method, count=count)
     shared = [replace(row, prompt=rows[0].prompt, teacher_prompt=rows[0].teacher_prompt) for row in rows[:3]]
-    return [*shared, *rows[3:-1], replace(rows[-1], correct=None, wrong=(), hints=None)]
+    return [*shared, *rows[3:-1], replace(rows[-1], teacher_prompt=None, contrast_prompts=(), hints=None)]
 
 
 def relative(found, expected) -> float:
@@ -145,13 +145,13 @@ def test_a_state_of_another_model_is_refused(both, tmp_path):
         cluster.load_state(tmp_path)
 
 
-def test_supports_stay_with_the_workers_until_they_are_released(both):
+def test_topk_log_probs_stay_with_the_workers_until_they_are_released(both):
     cluster, local = both
     method = built("sdpo")
     rows = rows_of(local, method)
     batch = build_token_batch(cluster, rows, method, 2.0)
     assert batch.topk_handle is not None and batch.topk_ids is None
-    assert sum(cluster.policy.call("kept", "counting")) > 0
+    assert sum(cluster.policy.call("topk_count", "counting")) > 0
     cluster.release(batch.topk_handle)
     cluster.release(batch.topk_handle)  # a second time does nothing
-    assert sum(cluster.policy.call("kept", "counting")) == 0
+    assert sum(cluster.policy.call("topk_count", "counting")) == 0

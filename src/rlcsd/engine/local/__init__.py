@@ -14,7 +14,7 @@ __all__ = ["LocalEngine", "build", "check", "engine_line", "memory_line"]
 
 
 def check(config: Config) -> None:
-    """See `engine.base.check_engine`."""
+    """See `engine.interface.check_engine`."""
     together(
         lambda: vllm_wanted(config, resolve_device(config.engine.device)),
         lambda: quantization(config.model),
@@ -23,10 +23,10 @@ def check(config: Config) -> None:
 
 
 def engine_line(config: Config) -> str:
-    """Where the run would be computed."""
+    """See `engine.interface.engine_line`."""
     return f"local on {config.engine.device}"
 
 
 def build(config: Config, method: Method) -> LocalEngine:
-    """See `engine.base.build_engine`."""
+    """See `engine.interface.build_engine`."""
     return LocalEngine(config, method)

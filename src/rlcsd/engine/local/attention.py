@@ -1,9 +1,9 @@
 """Attention masks in blocks of queries, so that memory grows linearly with length.
 
-The library writes a mask of rows × queries × keys wherever a row is padded, continues a cache or has a sliding window:
-0.4 GB of booleans, and four times that in float32, for a response of 16k tokens behind 8k. Here a mask stays a recipe
-(`MaskPattern`) if it is large, and each block of queries writes its own part while it attends. Attention reaches the
-models through the library's registries of masks and of attention functions.
+transformers writes a mask of rows × queries × keys wherever a row is padded, continues a cache or has a sliding window:
+0.4 GB of booleans, and four times that in float32, for a response of 16k tokens after 8k. Here a large mask stays
+unwritten (`MaskPattern`), and each block of queries writes its own part when it attends. Models get both functions
+through the registries of masks and attention functions in transformers.
 """
 
 from __future__ import annotations
@@ -21,28 +21,28 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from transformers.masking_utils import sdpa_mask
 
 NAME = "sdpa_in_blocks"
-MASK_ENTRIES = 2**22  # of a mask that is written at once: 4 MiB of booleans, 16 MiB in float32
-_most_entries = MASK_ENTRIES
+MASK_ENTRIES = 2**22  # largest mask that is written at once: 4 MiB of booleans, 16 MiB in float32
+_max_entries = MASK_ENTRIES
 _NO_GROUPS = nn.Module()  # stands for a module whose keys have as many heads as its queries
 
 
 @contextmanager
 def mask_entries(count: int) -> Iterator[None]:
-    """Masks of more than `count` entries are left to blocks, for as long as this context lasts."""
-    global _most_entries
-    before, _most_entries = _most_entries, count
+    """Within this context, masks of more than `count` entries are written in blocks."""
+    global _max_entries
+    before, _max_entries = _max_entries, count
     try:
         yield
     finally:
-        _most_entries = before
+        _max_entries = before
 
 
 @dataclass(frozen=True)
 class MaskPattern:
-    """A mask that has not been written: places of queries and keys, and what the library's `sdpa_mask` is told beside.
+    """A mask that has not been written: positions of queries and keys, and further arguments of `sdpa_mask`.
 
-    Offsets are those of the first query and the first key in the whole sequence, padding included. `window` is the
-    number of keys that a query may reach back to, itself included. `causal` is False if queries may see later keys.
+    `first_query` and `first_key` are positions in the whole sequence, padding included. `window` is the number of keys
+    that a query may attend to, itself included. `causal` is False if queries may attend to later keys.
     """
 
     rows: int
@@ -55,8 +55,8 @@ class MaskPattern:
     options: dict[str, Any]
 
     def blocks(self) -> Iterator[tuple[slice, slice]]:
-        """Queries of a block, and the keys that any of them can see."""
-        size = max(1, _most_entries // (self.rows * self.keys))
+        """Queries of each block, and the keys that any of them attends to."""
+        size = max(1, _max_entries // (self.rows * self.keys))
         for start in range(0, self.queries, size):
             end = min(start + size, self.queries)
             ahead = self.first_query - self.first_key
@@ -64,7 +64,7 @@ class MaskPattern:
             yield slice(start, end), slice(first, min(self.keys, end + ahead) if self.causal else self.keys)
 
     def part(self, queries: slice, keys: slice) -> Tensor:
-        """Bool `[rows, 1, queries, keys]`: what of these keys these queries see."""
+        """Bool `[rows, 1, queries, keys]`: which of these keys these queries attend to."""
         return sdpa_mask(
             batch_size=self.rows,
             q_length=queries.stop - queries.start,
@@ -77,7 +77,7 @@ class MaskPattern:
 
 
 def _padded_at_end(padding: Tensor | None, queries: int) -> bool:
-    """Is padding, if any, only behind the tokens? Causality hides it there."""
+    """Whether padding, if any, follows the tokens, where causality hides it."""
     if padding is None:
         return True
     tokens = padding[:, :queries]
@@ -97,13 +97,13 @@ def mask(
     allow_is_bidirectional_skip: bool = False,
     **options: Any,
 ) -> Tensor | MaskPattern | None:
-    """The mask as the library's `sdpa_mask` makes it; None where causality alone says it; a pattern if it is large."""
+    """Replaces `sdpa_mask` of transformers: the same mask, None for plain causality, a pattern if it is large."""
     options |= {"attention_mask": attention_mask, "local_size": local_size}
-    causal = allow_is_causal_skip  # the library sets it exactly where it asks for causality, within a window or not
+    causal = allow_is_causal_skip  # transformers sets it exactly where it wants causality, within a window or not
     beginning = causal and q_length > 1 and int(q_offset) == 0
     if beginning and (local_size is None or q_length <= local_size) and _padded_at_end(attention_mask, q_length):
         return None
-    if q_length == 1 or batch_size * q_length * kv_length <= _most_entries:
+    if q_length == 1 or batch_size * q_length * kv_length <= _max_entries:
         options["allow_is_bidirectional_skip"] = allow_is_bidirectional_skip
         return sdpa_mask(batch_size, q_length, kv_length, q_offset, kv_offset, allow_is_causal_skip=causal, **options)
     return MaskPattern(batch_size, q_length, kv_length, int(q_offset), kv_offset, local_size, causal, options)
@@ -112,9 +112,10 @@ def mask(
 def attention(
     module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Any, **options: Any
 ) -> tuple[Tensor, None]:
-    """The library's attention, block by block where the mask is a pattern: `[B, heads, T, D]` → `[B, T, heads, D]`.
+    """Replaces the sdpa attention of transformers, block by block where the mask is a pattern.
 
-    With gradient each block is computed again in the backward pass, because it would keep its mask until then.
+    `[B, heads, T, D]` → `[B, T, heads, D]`. With gradient each block is recomputed in the backward pass, because it
+    would keep its mask until then.
     """
     if not isinstance(attention_mask, MaskPattern):
         output: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
@@ -126,19 +127,19 @@ def attention(
         part = attention_mask.part(queries, keys)
         return sdpa_attention_forward(_NO_GROUPS, q, k, v, part, **options)[0]
 
-    again = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (query, key, value))
+    recompute = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (query, key, value))
     outputs = []
     for queries, keys in attention_mask.blocks():
-        given = (queries, keys, query[:, :, queries], key[:, :, keys], value[:, :, keys])
-        if again:
-            outputs.append(checkpoint(attend, *given, use_reentrant=False, preserve_rng_state=False))
+        block = (queries, keys, query[:, :, queries], key[:, :, keys], value[:, :, keys])
+        if recompute:
+            outputs.append(checkpoint(attend, *block, use_reentrant=False, preserve_rng_state=False))
         else:
-            outputs.append(attend(*given))
+            outputs.append(attend(*block))
     return torch.cat(outputs, dim=1), None
 
 
 def attend_in_blocks(model: Any) -> None:
-    """Let a transformers model use these masks, if it takes its attention from the library's registry."""
+    """Make a transformers model use these functions, if it takes its attention from the registry."""
     if getattr(model, "_supports_attention_backend", False) and model.config._attn_implementation == "sdpa":
         model.set_attn_implementation(NAME)
 

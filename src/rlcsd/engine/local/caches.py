@@ -1,4 +1,10 @@
-"""Rows side by side: padded matrices, and batches of like length within a token budget."""
+"""Rows side by side, and KV caches of prefixes that several rows share.
+
+Three layers, each used by the next: padded matrices and batches within a token budget; which contexts begin alike,
+decided on token ids alone; and caches of prefixes, computed once, then selected and extended as often as needed, with
+gradient where there is one. Rows of a cache are padded on the left, so that the next token follows directly and sliding
+windows contain no padding.
+"""
 
 from __future__ import annotations
 
@@ -12,11 +18,15 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from ...records import Pair
-from .model import Network, uses_sliding_window
+from .model import Network, sliding_windows
+
+Ids = tuple[int, ...]
+
+# ------------------------------------------------------------------ batches
 
 
 def padded(rows: Sequence[Sequence[int]], pad: int, device: torch.device, left: bool) -> tuple[Tensor, Tensor]:
-    """Ids and mask `[R, longest]`, padded at the beginning (`left`) or at the end of each row."""
+    """Ids and mask `[R, W]`, W the longest row, padded at the start (`left`) or at the end of each row."""
     width = max(len(row) for row in rows)
     ids = torch.full((len(rows), width), pad)
     mask = torch.zeros(len(rows), width, dtype=torch.long)
@@ -27,43 +37,29 @@ def padded(rows: Sequence[Sequence[int]], pad: int, device: torch.device, left: 
     return ids.to(device), mask.to(device)
 
 
-def predicts_response(pairs: Sequence[Pair], width: int, device: torch.device) -> Tensor:
-    """Bool `[R, width]`: places of context + response, padded at the end, whose output predicts a response token."""
-    contexts = torch.tensor([len(pair.context) for pair in pairs], device=device)[:, None]
-    responses = torch.tensor([len(pair.response) for pair in pairs], device=device)[:, None]
-    places = torch.arange(width, device=device)
-    return (places >= contexts - 1) & (places < contexts + responses - 1)
-
-
 def batches(lengths: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Places in order of length, cut so that count × longest stays within `budget`, if one alone does.
+    """Indices in order of length, cut so that count × longest stays within `budget` unless one alone exceeds it.
 
-    Places of length 0 never share a batch with others.
+    Indices of length 0 never share a batch with others.
     """
     batch: list[int] = []
-    for place in sorted(range(len(lengths)), key=lambda index: lengths[index]):
-        first_with_tokens = batch and lengths[batch[0]] == 0 < lengths[place]
-        if batch and (first_with_tokens or (len(batch) + 1) * lengths[place] > budget):
+    for index in sorted(range(len(lengths)), key=lambda index: lengths[index]):
+        first_with_tokens = batch and lengths[batch[0]] == 0 < lengths[index]
+        if batch and (first_with_tokens or (len(batch) + 1) * lengths[index] > budget):
             yield batch
             batch = []
-        batch.append(place)
+        batch.append(index)
     if batch:
         yield batch
 
 
 def micro_batches(lengths: Sequence[int], rows: Sequence[int], budget: int) -> Iterator[list[int]]:
-    """Some `rows` of those lengths, cut as `batches` does."""
+    """`batches` of some `rows` only; `lengths` are those of all rows."""
     for batch in batches([lengths[row] for row in rows], budget):
-        yield [rows[place] for place in batch]
+        yield [rows[index] for index in batch]
 
 
-# ------------------------------------------------------------------ prefixes
-# Which contexts begin alike, decided on token ids alone.
-#
-# Simplified: contexts are grouped by one common threshold on the number of shared tokens, not by a tree of prefixes of
-# any depth. Teacher prompts have the shape question + hint, so one level of sharing below the hint is all there is.
-
-Ids = tuple[int, ...]
+# ------------------------------------------------------------------ shared prefixes
 
 
 @dataclass(frozen=True)
@@ -75,7 +71,7 @@ class Family:
 
 
 def common_prefix(a: Ids, b: Ids) -> int:
-    """How many first tokens two contexts share."""
+    """The number of leading tokens that two contexts share."""
     length = 0
     for x, y in zip(a, b, strict=False):
         if x != y:
@@ -85,9 +81,13 @@ def common_prefix(a: Ids, b: Ids) -> int:
 
 
 def families(contexts: Sequence[Ids]) -> list[Family]:
-    """The contexts cut into families by the one threshold on shared tokens that saves most of them."""
+    """The distinct contexts in families with a common prefix.
+
+    Simplified: one threshold on the number of shared tokens, the one that saves most tokens, in place of a tree of
+    prefixes of any depth. Teacher prompts have the shape question + hint, so one level of sharing is all there is.
+    """
     ordered = sorted(set(contexts))  # contexts that begin alike are neighbours now
-    # A root leaves each context at least two tokens: one to come after it, and the last, which goes with the responses.
+    # A root leaves each context at least two tokens: one to follow it, and the last, which goes with the responses.
     shared = [min(common_prefix(a, b), len(a) - 2, len(b) - 2) for a, b in pairwise(ordered)]
     best = max(sorted(set(shared)), key=lambda threshold: _tokens_saved(shared, threshold), default=0)
     return [Family(root, tuple(ordered[first:end])) for first, end, root in _runs(shared, max(best, 1))]
@@ -96,30 +96,27 @@ def families(contexts: Sequence[Ids]) -> list[Family]:
 def _runs(shared: Sequence[int], threshold: int) -> list[tuple[int, int, int]]:
     """Maximal runs of neighbours that share at least `threshold` tokens, as (first, end, tokens that all share).
 
-    What a run shares is the least that two neighbours in it share, because the contexts are sorted.
+    Because the contexts are sorted, what a run shares is the least that two neighbours in it share.
     """
     runs, first = [], 0
-    for place, common in enumerate([*shared, -1]):
+    for index, common in enumerate([*shared, -1]):
         if common < threshold:
-            runs.append((first, place + 1, min(shared[first:place], default=0)))
-            first = place + 1
+            runs.append((first, index + 1, min(shared[first:index], default=0)))
+            first = index + 1
     return runs
 
 
 def _tokens_saved(shared: Sequence[int], threshold: int) -> int:
-    """A run of n contexts computes its root once instead of n times."""
+    """Tokens saved by computing the root of a run of n contexts once instead of n times."""
     return sum((end - first - 1) * root for first, end, root in _runs(shared, threshold))
 
 
 # ------------------------------------------------------------------ caches
-# KV caches of prefixes: computed once, selected and extended as often as needed, with gradient where there is one.
-#
-# Rows of a cache are left-padded, so that the next token follows directly and sliding windows contain no padding.
 
 
 @dataclass
 class Prefix:
-    """KV caches of several prefixes, left-padded: `mask [R, W]`, `lengths [R]` real tokens each."""
+    """KV caches of R prefixes, left-padded to W: `mask [R, W]`, `lengths [R]` real tokens each."""
 
     cache: DynamicCache
     mask: Tensor
@@ -127,7 +124,7 @@ class Prefix:
 
 
 def prefill(network: Network, prefixes: Sequence[Sequence[int]], pad: int) -> Prefix:
-    """Caches of the given prefixes from their first token on."""
+    """Caches of the given prefixes, from their first token on."""
     ids, mask = padded(prefixes, pad, network.device, left=True)
     cache = DynamicCache(config=network.core.config)
     positions = (mask.cumsum(1) - 1).clamp(min=0)
@@ -136,8 +133,8 @@ def prefill(network: Network, prefixes: Sequence[Sequence[int]], pad: int) -> Pr
 
 
 def selected(network: Network, prefix: Prefix, rows: Tensor) -> Prefix:
-    """A copy of some rows, a row as often as it is named; the prefix itself serves again."""
-    if uses_sliding_window(network.core.config):  # such a cache knows how much it has forgotten, so it is copied whole
+    """A copy of some rows, each as often as it is named; `prefix` stays as it was."""
+    if sliding_windows(network.core.config):  # such a cache also counts what it has dropped, so it is copied whole
         cache = copy.deepcopy(prefix.cache)
         cache.batch_select_indices(rows)
     else:
@@ -148,14 +145,18 @@ def selected(network: Network, prefix: Prefix, rows: Tensor) -> Prefix:
 
 
 def response_block(pair: Pair) -> Ids:
-    """The tokens after a context's cache that predict the response: the context's last and all but the response's
-    last."""
+    """The tokens that predict the response, given the cache of all but the context's last token.
+
+    These are the context's last token and all of the response but its last.
+    """
     return (pair.context[-1], *pair.response[:-1])
 
 
 def extend(network: Network, prefix: Prefix, blocks: Sequence[Sequence[int]], pad: int) -> tuple[Tensor, Tensor]:
-    """Hidden states `[R, B, H]` of one block of tokens after each prefix, and the blocks' mask; the caches grow in
-    place."""
+    """Hidden states `[R, T, H]` of one block of tokens after each prefix, and the blocks' mask `[R, T]`.
+
+    The caches grow in place.
+    """
     ids, mask = padded(blocks, pad, network.device, left=False)
     positions = prefix.lengths[:, None] + torch.arange(ids.shape[1], device=network.device)
     seen = torch.cat([prefix.mask, mask], dim=1)
@@ -163,20 +164,20 @@ def extend(network: Network, prefix: Prefix, blocks: Sequence[Sequence[int]], pa
 
 
 def appended(network: Network, prefix: Prefix, blocks: Sequence[Sequence[int]], pad: int) -> Prefix:
-    """The prefixes with a block appended to each, every row rotated so that all its padding is in front again."""
+    """The prefixes with a block appended to each, every row rotated so that its padding is on the left again."""
     _, block = extend(network, prefix, blocks, pad)
     mask = torch.cat([prefix.mask, block], dim=1)
     width, empty = mask.shape[1], block.shape[1] - block.sum(1)
     rotated = (torch.arange(width, device=mask.device)[None] - empty[:, None]) % width
     cache = DynamicCache(config=network.core.config)
     for index, layer in enumerate(prefix.cache.layers):
-        place = rotated[:, None, :, None].expand_as(layer.keys)
-        cache.update(layer.keys.gather(2, place), layer.values.gather(2, place), index)
+        source = rotated[:, None, :, None].expand_as(layer.keys)
+        cache.update(layer.keys.gather(2, source), layer.values.gather(2, source), index)
     return Prefix(cache, mask.gather(1, rotated), prefix.lengths + block.sum(1))
 
 
 class SharedPrompts:
-    """Prompts computed once for all their responses in a mini-batch, however it is cut into micro-batches.
+    """Prompts computed once, with gradient, for all their responses in a mini-batch.
 
     Micro-batches run backward as far as the caches, which collect their gradients in float32; `backward` then takes the
     sum through the prompts.
@@ -193,26 +194,26 @@ class SharedPrompts:
 
     @staticmethod
     def possible(network: Network, pairs: Sequence[Pair]) -> bool:
-        """Not under gradient checkpointing (no cache is kept), with sliding windows, or for a prompt of one token."""
+        """False under gradient checkpointing (no cache is kept), with sliding windows, for a prompt of one token."""
         checkpointed = any(getattr(module, "gradient_checkpointing", False) for module in network.core.modules())
-        windows = uses_sliding_window(network.core.config)
+        windows = sliding_windows(network.core.config)
         return bool(pairs) and not windows and not checkpointed and all(len(pair.context) > 1 for pair in pairs)
 
     def hidden(self, pairs: Sequence[Pair]) -> Tensor:
-        """Hidden states that predict each response token, `[n, H]`, of pairs with these prompts."""
+        """Hidden states `[n, H]` that predict each response token of pairs with these prompts."""
         rows = torch.tensor([self.row_of[pair.context] for pair in pairs], device=self.network.device)
         cache = DynamicCache(config=self.network.core.config)
-        held = [
+        expanded = [
             leaf.to(tensor.dtype).index_select(0, rows) for leaf, tensor in zip(self.leaves, self.computed, strict=True)
         ]
-        for index, (keys, values) in enumerate(zip(held[::2], held[1::2], strict=True)):
+        for index, (keys, values) in enumerate(zip(expanded[::2], expanded[1::2], strict=True)):
             cache.update(keys, values, index)
         prompts = Prefix(cache, self.prefix.mask[rows], self.prefix.lengths[rows])
         hidden, mask = extend(self.network, prompts, [response_block(pair) for pair in pairs], self.pad)
         return hidden[mask.bool()]
 
     def backward(self) -> None:
-        """Through the prompts, with the gradients that the micro-batches left. To be called once, after them."""
+        """Backpropagate the micro-batches' gradients through the prompts; called once, after all of them."""
         reached = [
             (tensor, leaf.grad)
             for tensor, leaf in zip(self.computed, self.leaves, strict=True)

@@ -1,4 +1,4 @@
-"""Adapters: new ones over a base (whole or in 4 bits), and folders that hold one in place of a model."""
+"""LoRA adapters: new ones over a whole or 4-bit base, and model folders that hold an adapter alone."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _NAME = "adapter_config.json"
 
 
 def adapter_folder(path: str) -> Path | None:
-    """`path` if it is a folder with an adapter and without a model of its own."""
+    """`path` if it is a folder with an adapter and without a model of its own, else None."""
     folder = Path(path)
     return folder if (folder / _NAME).is_file() and not (folder / "config.json").is_file() else None
 
 
-def without_adapter(config: ModelConfig) -> ModelConfig:
-    """The config of the base that an adapter folder names, or the config itself.
+def base_model_config(config: ModelConfig) -> ModelConfig:
+    """`config` with the path of the base model if its own path is an adapter folder.
 
     Raises:
         InputError: the adapter's config cannot be read or names no base.
@@ -39,10 +39,11 @@ def without_adapter(config: ModelConfig) -> ModelConfig:
 
 
 def quantization(config: ModelConfig) -> dict[str, Any]:
-    """Arguments of `from_pretrained` for a base in 4 bits (NF4 with double quantization: QLoRA, arXiv 2305.14314).
+    """Arguments of `from_pretrained` for a 4-bit base (NF4 with double quantization: QLoRA, arXiv 2305.14314).
 
     Raises:
-        InputError: no adapters are asked for, or bitsandbytes is not installed.
+        InputError: no adapters are configured, or the weights are in a GGUF file.
+        MissingError: bitsandbytes is not installed.
     """
     if config.quantization is None:
         return {}
@@ -56,20 +57,19 @@ def quantization(config: ModelConfig) -> dict[str, Any]:
         raise MissingError("model.quantization=4bit: needs bitsandbytes; pip install 'rlcsd[quantization]'") from None
     from transformers import BitsAndBytesConfig
 
-    computed = torch.bfloat16 if config.dtype == "bfloat16" else torch.float32
     four_bits = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
-        bnb_4bit_compute_dtype=computed,
+        bnb_4bit_compute_dtype=torch.bfloat16 if config.dtype == "bfloat16" else torch.float32,
     )
     return {"quantization_config": four_bits}
 
 
 def keep_gradients(model: Any) -> None:
-    """Keep bitsandbytes from packing 4-bit weights for a CPU kernel at their first pass without gradient.
+    """Stop bitsandbytes from packing 4-bit weights for its CPU kernel in the first pass without gradient.
 
-    That kernel has no backward pass: the gradients of layers below would silently be wrong.
+    That kernel has no backward pass: gradients of the layers below would be wrong without an error.
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
@@ -77,12 +77,12 @@ def keep_gradients(model: Any) -> None:
 
 
 def with_adapters(model: Any, config: ModelConfig) -> Any:
-    """The model with the adapter of its folder merged in, and with new adapters if the config asks for them.
+    """The model with the adapter of its folder merged in, and with new adapters if `model.lora` is set.
 
-    A base in 4 bits takes no adapter in: training goes on with the folder's own.
+    Into a 4-bit base nothing can be merged: training continues the folder's own adapter.
 
     Raises:
-        InputError: peft is not installed, the adapter does not fit the base, or no layer has the names asked for.
+        InputError: peft is not installed, the adapter does not fit the base, or no layer has the configured names.
     """
     folder, lora = adapter_folder(config.path), config.lora
     if folder is None and lora is None:
@@ -93,12 +93,12 @@ def with_adapters(model: Any, config: ModelConfig) -> Any:
     except ImportError:
         raise InputError("model.lora: adapters need peft; pip install peft") from None
     if folder is not None:
-        model = _with_folder(model, folder, config)
+        model = _load_adapter(model, folder, config)
         if config.quantization is not None:
             return model
     if lora is None:
         return model
-    wanted = PeftLoraConfig(
+    settings = PeftLoraConfig(
         r=lora.rank,
         lora_alpha=lora.alpha,
         lora_dropout=lora.dropout,
@@ -106,23 +106,23 @@ def with_adapters(model: Any, config: ModelConfig) -> Any:
         task_type="CAUSAL_LM",
     )
     try:
-        return get_peft_model(model, wanted)
+        return get_peft_model(model, settings)
     except ValueError as error:
         raise InputError(f"model.lora.target_modules={lora.target_modules}: {first_line(error)}") from None
 
 
-def _with_folder(model: Any, folder: Path, config: ModelConfig) -> Any:
+def _load_adapter(model: Any, folder: Path, config: ModelConfig) -> Any:
+    """The model with the folder's adapter: merged, or over a 4-bit base still apart and trainable."""
     from peft import PeftModel
 
-    kept = model.dtype
-    whole = config.quantization is None
+    dtype, merge = model.dtype, config.quantization is None
     try:
         # In float32, because a small update is lost in bf16.
-        model = PeftModel.from_pretrained(model.float() if whole else model, str(folder), is_trainable=not whole)
-    except Exception as error:  # no weights, other layers, other shapes: each has its own
+        model = PeftModel.from_pretrained(model.float() if merge else model, str(folder), is_trainable=not merge)
+    except Exception as error:  # no weights, other layers, other shapes: each raises its own type
         raise InputError(f"model.path={folder}: the adapter does not fit its base ({first_line(error)})") from None
-    if whole:
-        return model.merge_and_unload().to(kept)
+    if merge:
+        return model.merge_and_unload().to(dtype)
     _check_rank(model, folder, config.lora)
     return model
 

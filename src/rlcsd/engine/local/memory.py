@@ -1,7 +1,7 @@
-"""How much memory a run needs on its device, from the model's shape and the config alone.
+"""Estimate of a run's device memory, from the model's shape and the config alone.
 
-An estimate to plan with: `benchmarks/memory.py` holds it against measured peaks. Counted are weights, gradients,
-optimizer moments, teacher and reference, and the largest of the three phases (sampling, scoring, update).
+`benchmarks/memory.py` compares it with measured peaks. It counts weights, gradients, optimizer states, teacher and
+reference, and the largest of the three phases (sampling, scoring, update).
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from ...methods.base import HintedConfig, Method
 from .attention import MASK_ENTRIES
 from .model import architecture
 
-_MOMENT_BYTES = {"adamw": 8.0, "adamw_8bit": 2.1, "paged_adamw_8bit": 0.0}  # per trained parameter, on the device
-_FOUR_BITS = 0.52  # bytes of a weight with its share of the scales
-_HEAD_COPIES = 3  # of a chunk's logits: themselves, their softmax, their gradient
-_CHOICE_COPIES = 6  # of the logits that a token is drawn from: scaled, sorted, their order, cumulated, masked, softmax
+_STATE_BYTES = {"adamw": 8.0, "adamw_8bit": 2.1, "paged_adamw_8bit": 0.0}  # optimizer states per trained parameter
+_FOUR_BITS = 0.52  # bytes of a 4-bit weight with its share of the scales
+_HEAD_COPIES = 3  # of a chunk's logits at once: logits, softmax, gradient
+_SAMPLE_COPIES = 6  # of the logits that a token is sampled from: scaled, sorted, order, cumulated, masked, softmax
 
 
 @dataclass(frozen=True)
 class Shape:
-    """The sizes that memory depends on; `queries` and `keys` are heads × head dimension."""
+    """Sizes of a model that memory and time depend on; `queries` and `keys` are heads × head dimension."""
 
     parameters: int
     layers: int
@@ -35,12 +35,12 @@ class Shape:
     queries: int
     keys: int
     vocabulary: int
-    linear: int  # in + out dimensions of all linear layers in the backbone: what an adapter's size is a multiple of
+    linear: int  # in + out dimensions of all linear layers in the backbone; an adapter has rank × linear parameters
     tied: bool = True  # the output embedding is the input embedding
 
 
 def shape_of(config: Any, model: Any = None) -> Shape:
-    """The shape of a transformers config, counted on `model` or on one without memory."""
+    """The shape of a transformers config, counted on `model` or on a model on the meta device."""
     if model is None:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config)
@@ -61,9 +61,9 @@ def shape_of(config: Any, model: Any = None) -> Shape:
 
 
 def load_shape(model: ModelConfig) -> Shape:
-    """The shape of a config's model, without its weights; of a named model without the network.
+    """The shape of a model, from its transformers config alone.
 
-    Raises InputError if its config cannot be loaded or has no such shape.
+    Raises InputError if that config cannot be loaded or lacks these sizes.
     """
     try:
         return shape_of(architecture(model))
@@ -72,41 +72,41 @@ def load_shape(model: ModelConfig) -> Shape:
 
 
 def load_shapes(config: Config, method: Method) -> tuple[Shape, Shape | None]:
-    """Of the policy, and of a teacher with weights of its own. Raises InputError as `load_shape` does."""
-    wanted = method.config
-    other = wanted.teacher_model if isinstance(wanted, HintedConfig) else None
-    theirs = load_shape(ModelConfig(path=other, dtype=config.model.dtype)) if other else None
-    return load_shape(config.model), theirs
+    """The shapes of the policy and of `method.teacher_model`, if it is set. Raises InputError as `load_shape` does."""
+    settings = method.config
+    path = settings.teacher_model if isinstance(settings, HintedConfig) else None
+    teacher = load_shape(ModelConfig(path=path, dtype=config.model.dtype)) if path else None
+    return load_shape(config.model), teacher
 
 
 def update_bytes(shape: Shape, config: Config, tokens: int, stream: float | None = None) -> float:
     """Activations of one micro-batch of `tokens`, forward and backward, and the head's chunk.
 
-    `stream` is the bytes of a number in the residual stream; by default they are those of this engine's weights.
+    `stream` is the bytes of a number in the residual stream, by default as in the local engine.
     """
     half = config.model.dtype == "bfloat16"
     stream = stream or (2 if half and config.model.lora else 4)
     inner = 2 if half else 4
-    # A layer keeps for its backward pass: both norms' inputs, quotients and results; queries and keys before and after
-    # their norm and their rotation, values, what attention gives; gate, its activation, up, and their product.
+    # A layer saves for its backward pass: inputs, quotients and results of both norms; queries and keys before and
+    # after their norm and rotation, values, attention's output; gate, its activation, up, and their product.
     saved = stream * 6 * shape.hidden + inner * (7 * shape.queries + 6 * shape.keys + 4 * shape.feed_forward)
     layers = (
         stream * shape.layers * shape.hidden + saved if config.model.gradient_checkpointing else shape.layers * saved
     )
-    kept = tokens * (layers + saved)  # and the gradients of the layer that is being gone through
+    kept = tokens * (layers + saved)  # plus the gradients of the layer in progress
     return kept + head_bytes(shape, config, tokens)
 
 
 def head_bytes(shape: Shape, config: Config, tokens: int) -> float:
-    """The logits of one chunk and what is made of them."""
+    """The logits of one chunk with their copies."""
     return min(config.engine.head_chunk, tokens) * shape.vocabulary * 4 * _HEAD_COPIES
 
 
 def pass_bytes(shape: Shape, config: Config, tokens: int) -> float:
-    """A forward pass without gradient over `tokens`: what the largest layer holds at once, and a block of the mask.
+    """A forward pass without gradient over `tokens`: the largest layer's tensors, and a block of the mask.
 
-    The residual stream three times, with queries, keys, values, both repeated for all heads and what attention gives,
-    or with the gate, its activation and their product.
+    The residual stream three times, with either queries, keys and values, the latter two repeated for all heads, and
+    attention's output, or the gate, its activation and their product.
     """
     inner = 2 if config.model.dtype == "bfloat16" else 4
     layer = 4 * 3 * shape.hidden + inner * max(4 * shape.queries + 2 * shape.keys, 3 * shape.feed_forward)
@@ -114,14 +114,14 @@ def pass_bytes(shape: Shape, config: Config, tokens: int) -> float:
 
 
 def scoring_bytes(shape: Shape, config: Config, context: int, response: int) -> float:
-    """The caches of one batch of contexts and of the responses behind them, and a pass or the head beside them.
+    """The caches of one batch of contexts and of the responses after them, and a forward pass or the head.
 
     Batches stay within `engine.score_tokens`, unless one row alone has more.
     """
     positions = max(config.engine.score_tokens, context + response)
-    passed = config.engine.score_tokens if positions == config.engine.score_tokens else max(context, response)
-    work = max(pass_bytes(shape, config, passed), head_bytes(shape, config, passed))
-    return 2 * cache_bytes(shape, config, positions) + 4 * passed * shape.hidden + work
+    tokens = config.engine.score_tokens if positions == config.engine.score_tokens else max(context, response)
+    work = max(pass_bytes(shape, config, tokens), head_bytes(shape, config, tokens))
+    return 2 * cache_bytes(shape, config, positions) + 4 * tokens * shape.hidden + work
 
 
 def sampling_bytes(shape: Shape, config: Config, rows: int, prompts: int, prompt: int, longest: int) -> float:
@@ -130,7 +130,7 @@ def sampling_bytes(shape: Shape, config: Config, rows: int, prompts: int, prompt
     `longest` is prompt and response in tokens.
     """
     prefill = pass_bytes(shape, config, prompts * prompt) + cache_bytes(shape, config, (prompts + rows) * prompt)
-    choice = rows * shape.vocabulary * 4 * _CHOICE_COPIES
+    choice = rows * shape.vocabulary * 4 * _SAMPLE_COPIES
     return max(prefill, cache_bytes(shape, config, rows * longest) + choice)
 
 
@@ -140,21 +140,20 @@ def cache_bytes(shape: Shape, config: Config, tokens: int) -> float:
 
 
 def rows_at_once(shape: Shape, config: Config, n: int, longest: int) -> int:
-    """How many responses are decoded side by side.
+    """The number of responses that are decoded side by side, at least the `n` of one prompt.
 
-    That is `engine.sample_rows`, or fewer if their caches would exceed `engine.sample_gib`.
-
-    `longest` is prompt and response in tokens. Never fewer than the `n` of one prompt.
+    It is `engine.sample_rows`, or less if their caches would exceed `engine.sample_gib`. `longest` is prompt and
+    response in tokens.
     """
     within = int(config.engine.sample_gib * 2**30 / cache_bytes(shape, config, longest))
     return max(n, min(config.engine.sample_rows, within))
 
 
 def shared_prompt_bytes(shape: Shape, config: Config) -> float:
-    """What the prompts of a mini-batch keep while their responses' micro-batches are computed.
+    """Tensors of a mini-batch's shared prompts while its micro-batches are computed.
 
-    Activations of one block of prompts, and their caches: as computed, in float32 with gradients, and for each row of
-    a micro-batch. Prompts are not shared under gradient checkpointing.
+    Activations of one block of prompts, and their caches: as computed, in float32 with gradients, and for each row of a
+    micro-batch. Prompts are not shared under gradient checkpointing.
     """
     c = config
     if c.model.gradient_checkpointing:
@@ -167,16 +166,16 @@ def shared_prompt_bytes(shape: Shape, config: Config) -> float:
 
 
 def _frozen_bytes(shape: Shape, model: ModelConfig) -> float:
-    """Weights below adapters, all of them or, in 4 bits, all but the embeddings."""
-    each = 2 if model.dtype == "bfloat16" else 4
+    """Frozen weights below adapters; in 4 bits, embeddings stay whole."""
+    size = 2 if model.dtype == "bfloat16" else 4
     whole = shape.vocabulary * shape.hidden if model.quantization else shape.parameters
-    return whole * each + (shape.parameters - whole) * _FOUR_BITS
+    return whole * size + (shape.parameters - whole) * _FOUR_BITS
 
 
 def memory_plan(shape: Shape, config: Config, method: Method, teacher_shape: Shape | None = None) -> dict[str, float]:
-    """Bytes by purpose on the one device of the local engine; `peak` is what must fit.
+    """Bytes by purpose on the device of the local engine; `peak` must fit.
 
-    `teacher_shape` is that of a teacher of its own (`method.teacher_model`).
+    `teacher_shape` is that of `method.teacher_model`, if there is one.
     """
     lora = config.model.lora
     trained = lora.rank * shape.linear if lora else shape.parameters
@@ -192,7 +191,7 @@ def memory_plan(shape: Shape, config: Config, method: Method, teacher_shape: Sha
     plan = {
         "weights": frozen + 4.0 * trained,
         "gradients": 4.0 * trained,
-        "optimizer": _MOMENT_BYTES[c.engine.optimizer] * trained,
+        "optimizer": _STATE_BYTES[c.engine.optimizer] * trained,
         "teacher and reference": 4.0 * trained * twins + (4.0 * teacher_shape.parameters if teacher_shape else 0.0),
         "sampling": sampling_bytes(shape, c, rows, -(-rows // c.group_size), c.max_prompt_tokens, longest),
         "scoring": scoring_bytes(scorer, c, longest, c.sampling.max_tokens) if method.hinted else 0.0,
@@ -203,12 +202,12 @@ def memory_plan(shape: Shape, config: Config, method: Method, teacher_shape: Sha
 
 
 def memory_line(config: Config, method: Method) -> str:
-    """One line for a run's plan; says so if the config of the model, or of a teacher of its own, is out of reach."""
+    """One line for a run's plan; states why there is no estimate if the config of a model cannot be loaded."""
     try:
-        shape, theirs = load_shapes(config, method)
+        shape, teacher_shape = load_shapes(config, method)
     except InputError as error:
         return f"not estimated: {error}"
-    plan = memory_plan(shape, config, method, theirs)
+    plan = memory_plan(shape, config, method, teacher_shape)
     parts = ", ".join(f"{name} {value / 2**30:.2f}" for name, value in plan.items() if name != "peak" and value)
     peak = f"{plan['peak'] / 2**30:.2f} GiB"
     return f"about {peak} on one device ({parts}; the largest of sampling, scoring and update counts)"

@@ -1,11 +1,15 @@
-"""A causal language model as the engine uses it: backbone and head apart, and a check that they add up."""
+"""Causal language models as both engines use them: loading, backbone and head apart, cache kinds, the teacher's copy.
+
+Loading checks what would go wrong late: files that are not those of one whole model, a tokenizer without a chat
+template, logits that are not those of the output embedding, and layers that do not cache keys and values.
+"""
 
 from __future__ import annotations
 
 import copy
 import inspect
 from collections.abc import Mapping
-from functools import cache as remembered
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +26,17 @@ from ...prompts import check_rendering, end_of_turn_ids
 from ..architectures import known_architecture
 from ..head import Head
 from .attention import attend_in_blocks
-from .lora import keep_gradients, quantization, with_adapters, without_adapter
+from .lora import base_model_config, keep_gradients, quantization, with_adapters
 
-transformers_logging.disable_progress_bar()  # a bar for a model of a second says nothing
+transformers_logging.disable_progress_bar()
 
 _BASES = Path(__file__).parents[2] / "warmstart"
 PACKAGED = {
     "tiny": _BASES / "kk_tiny",
     "tiny_roll_call": _BASES / "roll_call",
-}  # models in the package, each made by `rlcsd warmstart` with the recipe of its folder's name
+}  # models in the package by name, each made by `rlcsd warmstart`
 TINY = PACKAGED["tiny"]
+_NO_LIMIT = 1 << 30  # context length of a model whose config states none
 
 
 class Network:
@@ -48,12 +53,17 @@ class Network:
 
     @property
     def core(self) -> Any:
-        """The transformers model below any adapter."""
+        """The transformers model, without a wrapper for adapters."""
         return self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
 
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
+
+    @property
+    def context_length(self) -> int:
+        """Maximum number of tokens in one sequence."""
+        return int(getattr(self.core.config.get_text_config(), "max_position_embeddings", _NO_LIMIT))
 
     def named_trainable(self) -> dict[str, nn.Parameter]:
         return {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
@@ -62,21 +72,22 @@ class Network:
         return list(self.named_trainable().values())
 
     def precision(self) -> Any:
-        """The context in which forward passes run: bf16 autocast over float32 weights, or nothing."""
+        """The context for forward passes: bf16 autocast over float32 weights, or nothing."""
         return torch.autocast(
             self.device.type, dtype=self.autocast_dtype or torch.bfloat16, enabled=self.autocast_dtype is not None
         )
 
-    def hidden(self, cache: Any = None, **inputs: Any) -> torch.Tensor:
-        """Last hidden states `[B, T, H]`; with a `cache`, of tokens that follow those in it, and it grows."""
+    def hidden(self, cache: Any = None, **inputs: Any) -> Tensor:
+        """Last hidden states `[B, T, H]`. With a `cache`, the inputs follow the tokens in it, and it grows in place."""
         if cache is not None:
             inputs |= {"use_cache": True, **cache_argument(self.backbone, cache)}
-        return self.backbone(**inputs).last_hidden_state
+        output: Tensor = self.backbone(**inputs).last_hidden_state
+        return output
 
     def twin(self) -> Network:
-        """A frozen copy with weights of its own where this one trains and the very same tensors elsewhere.
+        """A frozen copy: trained parameters are copied, all other tensors are shared.
 
-        With adapters that is a second adapter over one shared base; without, a full copy.
+        With adapters, the copy is a second adapter over the same base; without, a second model.
         """
         shared = {id(p): p for p in self.model.parameters() if not p.requires_grad}
         other = Network(copy.deepcopy(self.model, shared), self.head_chunk, self.autocast_dtype is not None)
@@ -99,11 +110,51 @@ class Network:
             )
 
 
+class Teacher:
+    """The teacher's network in one process: a frozen twin that follows the policy by a schedule, or another model.
+
+    With adapters only the adapter exists twice (`Network.twin`).
+    """
+
+    def __init__(self, policy: Network, schedule: TeacherSchedule, other: Network | None = None) -> None:
+        """`other` is the teacher itself for kind `model`; every other kind starts as a twin of the policy."""
+        self.schedule = schedule
+        self.network = policy.twin() if other is None else other
+        self._followed = sorted(policy.named_trainable()) if other is None else []
+
+    def follow(self, policy: Network, optimizer_step: int) -> None:
+        """Called after each optimizer step with its number, from 1."""
+        if not self.schedule.due(optimizer_step):
+            return
+        source, target = dict(policy.model.named_parameters()), dict(self.network.model.named_parameters())
+        for name in self._followed:
+            self.schedule.move(target[name], source[name])
+
+    def state(self) -> dict[str, Tensor]:
+        """The teacher's own tensors by name; empty for a schedule that never moves and for another model."""
+        if not self.schedule.moves:
+            return {}
+        parameters = dict(self.network.model.named_parameters())
+        return {name: parameters[name].detach() for name in self._followed}
+
+    @torch.no_grad()
+    def load_state(self, state: Mapping[str, Tensor]) -> None:
+        """Raises ValueError unless `state` has exactly the tensors of `state()`."""
+        if state.keys() != self.state().keys():
+            raise ValueError("the teacher has other parameters")
+        parameters = dict(self.network.model.named_parameters())
+        for name, tensor in state.items():
+            parameters[name].copy_(tensor)
+
+
+# ------------------------------------------------------------------ names, devices, configs
+
+
 def resolve_device(name: str) -> torch.device:
     """`auto` is CUDA if there is one, else the CPU.
 
     Raises:
-        InputError: a device that is not there, or has no float64, in which losses are summed (MPS).
+        MissingError: a device that is not there, or has no float64, in which losses are summed (MPS).
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -111,13 +162,40 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.zeros(1, device=device, dtype=torch.float64)
     except (RuntimeError, AssertionError, TypeError) as error:
-        raise MissingError(f"engine.device={name}: not a usable device ({str(error).splitlines()[0]})") from None
+        raise MissingError(f"engine.device={name}: not a usable device ({first_line(error)})") from None
     return device
 
 
 def resolve_path(path: str) -> str:
-    """The folder of a model in the package, by its name; everything else stays."""
+    """The folder of a model in the package, by its name; any other path unchanged."""
     return str(PACKAGED.get(path, path))
+
+
+def architecture(model: ModelConfig) -> Any:
+    """The transformers config of a model, without network access for those in `architectures.yaml`.
+
+    Raises OSError or ValueError as transformers does.
+    """
+    extra = {"gguf_file": model.gguf_file} if model.gguf_file else {}
+    return known_architecture(model.path) or AutoConfig.from_pretrained(
+        resolve_path(base_model_config(model).path), **extra
+    )
+
+
+def text_config(model: ModelConfig) -> Any | None:
+    """The config of a model's language part, or None if it cannot be loaded."""
+    try:
+        return architecture(model).get_text_config()
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def context_length(model: ModelConfig) -> int:
+    """Maximum number of tokens in one sequence; unlimited (2^30) if the model's config cannot be loaded."""
+    return int(getattr(text_config(model), "max_position_embeddings", _NO_LIMIT))
+
+
+# ------------------------------------------------------------------ tokenizers
 
 
 def load_tokenizer(config: ModelConfig) -> Any:
@@ -126,7 +204,7 @@ def load_tokenizer(config: ModelConfig) -> Any:
     Raises:
         InputError: there is none, it has no chat template, or its prompts are not those of the template.
     """
-    base = without_adapter(config).path
+    base = base_model_config(config).path
     own = base == config.path or (Path(config.path) / "tokenizer_config.json").is_file()
     path = resolve_path(config.path if own else base)
     extra = {"gguf_file": config.gguf_file} if config.gguf_file else {}
@@ -134,7 +212,7 @@ def load_tokenizer(config: ModelConfig) -> Any:
         raise InputError(f"model.gguf_file={config.gguf_file}: there is no such file in model.path={config.path}")
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, **extra)
-    except Exception as error:  # no files, broken files, or files of another kind: each has its own
+    except Exception as error:  # missing, broken or foreign files: each raises its own type
         raise InputError(f"model.path={config.path}: no tokenizer could be loaded ({first_line(error)})") from None
     if config.chat_template is not None:
         tokenizer.chat_template = config.chat_template
@@ -158,31 +236,10 @@ def stop_ids(generation: Any, tokenizer: Any) -> list[int]:
     return sorted({int(token) for token in ends if token is not None})
 
 
-def architecture(model: ModelConfig) -> Any:
-    """A model's config of transformers, of the named ones without the network. Raises as the library does."""
-    extra = {"gguf_file": model.gguf_file} if model.gguf_file else {}
-    return known_architecture(model.path) or AutoConfig.from_pretrained(
-        resolve_path(without_adapter(model).path), **extra
-    )
-
-
-def text_config(model: ModelConfig) -> Any | None:
-    """The config of a model's language part; None if it is out of reach."""
-    try:
-        return architecture(model).get_text_config()
-    except (OSError, ValueError, KeyError):
-        return None
-
-
-def context_length(model: ModelConfig) -> int:
-    """The most tokens that a model takes at once; endless while its config is out of reach."""
-    return int(getattr(text_config(model), "max_position_embeddings", 1 << 30))
-
-
 def teacher_model_config(path: str, config: Config, tokenizer: Any) -> ModelConfig:
-    """Another model as the teacher, with the type and the chat template of the policy, whose `tokenizer` is given.
+    """The config of another model as the teacher, with the dtype and chat template of the policy.
 
-    Raises InputError unless it has the policy's vocabulary.
+    Raises InputError unless its vocabulary equals that of `tokenizer`, the policy's.
     """
     teacher = ModelConfig(path=path, dtype=config.model.dtype, chat_template=tokenizer.chat_template)
     if load_tokenizer(teacher).get_vocab() != tokenizer.get_vocab():
@@ -192,34 +249,25 @@ def teacher_model_config(path: str, config: Config, tokenizer: Any) -> ModelConf
     return teacher
 
 
-def _wrong_files(folder: Path) -> str | None:
-    """What a person can do about a folder whose weights are of another kind, or were never fetched."""
-    weights = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
-    for file in weights:
-        with file.open("rb") as handle:
-            if handle.read(19) == b"version https://git":
-                return f"{file.name} is a pointer of git-lfs and no weights; fetch them with `git lfs pull`"
-    if not weights and folder.is_dir() and any(folder.glob("*.bin")):
-        return "its weights are pickled, and pickles can run code; convert them to safetensors"
-    return None
+# ------------------------------------------------------------------ weights
 
 
 def load_network(config: ModelConfig, device: torch.device, head_chunk: int = 4096) -> Network:
-    """The policy, ready to train: what is trained in float32, frozen weights below adapters in the config's type.
+    """The policy, ready to train: trained parameters in float32, frozen weights below adapters in the config's dtype.
 
     Raises:
-        InputError: no such model, or one whose logits are not those of its output embedding.
+        InputError: no such model, incomplete or foreign weights, or a model that the engine does not support.
     """
     extra: dict[str, Any] = {"gguf_file": config.gguf_file} if config.gguf_file else {}
     four_bits = quantization(config)
     if four_bits:
         extra |= {**four_bits, "device_map": {"": device}}
-    held = torch.bfloat16 if config.lora is not None and config.dtype == "bfloat16" else torch.float32
-    model = _whole_model(config, dtype=held, attn_implementation="sdpa", **extra)
+    dtype = torch.bfloat16 if config.lora is not None and config.dtype == "bfloat16" else torch.float32
+    model = _load_model(config, dtype=dtype, attn_implementation="sdpa", **extra)
     if config.gguf_file:
-        model = _unquantised(model)
+        model = _forget_gguf(model)
     check_cache(model.config)
-    without_dropout(model)
+    disable_dropout(model)
     if four_bits:  # it is on the device already
         keep_gradients(model)
     else:
@@ -234,23 +282,45 @@ def load_network(config: ModelConfig, device: torch.device, head_chunk: int = 40
 
 
 def check_files(config: ModelConfig) -> None:
-    """Raise InputError unless a model's files are those of one whole model; their headers alone are read."""
-    _whole_model(config, device_map="meta")
+    """Raise InputError unless a model's files are those of one whole model; only their headers are read."""
+    _load_model(config, device_map="meta")
 
 
-def _whole_model(config: ModelConfig, **options: Any) -> Any:
-    """The model of transformers from files that are neither pickles, which can run code, nor parts of a model."""
-    path = resolve_path(without_adapter(config).path)
+def disable_dropout(model: Any) -> None:
+    """Set every dropout rate to 0, so that the policy that is updated is the one that sampled."""
+    for module in model.modules():
+        for name, value in list(vars(module).items()):
+            if isinstance(value, float) and ("dropout" in name or name.endswith("pdrop")):
+                setattr(module, name, 0.0)
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+
+
+def _load_model(config: ModelConfig, **options: Any) -> Any:
+    """A transformers model from safetensors or GGUF files (pickles can run code), with all of its weights."""
+    path = resolve_path(base_model_config(config).path)
     safe = {} if config.gguf_file else {"use_safetensors": True}
     try:
         model, loading = AutoModelForCausalLM.from_pretrained(
             path, output_loading_info=True, ignore_mismatched_sizes=True, **safe, **options
         )
-    except Exception as error:  # each layer of the library has its own: no file, broken file, unknown architecture …
-        reason = _wrong_files(Path(path)) or first_line(error)
+    except Exception as error:  # missing file, broken file, unknown architecture …: each raises its own type
+        reason = _unusable_files(Path(path)) or first_line(error)
         raise InputError(f"model.path={config.path}: no model could be loaded ({reason})") from None
     _check_weights(config, loading)
     return model
+
+
+def _unusable_files(folder: Path) -> str | None:
+    """What to do about weights that were never fetched or are pickled; None for any other fault."""
+    weights = sorted(folder.glob("*.safetensors")) if folder.is_dir() else []
+    for file in weights:
+        with file.open("rb") as handle:
+            if handle.read(19) == b"version https://git":
+                return f"{file.name} is a pointer of git-lfs and no weights; fetch them with `git lfs pull`"
+    if not weights and folder.is_dir() and any(folder.glob("*.bin")):
+        return "its weights are pickled, and pickles can run code; convert them to safetensors"
+    return None
 
 
 def _check_weights(config: ModelConfig, loading: Mapping[str, Any]) -> None:
@@ -265,19 +335,8 @@ def _check_weights(config: ModelConfig, loading: Mapping[str, Any]) -> None:
             )
 
 
-def without_dropout(model: Any) -> None:
-    """No dropout: the policy that is updated is then the one that sampled."""
-    for module in model.modules():
-        for name, value in list(vars(module).items()):
-            if isinstance(value, float) and ("dropout" in name or name.endswith("pdrop")):
-                setattr(module, name, 0.0)
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-
-
-def _unquantised(model: Any) -> Any:
-    """The same model without its memory of having been read from a GGUF file, because of which it would refuse to be
-    saved."""
+def _forget_gguf(model: Any) -> Any:
+    """The same model without the quantization config of its GGUF file, with which transformers refuses to save it."""
     config = copy.deepcopy(model.config)
     if hasattr(config, "quantization_config"):
         del config.quantization_config
@@ -287,78 +346,35 @@ def _unquantised(model: Any) -> Any:
     return plain
 
 
-# ------------------------------------------------------------------ cache_layers
-# What the KV cache of a model does in each layer: keeps everything, or a sliding window, or something else.
-
-
-def _cache_layers(config: Any) -> tuple[Any, ...]:
-    """The layers of the cache that the library makes for a model: what it does decides, not the names of config
-    fields."""
-    return tuple(DynamicCache(config=config).layers)
-
-
-def sliding_windows(config: Any) -> list[int]:
-    """Window lengths of the layers that attend within one, in tokens."""
-    return sorted({int(layer.sliding_window) for layer in _cache_layers(config) if getattr(layer, "is_sliding", False)})
-
-
-def uses_sliding_window(config: Any) -> bool:
-    """Does any layer attend within a sliding window? Padding between tokens would take places in it."""
-    return bool(sliding_windows(config))
-
-
-@remembered
-def _cache_parameter(kind: Any) -> str:
-    return "cache" if "cache" in inspect.signature(kind.forward).parameters else "past_key_values"
+# ------------------------------------------------------------------ KV caches
 
 
 def cache_argument(model: Any, cache: Any) -> dict[str, Any]:
-    """A cache as the argument of a model, under adapters or not; releases of transformers differ in its name."""
+    """A KV cache as the keyword argument that the model takes it by: `cache` or `past_key_values`, by its version."""
     core = model.get_base_model() if hasattr(model, "get_base_model") else model
     return {_cache_parameter(core.__class__): cache}
 
 
+@cache
+def _cache_parameter(kind: type) -> str:
+    return "cache" if "cache" in inspect.signature(kind.forward).parameters else "past_key_values"  # type: ignore[attr-defined]
+
+
+def sliding_windows(config: Any) -> list[int]:
+    """Lengths in tokens of the sliding windows that a model's layers attend within, each once; empty without any.
+
+    Read from the cache that transformers makes for the model, because config fields differ between architectures.
+    """
+    layers = DynamicCache(config=config).layers
+    return sorted({int(layer.sliding_window) for layer in layers if getattr(layer, "is_sliding", False)})
+
+
 def check_cache(config: Any) -> None:
-    """Raise InputError for a model whose cache is not keys and values of each position (state-space or linear
-    attention …)."""
-    for layer in _cache_layers(config):
+    """Raise InputError for a model whose layers cache something else than keys and values (state-space or linear
+    attention)."""
+    for layer in DynamicCache(config=config).layers:
         if type(layer) not in (DynamicLayer, DynamicSlidingWindowLayer):
             raise InputError(
                 f"model: {config.model_type} has layers that do not cache keys and values ({type(layer).__name__}); "
                 "the local engine needs attention in every layer"
             )
-
-
-# ------------------------------------------------------------------ teacher
-# The teacher's weights in one process: a frozen twin of the policy, moved by the method's schedule.
-
-
-class Teacher:
-    """With adapters only the adapter exists twice: `Network.twin` shares every frozen tensor."""
-
-    def __init__(self, policy: Network, schedule: TeacherSchedule, other: Network | None = None) -> None:
-        """`other` is the teacher itself for kind `model`; every other kind starts as a twin of the policy."""
-        self.schedule = schedule
-        self.network = policy.twin() if other is None else other
-        self._followed = sorted(policy.named_trainable()) if other is None else []
-
-    def follow(self, policy: Network, optimizer_step: int) -> None:
-        """To be called after optimizer step number `optimizer_step` (from 1)."""
-        if not self.schedule.due(optimizer_step):
-            return
-        theirs, ours = dict(policy.model.named_parameters()), dict(self.network.model.named_parameters())
-        for name in self._followed:
-            self.schedule.move(ours[name], theirs[name])
-
-    def state(self) -> dict[str, Tensor]:
-        """The teacher's own tensors by name; none for a schedule that never moves and for another model."""
-        if not self.schedule.moves:
-            return {}
-        ours = dict(self.network.model.named_parameters())
-        return {name: ours[name].detach() for name in self._followed}
-
-    @torch.no_grad()
-    def load_state(self, state: dict[str, Tensor]) -> None:
-        ours = dict(self.network.model.named_parameters())
-        for name, tensor in state.items():
-            ours[name].copy_(tensor)

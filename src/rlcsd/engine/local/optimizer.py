@@ -1,5 +1,7 @@
-"""The optimizer: AdamW with float32 moments, or with moments in 8 bits (bitsandbytes), optionally paged out of GPU
-memory."""
+"""The optimizer (AdamW with float32 or 8-bit states, optionally paged out of GPU memory), and the files to resume from.
+
+State files hold no code: tensors as safetensors, the rest as JSON.
+"""
 
 from __future__ import annotations
 
@@ -16,18 +18,20 @@ from torch import Tensor, nn
 from ...config.schema import Config
 from ...errors import MissingError
 
-_EIGHT_BIT = {"adamw_8bit": "AdamW8bit", "paged_adamw_8bit": "PagedAdamW8bit"}
+_EIGHT_BIT = {"adamw_8bit": "AdamW8bit", "paged_adamw_8bit": "PagedAdamW8bit"}  # classes of bitsandbytes
+_TRAINED, _TEACHER = "trained.safetensors", "teacher.safetensors"
+_STATES, _SETTINGS = "optimizer.safetensors", "optimizer.json"
 
 
 def check_optimizer(config: Config) -> None:
-    """Raise MissingError if what `engine.optimizer` names needs a library that is not installed."""
+    """Raise MissingError if `engine.optimizer` needs a library that is not installed."""
     name = config.engine.optimizer
     if name in _EIGHT_BIT and find_spec("bitsandbytes") is None:
-        raise MissingError(f"engine.optimizer={name}: moments in 8 bits need pip install 'rlcsd[quantization]'")
+        raise MissingError(f"engine.optimizer={name}: 8-bit optimizer states need pip install 'rlcsd[quantization]'")
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter], config: Config) -> Any:
-    """What `engine.optimizer` names. Raises MissingError as `check_optimizer` does."""
+    """The optimizer that `engine.optimizer` names. Raises MissingError as `check_optimizer` does."""
     settings: dict[str, Any] = {"lr": config.learning_rate, "weight_decay": config.weight_decay}
     name = config.engine.optimizer
     if name == "adamw":
@@ -38,35 +42,27 @@ def build_optimizer(parameters: Iterable[nn.Parameter], config: Config) -> Any:
     return getattr(bitsandbytes.optim, _EIGHT_BIT[name])(parameters, **settings)
 
 
-# ------------------------------------------------------------------ state
-# What resuming needs, in files that hold no code: tensors as safetensors, the rest as JSON.
-
-_TRAINED, _TEACHER, _MOMENTS, _REST = (
-    "trained.safetensors",
-    "teacher.safetensors",
-    "optimizer.safetensors",
-    "optimizer.json",
-)
+# ------------------------------------------------------------------ files
 
 
 def save_training_state(
     folder: Path, trained: Mapping[str, Tensor], teacher: Mapping[str, Tensor], optimizer: Any, optimizer_steps: int
 ) -> None:
-    """Trained weights, the teacher's, the optimizer's moments and settings, into `folder`."""
+    """Write trained weights, the teacher's own weights, and the optimizer's states and settings into `folder`."""
     _save_tensors(folder / _TRAINED, trained)
     _save_tensors(folder / _TEACHER, teacher)
     whole = optimizer.state_dict()
-    moments: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
     plain: dict[str, dict[str, Any]] = {}
     for index, values in whole["state"].items():
         for name, value in values.items():
             if isinstance(value, Tensor):
-                moments[f"{index}/{name}"] = value
+                tensors[f"{index}/{name}"] = value
             else:
                 plain.setdefault(str(index), {})[name] = value
-    _save_tensors(folder / _MOMENTS, moments)
+    _save_tensors(folder / _STATES, tensors)
     rest = {"optimizer_steps": optimizer_steps, "groups": whole["param_groups"], "plain": plain}
-    (folder / _REST).write_text(json.dumps(rest), encoding="utf-8")
+    (folder / _SETTINGS).write_text(json.dumps(rest), encoding="utf-8")
 
 
 @torch.no_grad()
@@ -85,9 +81,9 @@ def load_training_state(
         raise ValueError("other parameters are trained")
     for name, parameter in trained.items():
         parameter.copy_(weights[name])
-    rest = json.loads((folder / _REST).read_text(encoding="utf-8"))
+    rest = json.loads((folder / _SETTINGS).read_text(encoding="utf-8"))
     state: dict[int, dict[str, Any]] = {int(index): dict(values) for index, values in rest["plain"].items()}
-    for key, tensor in load_file(folder / _MOMENTS).items():
+    for key, tensor in load_file(folder / _STATES).items():
         index, _, name = key.partition("/")
         state.setdefault(int(index), {})[name] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": rest["groups"]})

@@ -1,8 +1,8 @@
 """The decode loop: each prompt is prefilled once; its responses are decoded side by side over a static KV cache.
 
-Simplified: a batch is drawn to its end before the next begins (no continuous batching), because that keeps the random
-numbers of a response independent of timing. Two economies are made by editing the library's static cache in place: it
-begins small and grows, because attention runs over every slot, and rows that have ended are dropped.
+Simplified: a batch is sampled to its end before the next begins (no continuous batching), which keeps the random
+numbers of a response independent of timing. The static cache of transformers is edited in place for two savings: it
+starts small and grows, because attention runs over every slot, and rows that have ended are dropped.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from transformers import StaticCache
 
 from ...records import Sample, Sampling
 from .caches import padded
-from .model import cache_argument, uses_sliding_window
+from .model import cache_argument, sliding_windows
 
-_FIRST_ROOM = 64  # tokens of a response that the cache has room for at first; then it grows by half
-_SHRINK_BELOW = 0.75  # rows are copied together once fewer than this share still write
+_FIRST_SLOTS = 64  # cache slots for the response at first; then they grow by half
+_SHRINK_BELOW = 0.75  # ended rows are dropped once fewer than this share still write
 
 
 def filtered_log_probs(logits: Tensor, sampling: Sampling) -> Tensor:
@@ -38,31 +38,35 @@ def filtered_log_probs(logits: Tensor, sampling: Sampling) -> Tensor:
     return scaled.log_softmax(dim=-1)
 
 
-def choose(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Next token ids `[R]`, and `[R, 3]`: log-prob as scored, log-prob as sampled, entropy. Temperature 0 is greedy."""
+def sample_tokens(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Sample the next token of each row from logits `[R, V]`.
+
+    Returns ids `[R]` and, `[R, 3]`: the log-prob at temperature 1 without filters, the log-prob in the distribution
+    that was sampled from, and the entropy in nats. Temperature 0 is greedy.
+    """
     scored = logits.log_softmax(dim=-1)
     entropy = -(scored.exp() * scored).sum(dim=-1)
     if sampling.temperature == 0.0:
         ids = logits.argmax(dim=-1)
         return ids, torch.stack([scored.gather(-1, ids[:, None])[:, 0], torch.zeros_like(entropy), entropy], dim=1)
     plain = sampling.temperature == 1.0 and sampling.top_p >= 1.0 and sampling.top_k == 0
-    drawn_from = scored if plain else filtered_log_probs(logits, sampling)
-    picked = torch.multinomial(drawn_from.exp(), 1, generator=generator)
+    sampled_from = scored if plain else filtered_log_probs(logits, sampling)
+    picked = torch.multinomial(sampled_from.exp(), 1, generator=generator)
     return picked[:, 0], torch.stack(
-        [scored.gather(-1, picked)[:, 0], drawn_from.gather(-1, picked)[:, 0], entropy], dim=1
+        [scored.gather(-1, picked)[:, 0], sampled_from.gather(-1, picked)[:, 0], entropy], dim=1
     )
 
 
 class _GrowingCache(StaticCache):  # type: ignore[misc]
-    """A static cache of one type whose rows can be selected and whose room can grow."""
+    """A static cache of one dtype, of which rows can be selected and whose slots can grow in number."""
 
     def __init__(self, dtype: torch.dtype, **options: Any) -> None:
         super().__init__(**options)
-        self.held = dtype
+        self.dtype = dtype
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        # Under autocast, normalised keys come in float32 and values in bf16; a static cache holds one type.
-        return super().update(key_states.to(self.held), value_states.to(self.held), *args, **kwargs)
+        # Under autocast, normalised keys are float32 and values bf16; a static cache holds one dtype.
+        return super().update(key_states.to(self.dtype), value_states.to(self.dtype), *args, **kwargs)
 
     def keep_rows(self, rows: Tensor) -> None:
         for layer in self.layers:
@@ -78,45 +82,42 @@ class _GrowingCache(StaticCache):  # type: ignore[misc]
 
 
 class _Decoding:
-    """The responses to a few prompts that are being decoded side by side: R rows, of which some have ended."""
+    """The state of a batch: responses to a few prompts, decoded side by side in R rows, of which some have ended."""
 
     def __init__(self, model: Any, prompts: Sequence[Sequence[int]], n: int, limit: int, filler: int) -> None:
-        """Prefills the prompts; `limit` is the most tokens of a response."""
+        """Prefill the prompts; `limit` is the maximum number of tokens of a response."""
         self.model, self.limit = model, limit
         ids, mask = padded(prompts, filler, model.device, left=True)
-        # A sliding window's layers hold a fixed number of slots, so there the whole room is taken at once.
-        self.room = limit if uses_sliding_window(model.config) else min(limit, _FIRST_ROOM)
+        # Layers with a sliding window hold a fixed number of slots, so there all slots are taken at once.
+        self.slots = limit if sliding_windows(model.config) else min(limit, _FIRST_SLOTS)
         device = model.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else model.dtype
-        self.cache = _GrowingCache(dtype, config=model.config, max_cache_len=ids.shape[1] + self.room)
-        mask_with_room = pad(mask, (0, self.room), value=1)  # slots not yet written are hidden by causality
+        self.cache = _GrowingCache(dtype, config=model.config, max_cache_len=ids.shape[1] + self.slots)
+        mask_with_slots = pad(mask, (0, self.slots), value=1)  # slots not yet written are hidden by causality
         positions = (mask.cumsum(1) - 1).clamp(min=0)
-        held = cache_argument(model, self.cache)
-        output = model(ids, attention_mask=mask_with_room, position_ids=positions, logits_to_keep=1, **held)
+        cache = cache_argument(model, self.cache)
+        output = model(ids, attention_mask=mask_with_slots, position_ids=positions, logits_to_keep=1, **cache)
         origin = torch.arange(len(prompts), device=ids.device).repeat_interleave(n)  # the prompt of each row
         self.cache.keep_rows(origin)
         self.logits = output.logits[origin, -1].float()
-        self.mask, self.position = mask_with_room[origin], positions[origin, -1]
-        self.rows = torch.arange(len(origin), device=ids.device)  # which response each row of the batch writes
+        self.mask, self.position = mask_with_slots[origin], positions[origin, -1]
+        self.rows = torch.arange(len(origin), device=ids.device)  # the response that each row writes
         self.writing = torch.ones(len(origin), dtype=torch.bool, device=ids.device)
 
     def advance(self, token: Tensor, step: int) -> None:
-        """Feed the tokens `[R]` of step number `step` (from 0), so that `logits` are those of the next."""
-        if step == self.room:
-            self._grow(min(self.limit - self.room, self.room // 2))
+        """Feed the tokens `[R]` of step number `step` (from 0); `logits` are then those of the next."""
+        if step == self.slots:
+            self._grow(min(self.limit - self.slots, self.slots // 2))
         if int(self.writing.sum()) < _SHRINK_BELOW * len(self.writing):
             token = self._drop_ended(token)
         self.position = self.position + 1
-        inputs = {
-            "attention_mask": self.mask,
-            "position_ids": self.position[:, None],
-            **cache_argument(self.model, self.cache),
-        }
-        self.logits = self.model(token[:, None], **inputs).logits[:, -1].float()
+        cache = cache_argument(self.model, self.cache)
+        inputs = {"attention_mask": self.mask, "position_ids": self.position[:, None]}
+        self.logits = self.model(token[:, None], **inputs, **cache).logits[:, -1].float()
 
     def _grow(self, slots: int) -> None:
         self.cache.grow(slots)
-        self.mask, self.room = pad(self.mask, (0, slots), value=1), self.room + slots
+        self.mask, self.slots = pad(self.mask, (0, slots), value=1), self.slots + slots
 
     def _drop_ended(self, token: Tensor) -> Tensor:
         keep = self.writing.nonzero()[:, 0]
@@ -141,11 +142,11 @@ def _decode(
     limit, count, device = sampling.max_tokens, len(prompts) * n, model.device
     state = _Decoding(model, prompts, n, limit, filler)
     written = torch.full((count, limit), filler, device=device)
-    figures = torch.zeros(count, limit, 3, device=device)  # log-prob, log-prob as drawn, entropy
+    values = torch.zeros(count, limit, 3, device=device)  # see `sample_tokens`
     lengths = torch.full((count,), limit, device=device)
     for step in range(limit):
-        token, figure = choose(state.logits, sampling, generator)
-        written[state.rows, step], figures[state.rows, step] = token, figure  # what follows a row's end is never read
+        token, value = sample_tokens(state.logits, sampling, generator)
+        written[state.rows, step], values[state.rows, step] = token, value  # what follows a row's end is never read
         ended = state.writing & torch.isin(token, stop)
         lengths[state.rows[ended]] = step + 1
         state.writing &= ~ended
@@ -153,13 +154,13 @@ def _decode(
             break
         state.advance(token, step)
     finished = torch.isin(written.gather(1, lengths[:, None] - 1)[:, 0], stop)
-    columns = (written.tolist(), figures.transpose(1, 2).tolist(), lengths.tolist(), finished.tolist())
-    return [_sample(ids, values, length, end) for ids, values, length, end in zip(*columns, strict=True)]
+    columns = (written.tolist(), values.transpose(1, 2).tolist(), lengths.tolist(), finished.tolist())
+    return [_sample(ids, row, length, end) for ids, row, length, end in zip(*columns, strict=True)]
 
 
-def _sample(ids: list[int], figures: list[list[float]], length: int, finished: bool) -> Sample:
-    scored, drawn, entropies = (torch.tensor(values[:length]) for values in figures)
-    return Sample(tuple(ids[:length]), scored, drawn, finished, entropies)
+def _sample(ids: list[int], values: list[list[float]], length: int, finished: bool) -> Sample:
+    scored, sampled, entropies = (torch.tensor(column[:length]) for column in values)
+    return Sample(tuple(ids[:length]), scored, sampled, finished, entropies)
 
 
 def _chunks(order: Sequence[int], size: int) -> Iterator[list[int]]:
@@ -178,11 +179,11 @@ def sample(
     pad_id: int,
     max_rows: int = 256,
 ) -> list[list[Sample]]:
-    """`n` responses to each prompt, a stop token included in the response it ends.
+    """`n` responses to each prompt; a response includes the stop token that ends it.
 
     Prompts are sorted by length and decoded in batches of at most `max_rows` responses (or one prompt's `n`), so
-    that memory is bounded by `rows × (longest prompt + max_tokens)` cache slots. The batches decide which random
-    numbers a response gets, so the same seed repeats only with the same `max_rows`.
+    memory is bounded by `rows × (longest prompt + max_tokens)` cache slots. Random numbers go to responses by batch, so
+    the same seed repeats only with the same `max_rows`.
     """
     generator = torch.Generator(device=model.device).manual_seed(seed)
     stop = torch.tensor(list(stop_ids), device=model.device)
@@ -191,8 +192,8 @@ def sample(
     was_training = model.training
     model.eval()
     for chunk in _chunks(order, max(1, max_rows // n)):
-        drawn = _decode(model, [prompts[index] for index in chunk], n, sampling, generator, stop, pad_id)
-        for place, index in enumerate(chunk):
-            results[index] = drawn[place * n : (place + 1) * n]
+        samples = _decode(model, [prompts[index] for index in chunk], n, sampling, generator, stop, pad_id)
+        for position, index in enumerate(chunk):
+            results[index] = samples[position * n : (position + 1) * n]
     model.train(was_training)
     return results

@@ -1,7 +1,7 @@
-"""Before a run: do sampler, scorer and update compute the same log-probs as a plain pass of this very model?
+"""Check before a run that sampler, scorer and update compute the log-probs of a plain forward pass of the same model.
 
-They use caches, shared prefixes and padding, and a model whose attention does something that these do not expect would
-train on wrong numbers without a message. The check costs a few short responses.
+They use caches, shared prefixes and padding; a model whose attention does not fit these would train on wrong numbers
+without an error. The check costs a few short responses.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from .model import Network, sliding_windows
 from .update import response_hidden
 
 _SHORT, _LONG = 6, 64
-_LONGEST = 512  # a window beyond this is not decoded across, which would take too long with a large model
-TOLERANCE = {torch.float32: 5e-3, torch.bfloat16: 5e-2}  # mean difference in nats, by the type of the arithmetic
+_LONGEST = 512  # responses that cross a longer window would take too long to decode
+TOLERANCE = {torch.float32: 5e-3, torch.bfloat16: 5e-2}  # mean difference in nats, by dtype of the arithmetic
 
 
-def self_check(network: Network, pad_id: int, context_length: int) -> None:
-    """Compare all paths with a plain pass, on a short and on a long response (across a sliding window that is short).
+def self_check(network: Network, pad_id: int) -> None:
+    """Compare all paths with a plain pass, on short and on longer responses, which cross a short sliding window.
 
     Raises:
-        InputError: they differ by more than `TOLERANCE` on average over a response; it says which and by how much.
+        InputError: one differs by more than `TOLERANCE` on average over a response.
     """
     windows = [window for window in sliding_windows(network.core.config) if window + 16 <= _LONGEST]
-    length = min(max(_LONG, *(window + 16 for window in windows)) if windows else _LONG, context_length - 24)
+    length = min(max(_LONG, *(window + 16 for window in windows)) if windows else _LONG, network.context_length - 24)
     for tokens in (_SHORT, length):
         if tokens > 0:
             _check(network, pad_id, tokens)
@@ -57,7 +57,7 @@ def _check(network: Network, pad_id: int, tokens: int) -> None:
     }
     network.model.train(was_training)
     paths |= _update_paths(network, pairs, pad_id)
-    with mask_entries(tokens):  # as long rows are computed
+    with mask_entries(tokens):  # force the masks of long rows
         paths["scorer in blocks"] = scoring.score(network, pairs, pad_id=pad_id).log_prob
         paths |= {f"{name} in blocks": column for name, column in _update_paths(network, pairs, pad_id).items()}
     for name, log_probs in paths.items():
@@ -79,7 +79,7 @@ def _compare(network: Network, name: str, log_probs: Tensor, plain: Tensor, toke
 
 
 def _prompts(network: Network) -> list[tuple[int, ...]]:
-    """Three prompts of unequal length, two of which begin alike."""
+    """Three random prompts of unequal length, two of which share a prefix."""
     rng = random.Random(0)
     vocabulary = network.core.config.get_text_config().vocab_size
     root = tuple(rng.randrange(vocabulary) for _ in range(9))
@@ -101,9 +101,9 @@ def _plain(network: Network, pairs: Sequence[Pair]) -> Tensor:
 
 @torch.no_grad()
 def _update_paths(network: Network, pairs: Sequence[Pair], pad_id: int) -> dict[str, Tensor]:
-    """Log-probs as the update computes them, in the mode in which it runs, with and without shared prompts."""
+    """Log-probs as the update computes them, in train mode, with and without shared prompts."""
     ids = torch.tensor([token for pair in pairs for token in pair.response], device=network.device)
-    adapted = network.core is not network.model  # adapters may have dropout of their own, which is asked for by name
+    adapted = network.core is not network.model  # adapters may have dropout, which the config asked for
     was_training = network.model.training
     if adapted:
         network.model.eval()

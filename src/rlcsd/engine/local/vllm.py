@@ -1,8 +1,8 @@
-"""vLLM as the sampler: it draws, and its weights follow the policy's in place.
+"""vLLM as the sampler of the local engine, in the same process and on the same GPU as the policy.
 
-vLLM's kernels differ from the trainer's, so a sample carries only the log-probs that it was drawn with. The trainer
-asks the engine for the policy's own where it needs them; the rollout-correction weight is their ratio. vLLM runs in
-this process, where its weights can be replaced without a copy on disk.
+vLLM's kernels differ from the trainer's, so a sample carries only the log-probs that it was sampled with. The trainer
+asks the engine to score it under the policy; the rollout-correction weight is the ratio of the two. Being in one
+process, vLLM's weights are replaced in place after each update, without a copy on disk.
 """
 
 from __future__ import annotations
@@ -18,12 +18,17 @@ from torch import Tensor
 from ...config.schema import Config
 from ...errors import InputError, MissingError
 from ...records import Sample, Sampling
-from ..interface import check_room
+from ..interface import TokenLimits
 from .model import Network, resolve_path
 
 
 def vllm_wanted(config: Config, device: torch.device) -> bool:
-    """Does the config ask for vLLM here? Raises InputError if it does by name and there is none, or no GPU."""
+    """Whether vLLM samples: if `engine.sampler` names it, or is `auto` and vLLM and a GPU are there.
+
+    Raises:
+        MissingError: it is named, and there is no vLLM or no GPU.
+        InputError: it is named, and the weights are in a GGUF file.
+    """
     installed, name = find_spec("vllm") is not None, config.engine.sampler
     if name == "vllm":
         if not installed:
@@ -52,36 +57,36 @@ def policy_weights(network: Network) -> Iterable[tuple[str, Tensor]]:
 
 
 class VllmSampler:
-    """One vLLM engine beside the policy on its GPU, with `room` tokens for a prompt and its response together.
+    """A vLLM engine beside the policy. Call `sync` after each update; `sample` is that of `engine.interface.Scorer`."""
 
-    `sync` after each update; `sample` as the engine's.
-    """
-
-    def __init__(self, config: Config, room: int) -> None:
-        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # weights are handed over within the process
+    def __init__(self, config: Config, limits: TokenLimits) -> None:
+        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # weights are passed within the process
         import vllm
 
-        self.config, self.vllm = config, vllm
+        self.limits, self.vllm = limits, vllm
         self.llm: Any = vllm.LLM(
             model=resolve_path(config.model.path),
             dtype=config.model.dtype,
             gpu_memory_utilization=config.engine.vllm_memory,
-            max_model_len=room,
-            logprobs_mode="processed_logprobs",  # of the distribution drawn from
+            max_model_len=limits.sequence,
+            logprobs_mode="processed_logprobs",  # of the distribution that is sampled from
             enable_prefix_caching=True,  # a group shares its prompt
             seed=config.seed,
         )
 
     def sync(self, network: Network) -> None:
-        """vLLM's weights become the policy's; what it had cached of the old ones is forgotten."""
+        """Copy the policy's weights into vLLM, and drop caches that the old ones computed."""
         self.llm.apply_model(lambda model: model.load_weights(policy_weights(network)))
         self.llm.reset_prefix_cache()
 
     def sample(
         self, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, seed: int, stop_ids: Sequence[int]
     ) -> list[list[Sample]]:
-        """`n` responses for each prompt, without the policy's own log-probs."""
-        check_room(self.config, prompts, sampling)
+        """`n` responses to each prompt, without the policy's own log-probs.
+
+        Raises InputError for a prompt that leaves too little room for its response.
+        """
+        self.limits.check_server(prompts, sampling)
         parameters = self.vllm.SamplingParams(
             n=n,
             temperature=sampling.temperature,
@@ -89,7 +94,7 @@ class VllmSampler:
             top_k=sampling.top_k or -1,
             max_tokens=sampling.max_tokens,
             stop_token_ids=list(stop_ids),
-            logprobs=0,  # that of the drawn token alone
+            logprobs=0,  # of the sampled token alone
             seed=seed % 2**31,
             detokenize=False,
         )

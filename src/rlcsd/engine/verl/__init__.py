@@ -1,6 +1,6 @@
-"""FSDP2 workers and rollout servers of verl, as published on the package index, driven by this project's trainer.
+"""The cluster engine: verl's FSDP2 workers and rollout servers, driven by this project's trainer.
 
-Nothing here imports verl or Ray before an engine is built, so that a plan can be made without them.
+Nothing here imports verl or Ray before an engine is built, so a plan can be made without them.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import os
 from typing import TYPE_CHECKING
 
 from ...config.schema import Config
-from ...methods.base import Method
+from ...methods.base import HintedConfig, Method
 from .gpu_plan import engine_line, memory_line
 from .settings import check, engine_settings, environment
 
@@ -20,10 +20,29 @@ __all__ = ["build", "check", "engine_line", "memory_line"]
 
 
 def build(config: Config, method: Method) -> VerlEngine:
-    """See `engine.base.build_engine`. Raises InputError as `check` does, and for what does not come up."""
+    """See `engine.interface.build_engine`. If anything fails, no process is left running.
+
+    Raises InputError as `check` does, for a model whose files are not whole, and for processes that do not start.
+    """
     check(config)
     os.environ.update(environment(engine_settings(config)))  # before verl is imported for the first time
-    from . import compat  # noqa: F401  refuses what was not tested
-    from .verl_engine import VerlEngine
+    import torch
 
-    return VerlEngine.start(config, method)
+    from ..local.model import check_files, load_tokenizer, teacher_model_config
+    from .servers import Cluster
+    from .verl_engine import VerlEngine, self_check
+
+    torch.manual_seed(config.seed)
+    teacher = method.config.teacher_model if isinstance(method.config, HintedConfig) else None
+    check_files(config.model)
+    if teacher:
+        check_files(teacher_model_config(teacher, config, load_tokenizer(config.model)))
+    cluster = Cluster(config, teacher)
+    try:
+        engine = VerlEngine(config, method, cluster)
+        if engine.settings.self_check:
+            self_check(engine)
+    except BaseException:
+        cluster.close()
+        raise
+    return engine

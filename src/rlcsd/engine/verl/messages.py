@@ -1,4 +1,7 @@
-"""What the driver sends to one worker, and what it gets back: flat arrays, so that sending costs little."""
+"""Messages between the driver and one worker: flat arrays, which Ray sends cheaply.
+
+`n` is the number of response tokens of the worker's rows.
+"""
 
 from __future__ import annotations
 
@@ -38,18 +41,22 @@ class Rows:
 
 @dataclass(frozen=True)
 class ScoreTask:
-    """Score `rows` under `who`; with `top_k` make the support `key`, else with `key` score at its rows `places`."""
+    """Score `rows` under `who` (policy, teacher or reference).
+
+    With `top_k`, store the k most likely tokens under `key`; without it, a `key` asks for the log-probs of the tokens
+    stored under it, each row at the stored row that `indices` names.
+    """
 
     rows: Rows
     who: str
     top_k: int = 0
     key: int | None = None
-    places: tuple[int, ...] = ()
+    indices: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class Columns:
-    """`log_prob [n]` and `entropy [n]` of a worker's rows, and how many tokens went through the model for them."""
+    """`log_prob [n]` and `entropy [n]`, and how many tokens went through the model for them."""
 
     log_prob: Tensor
     entropy: Tensor
@@ -58,9 +65,9 @@ class Columns:
 
 @dataclass(frozen=True)
 class UpdateTask:
-    """One worker's rows of a prepared mini-batch of `tokens` response tokens, with the columns that its loss reads.
+    """A worker's rows of a prepared mini-batch of `tokens` response tokens, with the columns that the loss reads.
 
-    `batch.topk_handle` names the worker's part of the support; `method` is the config that the method is rebuilt from.
+    `batch.topk_handle` names the worker's top-k log-probs; `method` is the config that the method is rebuilt from.
     """
 
     rows: Rows
@@ -72,11 +79,15 @@ class UpdateTask:
 
 @dataclass(frozen=True)
 class Updated:
-    """Sums over a worker's tokens, how many of its rows had a gradient, the norm of all workers' gradient before
-    clipping, the sum of squares of all workers' weights, and whether there was a step."""
+    """Result of an update.
+
+    `sums` over the worker's tokens and the number of its `rows` with a gradient are the worker's own; `grad_norm`
+    (before clipping) and `square_sum` (of the trained weights) are those of all workers. `updated` is False if the
+    gradient was not finite, so that no step was made.
+    """
 
     sums: dict[str, float]
     rows: int
     grad_norm: float
-    squares: float
+    square_sum: float
     updated: bool = True

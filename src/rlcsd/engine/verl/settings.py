@@ -1,4 +1,4 @@
-"""From this project's config to verl's own, composed from verl's tree and checked by verl's config classes."""
+"""Translate the run's config into verl's own, and refuse what engine=verl cannot do. Needs neither verl nor Ray."""
 
 from __future__ import annotations
 
@@ -13,35 +13,41 @@ from packaging.version import Version
 from ...config.engines import VerlEngineConfig
 from ...config.schema import Config
 from ...errors import InputError, MissingError, together
-from ..interface import longest_response, server_room
-from ..local import model
+from ..interface import TokenLimits
+from ..local import model as local_model
 from ..local.lora import adapter_folder
 from ..local.model import context_length, resolve_path, text_config
 
-_ACTOR, _MODEL, _ROLLOUT = "actor_rollout_ref.actor", "actor_rollout_ref.model", "actor_rollout_ref.rollout"
+TESTED = ("0.9.1", "0.9.2")  # versions of verl: from the first, below the second
+_ACTOR, _MODEL, _ROLLOUT = ("actor_rollout_ref.actor", "actor_rollout_ref.model", "actor_rollout_ref.rollout")
+_SERVER_PACKAGES = ("vllm", "sglang")  # rollout servers that are packages of their own
+_FLASH_PACKAGES = ("flash_attn", "kernels")  # transformers takes flash attention from either
 
 
 def engine_settings(config: Config) -> VerlEngineConfig:
-    """The keys of this engine."""
+    """The keys of `engine=verl`, typed."""
     return cast(VerlEngineConfig, config.engine)
 
 
 def environment(settings: VerlEngineConfig) -> dict[str, str]:
-    """Variables that verl reads when it is imported, here and in the workers."""
-    found = {"VERL_ENGINE_VENDOR": "rlcsd", "TOKENIZERS_PARALLELISM": "false"}
+    """Variables that verl reads when it is imported, in the driver and in the workers."""
+    variables = {"VERL_ENGINE_VENDOR": "rlcsd", "TOKENIZERS_PARALLELISM": "false"}
     if settings.platform != "cuda":
-        found["VERL_PLATFORM"] = settings.platform
+        variables["VERL_PLATFORM"] = settings.platform
     if settings.modules:
-        found["VERL_USE_EXTERNAL_MODULES"] = ",".join(settings.modules)
-    return found
+        variables["VERL_USE_EXTERNAL_MODULES"] = ",".join(settings.modules)
+    return variables
+
+
+# ------------------------------------------------------------------ verl's config
 
 
 def overrides(config: Config, model: str | None = None) -> list[str]:
-    """What this project sets in verl's tree `ppo_trainer`; `model` is another model than the policy (a teacher)."""
+    """Hydra overrides of verl's tree `ppo_trainer`; `model` is the path of another model as the teacher."""
     e = engine_settings(config)
-    half = config.model.dtype == "bfloat16"
-    kind = "bf16" if half else "fp32"
+    dtype = "bf16" if config.model.dtype == "bfloat16" else "fp32"
     frozen = model is not None
+    limits = TokenLimits.of(config, context_length(config.model))
     values: dict[str, Any] = {
         "trainer.n_gpus_per_node": e.gpus_per_node,
         "trainer.nnodes": e.nodes,
@@ -57,10 +63,10 @@ def overrides(config: Config, model: str | None = None) -> list[str]:
         f"{_ACTOR}.use_torch_compile": False,
         f"{_ACTOR}.fsdp_config.use_torch_compile": False,
         f"{_ACTOR}.fsdp_config.seed": config.seed,
-        f"{_ACTOR}.fsdp_config.model_dtype": kind if frozen else "fp32",
+        f"{_ACTOR}.fsdp_config.model_dtype": dtype if frozen else "fp32",
         f"{_ACTOR}.fsdp_config.param_offload": e.offload == "all",
         f"{_ACTOR}.fsdp_config.optimizer_offload": e.offload != "none",
-        f"+{_ACTOR}.fsdp_config.mixed_precision.param_dtype": kind,
+        f"+{_ACTOR}.fsdp_config.mixed_precision.param_dtype": dtype,
         f"+{_ACTOR}.fsdp_config.mixed_precision.reduce_dtype": "fp32",
         f"+{_ACTOR}.fsdp_config.mixed_precision.buffer_dtype": "fp32",
         f"{_ACTOR}.optim.lr": config.learning_rate,
@@ -72,8 +78,8 @@ def overrides(config: Config, model: str | None = None) -> list[str]:
         f"{_ROLLOUT}.tensor_model_parallel_size": e.tensor_parallel,
         f"{_ROLLOUT}.dtype": config.model.dtype,
         f"{_ROLLOUT}.prompt_length": config.max_prompt_tokens,
-        f"{_ROLLOUT}.response_length": longest_response(config),
-        f"{_ROLLOUT}.max_model_len": server_room(config, context_length(config.model)),
+        f"{_ROLLOUT}.response_length": limits.response,
+        f"{_ROLLOUT}.max_model_len": limits.sequence,
         f"{_ROLLOUT}.max_num_seqs": e.rollout_rows,
         f"{_ROLLOUT}.gpu_memory_utilization": e.rollout_memory,
         f"{_ROLLOUT}.enforce_eager": e.rollout_eager,
@@ -81,7 +87,7 @@ def overrides(config: Config, model: str | None = None) -> list[str]:
         f"{_ROLLOUT}.enable_chunked_prefill": True,
         f"{_ROLLOUT}.enable_prefix_caching": True,
         f"{_ROLLOUT}.calculate_log_probs": True,
-        f"{_ROLLOUT}.logprobs_mode": "processed_logprobs",  # of the distribution that was drawn from
+        f"{_ROLLOUT}.logprobs_mode": "processed_logprobs",  # of the distribution that was sampled from
         f"{_ROLLOUT}.load_format": "dummy",  # weights come from the trainer
         f"{_ROLLOUT}.log_prob_use_dynamic_bsz": True,
         f"{_ROLLOUT}.log_prob_max_token_len_per_gpu": e.score_tokens,
@@ -99,7 +105,7 @@ def overrides(config: Config, model: str | None = None) -> list[str]:
 
 
 def verl_config(config: Config, model: str | None = None, extra: Sequence[str] = ()) -> Any:
-    """verl's whole config of a run, as omegaconf; verl must be installed."""
+    """verl's whole config of a run, as omegaconf. verl must be installed."""
     from hydra import compose, initialize_config_module
     from hydra.core.global_hydra import GlobalHydra
 
@@ -109,7 +115,7 @@ def verl_config(config: Config, model: str | None = None, extra: Sequence[str] =
 
 
 def attention(config: Config) -> str:
-    """The trainer's attention: `auto` is flash attention where it works, on GPUs of NVIDIA and in 16 bits."""
+    """The trainer's attention: `auto` is flash attention on NVIDIA GPUs in bfloat16, and sdpa elsewhere."""
     e = engine_settings(config)
     if e.attention != "auto":
         return e.attention
@@ -117,7 +123,7 @@ def attention(config: Config) -> str:
 
 
 def stop_ids(config: Config, tokenizer: Any) -> list[int]:
-    """See `network.stop_ids`; where a model has no generation config, its own config has the ends."""
+    """See `local.model.stop_ids`. A model without a generation config has its end tokens in its own config."""
     from transformers import AutoConfig, GenerationConfig
 
     path = resolve_path(config.model.path)
@@ -125,13 +131,24 @@ def stop_ids(config: Config, tokenizer: Any) -> list[int]:
         generation = GenerationConfig.from_pretrained(path)
     except OSError:
         generation = GenerationConfig.from_model_config(AutoConfig.from_pretrained(path))
-    return model.stop_ids(generation, tokenizer)
+    return local_model.stop_ids(generation, tokenizer)
 
 
-# ------------------------------------------------------------------ tested
-# The versions of verl that this engine was tested with.
+# ------------------------------------------------------------------ checks before anything is started
 
-TESTED = ("0.9.1", "0.9.2")  # from the first, below the second
+
+def check(config: Config) -> None:
+    """Refuse a config that this engine cannot run, and name what is not installed.
+
+    A dry run calls it too, so a plan refuses what a run refuses.
+
+    Raises:
+        InputError: this engine does not do what the config asks for.
+        MissingError: a library is not installed, or not in a tested version.
+    """
+    _check_model(config)
+    _check_heads(config)
+    together(check_version, lambda: _check_libraries(config))
 
 
 def check_version() -> None:
@@ -143,23 +160,6 @@ def check_version() -> None:
         raise MissingError(f"engine=verl: verl is not installed; {wanted}") from None
     if not Version(TESTED[0]) <= Version(found) < Version(TESTED[1]):
         raise MissingError(f"engine=verl: verl {found} is installed, and {wanted}")
-
-
-# ------------------------------------------------------------------ refusals
-# What the cluster cannot do with a config, and what it lacks here: a plan says it, and a run before it starts Ray.
-
-_SERVERS = ("vllm", "sglang")  # rollout servers that are packages of their own
-_FLASH = ("flash_attn", "kernels")  # transformers takes flash attention from either
-
-
-def check(config: Config) -> None:
-    """Raises:
-    InputError: this engine does not do what the config asks for.
-    MissingError: a library is not installed, or of another version than those that were tested.
-    """
-    _check_model(config)
-    _check_heads(config)
-    together(check_version, lambda: _check_libraries(config))
 
 
 def _check_model(config: Config) -> None:
@@ -180,7 +180,7 @@ def _check_model(config: Config) -> None:
 
 
 def _check_heads(config: Config) -> None:
-    """GPUs that share a sequence or a server divide the heads among them."""
+    """GPUs that share a sequence, or a server, divide the attention heads among them."""
     found, e = text_config(config.model), engine_settings(config)
     if found is None:
         return
@@ -198,13 +198,13 @@ def _check_heads(config: Config) -> None:
 
 def _check_libraries(config: Config) -> None:
     e = engine_settings(config)
-    lacking = []
-    if e.rollout in _SERVERS and find_spec(e.rollout) is None:
-        lacking.append(f"engine.rollout={e.rollout}: {e.rollout} is not installed; pip install {e.rollout}")
-    if attention(config) == "flash_attention_2" and not any(find_spec(name) for name in _FLASH):
-        lacking.append(
+    missing = []
+    if e.rollout in _SERVER_PACKAGES and find_spec(e.rollout) is None:
+        missing.append(f"engine.rollout={e.rollout}: {e.rollout} is not installed; pip install {e.rollout}")
+    if attention(config) == "flash_attention_2" and not any(find_spec(name) for name in _FLASH_PACKAGES):
+        missing.append(
             "engine.attention=flash_attention_2: flash-attn is not installed; pip install flash-attn "
             "--no-build-isolation, or set engine.attention=sdpa"
         )
-    if lacking:
-        raise MissingError(*lacking)
+    if missing:
+        raise MissingError(*missing)

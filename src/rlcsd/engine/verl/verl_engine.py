@@ -1,16 +1,17 @@
-"""The cluster engine, as the trainer sees it: it decides where rows are computed, and talks to workers and servers.
+"""The cluster engine as the trainer sees it: it assigns rows to ranks and calls workers and rollout servers.
 
-The driver holds token ids and `[N]` columns on the CPU. Weights, moments, teacher, reference and supports stay with
-the workers.
+The driver holds token ids and `[N]` columns on the CPU. Weights, optimizer states, teacher, reference and top-k
+log-probs stay with the workers. Nothing here imports Ray or verl; `servers.Cluster` does.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -18,74 +19,53 @@ from torch import Tensor
 from ...config.schema import Config
 from ...errors import InputError
 from ...layout import Layout
-from ...methods.base import NO_STEP, HintedConfig, Method, step_metrics, update_metrics
+from ...methods.base import NO_STEP, Method, step_metrics, update_metrics
 from ...methods.losses import Regularisers
 from ...metrics import Metrics
 from ...records import Pair, Sample, Sampling, Scores, TokenBatch, TopKHandle
-from ..interface import check_room, server_room
-from ..local.model import check_files, context_length, load_tokenizer, teacher_model_config
+from ..interface import TokenLimits
+from ..local.caches import Ids, families
+from ..local.model import context_length, load_tokenizer
 from ..local.self_check import TOLERANCE
-from . import placing
+from ..local.update import rows_to_update
 from .messages import Columns, Rows, ScoreTask, Updated, UpdateTask
-from .servers import Cluster, Workers, requests, sample_of
 from .settings import engine_settings, stop_ids
-from .waiting import gathered
 
 if TYPE_CHECKING:
-    pass
+    from .servers import Cluster, Workers
+
+Assignment = list[list[int]]  # by rank: the indices of the rows that it computes, ascending
 
 
 class VerlEngine:
-    """See `engine.base.Engine`. One on a Ray cluster at a time; `close` ends all its processes."""
+    """See `engine.interface.Engine`. Only one engine on a Ray cluster at a time; `close` ends its processes."""
 
     def __init__(self, config: Config, method: Method, cluster: Cluster) -> None:
-        self.config, self.settings, self.method = config, engine_settings(config), method
+        self.config, self.settings, self.method = (config, engine_settings(config), method)
         self.tokenizer = load_tokenizer(config.model)
         self.stop = stop_ids(config, self.tokenizer)
         self.context_length = context_length(config.model)
-        self.room = server_room(config, self.context_length)
+        self.limits = TokenLimits.of(config, self.context_length)
+        self.max_sequence = self.limits.sequence
         self.cluster = cluster
-        self.policy, self.teacher, self.servers = cluster.policy, cluster.teacher, cluster.servers
-        self.homes: dict[int, list[tuple[int, int]]] = {}  # by support, each row's rank and its place there
-        self.lent: set[int] = set()  # supports that a teacher in workers of its own knows
-        self.made, self.version = 0, 0
+        self.policy, self.teacher, self.servers = (cluster.policy, cluster.teacher, cluster.servers)
+        self.owners: dict[int, list[tuple[int, int]]] = {}  # by top-k key: each row's rank, and its index there
+        self.with_teacher: set[int] = set()  # top-k keys that the workers of another teacher model have
+        self.last_key, self.version = 0, 0
         self.computed = 0  # tokens, padding included, that the last call of `score` put through the model
-        self.first_squares = self.policy.call("squares", "measuring weights")[0]
-
-    @staticmethod
-    def start(config: Config, method: Method) -> VerlEngine:
-        """The engine on processes of its own, checked if the config says so. Raises InputError; leaves nothing then."""
-        torch.manual_seed(config.seed)
-        wanted = method.config
-        other = wanted.teacher_model if isinstance(wanted, HintedConfig) else None
-        models = [config.model]
-        if other:
-            models.append(teacher_model_config(other, config, load_tokenizer(config.model)))
-        for model in models:
-            check_files(model)
-        cluster = Cluster(config, other)
-        try:
-            engine = VerlEngine(config, method, cluster)
-            if engine.settings.self_check:
-                self_check(engine)
-        except BaseException:
-            cluster.close()
-            raise
-        return engine
+        self.first_square_sum = self.policy.call("square_sum", "measuring weights")[0]
 
     @property
     def device(self) -> torch.device:
-        """The driver's columns are on the CPU."""
         return torch.device("cpu")
 
     # ------------------------------------------------------------------ sampling
 
     def sample(self, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, seed: int) -> list[list[Sample]]:
-        """Samples without the policy's own log-probs: the servers' arithmetic is not the trainer's."""
-        check_room(self.config, prompts, sampling)
+        """Samples without the policy's own log-probs, which the trainer scores: a server's arithmetic differs."""
+        self.limits.check_server(prompts, sampling)
         self.servers.wake(self.version)
-        asked = requests(self.servers.client, prompts, n, sampling, self.stop, seed)
-        outputs = gathered(asked, "sampling", self.settings.timeout)
+        outputs = self.servers.wait_for(requests(self.servers.client, prompts, n, sampling, self.stop, seed))
         samples = [sample_of(output, self.stop) for output in outputs]
         return [samples[start : start + n] for start in range(0, len(samples), n)]
 
@@ -97,58 +77,60 @@ class VerlEngine:
         who: str = "teacher",
         *,
         top_k: int = 0,
-        support: TopKHandle | None = None,
+        topk_handle: TopKHandle | None = None,
         rows: Sequence[int] | None = None,
     ) -> Scores:
         workers = self.teacher if who == "teacher" and self.teacher is not None else self.policy
-        elsewhere = workers is self.teacher
         self.servers.sleep()
-        ranks = workers.ranks
         rows = list(range(len(pairs))) if rows is None else rows
-        if support is None:
-            placed = placing.by_context(pairs, ranks)
+        if topk_handle is None:
+            assignment, key = assign_by_context(pairs, workers.ranks), None
         else:
-            homes = self.homes[support.key]
-            placed = placing.at_home([homes[row][0] for row in rows], ranks)
-        key = support.key if support is not None else None
+            key = topk_handle.key
+            assignment = assign_to_owners([self.owners[key][row][0] for row in rows], workers.ranks)
+            self._share_with_teacher(key, workers)
         if top_k:
-            self.made += 1
-            key = self.made
-            self.homes[key] = _homes(placed, len(pairs))
-            if elsewhere:
-                self.lent.add(key)
-        if support is not None and elsewhere and support.key not in self.lent:
-            self._lend(support.key, self.policy, workers)
-            self.lent.add(support.key)
+            self.last_key += 1
+            key = self.last_key
+            self.owners[key] = _owners(assignment, len(pairs))
+            if workers is self.teacher:
+                self.with_teacher.add(key)
         tasks = [
             ScoreTask(
-                Rows.of([pairs[place] for place in mine]),
+                Rows.of([pairs[index] for index in mine]),
                 who,
                 top_k,
                 key,
-                tuple(self.homes[support.key][rows[place]][1] for place in mine) if support is not None else (),
+                () if topk_handle is None else tuple(self.owners[topk_handle.key][rows[index]][1] for index in mine),
             )
-            for mine in placed
+            for mine in assignment
         ]
         found: list[Columns] = workers.call_each("score", f"scoring by the {who}", tasks)
         self.computed = sum(columns.computed for columns in found)
         lengths = tuple(len(pair.response) for pair in pairs)
-        log_prob, entropy = (
-            _in_order(placed, [getattr(c, name) for c in found], lengths) for name in ("log_prob", "entropy")
+        return Scores(
+            _in_row_order(assignment, [columns.log_prob for columns in found], lengths),
+            _in_row_order(assignment, [columns.entropy for columns in found], lengths),
+            TopKHandle(self.last_key, lengths) if top_k else None,
         )
-        return Scores(log_prob, entropy, TopKHandle(key or 0, lengths) if top_k else None)
 
-    def _lend(self, key: int, owner: Workers, borrower: Workers) -> None:
-        """A support from one group of workers to the other, rank by rank and not through the driver."""
-        references = owner.call("lend", "lending a support", key)[:: self.settings.sequence_parallel]
-        borrower.call_each("borrow", "lending a support", [(key, reference) for reference in references])
+    def _share_with_teacher(self, key: int, scorer: Workers) -> None:
+        """Give the teacher's workers the top-k ids that the policy's workers found, unless they have them."""
+        if scorer is self.teacher and key not in self.with_teacher:
+            self._move_topk(key, self.policy, scorer)
+            self.with_teacher.add(key)
 
-    def release(self, support: TopKHandle) -> None:
-        if self.homes.pop(support.key, None) is None:
+    def _move_topk(self, key: int, source: Workers, target: Workers) -> None:
+        """Copy top-k ids and log-probs from rank to rank through Ray's object store, not through the driver."""
+        references = source.call("send_topk", "moving top-k log-probs", key)[:: self.settings.sequence_parallel]
+        target.call_each("receive_topk", "moving top-k log-probs", [(key, reference) for reference in references])
+
+    def release(self, topk_handle: TopKHandle) -> None:
+        if self.owners.pop(topk_handle.key, None) is None:
             return
         for workers in (self.policy, *([self.teacher] if self.teacher else [])):
-            workers.call("release", "releasing a support", support.key)
-        self.lent.discard(support.key)
+            workers.call("release", "releasing top-k log-probs", topk_handle.key)
+        self.with_teacher.discard(topk_handle.key)
 
     # ------------------------------------------------------------------ updating
 
@@ -162,12 +144,12 @@ class VerlEngine:
         for part in found:
             for name, value in part.sums.items():
                 sums[name] = sums.get(name, 0.0) + value
-        growth = math.sqrt(found[0].squares / self.first_squares)
-        figures = step_metrics(growth, found[0].grad_norm, learning_rate, found[0].updated)
-        return {**update_metrics(sums, sum(part.rows for part in found), len(pairs)), **figures}
+        growth = math.sqrt(found[0].square_sum / self.first_square_sum)
+        step = step_metrics(growth, found[0].grad_norm, learning_rate, found[0].updated)
+        return {**update_metrics(sums, sum(part.rows for part in found), len(pairs)), **step}
 
     def gradient(self, pairs: Sequence[Pair], batch: TokenBatch, method: Method) -> dict[str, Tensor]:
-        """The whole gradient of a prepared mini-batch by the names of the trained parameters, without a step."""
+        """The whole gradient of a prepared mini-batch, by the names of the trained parameters, without a step."""
         tasks = self._update_tasks(pairs, batch, method, 0.0)
         found: list[dict[str, Tensor]] = self.policy.call_each("gradient", "computing the gradient", tasks)
         return found[0]
@@ -175,23 +157,16 @@ class VerlEngine:
     def _update_tasks(
         self, pairs: Sequence[Pair], batch: TokenBatch, method: Method, learning_rate: float
     ) -> list[UpdateTask]:
-        """Each rank's rows with the columns that the loss reads; none if no row can have a gradient."""
+        """Each rank's rows with the columns that the loss reads; empty if no row can have a gradient."""
         self.servers.sleep()
         layout = Layout(tuple(len(pair.response) for pair in pairs))
-        regularised = Regularisers(self.config.kl_coefficient, self.config.entropy_coefficient).any
-        needed = [
-            regularised or bool(tokens.any()) for tokens in method.needs_update(batch).split(list(layout.lengths))
-        ]
-        if not any(needed):
+        regularisers = Regularisers(self.config.kl_coefficient, self.config.entropy_coefficient)
+        needed = rows_to_update(method, batch, layout.lengths, regularisers)
+        if not needed:
             return []
-        homes: list[int | None] = [None] * len(pairs)
-        if batch.topk_handle is not None:
-            if self.teacher is not None:
-                self._lend(batch.topk_handle.key, self.teacher, self.policy)
-            asked = [row for row in range(len(pairs)) if bool(batch.hinted[layout.starts[row]])]
-            for row, (rank, _) in zip(asked, self.homes[batch.topk_handle.key], strict=True):
-                homes[row] = rank
-        work = [len(pair.context) + len(pair.response) if n else 1 for pair, n in zip(pairs, needed, strict=True)]
+        work = [1] * len(pairs)
+        for row in needed:
+            work[row] = len(pairs[row].context) + len(pairs[row].response)
         columns = batch.for_loss(method.loss_columns)
         return [
             UpdateTask(
@@ -201,10 +176,21 @@ class VerlEngine:
                 len(batch),
                 learning_rate,
             )
-            for mine in placing.by_length(work, homes, self.policy.ranks)
+            for mine in assign_by_length(work, self._topk_owners(batch, layout), self.policy.ranks)
         ]
 
-    # ------------------------------------------------------------------ keeping
+    def _topk_owners(self, batch: TokenBatch, layout: Layout) -> list[int | None]:
+        """By row, the rank of the policy's workers that keeps its top-k log-probs, or None."""
+        owners: list[int | None] = [None] * len(layout.lengths)
+        if batch.topk_handle is not None:
+            if self.teacher is not None:
+                self._move_topk(batch.topk_handle.key, self.teacher, self.policy)
+            hinted = [row for row in range(len(owners)) if bool(batch.hinted[layout.starts[row]])]
+            for row, (rank, _) in zip(hinted, self.owners[batch.topk_handle.key], strict=True):
+                owners[row] = rank
+        return owners
+
+    # ------------------------------------------------------------------ saving
 
     def save(self, folder: Path) -> None:
         self.servers.sleep()
@@ -225,49 +211,123 @@ class VerlEngine:
         self.cluster.close()
 
 
-def _homes(placed: placing.Places, rows: int) -> list[tuple[int, int]]:
-    """By row, the rank that computes it and its place among that rank's rows."""
-    homes = {row: (rank, place) for rank, mine in enumerate(placed) for place, row in enumerate(mine)}
-    return [homes[row] for row in range(rows)]
+# ------------------------------------------------------------------ requests to rollout servers
 
 
-def _in_order(placed: placing.Places, columns: Sequence[Tensor], lengths: Sequence[int]) -> Tensor:
-    """The ranks' columns as one, in the order of the rows."""
-    order = torch.tensor([row for mine in placed for row in mine], dtype=torch.long)
-    parts = torch.cat(list(columns)).split([lengths[row] for row in order.tolist()])
-    return torch.cat([parts[place] for place in order.argsort().tolist()]) if parts else torch.zeros(0)
+def requests(
+    client: Any, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, stop: Sequence[int], seed: int
+) -> list[Awaitable[Any]]:
+    """`n` requests for each prompt, in the order of the prompts; each has an id and a seed of its own."""
+    parameters = {
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k or -1,
+        "max_tokens": sampling.max_tokens,
+        "stop_token_ids": list(stop),
+        "logprobs": True,
+    }
+    return [
+        client.generate(
+            f"{seed}-{index}-{number}",
+            prompt_ids=list(prompt),
+            sampling_params={**parameters, "seed": (seed + index * n + number) % 2**31},
+        )
+        for index, prompt in enumerate(prompts)
+        for number in range(n)
+    ]
 
 
-# ------------------------------------------------------------------ self_check
-# Before a run: do server, scorer and update compute the same log-probs as a plain pass of this very model?
+def sample_of(output: Any, stop: Sequence[int]) -> Sample:
+    """A server's answer as a sample. Raises InputError if it has no tokens, or tokens without log-probs."""
+    ids = tuple(output.token_ids)
+    if not ids or output.log_probs is None or len(output.log_probs) != len(ids):
+        raise InputError("sampling: a rollout server gave no tokens, or tokens without log-probs")
+    return Sample(ids, None, torch.tensor(output.log_probs), ids[-1] in stop)
 
-_TOKENS = 24
+
+# ------------------------------------------------------------------ rows to ranks
+
+
+def assign_by_context(pairs: Sequence[Pair], ranks: int) -> Assignment:
+    """Rows to score: equal contexts on one rank, prompts that begin alike too where loads stay even.
+
+    A rank computes each of its distinct contexts once, so a context counts once in its load.
+    """
+    rows_of: dict[Ids, list[int]] = defaultdict(list)
+    for row, pair in enumerate(pairs):
+        rows_of[pair.context].append(row)
+    shared: dict[Ids, int] = {}
+    units: list[list[Ids]] = []
+    for family in families(list(rows_of)) if pairs else ():
+        units.append(list(family.contexts))
+        shared |= dict.fromkeys(family.contexts, family.root)
+
+    def load(contexts: Sequence[Ids]) -> int:
+        own = sum(len(c) - shared[c] + sum(len(pairs[row].response) for row in rows_of[c]) for c in contexts)
+        return own + shared[contexts[0]]
+
+    fair = sum(map(load, units)) / ranks
+    units = [part for unit in units for part in ([unit] if load(unit) <= fair else [[context] for context in unit])]
+    assigned = assign_by_length([load(unit) for unit in units], [None] * len(units), ranks)
+    return [sorted(row for unit in mine for context in units[unit] for row in rows_of[context]) for mine in assigned]
+
+
+def assign_by_length(lengths: Sequence[int], owners: Sequence[int | None], ranks: int) -> Assignment:
+    """Rows to update: a row goes to its owner (the rank with its top-k log-probs), the others even the loads out.
+
+    Longest first, each to the rank with the least so far.
+    """
+    loads, assigned = [0] * ranks, [[] for _ in range(ranks)]  # type: tuple[list[int], Assignment]
+    for row in sorted(range(len(lengths)), key=lambda row: (owners[row] is None, -lengths[row], row)):
+        owner = owners[row]
+        rank = loads.index(min(loads)) if owner is None else owner
+        assigned[rank].append(row)
+        loads[rank] += lengths[row]
+    return [sorted(mine) for mine in assigned]
+
+
+def assign_to_owners(owners: Sequence[int], ranks: int) -> Assignment:
+    """Rows that each have an owner."""
+    return [[row for row, owner in enumerate(owners) if owner == rank] for rank in range(ranks)]
+
+
+def _owners(assignment: Assignment, rows: int) -> list[tuple[int, int]]:
+    """By row, the rank that computes it and its index among that rank's rows."""
+    owners = {row: (rank, index) for rank, mine in enumerate(assignment) for index, row in enumerate(mine)}
+    return [owners[row] for row in range(rows)]
+
+
+def _in_row_order(assignment: Assignment, columns: Sequence[Tensor], lengths: Sequence[int]) -> Tensor:
+    """The ranks' columns `[n]` as one column `[N]` in the order of the rows."""
+    layout = Layout(tuple(lengths))
+    order = torch.cat([layout.tokens(mine) for mine in assignment])
+    return torch.cat(list(columns))[order.argsort()]
+
+
+# ------------------------------------------------------------------ self-check
 
 
 def self_check(engine: VerlEngine) -> None:
-    """Compare all paths on a few short responses that the servers draw, each with a plain pass on the workers.
+    """Compare the log-probs of server, scorer and update with a plain forward pass, on a few short responses.
 
     Raises:
-        InputError: they differ by more than the local engine's tolerance on average over a response.
+        InputError: one differs by more than `TOLERANCE` on average over a response.
     """
     rng = random.Random(0)
     ids = [rng.randrange(len(engine.tokenizer)) for _ in range(14)]
     prompts = [tuple(ids[:6]), tuple(ids[:11]), tuple(ids[3:])]
-    drawn = [some[0] for some in engine.sample(prompts, 1, Sampling(max_tokens=_TOKENS), seed=0)]
-    pairs = [Pair(prompt, sample.ids) for prompt, sample in zip(prompts, drawn, strict=True)]
+    samples = [group[0] for group in engine.sample(prompts, 1, Sampling(max_tokens=24), seed=0)]
+    pairs = [Pair(prompt, sample.ids) for prompt, sample in zip(prompts, samples, strict=True)]
     scored = engine.score(pairs, "policy").log_prob
     plain, update = engine.policy.call("check", "checking the model", Rows.of(pairs))[0]
-    paths = {"rollout server": torch.cat([sample.sampled_log_probs for sample in drawn]), "scorer": scored}
-    for name, log_probs in {**paths, "update": update}.items():
-        _compare(engine, name, log_probs, plain, [len(pair.response) for pair in pairs])
-
-
-def _compare(engine: VerlEngine, name: str, log_probs: Tensor, plain: Tensor, lengths: list[int]) -> None:
-    worst = max(float(part.abs().mean()) for part in (log_probs - plain).split(lengths))
+    served = torch.cat([sample.sampled_log_probs for sample in samples])
     allowed = TOLERANCE[torch.bfloat16 if engine.config.model.dtype == "bfloat16" else torch.float32]
-    if not worst <= allowed:
-        raise InputError(
-            f"model.path={engine.config.model.path}: the {name}'s log-probs differ from a plain pass of the model by "
-            f"{worst:.3g} nats on average (at most {allowed:g}), so training would be wrong; engine.self_check=false "
-            "trains all the same"
-        )
+    for name, log_probs in {"rollout server": served, "scorer": scored, "update": update}.items():
+        parts = (log_probs - plain).split([len(pair.response) for pair in pairs])
+        worst = max(float(part.abs().mean()) for part in parts)
+        if not worst <= allowed:
+            raise InputError(
+                f"model.path={engine.config.model.path}: the {name}'s log-probs differ from a plain pass of the model "
+                f"by {worst:.3g} nats on average (at most {allowed:g}), so training would be wrong; "
+                "engine.self_check=false trains all the same"
+            )

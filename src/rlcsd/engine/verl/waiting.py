@@ -1,4 +1,4 @@
-"""Every wait on other processes is bounded, and what dies meanwhile ends it with a sentence."""
+"""Wait for Ray workers and rollout servers with a timeout; raise a one-sentence InputError when one dies or fails."""
 
 from __future__ import annotations
 
@@ -20,32 +20,34 @@ from ...storage import is_disk_full
 from .ray_cluster import lost
 
 T = TypeVar("T")
-_PULSE = 1.0  # seconds after which a wait looks whether the cluster is still there
+_POLL_SECONDS = 1.0  # how often a wait checks that the cluster is still alive
 
 
-def results(references: Sequence[Any], what: str, timeout: float) -> list[Any]:
-    """What the references become, in their order; the first that fails ends the wait.
+def wait_for_results(references: Sequence[Any], what: str, timeout: float) -> list[Any]:
+    """Resolve Ray object references, in order; the first one that fails ends the wait.
+
+    `what` begins every error message ("scoring", "loading the model").
 
     Raises:
-        InputError: a process died, memory ran out, `timeout` seconds have passed, or whatever else went wrong there.
+        InputError: a process died, memory ran out, `timeout` seconds passed, or a worker raised anything else.
         OSError: a disk is full.
     """
-    waiting, check = list(references), _Limit(what, timeout, "no answer within")
+    waiting, deadline = list(references), _Deadline(what, timeout, "no answer within")
     while waiting:
-        ready, waiting = ray.wait(waiting, num_returns=1, timeout=check.pause)
+        ready, waiting = ray.wait(waiting, num_returns=1, timeout=deadline.pause)
         if not ready:
-            check()
+            deadline.check()
             continue
-        with told(what):
+        with translated_errors(what):
             ray.get(ready)
-    with told(what):
+    with translated_errors(what):
         return list(ray.get(list(references)))
 
 
-def bounded(function: Callable[[], T], what: str, timeout: float) -> T:
-    """The result of a function of verl's that waits for processes without a limit of its own; errors as in `results`.
+def run_with_timeout(function: Callable[[], T], what: str, timeout: float) -> T:
+    """Call a blocking function of verl that has no timeout of its own. Raises as `wait_for_results` does.
 
-    It runs in a thread that nobody waits for if the time is over.
+    The function runs in a daemon thread, which is abandoned when the time is over.
     """
     outcome: list[tuple[T | None, Exception | None]] = []
 
@@ -55,122 +57,125 @@ def bounded(function: Callable[[], T], what: str, timeout: float) -> T:
         except Exception as error:
             outcome.append((None, error))
 
-    thread, check = threading.Thread(target=run, daemon=True), _Limit(what, timeout, "not done within")
+    thread, deadline = (threading.Thread(target=run, daemon=True), _Deadline(what, timeout, "not done within"))
     thread.start()
     while thread.is_alive():
-        thread.join(check.pause)
+        thread.join(deadline.pause)
         if thread.is_alive():
-            check()
+            deadline.check()
     result, error = outcome[0]
     if error is not None:
-        raise translated(error, what) from error
+        raise translate(error, what) from error
     return cast(T, result)
 
 
-def awaited(work: Awaitable[T], what: str, timeout: float) -> T:
-    """The result of a coroutine that talks to servers; errors as in `results`."""
-    return gathered([work], what, timeout)[0]
+def wait_for_requests(requests: Sequence[Awaitable[T]], what: str, timeout: float) -> list[T]:
+    """Await coroutines that talk to rollout servers; results in order. Raises as `wait_for_results` does.
 
-
-def gathered(requests: Sequence[Awaitable[T]], what: str, timeout: float) -> list[T]:
-    """What requests to servers become, in their order; errors as in `results`.
-
-    The time is over when none of them has ended for `timeout` seconds: many requests wait for their turn.
+    `timeout` counts the seconds without any answer, because requests queue at the servers.
     """
 
-    async def limited() -> list[T]:
+    async def run() -> list[T]:
         tasks = [asyncio.ensure_future(request) for request in requests]
-        waiting, check = set(tasks), _Limit(what, timeout, "no answer within")
+        waiting, deadline = set(tasks), _Deadline(what, timeout, "no answer within")
         try:
             while waiting:
-                ended, waiting = await asyncio.wait(waiting, timeout=check.pause, return_when=asyncio.FIRST_COMPLETED)
-                for task in ended:
+                done, waiting = await asyncio.wait(waiting, timeout=deadline.pause, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
                     task.result()
-                if ended:
-                    check.renew()
+                if done:
+                    deadline.restart()
                 else:
-                    check()
+                    deadline.check()
             return [task.result() for task in tasks]
         finally:
             for task in tasks:
                 task.cancel()
 
-    with told(what):
-        return asyncio.run(limited())
+    with translated_errors(what):
+        return asyncio.run(run())
 
 
-class _Limit:
-    """Called after each pause of a wait: raises InputError when its time is over, or when Ray is gone."""
+class _Deadline:
+    """The end of a wait. `check` raises InputError when the time is over or Ray has died."""
 
-    def __init__(self, what: str, timeout: float, words: str) -> None:
-        self.what, self.timeout, self.words = what, timeout, words
-        self.renew()
+    def __init__(self, what: str, timeout: float, phrase: str) -> None:
+        self.what, self.timeout, self.phrase = what, timeout, phrase
+        self.restart()
 
-    def renew(self) -> None:
-        """The whole time again."""
+    def restart(self) -> None:
         self.end = time.monotonic() + self.timeout
 
     @property
     def pause(self) -> float:
-        return max(0.0, min(_PULSE, self.end - time.monotonic()))
+        """Seconds to wait before the next check."""
+        return max(0.0, min(_POLL_SECONDS, self.end - time.monotonic()))
 
-    def __call__(self) -> None:
-        gone = lost()
-        if gone:
-            raise InputError(f"{self.what}: the Ray cluster is gone: {gone}")
+    def check(self) -> None:
+        reason = lost()
+        if reason:
+            raise InputError(f"{self.what}: the Ray cluster is gone: {reason}")
         if time.monotonic() >= self.end:
-            raise InputError(f"{self.what}: {self.words} engine.timeout={self.timeout:g} seconds")
+            raise InputError(f"{self.what}: {self.phrase} engine.timeout={self.timeout:g} seconds")
+
+
+# ------------------------------------------------------------------ errors
 
 
 @contextmanager
-def told(what: str) -> Iterator[None]:
-    """Errors inside the block become sentences; see `translated`."""
+def translated_errors(what: str) -> Iterator[None]:
+    """Re-raise any error in the block as `translate` returns it."""
     try:
         yield
     except Exception as error:
-        raise translated(error, what) from error
+        raise translate(error, what) from error
 
 
-def translated(error: Exception, what: str) -> Exception:
-    """An error of Ray, of verl or of a worker as a sentence; an error of ours and a full disk stay as they are."""
+def translate(error: Exception, what: str) -> Exception:
+    """Turn an error of Ray, verl or a worker into an InputError of one sentence that begins with `what`.
+
+    An InputError and a full disk (OSError) are returned as the worker raised them.
+    """
     cause = error.cause if isinstance(error, exceptions.RayTaskError) else error
     if isinstance(cause, InputError) or (isinstance(cause, OSError) and is_disk_full(cause)):
         return cause
-    said = str(cause).lower()
-    memory = "out of memory" in said or "can't allocate memory" in said
-    if memory or isinstance(error, exceptions.OutOfMemoryError) or isinstance(cause, MemoryError):
+    message = str(cause).lower()
+    no_memory = "out of memory" in message or "can't allocate memory" in message
+    if no_memory or isinstance(error, exceptions.OutOfMemoryError) or isinstance(cause, MemoryError):
         return InputError(
             f"{what}: out of memory; lower engine.micro_batch_tokens, engine.score_tokens or engine.rollout_memory, or "
             "set engine.offload=all or model.gradient_checkpointing=true"
         )
     if isinstance(error, exceptions.RayActorError | exceptions.NodeDiedError | exceptions.WorkerCrashedError):
-        return InputError(f"{what}: a process of the cluster died ({_death(error)})")
+        return InputError(f"{what}: a process of the cluster died ({_cause_of_death(error)})")
     if isinstance(error, exceptions.RaySystemError | exceptions.GetTimeoutError | exceptions.ObjectLostError):
         return InputError(f"{what}: the Ray cluster is gone or lost data ({first_line(error)})")
-    if isinstance(error, exceptions.RayTaskError) and _follows_a_death(cause):
+    if isinstance(error, exceptions.RayTaskError) and _is_lost_peer(cause):
         return InputError(f"{what}: a worker lost its peers ({first_line(cause)})")
-    return InputError(f"{what}: {type(cause).__name__}: {first_line(cause)} (the whole of it: {_noted(error)})")
+    return InputError(
+        f"{what}: {type(cause).__name__}: {first_line(cause)} (full traceback: {_write_traceback(error)})"
+    )
 
 
-def _noted(error: Exception) -> str:
-    """A file that has the error with its stack: what a sentence leaves out is needed where a GPU or a server failed."""
+def _write_traceback(error: Exception) -> str:
+    """Append the traceback to a file in the temporary folder and return its path."""
     path = os.path.join(tempfile.gettempdir(), f"rlcsd-{os.getpid()}.log")
     with open(path, "a", encoding="utf-8") as file:
         file.writelines(traceback.format_exception(error))
     return path
 
 
-def _death(error: Exception) -> str:
-    """What Ray knows of a death, on one line."""
+def _cause_of_death(error: Exception) -> str:
+    """Ray's reason for the death of an actor, on one line."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if getattr(error, "actor_init_failed", False):
-        return lines[-1][:300]  # below the stack: the error that its start ended with
-    told = [line for line in lines if "exit" in line.lower() or "died" in line.lower() or "killed" in line.lower()]
-    return (told or lines or [type(error).__name__])[-1].partition(" Some common causes")[0][:300]
+        return lines[-1][:300]  # the error of its constructor stands below the traceback
+    reasons = [line for line in lines if "exit" in line.lower() or "died" in line.lower() or "killed" in line.lower()]
+    return (reasons or lines or [type(error).__name__])[-1].partition(" Some common causes")[0][:300]
 
 
-def _follows_a_death(cause: BaseException) -> bool:
-    """Is this what a collective says when a peer is gone?"""
+def _is_lost_peer(cause: BaseException) -> bool:
+    """Whether a collective failed because another rank is gone."""
     text = str(cause).lower()
     words = ("connection closed by peer", "connection reset", "connection refused", "broken pipe", "nccl", "gloo")
     return isinstance(cause, RuntimeError) and any(word in text for word in words)

@@ -1,8 +1,4 @@
-"""What runs on each GPU: an actor whose methods the driver calls on all ranks, and the rollout server's other half.
-
-Every rank is called with a part of the work, some with none, and all of them run the same number of sharded forward
-passes: those that have none left run one on a filler.
-"""
+"""The Ray actor on each GPU: the methods that the driver calls on all ranks, and weight export."""
 
 from __future__ import annotations
 
@@ -14,12 +10,11 @@ import ray
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from transformers import AutoModelForCausalLM
 
 from ...config.schema import Config
 from ...errors import InputError, first_line
-from . import rank, shards
-from .compat import ActorRolloutRefWorker, get_device_name, start_process_group, whole, whole_weights
+from . import shards
+from .compat import ActorRolloutRefWorker, full_tensor, full_weights, get_device_name, start_process_group
 from .messages import Columns, Rows, ScoreTask, Updated, UpdateTask
 from .rank import Rank
 from .settings import engine_settings
@@ -27,14 +22,18 @@ from .sharded_model import ShardedNetwork
 
 
 class RlcsdWorker(ActorRolloutRefWorker):  # type: ignore[misc]
-    """One rank. `config` is verl's and `run` this project's. Role `actor` only scores, `actor_rollout` does all."""
+    """One rank, and its half of the rollout server.
+
+    `config` is verl's and `run` this project's. Role `actor` only scores (another teacher model), `actor_rollout`
+    trains and feeds servers as well. Every method is called on all ranks, also on those without rows.
+    """
 
     def __init__(self, config: Any, role: str, run: Config) -> None:
         super().__init__(config=config, role=role)
         self.run = run
 
     def start(self, policy: bool) -> int:
-        """Load the model and shard it; returns this rank's place among those that have rows of their own."""
+        """Load and shard the model; returns this rank's index among the data-parallel ranks."""
         if get_device_name() == "cpu":
             torch.set_num_threads(1)
         start_process_group(engine_settings(self.run).timeout)
@@ -44,39 +43,63 @@ class RlcsdWorker(ActorRolloutRefWorker):  # type: ignore[misc]
         return int(self.actor.engine.get_data_parallel_rank())
 
     def score(self, task: ScoreTask) -> Columns:
-        return rank.score(self.mine, task)
+        return self.mine.score(task)
 
     def check(self, rows: Rows) -> tuple[Tensor, Tensor]:
-        return rank.check(self.mine, rows)
+        return self.mine.check(rows)
 
     def update(self, task: UpdateTask) -> Updated:
-        return rank.update(self.mine, task)
+        return self.mine.update(task)
 
     def gradient(self, task: UpdateTask) -> dict[str, Tensor]:
-        """See `updating.gradient`; nothing on ranks other than the first."""
-        found = rank.gradient(self.mine, task)
+        """See `Rank.gradient`; empty on ranks other than the first."""
+        found = self.mine.gradient(task)
         return found if self.rank == 0 else {}
 
-    def squares(self) -> float:
-        return rank.squares(self.mine)
+    def square_sum(self) -> float:
+        return self.mine.square_sum()
 
-    def kept(self) -> int:
-        """How many supports this rank has a part of."""
-        return len(self.mine.supports)
+    # ------------------------------------------------------------------ top-k log-probs
 
-    def lend(self, key: int) -> list[Any]:
-        return lend(self.mine, key)
+    def topk_count(self) -> int:
+        """How many sets of top-k log-probs this rank stores a part of."""
+        return len(self.mine.topk)
 
-    def borrow(self, lent: tuple[int, list[Any]]) -> None:
-        borrow(self.mine, lent[0], lent[1][0])
+    def send_topk(self, key: int) -> list[Any]:
+        """Put this rank's top-k ids and log-probs into Ray's object store, for the workers of another model.
+
+        Returns a reference in a list, which Ray does not resolve on its way; `[None]` if this rank has none.
+        """
+        handle = self.mine.topk_handles.get(key)
+        if handle is None:
+            return [None]
+        ids = self.mine.topk.ids_at(handle, range(len(handle.lengths)))
+        columns = (ids, *self.mine.topk.log_probs(handle))
+        return [ray.put((handle.lengths, *(c if c is None else c.cpu() for c in columns)))]
+
+    def receive_topk(self, sent: tuple[int, list[Any]]) -> None:
+        """Store what `send_topk` of the same rank of another model returned for a key."""
+        key, (reference,) = sent
+        if reference is None:
+            return
+        topk, handles, device = (self.mine.topk, self.mine.topk_handles, self.mine.network.device)
+        lengths, ids, *columns = ray.get(reference)
+        if key not in handles:
+            handles[key] = topk.add(ids.to(device), lengths, None)
+        teacher, contrast = (c if c is None else c.to(device) for c in columns)
+        topk.set_log_probs(handles[key], teacher, contrast)
 
     def release(self, key: int) -> None:
-        release(self.mine, key)
+        """Forget this rank's part of the top-k log-probs."""
+        if key in self.mine.topk_handles:
+            self.mine.topk.release(self.mine.topk_handles.pop(key))
+
+    # ------------------------------------------------------------------ saving
 
     def export(self, folder: str) -> None:
-        """The policy in Hugging Face format; the tokenizer is the driver's."""
+        """Write the policy in Hugging Face format; the driver adds the tokenizer."""
         with self.mine.ready("eval"):
-            export(self.mine.network, self.actor.model_config, Path(folder), self.rank)
+            _export(self.mine.network, self.actor.model_config, Path(folder), self.rank)
         dist.barrier()
 
     def save_state(self, folder: str) -> None:
@@ -84,7 +107,7 @@ class RlcsdWorker(ActorRolloutRefWorker):  # type: ignore[misc]
         dist.barrier()
 
     def load_state(self, folder: str) -> None:
-        """See `rank_state.load_state`. Raises InputError for what that raises."""
+        """See `shards.load_state`. Raises InputError for a state that does not fit."""
         try:
             shards.load_state(self.mine, Path(folder))
         except (ValueError, OSError) as error:
@@ -92,51 +115,17 @@ class RlcsdWorker(ActorRolloutRefWorker):  # type: ignore[misc]
         dist.barrier()
 
 
-# ------------------------------------------------------------------ lending
-# Supports that two models need: each rank's part goes from worker to worker, not through the driver.
+def _export(network: ShardedNetwork, model_config: Any, folder: Path, rank: int) -> None:
+    """Weights in float32 with adapters merged, and adapters alone under `adapter/`. All ranks gather, rank 0 writes."""
+    from transformers import AutoModelForCausalLM
 
-
-def lend(rank: Rank, key: int) -> list[Any]:
-    """A reference to this rank's part of a support, for the workers of another model: ids, log-probs, lengths."""
-    held = rank.held.get(key)
-    if held is None:
-        return [None]
-    ids = rank.supports.ids_at(held, range(len(held.lengths)))
-    columns = (ids, *rank.supports.log_probs(held))
-    return [ray.put((held.lengths, *(c if c is None else c.cpu() for c in columns)))]
-
-
-def borrow(rank: Rank, key: int, reference: Any) -> None:
-    """This rank's part of a support, as it is with the workers of another model."""
-    if reference is None:
-        return
-    lengths, ids, *columns = ray.get(reference)
-    if key not in rank.held:
-        rank.held[key] = rank.supports.add(ids.to(rank.network.device), lengths, None)
-    teacher, wrong = (c if c is None else c.to(rank.network.device) for c in columns)
-    rank.supports.set_log_probs(rank.held[key], teacher, wrong)
-
-
-def release(rank: Rank, key: int) -> None:
-    """Forget this rank's part of a support."""
-    if key in rank.held:
-        rank.supports.release(rank.held.pop(key))
-
-
-# ------------------------------------------------------------------ export
-# The policy of all ranks as one model folder in Hugging Face format.
-
-
-def export(network: ShardedNetwork, model_config: Any, folder: Path, rank: int) -> None:
-    """Weights in float32, adapters merged and saved themselves under `adapter/`. Every rank gathers; rank 0 writes."""
-    adapters = {
-        name: tensor.cpu().clone()
-        for name, parameter in network.model.named_parameters()
-        if "lora_" in name
-        for tensor in [whole(parameter)]
-        if rank == 0
-    }
-    weights = {name: tensor.cpu().clone() for name, tensor in whole_weights(network.model) if rank == 0}
+    adapters: dict[str, Tensor] = {}
+    for name, parameter in network.model.named_parameters():
+        if "lora_" in name:
+            tensor = full_tensor(parameter)
+            if rank == 0:
+                adapters[name] = tensor.cpu().clone()
+    weights = {name: tensor.cpu().clone() for name, tensor in full_weights(network.model) if rank == 0}
     if rank:
         return
     if adapters:
@@ -149,7 +138,7 @@ def export(network: ShardedNetwork, model_config: Any, folder: Path, rank: int) 
     empty.save_pretrained(folder, state_dict=weights)
 
 
-def _save_adapter(model: Any, adapters: dict[str, torch.Tensor], folder: Path) -> None:
+def _save_adapter(model: Any, adapters: dict[str, Tensor], folder: Path) -> None:
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 

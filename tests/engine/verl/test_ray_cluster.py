@@ -1,4 +1,4 @@
-"""Ray's own processes: a death ends a wait within seconds, a start that fails and an end in any state leave nothing."""
+"""Ray's processes: a death ends a wait within seconds; a start that fails and an end in any state leave no process."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import pytest
 
 from rlcsd.config.load import load
 from rlcsd.engine.verl import ray_cluster
-from rlcsd.engine.verl.ray_cluster import Head, Processes
+from rlcsd.engine.verl.ray_cluster import HeadNode, RayProcesses
 from rlcsd.engine.verl.settings import engine_settings
-from rlcsd.engine.verl.waiting import awaited, bounded, results
+from rlcsd.engine.verl.waiting import run_with_timeout, wait_for_requests, wait_for_results
 from rlcsd.errors import InputError
 
 from .conftest import CPU
@@ -25,9 +25,9 @@ SETTINGS = engine_settings(load([*CPU, "engine.gpus_per_node=2"]))
 
 def rays() -> list[psutil.Process]:
     """All processes below this one that are Ray's."""
-    watched = Processes()
-    watched.others = set()
-    watched.look()
+    watched = RayProcesses()
+    watched.unrelated = set()
+    watched.refresh()
     return list(watched.known.values())
 
 
@@ -53,9 +53,9 @@ def test_the_death_of_a_process_that_ray_needs_ends_the_run_and_leaves_nothing(n
     next(p for p in there if p.name() == name).kill()
     begun = time.monotonic()
     with pytest.raises(InputError, match=r"^scoring: (the Ray cluster is gone|a process of the cluster died)"):
-        results([reference], "scoring", 600)
+        wait_for_results([reference], "scoring", 600)
     with pytest.raises(InputError, match=f"^starting: the Ray cluster is gone: its {name} died$"):
-        bounded(lambda: time.sleep(100), "starting", 600)
+        run_with_timeout(lambda: time.sleep(100), "starting", 600)
 
     async def forever() -> None:
         import asyncio
@@ -63,7 +63,7 @@ def test_the_death_of_a_process_that_ray_needs_ends_the_run_and_leaves_nothing(n
         await asyncio.sleep(100)
 
     with pytest.raises(InputError, match=f"^sampling: the Ray cluster is gone: its {name} died$"):
-        awaited(forever(), "sampling", 600)
+        wait_for_requests([forever()], "sampling", 600)
     ray_cluster.leave()
     assert time.monotonic() - begun < 50  # Ray itself ends this process a minute after it lost its gcs_server
     assert running(there) == [] and not ray.is_initialized()
@@ -103,16 +103,23 @@ def test_a_head_that_takes_no_connections_is_lost():
         listening.bind(("127.0.0.1", 0))
         listening.listen()
         address = f"127.0.0.1:{listening.getsockname()[1]}"
-        assert Head(address).lost() is None
-    assert Head(address).lost() == "its gcs_server is not there any more"
+        assert HeadNode(address).lost() is None
+    assert HeadNode(address).lost() == "its gcs_server is not there any more"
 
 
 def test_processes_of_the_program_itself_are_left_alone():
-    watched = Processes()
+    watched = RayProcesses()
     child = subprocess.Popen(["sleep", "100"])
-    watched.look()
+    watched.refresh()
     assert watched.known == {} and watched.lost() is None
-    watched.end()
+    watched.kill()
     assert child.poll() is None
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
+
+
+@pytest.mark.slow
+def test_a_cluster_that_is_too_small_or_not_there_is_refused(ray_on_cpu):
+    settings = engine_settings(load([*CPU, "engine.gpus_per_node=4", "engine.nodes=3"]))
+    with pytest.raises(InputError, match=r"engine\.nodes=3, engine\.gpus_per_node=4: the Ray cluster has 0 nodes with"):
+        ray_cluster.join(settings)

@@ -1,16 +1,17 @@
-"""What a plan refuses or misses before any process is started. Needs neither verl nor Ray."""
+"""What engine=verl refuses, and which libraries it needs, before any process is started. Without verl and Ray."""
 
 from __future__ import annotations
 
 import json
 import shutil
 from importlib.machinery import ModuleSpec
+from importlib.util import find_spec
 
 import pytest
 
-from rlcsd.config.load import load
+from rlcsd.config.load import build_method, load
 from rlcsd.config.schema import ModelConfig
-from rlcsd.engine.interface import check_engine
+from rlcsd.engine.interface import build_engine, check_engine
 from rlcsd.engine.local.model import TINY, context_length
 from rlcsd.engine.verl import settings
 from rlcsd.engine.verl.settings import attention, stop_ids
@@ -87,3 +88,24 @@ def test_context_and_stop_tokens_are_the_models_own_with_and_without_a_generatio
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     (folder / "config.json").write_text(json.dumps(config | {"eos_token_id": 11}), encoding="utf-8")
     assert stop_ids(load([f"model.path={folder}"]), Tokenizer()) == [7, 11]
+
+
+def test_mistakes_in_keys_are_told_with_this_engines_keys():
+    with pytest.raises(InputError, match="gpus_per_node"):
+        load(["engine=verl", "engine.gpus_per_nod=4"])
+    with pytest.raises(InputError, match=r"engine\.nodes"):
+        load(["engine=verl", "engine.nodes=0"])
+
+
+@pytest.mark.skipif(find_spec("verl") is not None, reason="verl is installed")
+def test_without_verl_the_engine_is_refused_in_a_sentence():
+    config = load(["engine=verl"])
+    with pytest.raises(InputError, match=r"verl is not installed; it was tested with verl from 0\.9\.1"):
+        build_engine(config, build_method(config))
+
+
+@pytest.mark.parametrize("version", ["0.8.0", "0.9.2", "1.0.0"])
+def test_another_version_of_verl_is_refused_in_a_sentence(version, monkeypatch):
+    monkeypatch.setattr(settings, "version", lambda name: version)
+    with pytest.raises(InputError, match=rf"verl {version} is installed, and it was tested with verl from 0\.9\.1 to"):
+        settings.check_version()

@@ -1,4 +1,4 @@
-"""What a dry run says of the cluster, without verl and without weights: GPUs, memory and whether it is there, hours."""
+"""Memory, hours and the plan of a dry run on a cluster, without verl and without weights."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import pytest
 from rlcsd.config.load import build_method, load
 from rlcsd.engine.costs import DEVICES, hours_line, planned_batch, step_seconds, step_work
 from rlcsd.engine.interface import engine_line, memory_line
-from rlcsd.engine.local.memory import load_shape
+from rlcsd.engine.local.memory import Shape, load_shape
 from rlcsd.engine.verl.gpu_plan import gpu_plan
+from rlcsd.errors import InputError
 from rlcsd.run.plan import plan
 from tests.config.test_experiments import ALL, MODELS
 
@@ -22,7 +23,7 @@ SHAPES = {path: load_shape(load([f"model={name}"]).model) for name, (path, _) in
 def shapes(monkeypatch):
     """Each model is counted once and not for each experiment."""
     for module in ("rlcsd.engine.costs.load_shape", "rlcsd.engine.local.memory.load_shape"):
-        monkeypatch.setattr(module, lambda model: SHAPES[model.path])
+        monkeypatch.setattr(module, lambda model: SHAPES.get(model.path) or load_shape(model))
 
 
 def published(model: str, task: str, method: str, *overrides: str):
@@ -55,32 +56,66 @@ def test_the_whole_plan_of_a_dry_run():
     assert lines["hours"].startswith("estimated on 8 × A100 ")
 
 
-@pytest.mark.parametrize(
-    ("model", "overrides"),
-    [
-        ("qwen3_8b", ["engine.gpus_per_node=2"]),
-        ("qwen3_8b", ["engine.gpus_per_node=4", "engine.rollout_memory=0.9"]),
-        ("qwen3_4b", ["engine.gpus_per_node=1"]),
-        ("qwen3_4b", ["engine.gpus_per_node=2", "engine.micro_batch_tokens=60000"]),
-        ("olmo3_7b_think", ["engine.score_tokens=131072"]),
-        ("olmo3_7b_think", ["engine.rollout_memory=0.3"]),
-    ],
-)
-def test_what_does_not_fit_is_told_with_changes_that_make_it_fit(model, overrides):
-    config = published(model, "logic_kk", "rlcsd", *overrides)
+# What does not fit: a run, changes that the sentence names, and what they lower.
+SHORTAGES = [
+    (
+        "scoring needs ",
+        "olmo3_7b_think",
+        ["engine.score_tokens=131072"],
+        ["engine.offload=all", "engine.share_prefixes=false", "engine.score_tokens=16384", "engine.gpus_per_node=16"],
+        lambda plan: plan.scoring,
+    ),
+    (
+        "scoring needs ",
+        "olmo3_7b_think",
+        ["engine.gpus_per_node=1", "model.lora.rank=16", "sampling.max_tokens=32768", "engine.offload=all"],
+        ["engine.share_prefixes=false", "sampling.max_tokens=4096"],
+        lambda plan: plan.scoring,
+    ),
+    (
+        "the update needs ",
+        "qwen3_4b",
+        ["engine.gpus_per_node=2", "engine.micro_batch_tokens=60000"],
+        ["engine.offload=all", "engine.micro_batch_tokens=20000", "engine.head_chunk=512", "engine.gpus_per_node=8"],
+        lambda plan: plan.update,
+    ),
+    (
+        "the trainer's ",
+        "qwen3_8b",
+        ["engine.gpus_per_node=4", "engine.rollout_memory=0.9"],
+        ["engine.offload=all", "engine.nodes=2", "model.lora.rank=64"],
+        lambda plan: plan.resting,
+    ),
+    (
+        "a server needs ",
+        "olmo3_7b_think",
+        ["engine.rollout_memory=0.3"],
+        ["engine.tensor_parallel=2", "evaluation.sampling.max_tokens=4096"],
+        lambda plan: plan.served + plan.row,
+    ),
+]
+
+
+@pytest.mark.parametrize(("what", "model", "overrides", "changes", "need"), SHORTAGES)
+def test_what_does_not_fit_is_named_with_keys_that_lower_the_need(what, model, overrides, changes, need):
+    def planned(*more: str) -> tuple[float, str]:
+        config = published(model, "logic_kk", "rlcsd", *overrides, *more)
+        made = build_method(config)
+        return need(gpu_plan(SHAPES[config.model.path], config, made)), memory_line(config, made)
+
+    before, line = planned()
+    assert f"; DOES NOT FIT GPUs of 80 GB: {what}" in line
+    for change in changes:
+        assert change.split("=")[0] in line.split("; set ")[1]
+        assert planned(change)[0] < before, change
+    assert planned(*changes)[1].endswith("; fits GPUs of 80 GB")
+
+
+def test_what_is_set_already_is_not_advised():
+    tight = ["engine.gpus_per_node=1", "engine.offload=all", "engine.micro_batch_tokens=200000"]
+    config = published("qwen3_8b", "logic_kk", "rlcsd", *tight)
     line = memory_line(config, build_method(config))
-    assert "; DOES NOT FIT GPUs of 80 GB: " in line, line
-    changes = re.search(r"; set ((?:(?:engine|model)\.\S+ ?)+)$", line)
-    assert changes is not None, line
-    changed = published(model, "logic_kk", "rlcsd", *overrides, *changes[1].split())
-    assert memory_line(changed, build_method(changed)).endswith("; fits GPUs of 80 GB")
-
-
-def test_what_cannot_fit_says_so():
-    config = published("qwen3_8b", "logic_kk", "rlcsd", "engine.gpus_per_node=1")
-    assert memory_line(config, build_method(config)).endswith(
-        "use more GPUs (engine.nodes, engine.gpus_per_node), adapters (model.lora.rank=64) or shorter responses"
-    )
+    assert "DOES NOT FIT" in line and "engine.offload=all" not in line and "gradient_checkpointing" not in line
 
 
 def seconds(*overrides: str, model: str = "qwen3_8b", **sizes):
@@ -123,3 +158,37 @@ def test_a_plan_holds_the_largest_pass_of_scoring():
     counted = gpu_plan(shape, less, build_method(less)).scoring
     weights = 16 * shape.parameters / 8 + 2 * shape.parameters  # shards in float32, and the weights gathered in bf16
     assert counted - weights > 32768 * 36 * 2 * 1024 * 2 * 2  # two caches of score_tokens, and a pass beside them
+
+
+# Qwen3-8B: parameters, layers, hidden, feed-forward, queries, keys, vocabulary, in + out dimensions of all linear layers.
+EIGHT_B = Shape(8_190_735_360, 36, 4096, 12288, 4096, 1024, 151936, 36 * 79872)
+
+
+def planned(*overrides: str):
+    config = load(["engine=verl", "model=qwen3_8b", "task=logic_kk", "method=rlcsd", *overrides])
+    return gpu_plan(EIGHT_B, config, build_method(config))
+
+
+def test_shards_shrink_with_gpus_and_offload_moves_them_to_the_host():
+    one, two = planned(), planned("engine.nodes=2")
+    static = 16 * EIGHT_B.parameters  # weights, moments and the teacher's weights, in float32
+    assert one.resting == pytest.approx(static / 8) and two.resting == pytest.approx(static / 16)
+    away = planned("engine.offload=all")
+    assert away.resting == 0 and away.host == pytest.approx(static / 8) and away.update < one.update
+    moments = planned("engine.offload=optimizer")
+    assert moments.host == pytest.approx(EIGHT_B.parameters) and moments.scoring < one.scoring
+
+
+def test_sequence_parallelism_divides_activations_and_needs_no_gathered_weights():
+    assert planned("engine.sequence_parallel=4", "engine.share_prefixes=false").update < planned().update
+    with pytest.raises(InputError, match="share_prefixes=false"):
+        planned("engine.sequence_parallel=4")
+    with pytest.raises(InputError, match=r"engine\.tensor_parallel=3: must divide the number of GPUs, 1 × 8"):
+        planned("engine.tensor_parallel=3")
+
+
+def test_a_dry_run_needs_neither_verl_nor_a_gpu():
+    config = load(["engine=verl", "engine.nodes=2", "engine.tensor_parallel=2"])
+    assert engine_line(config) == "verl on 2 × 8 GPUs, 2 GPUs for each rollout server"
+    assert memory_line(config, build_method(config)).startswith("about 0.")
+    assert "verl on 2 × 8 GPUs" in plan(config)
