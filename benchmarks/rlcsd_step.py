@@ -19,7 +19,7 @@ import torch
 from common import interleaved, median, write
 from torch import Tensor
 
-from rlcsd.config.load import build_method, load
+from rlcsd.config.load import load
 from rlcsd.engine.head import Head, HeadOutput
 from rlcsd.engine.local import LocalEngine
 from rlcsd.engine.local.caches import micro_batches
@@ -27,6 +27,7 @@ from rlcsd.engine.local.model import Network
 from rlcsd.engine.local.update import response_hidden
 from rlcsd.methods.base import Method
 from rlcsd.metrics import Metrics
+from rlcsd.prepare import prepare
 from rlcsd.records import Pair, Sample, Sampling, Scores, TokenBatch
 from rlcsd.tasks.registry import build_task
 from rlcsd.trainer import Trainer
@@ -107,8 +108,8 @@ def main() -> None:
     numbers = {"ours": iter(range(1, 1000)), "straightforward": iter(range(1, 1000))}
     trainers, phases = {}, {}
     for name, engine in (("straightforward", Straightforward), ("ours", LocalEngine)):
-        method = build_method(config)
-        trainers[name] = Trainer(config, task, method, engine(config, method))
+        prepared = prepare(config, task)
+        trainers[name] = Trainer(prepared, engine(config, prepared.method))
         phases[name] = []
 
     def step(name: str) -> None:

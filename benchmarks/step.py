@@ -13,10 +13,10 @@ import statistics
 import time
 from pathlib import Path
 
-from rlcsd.config.load import build_method, load
+from rlcsd.config.load import load
 from rlcsd.engine.local import LocalEngine
-from rlcsd.run.run import environment
-from rlcsd.tasks.registry import build_task
+from rlcsd.prepare import prepare
+from rlcsd.run.folder import environment
 from rlcsd.trainer import Trainer
 
 
@@ -27,9 +27,9 @@ def main() -> None:
     parser.add_argument("overrides", nargs="*")
     arguments = parser.parse_args()
     config = load(arguments.overrides)
-    method = build_method(config)
-    engine = LocalEngine(config, method)
-    trainer = Trainer(config, build_task(config.task), method, engine)
+    prepared = prepare(config)
+    engine = LocalEngine(config, prepared.method)
+    trainer = Trainer(prepared, engine)
     seconds: dict[str, list[float]] = {}
     tokens = []
     for number in range(1, arguments.steps + 2):
@@ -43,7 +43,7 @@ def main() -> None:
         tokens.append(sum(len(r.sample.ids) for g in result.groups for r in g.rollouts))
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     print(
-        f"{config.method['name']} on {environment(engine)['device_name']}, {engine.device}: "
+        f"{config.method.name} on {environment(engine)['device_name']}, {engine.device}: "
         f"{statistics.median(tokens):.0f} tokens a step"
     )
     for name, value in sorted(medians.items(), key=lambda item: -item[1]):

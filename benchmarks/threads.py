@@ -22,13 +22,13 @@ from common import write
 CASES = {"two threads": 2, "one thread": 1}
 STEP = """
 import sys, time
-from rlcsd.config.load import build_method, load
+from rlcsd.config.load import load
 from rlcsd.engine.interface import build_engine
-from rlcsd.tasks.registry import build_task
+from rlcsd.prepare import prepare
 from rlcsd.trainer import Trainer
 config = load([f"engine.threads={sys.argv[1]}", "task.eval_per_size=2", "engine.self_check=false"])
-method = build_method(config)
-trainer = Trainer(config, build_task(config.task), method, build_engine(config, method))
+prepared = prepare(config)
+trainer = Trainer(prepared, build_engine(config, prepared.method))
 trainer.step(1)
 print("ready", flush=True)
 for number, _ in enumerate(sys.stdin, start=2):

@@ -28,10 +28,11 @@ from transformers import AutoModelForCausalLM, TrainerCallback
 from transformers.utils import logging as transformers_logging
 from trl import GRPOConfig, GRPOTrainer
 
-from rlcsd.config.load import build_method, load
+from rlcsd.config.load import load
 from rlcsd.config.schema import Config
 from rlcsd.engine.local import LocalEngine
 from rlcsd.engine.local.model import load_tokenizer, resolve_path
+from rlcsd.prepare import prepare
 from rlcsd.prompts import question_text
 from rlcsd.tasks.registry import build_task
 from rlcsd.tasks.task import Task
@@ -64,8 +65,8 @@ class TakeTurns(TrainerCallback):  # type: ignore[misc]
 
 
 def our_step(config: Config, task: Task) -> Callable[[], Any]:
-    method = build_method(config)
-    trainer = Trainer(config, task, method, LocalEngine(config, method))
+    prepared = prepare(config, task)
+    trainer = Trainer(prepared, LocalEngine(config, prepared.method))
     numbers = iter(range(1, 1000))
     return lambda: trainer.step(next(numbers))
 

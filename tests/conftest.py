@@ -15,7 +15,7 @@ from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from rlcsd.config.load import load
 from rlcsd.engine.local.model import Network
-from rlcsd.experiments.examples import draw_example
+from rlcsd.experiments.examples import puzzle_example
 from rlcsd.experiments.recipe import load_recipe
 from rlcsd.experiments.warmstart import train_tokenizer
 
@@ -71,7 +71,7 @@ def random_model(
 def tokenizer():
     rng = random.Random(0)
     recipe = load_recipe("kk_tiny")
-    examples = [draw_example(recipe, rng) for _ in range(300)]
+    examples = [puzzle_example(recipe, rng) for _ in range(300)]
     return train_tokenizer((text for e in examples for text in (e.prompt, e.response)), 500)
 
 

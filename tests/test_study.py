@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from rlcsd.config.load import build_method, load
+from rlcsd.config.load import load
 from rlcsd.decoding import token_offsets
 from rlcsd.engine.interface import build_engine
 from rlcsd.experiments.decision_labels import token_labels
 from rlcsd.experiments.roll_call import parse_question
-from rlcsd.tasks.registry import build_task
+from rlcsd.prepare import prepare
 
 FOLDER = Path(__file__).parents[1] / "benchmarks" / "study"
 sys.path.insert(0, str(FOLDER))
@@ -42,10 +42,10 @@ def step():
         "task=roll_call", "method=rlcsd", "steps=1", "prompts_per_step=4", "prompts_per_update=4", "group_size=6", "seed=3",
         "task.train_per_size=8", "task.eval_per_size=2", "engine.threads=1", "engine.self_check=false",
     ])  # fmt: skip
-    method, task = build_method(config), build_task(config.task)
+    prepared = prepare(config)
     found = {}
     for kind in oracle.KINDS:
-        trainer = oracle.OracleTrainer(config, task, method, build_engine(config, method), kind=kind)
+        trainer = oracle.OracleTrainer(prepared, build_engine(config, prepared.method), kind=kind)
         result = trainer.step(1)
         labels = []
         for row in result.examples[0]:

@@ -79,8 +79,9 @@ def run_one(study: Study, arm: Arm, seed: int, path: Path) -> dict[str, Any]:
     import torch
     from oracle import OracleTrainer
 
-    from rlcsd.config.load import build_method, load
+    from rlcsd.config.load import load
     from rlcsd.engine.interface import build_engine
+    from rlcsd.prepare import prepare
     from rlcsd.trainer import Trainer
 
     torch.set_num_threads(1)
@@ -94,14 +95,10 @@ def run_one(study: Study, arm: Arm, seed: int, path: Path) -> dict[str, Any]:
         "engine.sample_rows=512",
     ]
     config = load([*fixed, f"task.eval_per_size={study.test}", *study.common, *arm.overrides])
-    method = build_method(config)
     task = _task(json.dumps(config.task))
-    engine = build_engine(config, method)
-    trainer = (
-        OracleTrainer(config, task, method, engine, kind=arm.oracle)
-        if arm.oracle
-        else Trainer(config, task, method, engine)
-    )
+    prepared = prepare(config, task)
+    engine = build_engine(config, prepared.method)
+    trainer = OracleTrainer(prepared, engine, kind=arm.oracle) if arm.oracle else Trainer(prepared, engine)
     measured = {"before": _accuracies(engine, task, config)} if study.before else {}
     begun, steps = time.perf_counter(), []
     trainer.run(after_step=lambda result: steps.append(result.metrics))

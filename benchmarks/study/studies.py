@@ -23,7 +23,7 @@ def _rlcsd(label: str, *overrides: str, oracle: str | None = None) -> Arm:
 
 
 _EIGHT = ("sdpo", "grpo", "rlcsd", "opsd", "rlsd", "srpo", "opsd_ectr", "rlsd_ectr")
-_BOUND = dict.fromkeys(("opsd", "opsd_ectr"), ("grad_norm=0.1",))  # as published; the task sets it alike for all
+_BOUND = dict.fromkeys(("opsd", "opsd_ectr"), ("max_grad_norm=0.1",))  # as published; the task sets it alike for all
 _CANDIDATES = ("3e-5", "1e-4", "2e-4")
 _FRESH = tuple(range(201, 211))
 _DRIFT = (*_ROLL_CALL, "model=tiny_roll_call", "kl_coefficient=0")
@@ -95,7 +95,7 @@ def _changed(name: str) -> tuple[Arm, ...]:
     published = name == "opsd"  # opsd has a fixed teacher and a bound of 0.1; the others neither
     changes = {
         "rate": ("learning_rate=3e-4",),
-        "bound": ("grad_norm=1.0" if published else "grad_norm=0.1",),
+        "bound": ("max_grad_norm=1.0" if published else "max_grad_norm=0.1",),
         "teacher": ("method.teacher=snapshot" if published else "method.teacher=fixed",),
         "short": ("sampling.max_tokens=56",),
         "style": ("model.path=bases/roll_call_worked", "task.worked=1.0"),  # hinted or not, this base writes alike

@@ -141,8 +141,8 @@ def signal() -> str:
     rows = [
         [one["kind"], one["target"], str(one["tokens"]), *(f"{one[n]:+.3f}" for n in SIGNALS)] for one in record["rows"]
     ]
-    by_kind = table(["token", "rollout", "tokens", "gain under h_c alone", "gain under h_w", "contrast e_ctr"], rows)
-    names = {"correct_gain": "gain under h_c alone", "contrast": "contrast e_ctr"}
+    by_kind = table(["token", "rollout", "tokens", "gap under h_c alone", "gap under h_w", "contrast e_ctr"], rows)
+    names = {"teacher_gap": "gap under h_c alone", "contrast": "contrast e_ctr"}
     aucs = [
         [label, *(f"{record['auc'][f'{name}, {label}']:.3f}" for name in names)]
         for label in ("all rollouts", "wrong rollouts")

@@ -59,7 +59,7 @@ def aucs(table: SignalTable) -> dict[str, float]:
     """Of right against wrong decisions: everywhere, and within wrong rollouts alone."""
     found = {}
     for label, among in (("all rollouts", np.ones_like(table.target)), ("wrong rollouts", ~table.target)):
-        for name in ("correct_gain", "contrast"):
+        for name in ("teacher_gap", "contrast"):
             values = [table.columns[name][among & (table.kind == kind)] for kind in ("right", "wrong")]
             found[f"{name}, {label}"] = round(auc(values[0], values[1]), 3)
     return found

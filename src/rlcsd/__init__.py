@@ -1,6 +1,6 @@
 """Reinforcement learning with contrastive self-distillation.
 
-`rlcsd.train()` runs the embedded default; see README.md for a task and a method of your own.
+`rlcsd.train()` runs the default config; README.md shows a task and a method of your own.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["Config", "InputError", "Problem", "Reward", "Task", "Verdict", "load_config", "train"]
 
-# Names are found when first asked for: a verifier's worker or `rlcsd --help` need not load torch.
-_WHERE = {
+# Each name is imported when it is first used: verifier processes and `rlcsd --help` do not load torch.
+_MODULES = {
     "Config": "config.schema:Config",
     "InputError": "errors:InputError",
     "Problem": "tasks.task:Problem",
@@ -30,12 +30,16 @@ _WHERE = {
     "Task": "tasks.task:Task",
     "Verdict": "tasks.task:Verdict",
     "load_config": "config.load:load",
-    "train": "run.api:train",
+    "train": "run.run:train",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _WHERE:
+    if name not in _MODULES:
         raise AttributeError(f"module 'rlcsd' has no attribute {name!r}")
-    module, _, attribute = _WHERE[name].partition(":")
+    module, _, attribute = _MODULES[name].partition(":")
     return getattr(import_module(f".{module}", __name__), attribute)
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -1,8 +1,9 @@
-"""The one exception for anything wrong with what the user gave."""
+"""The one exception for anything wrong with what the user gave, and the nearest valid name to suggest."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import difflib
+from collections.abc import Callable, Iterable
 from typing import Any
 
 
@@ -38,3 +39,10 @@ def together(*steps: Callable[[], Any]) -> list[Any]:
 def first_line(error: Exception) -> str:
     """What an error of a library says first, or its type if it says nothing."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """`did you mean 'x'?` for the name nearest to `name`, or all names if none is near."""
+    known = sorted(known)
+    close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"

@@ -11,6 +11,8 @@ from typing import Any
 
 from .errors import InputError
 
+_EXPERIMENTS = "rlcsd.experiments"  # imported by name alone: no module of the core imports it
+
 
 def described(error: BaseException, path: str) -> str:
     """Type, message and line within the user's file."""
@@ -46,6 +48,13 @@ def load_attribute(field: str, name: str) -> Any:
 
 
 def load_experiments() -> None:
-    """Import `rlcsd.experiments`, which registers its methods, tasks and commands. Registries call it for a name that
-    they do not know, so that the core depends on no experiment."""
-    importlib.import_module("rlcsd.experiments")
+    """Register the methods and tasks of `rlcsd.experiments`.
+
+    Registries call this for a name that they do not know, so that the core depends on no experiment.
+    """
+    importlib.import_module(_EXPERIMENTS).register()
+
+
+def add_experiment_commands(commands: Any) -> None:
+    """Add the commands of `rlcsd.experiments` to the subparsers of the command line."""
+    importlib.import_module(f"{_EXPERIMENTS}.commands").add_commands(commands)

@@ -1,61 +1,112 @@
-"""What a run works on, known before any weights are loaded: prompts, the number of steps, what would go wrong late."""
+"""Prepare a run: build its method and task, and check all that is known before weights are loaded.
+
+A run, its plan (`rlcsd train --dry-run`) and a `Trainer` made by hand all start with `prepare`, so that each of them
+refuses the same configs in the same words.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from transformers import get_scheduler
 
+from .config.load import build_method
 from .config.schema import Config
-from .engine.interface import TokenLimits
+from .engine.interface import TokenLimits, max_sequence
+from .engine.local.model import context_length, load_tokenizer
 from .errors import InputError, first_line
+from .evaluation import EvaluationSettings
+from .evaluation import check as check_evaluation
 from .methods.base import HintedConfig, Method
 from .prompts import student_prompt
 from .records import Problem
 from .stages.hint import solution_hint
+from .tasks.registry import build_task
 from .tasks.task import Task
 from .verifiers import silent
 
+Schedule = Callable[[int], float]
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """All that a `Trainer` needs beside an engine.
+
+    Attributes:
+        problems: the training problems whose prompt fits `max_prompt_tokens`.
+        steps: number of training steps.
+        schedule: the factor of `learning_rate` at each training step, from 1 to `steps`.
+    """
+
+    config: Config
+    method: Method
+    task: Task
+    problems: Sequence[Problem]
+    steps: int
+    schedule: Schedule
+
+
+def prepare(config: Config, task: Task | None = None, *, tokenizer: Any = None, check_prompts: bool = True) -> Prepared:
+    """Build the method and the task of a run, and check what can be checked without weights.
+
+    Args:
+        task: replaces the config's task.
+        tokenizer: replaces that of `model.path`.
+        check_prompts: False leaves out what needs a tokenizer; then `problems` are all training problems.
+
+    Raises:
+        MissingError: the task's data is not on this machine.
+        InputError: the run could not make its first step, or not its first evaluation.
+    """
+    method = build_method(config)
+    task = task if task is not None else build_task(config.task)
+    _check_task(config, task, method)
+    problems: Sequence[Problem] = task.train
+    if check_prompts:
+        tokenizer = tokenizer if tokenizer is not None else load_tokenizer(config.model)
+        context = context_length(config.model)
+        problems = fitting_problems(tokenizer, task, config, context)
+        check_evaluation(tokenizer, task, EvaluationSettings.of(config), max_sequence(config, context), context)
+    steps = config.steps or max(1, config.epochs * len(problems) // config.prompts_per_step)
+    return Prepared(config, method, task, problems, steps, learning_rate_schedule(config, steps))
+
 
 def training_prompt(tokenizer: Any, task: Task, config: Config, problem: Problem) -> list[int]:
-    """Token ids of a training problem as the student sees it."""
+    """Token ids of the student's prompt for a training problem."""
     return student_prompt(tokenizer, problem, task.instruction, config.model.thinking_student)
 
 
 def fitting_problems(tokenizer: Any, task: Task, config: Config, context: int) -> list[Problem]:
-    """The training problems whose prompt fits `max_prompt_tokens`.
+    """The training problems whose prompt has at most `max_prompt_tokens` tokens, in order.
 
     Raises:
-        InputError: they do not fill one batch, or the longest with a response exceeds the model's `context`.
+        InputError: they are fewer than `prompts_per_step`, or the longest prompt and a response exceed the `context`
+            length of the model.
     """
-    most, wanted = config.max_prompt_tokens, config.prompts_per_step
-    # A text that is longer than so many of the longest token needs no counting, which takes minutes for megabytes.
-    longest = most * max(map(len, tokenizer.get_vocab()))
-    short = [problem for problem in task.train if len(problem.text) <= longest]
+    limit, wanted = config.max_prompt_tokens, config.prompts_per_step
+    # A text longer than `limit` times the longest token cannot fit; tokenizing megabytes to count them takes minutes.
+    max_characters = limit * max(map(len, tokenizer.get_vocab()))
+    short = [problem for problem in task.train if len(problem.text) <= max_characters]
     lengths = [len(training_prompt(tokenizer, task, config, problem)) for problem in short]
-    fits = [problem for problem, length in zip(short, lengths, strict=True) if length <= most]
+    fits = [problem for problem, length in zip(short, lengths, strict=True) if length <= limit]
     if not fits:
         shortest = f"; the shortest has {min(lengths)}" if lengths else ""
-        raise InputError(f"max_prompt_tokens={most}: every training prompt is longer{shortest}")
+        raise InputError(f"max_prompt_tokens={limit}: every training prompt is longer{shortest}")
     if len(fits) < wanted:
         raise InputError(
             f"prompts_per_step={wanted}: there are only {len(fits)} training problems, and a batch holds none twice; "
             f"use at most {len(fits)}, and a prompts_per_update that divides it"
         )
-    fitting = max(length for length in lengths if length <= most)
-    TokenLimits.of(config, context).check_context(fitting, config.sampling.settings())
+    longest = max(length for length in lengths if length <= limit)
+    TokenLimits.of(config, context).check_context(longest, config.sampling.settings())
     return fits
 
 
-def training_steps(config: Config, problems: int) -> int:
-    """How many training steps a run on so many problems has."""
-    return config.steps or max(1, config.epochs * problems // config.prompts_per_step)
-
-
-def check_task(config: Config, task: Task, method: Method) -> None:
-    """Raise InputError for what a run would notice only later: a problem without a solution, nothing to stop by."""
+def _check_task(config: Config, task: Task, method: Method) -> None:
+    """Raise InputError if the task lacks what the method or early stopping needs: solutions, feedback, evaluations."""
     source = method.config.hint_source if isinstance(method.config, HintedConfig) else None
     if source == "gt_cot":
         for problem in task.train:
@@ -70,12 +121,6 @@ def check_task(config: Config, task: Task, method: Method) -> None:
             f"evaluation.patience={config.evaluation.patience}: task={task.name} has no evaluation sets whose accuracy "
             "could stop the run"
         )
-
-
-# ------------------------------------------------------------------ schedule
-# The learning rate over a run: the schedules of transformers, as a function of the training step alone.
-
-Schedule = Callable[[int], float]
 
 
 def learning_rate_schedule(config: Config, steps: int) -> Schedule:

@@ -1,4 +1,8 @@
-"""Folders and logs on disk that survive a crash: whole or not there, synced, and readable up to a torn last line."""
+"""Folders and files that survive a crash: written whole or not at all, synced, checked by hashes.
+
+Checkpoints, data sets and models are written with `whole_folder`, logs with `append_jsonl`, small files with
+`write_text`.
+"""
 
 from __future__ import annotations
 
@@ -15,27 +19,25 @@ from typing import Any
 
 from .errors import InputError
 
+MANIFEST = "manifest.json"  # size and SHA-256 of every file of a folder
 _LEFT_OVER = re.compile(r"^\.(?P<name>.+)\.(?P<process>\d+)\.(?P<kind>partial|old)$")
 
 
 def check_new_folder(target: Path, option: str = "--out") -> None:
-    """Raise InputError unless `target` can become a new folder: nothing of the user's is ever replaced.
-
-    `option` is how the user named the folder.
-    """
+    """Raise InputError unless `target` is absent or an empty folder. `option` is the flag that named it."""
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InputError(f"{option} {target}: already there and not an empty folder; choose another place")
 
 
 @contextmanager
 def whole_folder(target: Path, replace: bool = False, option: str = "--out") -> Iterator[Path]:
-    """A folder to fill that becomes `target` at the end, or vanishes if anything fails.
+    """Yield a temporary folder to fill; it is renamed to `target` at the end, or removed if anything fails.
 
-    Every file is on the disk before the folder gets its name, so that a crash leaves the whole folder or none.
-    `replace` allows a `target` that is already there (a checkpoint of the same step).
+    Every file is synced before the rename, so that a crash leaves the whole folder or none. `replace` allows a `target`
+    that exists (a checkpoint of the same step).
 
     Raises:
-        InputError: `target` is there already or cannot be written, or there is no room on the disk.
+        InputError: `target` exists or cannot be written, or the disk is full.
     """
     if not replace:
         check_new_folder(target, option)
@@ -66,10 +68,10 @@ def whole_folder(target: Path, replace: bool = False, option: str = "--out") -> 
 
 
 def remove_left_overs(parent: Path, only: str | None = None, alone: bool = False) -> None:
-    """Remove what processes that are gone left half done in `parent`, for all targets or for the one named `only`.
+    """Remove temporary files of dead processes from `parent`, of all targets or of the one named `only`.
 
-    A target that was being replaced when its process died gets its old content back. `alone`: the caller knows that no
-    other process writes there, so that the number of a new process cannot be mistaken for the old one's.
+    A target that was being replaced when its process died gets its old content back. `alone`: no other process writes
+    there, so process ids are not looked at (a new process may have the id of the dead one).
     """
     for path in list(parent.iterdir()) if parent.is_dir() else []:
         match = _LEFT_OVER.match(path.name)
@@ -85,21 +87,21 @@ def remove_left_overs(parent: Path, only: str | None = None, alone: bool = False
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder: its name is gone at once, and what a crash leaves of it is cleaned up later."""
+    """Remove a folder. It is renamed first: after a crash it is gone, and `remove_left_overs` removes the rest."""
     hidden = path.with_name(f".{path.name}.{os.getpid()}.partial")
     path.rename(hidden)
     _remove(hidden)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a whole text file: a crash leaves the old content or the new one, never a part."""
+    """Write a text file by rename: after a crash it has its old content or the new one."""
     _replace(path, text.encode("utf-8", "backslashreplace"))
 
 
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
-    """All records of a file of JSON lines; none if it is not there. Lines end with a line feed and nothing else.
+    """All records of a JSON Lines file; none if the file is absent. Lines end with a line feed and nothing else.
 
-    A last line that a crash tore, so that it is no JSON, does not count.
+    A last line that is no JSON (a crash interrupted its writing) is left out.
 
     Raises:
         InputError: another line is not a JSON object.
@@ -117,7 +119,7 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 
 def append_jsonl(path: Path, *records: Any) -> None:
-    """Write records at the end of a file of JSON lines, in one piece."""
+    """Append records to a JSON Lines file, in one write."""
     text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     # A lone surrogate, which UTF-8 cannot hold, becomes its JSON escape.
     with path.open("ab") as file:
@@ -125,7 +127,7 @@ def append_jsonl(path: Path, *records: Any) -> None:
 
 
 def synced_length(path: Path) -> int:
-    """The length of a file in bytes once all of it is on the disk; 0 if it is not there."""
+    """Sync a file and return its length in bytes; 0 if it is absent."""
     if not path.is_file():
         return 0
     _sync(path)
@@ -133,7 +135,7 @@ def synced_length(path: Path) -> int:
 
 
 def keep_records(path: Path, length: int, extra: list[dict[str, Any]] | None = None) -> None:
-    """Cut a file of JSON lines to its first `length` bytes, and append the records `extra`, by rename."""
+    """Cut a JSON Lines file to its first `length` bytes and append the records `extra`, by rename."""
     if not path.is_file():
         return
     head = path.read_bytes()[:length]
@@ -142,7 +144,7 @@ def keep_records(path: Path, length: int, extra: list[dict[str, Any]] | None = N
 
 
 def records_after(path: Path, length: int) -> list[dict[str, Any]]:
-    """The whole records that begin at byte `length` or later, up to the first line that is no record."""
+    """The complete records that begin at byte `length` or later, up to the first line that is no record."""
     records = []
     for line in path.read_bytes()[length:].split(b"\n")[:-1] if path.is_file() else []:
         record = _record(line)
@@ -153,7 +155,7 @@ def records_after(path: Path, length: int) -> list[dict[str, Any]]:
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether an error, of the system or of a library that wraps it, says that the disk is full."""
+    """Whether an error of the system, or of a library that wraps it, means that the disk is full."""
     number = getattr(error, "errno", None)
     return number in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error)
 
@@ -187,7 +189,7 @@ def _replace(path: Path, content: bytes) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Wait until a file, or the names in a folder, are on the disk."""
+    """fsync a file, or a folder for the names in it."""
     try:
         descriptor = os.open(path, os.O_RDONLY)
     except PermissionError:  # Windows opens no folders
@@ -203,7 +205,7 @@ def _sync(path: Path) -> None:
 
 def _is_alive(process: int) -> bool:
     if process == os.getpid():
-        return False  # a target is filled by one call at a time: what carries our number is of an earlier process
+        return False  # a target is filled by one call at a time, so this is an earlier process of the same id
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -213,26 +215,23 @@ def _is_alive(process: int) -> bool:
     return True
 
 
-# ------------------------------------------------------------------ manifest
-# A folder's manifest: the size and SHA-256 hash of every file, so that damage is found before the files are used.
-
-MANIFEST = "manifest.json"
+# ------------------------------------------------------------------ manifests
 
 
 def write_manifest(folder: Path) -> None:
-    """Write `manifest.json` about all files that are in the folder now."""
+    """Write the manifest of all files that are in the folder now."""
     files = {
         path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": _sha256(path)}
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path != folder / MANIFEST
     }
     text = json.dumps(files, indent=1, sort_keys=True)
-    # The manifest's own hash stands in its last line: a flipped bit in it is found like any other.
+    # Its last line is its own hash, so that damage to the manifest is found too.
     (folder / MANIFEST).write_text(f"{text}\n{hashlib.sha256(text.encode()).hexdigest()}\n", encoding="utf-8")
 
 
 def damage(folder: Path) -> str | None:
-    """What is wrong with a folder that has a manifest, in a few words; None if every file is as it was written."""
+    """What differs from a folder's manifest, in a few words; None if every file is as it was written."""
     try:
         text, _, rest = (folder / MANIFEST).read_bytes().decode("utf-8").rpartition("}\n")
         text += "}"

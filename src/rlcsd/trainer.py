@@ -14,15 +14,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
 
-from .config.schema import Config
-from .engine.interface import Engine, TokenLimits
+from .engine.interface import Engine
 from .health import Health
-from .methods.base import Method
 from .metrics import Mean, Metrics, Sum, combined
-from .prepare import check_task, fitting_problems, learning_rate_schedule, training_prompt, training_steps
+from .prepare import Prepared, training_prompt
 from .records import Group, Problem, Rollout, TokenBatch, TrainingExample
+from .stages import step_rng
 from .stages.grade import grade
-from .stages.hint import HintedExamples, TeacherPrompts, hinted_examples
+from .stages.hint import HintedExamples, TeacherPrompts, hinted_examples, teacher_token_limit
 from .stages.score import build_token_batch, with_old_log_probs
 from .tasks.task import Task
 
@@ -62,25 +61,18 @@ class Clock:
 
 
 class Trainer:
-    """Trains with `method` on `task` with `engine`; `config` gives sizes, rates and seeds.
+    """Trains the policy of an engine: `Trainer(prepare(config), engine)`; see `prepare.prepare`.
 
     `on_phase` is called with the name of each phase of a step as it begins.
     """
 
     def __init__(
-        self,
-        config: Config,
-        task: Task,
-        method: Method,
-        engine: Engine,
-        on_phase: Callable[[str], None] = lambda phase: None,
+        self, prepared: Prepared, engine: Engine, on_phase: Callable[[str], None] = lambda phase: None
     ) -> None:
-        self.config, self.task, self.method, self.engine, self.on_phase = config, task, method, engine, on_phase
-        check_task(config, task, method)
-        self.train = fitting_problems(engine.tokenizer, task, config, engine.context_length)
-        self.steps = training_steps(config, len(self.train))
-        self.schedule = learning_rate_schedule(config, self.steps)
-        self.health = Health(config.guard)
+        self.config, self.task, self.method = prepared.config, prepared.task, prepared.method
+        self.train, self.steps, self.schedule = prepared.problems, prepared.steps, prepared.schedule
+        self.engine, self.on_phase = engine, on_phase
+        self.health = Health(self.config.guard)
 
     # ------------------------------------------------------------------ the step
 
@@ -90,9 +82,8 @@ class Trainer:
         with clock("sample"):
             problems = self.problems(number)
             prompts = [self._prompt(problem) for problem in problems]
-            samples = self.engine.sample(
-                prompts, self.config.group_size, self.config.sampling.settings(), self._seed("sample", number)
-            )
+            seed = step_rng(self.config.seed, "sample", number).getrandbits(62)
+            samples = self.engine.sample(prompts, self.config.group_size, self.config.sampling.settings(), seed)
         with clock("grade"):
             divide = self.method.config.advantage_std
             groups = grade(self.engine.tokenizer, self.task, problems, prompts, samples, divide_by_std=divide)
@@ -135,8 +126,10 @@ class Trainer:
 
     def hint(self, groups: Sequence[Group], number: int) -> HintedExamples:
         """The hint stage with this run's seed; see `stages.hint.hinted_examples`."""
-        prompts = teacher_prompts(self.engine, self.task, self.config)
-        return hinted_examples(groups, self.method, prompts, random.Random(self._name("hint", number)))
+        c = self.config
+        limit = teacher_token_limit(c.max_teacher_tokens, self.engine.context_length)
+        prompts = TeacherPrompts(self.engine.tokenizer, limit, c.model.thinking_teacher, self.task.instruction)
+        return hinted_examples(groups, self.method, prompts, step_rng(c.seed, "hint", number))
 
     def token_batch(self, batch: Sequence[TrainingExample]) -> TokenBatch:
         """The columns of one mini-batch; see `stages.score.build_token_batch`."""
@@ -181,22 +174,10 @@ class Trainer:
 
     @property
     def correction_cap(self) -> float | None:
-        return self.config.correction_cap if self.config.rollout_correction == "token" else None
+        return self.config.importance_weight_cap if self.config.rollout_correction == "token" else None
 
     def _prompt(self, problem: Problem) -> list[int]:
         return training_prompt(self.engine.tokenizer, self.task, self.config, problem)
-
-    def _name(self, stage: str, number: int) -> str:
-        return f"{self.config.seed}/{stage}/{number}"
-
-    def _seed(self, stage: str, number: int) -> int:
-        return random.Random(self._name(stage, number)).getrandbits(62)
-
-
-def teacher_prompts(engine: Engine, task: Task, config: Config) -> TeacherPrompts:
-    """How the teacher's prompts of a run are made."""
-    limits = TokenLimits.of(config, engine.context_length)
-    return TeacherPrompts(engine.tokenizer, limits.teacher_prompt, config.model.thinking_teacher, task.instruction)
 
 
 # ------------------------------------------------------------------ metrics

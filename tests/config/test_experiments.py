@@ -20,7 +20,7 @@ COMMON = {
     "learning_rate": 1e-6, "weight_decay": 0.01, "warmup_steps": 50, "group_size": 8, "prompts_per_step": 64, "prompts_per_update": 16,
     "max_prompt_tokens": 2048, "sampling.max_tokens": 16384, "sampling.temperature": 1.0, "sampling.top_p": 0.95, "sampling.top_k": 20,
     "model.thinking_student": True, "model.thinking_teacher": True, "model.thinking_eval": True, "rollout_correction": "token",
-    "correction_cap": 2.0, "evaluation.every": 50, "evaluation.before": True, "save_every": 50, "epochs": 30, "steps": None,
+    "importance_weight_cap": 2.0, "evaluation.every": 50, "evaluation.before": True, "save_every": 50, "epochs": 30, "steps": None,
     "evaluation.sampling.temperature": 0.6, "evaluation.sampling.top_p": 0.95, "evaluation.sampling.top_k": 20,
     "evaluation.sampling.max_tokens": 38912, "model.lora": None, "model.dtype": "bfloat16", "entropy_coefficient": 0.0,
     "max_teacher_tokens": None,
@@ -70,7 +70,7 @@ def test_an_experiment_composes_to_the_published_values(model, task, method):
         "model.path": path,
         "task.name": task,
         "method.name": method,
-        "grad_norm": 0.1 if method in ("opsd", "opsd_ectr") else 1.0,
+        "max_grad_norm": 0.1 if method in ("opsd", "opsd_ectr") else 1.0,
         "kl_coefficient": 0.001 if method in ("grpo", "opsd_ectr", "rlsd_ectr") else 0.0,
     }
     if task == "math_deepmath":

@@ -85,3 +85,12 @@ def test_answers_to_other_problems_and_broken_lines_are_not_taken_over(tmp_path,
     assert main(command) == 0
     (sample,) = map(json.loads, (out / "samples.jsonl").read_text().splitlines())
     assert (sample["question"], sample["answer"]) == ("Who is a knave?", "2")
+
+
+def test_samples_of_an_older_version_are_read(tmp_path, monkeypatch, capsys):
+    assert main([*COMMAND, str(tmp_path / "a")]) == 0
+    table, samples = capsys.readouterr().out, tmp_path / "a/samples.jsonl"
+    samples.write_text(samples.read_text().replace('"index":', '"place":'))
+    monkeypatch.setattr(evaluation, "answer_problems", lambda *arguments: pytest.fail("asked again"))
+    assert main([*COMMAND, str(tmp_path / "a")]) == 0
+    assert capsys.readouterr().out == table and '"index":' in samples.read_text()

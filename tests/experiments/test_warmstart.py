@@ -1,44 +1,15 @@
-"""The shipped base is worth training, and its recipe makes what it says."""
+"""Tokenizer, loss weights and training of the warm start."""
 
 from __future__ import annotations
 
-import random
-
-import pytest
 import torch
 
 from rlcsd.config.schema import ModelConfig
-from rlcsd.engine.local.model import TINY, load_network, load_tokenizer
-from rlcsd.experiments.examples import draw_example
-from rlcsd.experiments.gates import measure_puzzles
+from rlcsd.engine.local.model import load_network, load_tokenizer
 from rlcsd.experiments.recipe import load_recipe
-from rlcsd.experiments.warmstart import add_claims, warmstart
-from rlcsd.prompts import TEMPLATES, hint_text, question_text, teacher_text
-from rlcsd.tasks.knights_and_knaves import FORMS, NAMES, Recipe, draw_problems
-from rlcsd.verifiers import get, last_boxed
-
-
-def test_the_shipped_base_opens_its_gates_on_puzzles_that_chose_nothing():
-    """Test-split puzzles: the gates were applied to the validation split."""
-    recipe = load_recipe("kk_tiny")
-    config = ModelConfig()
-    report = measure_puzzles(
-        load_network(config, torch.device("cpu")), load_tokenizer(config), recipe, split="test", seed=7
-    )
-    assert 0.35 <= report.accuracy[3] <= 0.60, str(report)
-    assert not {4, 5} & set(recipe.sizes)
-    assert report.accuracy[4] > report.accuracy[5] > 0
-    assert 70 <= report.length <= 160
-    assert report.signals["correct_gain on correct"] > 0
-    assert report.signals["wrong_gain on correct"] < 0
-    assert report.signals["contrast on correct"] > 0 > report.signals["contrast on wrong"]
-
-
-def test_the_package_stays_small_and_carries_a_card():
-    assert sum(path.stat().st_size for path in TINY.iterdir()) < 5_000_000
-    card = (TINY / "README.md").read_text()
-    assert "rlcsd warmstart kk_tiny" in card
-    assert "never" in card
+from rlcsd.experiments.warmstart import add_claims, roll_call_weights, warmstart
+from rlcsd.prompts import TEMPLATES
+from rlcsd.tasks.knights_and_knaves import NAMES, Recipe, draw_problems
 
 
 def test_the_tokenizer_keeps_a_claim_whole_and_any_text_intact():
@@ -49,56 +20,6 @@ def test_the_tokenizer_keeps_a_claim_whole_and_any_text_intact():
     problem = draw_problems([4], 1, "test", Recipe())[0]
     for text in [problem.question, problem.solution, "Ünï ∑ 漢字\t1+1=2", *TEMPLATES.values()]:
         assert tokenizer.decode(tokenizer(text, add_special_tokens=False).input_ids) == text
-
-
-def test_examples_follow_their_reference_and_keep_the_recipes_shares():
-    recipe = load_recipe("kk_tiny")
-    rng = random.Random(0)
-    examples = [draw_example(recipe, rng) for _ in range(600)]
-    hinted = [e for e in examples if "Reference Solution" in e.prompt]
-    assert 0.5 < len(hinted) / 600 < 0.7
-    verify = get("knights_and_knaves")
-    for example in hinted:
-        answer = example.prompt.split("Correct final answer: ")[1].split("\n")[0]
-        assert verify(example.response, answer)
-        assert last_boxed(example.prompt.split("Reference Solution:")[1]) is not None
-    problem_prompt = question_text("Q")
-    assert teacher_text("Q", hint_text("t", "a")).startswith(problem_prompt)
-
-
-def test_a_warm_start_learns_and_saves_only_when_its_gates_open(tmp_path):
-    small = [
-        "hidden=32",
-        "layers=2",
-        "heads=2",
-        "kv_heads=1",
-        "feed_forward=64",
-        "sizes=[2]",
-        "batch=4",
-        "gates.problems=8",
-    ]
-    lines: list[str] = []
-    closed = warmstart(
-        load_recipe("kk_tiny", [*small, "steps=2", "gates.start=2", "gates.every=2"]),
-        tmp_path / "closed",
-        tell=lines.append,
-    )
-    assert not closed.open
-    assert not list(tmp_path.iterdir())
-    never = warmstart(load_recipe("kk_tiny", [*small, "steps=1"]), tmp_path / "never", tell=lines.append)
-    assert never.shut == ("never measured",)
-
-
-@pytest.mark.parametrize("name", ["kk_tiny", "kk_small"])
-def test_recipes_are_valid(name):
-    recipe = load_recipe(name)
-    assert set(recipe.forms) <= set(FORMS)
-    assert recipe.hidden % recipe.heads == 0
-    assert not set(recipe.train_sizes) & set(recipe.unseen_sizes)
-
-
-# ------------------------------------------------------------------ test_tokenizer
-# New people in an old vocabulary: one token for each claim, and nothing else changes.
 
 
 def test_a_claim_about_a_new_person_becomes_one_token_like_those_about_others():
@@ -134,3 +55,45 @@ def test_a_claim_about_a_new_person_becomes_one_token_like_those_about_others():
     }
     for token, other in ((knight, says), (says, knight)):
         assert (rows[token] - likes[token]).norm() < (rows[token] - likes[other]).norm()
+
+
+def test_the_sign_of_a_worked_line_weighs_as_much_as_a_verdict():
+    pieces = [
+        "Bob says",
+        " Ann is a knight",
+        ";",
+        " Ann is a knave",
+        ": false",
+        ".",
+        " \\boxed{",
+        " Bob is a knave",
+        "}",
+    ]
+    text, offsets = "", []
+    for piece in pieces:
+        offsets.append((len(text), len(text) + len(piece)))
+        text += piece
+    assert roll_call_weights(5.0, text, offsets) == [1.0, 1.0, 5.0, 1.0, 5.0, 1.0, 1.0, 2.0, 1.0]
+
+
+def test_a_warm_start_whose_gates_do_not_pass_saves_nothing(tmp_path):
+    size = ["hidden=32", "layers=2", "heads=2", "kv_heads=1", "feed_forward=64", "sizes=[2]", "batch=4"]
+    checked = load_recipe("kk_tiny", [*size, "gates.problems=8", "steps=2", "gates.start=2", "gates.every=2"])
+    lines: list[str] = []
+    report = warmstart(checked, tmp_path / "checked", log=lines.append)
+    assert not report.passed
+    assert lines[-1].startswith("step 2: pass@1")
+    assert warmstart(load_recipe("kk_tiny", [*size, "steps=1"]), tmp_path / "never").failures == ("never measured",)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_warm_start_whose_gates_pass_saves_a_model_with_a_card(tmp_path):
+    lenient = ["low=0", "high=1", "decision=0", "auc=0", "worked=[0,1]", "start=1", "every=1", "problems=8"]
+    recipe = load_recipe(
+        "roll_call", ["start=tiny_roll_call", "steps=1", "batch=2", *(f"gates.{gate}" for gate in lenient)]
+    )
+    assert warmstart(recipe, tmp_path / "base", log=lambda line: None).passed
+    config = ModelConfig(path=str(tmp_path / "base"))
+    assert load_network(config, torch.device("cpu")).device.type == "cpu"
+    assert len(load_tokenizer(config)) == len(load_tokenizer(ModelConfig(path="tiny_roll_call")))
+    assert "`rlcsd warmstart roll_call` from `model.path=tiny_roll_call`" in (tmp_path / "base/README.md").read_text()

@@ -8,9 +8,9 @@ from rlcsd.inspection.signals import SignalTable, markdown, means
 
 
 def table(correct, under_wrong=None, kind=None, target=None, rollout=None, **more):
-    columns = {"correct_gain": np.array(correct)}
+    columns = {"teacher_gap": np.array(correct)}
     if under_wrong is not None:
-        columns |= {"wrong_gain": np.array(under_wrong), "contrast": np.array(correct) - np.array(under_wrong)}
+        columns |= {"wrong_gap": np.array(under_wrong), "contrast": np.array(correct) - np.array(under_wrong)}
     count = len(correct)
     return SignalTable(
         np.array(kind or ["style"] * count),
@@ -75,5 +75,5 @@ def test_why_nothing_is_usable(accuracy, missing, sentence):
 
 def test_a_method_without_wrong_hints_has_a_narrower_table():
     one = table([1.0, -1.0], kind=["style", "task"], target=[True, False])
-    assert markdown(one).splitlines()[0] == "| kind | target | tokens | gain under h_c | mean abs gain under h_c |"
-    assert means(one) == {"correct": {"style": {"correct_gain": 1.0}}, "wrong": {"task": {"correct_gain": -1.0}}}
+    assert markdown(one).splitlines()[0] == "| kind | target | tokens | gap under h_c | mean abs gap under h_c |"
+    assert means(one) == {"correct": {"style": {"teacher_gap": 1.0}}, "wrong": {"task": {"teacher_gap": -1.0}}}

@@ -7,6 +7,8 @@ import random
 from pathlib import Path
 from typing import Any
 
+from rlcsd.evaluation import Summary
+
 WORDS = ("Wait", ",", " so", " Alice", " is", " a", " knight", ".", "\n", " 7", " +", "é", " 🙂")
 
 
@@ -21,6 +23,11 @@ def write_config(folder: Path, method: str = "rlcsd", seed: int = 0, **more: Any
     }
     (folder / "config.yaml").write_text(json.dumps({**config, "log_rollouts": 4, **more}))
     return folder
+
+
+def summary(name: str, mean: float, samples: int = 1) -> dict[str, Any]:
+    """A summary of an evaluation set as `evaluations.jsonl` has it."""
+    return Summary(name, 10, samples, mean, mean - 0.1, mean + 0.1, {1: mean}, 1.0, 0.0, 90.0).as_dict()
 
 
 def rollout(rng: random.Random, tokens: int, correct: bool, contrastive: bool = True, **changes: Any) -> dict[str, Any]:

@@ -2,23 +2,21 @@
 
 import csv
 import io
+import itertools
 import json
+import statistics
 
 import numpy as np
 import pytest
 
 from rlcsd.cli import main
 from rlcsd.errors import InputError
-from rlcsd.evaluation.summary import Summary
 from rlcsd.report.comparison import comparison, comparison_table, differences, hint_sources, results, written
 from rlcsd.report.figures import draw_comparison
 from rlcsd.report.run_results import find_runs, read_run, read_runs
+from rlcsd.report.statistics import paired_difference
 
-from .folders import lines, write_config
-
-
-def summary(name, value):
-    return Summary(name, 10, 1, value, value - 0.1, value + 0.1, {1: value}, 1.0, 0.0, 90.0).as_dict()
+from .folders import lines, summary, write_config
 
 
 def write_run(folder, method="rlcsd", seed=0, before=0.4, after=0.6, outcomes=None, sets=("seen",), **config):
@@ -79,6 +77,7 @@ def test_labels_tell_models_and_tasks_apart(tmp_path):
         (["a", "./b/../a"], "the same run twice"),
         (["a", "copy"], "one run twice"),
         (["a", "other"], "they differ in method.tau"),
+        (["a", "another"], "they differ in method.tau"),
         (["nothing"], "no run here"),
         (["a", "--by", "method.nothing"], "--by method.nothing"),
         (["a", "b", "--baseline", "sdpo"], "--baseline sdpo"),
@@ -92,8 +91,10 @@ def test_what_cannot_be_compared_is_one_sentence(tmp_path, capsys, monkeypatch, 
     monkeypatch.chdir(tmp_path)
     for name in ("a", "copy", "other"):
         write_run(tmp_path / name)
+    write_run(tmp_path / "another", seed=1)
     write_run(tmp_path / "b", "grpo")
-    set_method(tmp_path / "other", tau=2.0)
+    for name in ("other", "another"):
+        set_method(tmp_path / name, tau=2.0)
     (tmp_path / "nothing").mkdir()
     assert main(["compare", *arguments]) == 2
     said = capsys.readouterr().err
@@ -101,9 +102,11 @@ def test_what_cannot_be_compared_is_one_sentence(tmp_path, capsys, monkeypatch, 
 
 
 def set_method(folder, **fields):
+    """The same run with other hyper-parameters."""
     config = json.loads((folder / "config.yaml").read_text())
     config["method"] |= fields
     (folder / "config.yaml").write_text(json.dumps(config))
+    return folder
 
 
 def test_four_seeds_are_paired_by_seed(tmp_path):
@@ -197,3 +200,213 @@ def test_the_figure_is_a_png_and_an_svg_whatever_is_there(tmp_path, capsys):
 def test_a_folder_without_a_run_is_named(tmp_path):
     with pytest.raises(InputError, match="no run here"):
         read_run(tmp_path)
+
+
+# ------------------------------------------------------------------ run folders in every state
+
+
+def plan_of(folder, step, keep):
+    """Cut a run back to how it was after `step` steps, with the evaluations for which `keep` holds."""
+    for name, wanted in (("metrics.jsonl", lambda r: r["step"] <= step), ("evaluations.jsonl", keep)):
+        records = [json.loads(line) for line in (folder / name).read_text().splitlines()]
+        lines(folder / name, [record for record in records if wanted(record)])
+
+
+def started(folder):
+    plan_of(folder, 0, lambda record: record["step"] == 0)
+
+
+def behind(folder):
+    lines(folder / "evaluations.jsonl", [{**json.loads(line), "step": json.loads(line)["step"] // 2}
+                                         for line in (folder / "evaluations.jsonl").read_text().splitlines()])  # fmt: skip
+    plan_of(folder, 4, lambda record: True)
+
+
+def cells_of(table):
+    return {row[0]: dict(zip(table.head, row, strict=True)) for row in table.rows}
+
+
+def test_a_run_without_an_evaluation_after_training_is_no_result(tmp_path):
+    """Its accuracy before training once counted as its result: −0.500 with p 0.016."""
+    problems = {f"p{i}": float(i % 2) for i in range(40)}
+    for seed in range(2):
+        write_run(tmp_path / f"g{seed}", "grpo", seed, 0.1, 0.5, outcomes={"seen": problems})
+        write_run(tmp_path / f"r{seed}", "rlcsd", seed, 0.1, 0.5 + seed / 10, outcomes={"seen": problems})
+    started(tmp_path / "r1")
+    runs = read_runs([tmp_path])
+    table = comparison(runs)
+    assert cells_of(table)["rlcsd"]["seen, after"].count == 1 and cells_of(table)["rlcsd"]["seen, before"].count == 2
+    assert "Not evaluated after training: rlcsd, seed 1." in table.notes
+    (row,) = differences(runs, "grpo").rows
+    assert row[2] == "+0.000" and "rlcsd, seed 1" in differences(runs, "grpo").notes[0]
+    assert "Not evaluated after training: rlcsd, seed 1." in results(runs).notes
+    started(tmp_path / "r0")
+    with pytest.raises(InputError, match=r"nothing can be paired.*evaluations after training"):
+        differences(read_runs([tmp_path]), "grpo")
+
+
+def test_a_run_that_is_behind_its_other_seeds_is_left_out_and_named(tmp_path):
+    for seed, after in enumerate((0.6, 0.7, 0.1)):
+        write_run(tmp_path / f"r{seed}", "rlcsd", seed, after=after)
+    behind(tmp_path / "r2")
+    runs = read_runs([tmp_path])
+    for table in (comparison(runs), results(runs)):
+        assert [note for note in table.notes if "rlcsd, seed 2 (step 4, the others 8)" in note]
+    row = cells_of(comparison(runs))["rlcsd"]
+    assert row["seen, after"].mean == pytest.approx(0.65) and row["entropy, end"].count == 2
+    draw_comparison(runs, tmp_path / "figure.png")
+    assert "rlcsd, seed 2 (step 4, the others 8)" in (tmp_path / "figure.svg").read_text()
+
+
+def test_labels_at_different_steps_are_marked(tmp_path):
+    write_run(tmp_path / "g", "grpo")
+    behind(write_run(tmp_path / "r", "rlcsd"))
+    runs = read_runs([tmp_path])
+    assert "Evaluated after different numbers of steps: grpo 8; rlcsd 4." in comparison(runs).notes
+
+
+def test_runs_that_stop_early_end_where_they_like(tmp_path):
+    for seed in range(2):
+        write_run(tmp_path / f"r{seed}", seed=seed, evaluation={"patience": 3})
+    behind(tmp_path / "r1")
+    table = comparison(read_runs([tmp_path]))
+    assert cells_of(table)["rlcsd"]["seen, after"].count == 2
+    assert not any("left out" in note for note in table.notes)
+
+
+def test_seeds_may_differ_in_where_they_ran_and_what_they_logged(tmp_path):
+    write_run(tmp_path / "a", seed=0, engine={"name": "local", "device": "cuda:0"}, log_rollouts=4, output_dir="x")
+    write_run(tmp_path / "b", seed=1, engine={"name": "local", "device": "cuda:1"}, log_rollouts=0, output_dir="y")
+    assert cells_of(comparison(read_runs([tmp_path])))["rlcsd"]["seeds"] == "2"
+
+
+def test_two_models_have_no_common_accuracy_before_training(tmp_path):
+    for name, before in (("small", 0.1), ("large", 0.5)):
+        write_run(tmp_path / name, "rlcsd", 0, before, model={"path": name})
+    runs = read_runs([tmp_path])
+    assert [row[2].mean for row in results(runs).rows if row[1] == "base"] == pytest.approx([0.5, 0.1])
+    write_run(tmp_path / "harder", "rlcsd", 1, 0.2, model={"path": "small"}, task={"name": "kk_9"})
+    with pytest.raises(InputError, match=r"runs of small differ in task\.name"):
+        results(read_runs([tmp_path]))
+    draw_comparison(read_runs([tmp_path]), tmp_path / "figure.png")
+    assert "before" not in (tmp_path / "figure.svg").read_text()
+
+
+def test_the_table_of_hint_sources_mixes_no_arms(tmp_path, capsys):
+    """Contrast and one-sided runs of rlcsd once shared a cell, and one model's run replaced another's."""
+    for name, evidence, after in (("a", "contrast", 0.8), ("b", "one_sided", 0.2)):
+        set_method(write_run(tmp_path / name, after=after), hint_source="self_rollout", k_max=4, evidence=evidence)
+    (row,) = hint_sources(read_runs([tmp_path])).rows
+    assert row[0] == "rlcsd" and [cell.mean for cell in row[1:]] == [0.2, 0.8]
+    set_method(write_run(tmp_path / "c", seed=1, after=0.9), hint_source="self_rollout", k_max=1, evidence="contrast")
+    assert main(["compare", str(tmp_path), "--table", "hints"]) == 2
+    assert "they differ in method.k_max" in capsys.readouterr().err
+    set_method(tmp_path / "c", k_max=4)
+    config = json.loads((tmp_path / "c/config.yaml").read_text())
+    (tmp_path / "c/config.yaml").write_text(json.dumps({**config, "model": {"path": "large"}}))
+    table = hint_sources(read_runs([tmp_path]))
+    assert list(table.head) == ["model", "method", "own correct rollout", "own rollouts + contrast"]
+    found = {row[0]: [cell and cell.mean for cell in row[2:]] for row in table.rows}
+    assert found == {"tiny": [0.2, 0.8], "large": [None, 0.9]}
+
+
+def test_the_hint_table_has_the_reported_average(tmp_path):
+    """The kinds of a set belong to that set, which counts as much as the other."""
+    folder = set_method(write_run(tmp_path / "a"), hint_source="gt_cot")
+    sets = {"small": 0.9, "large": 0.2, "large: 4 people": 0.3, "large: 5 people": 0.1, "average": 0.55}
+    record = {"step": 8, "sets": [summary(name, value) for name, value in sets.items()]}
+    lines(folder / "evaluations.jsonl", [record])
+    ((_, cell),) = hint_sources([read_run(folder)]).rows
+    assert cell.mean == 0.55
+
+
+def test_old_logs_round_outcomes_and_that_breaks_no_tie(tmp_path):
+    """Thirds to six digits: the p-value was 0.0625, where exact thirds give the true one."""
+    rng = np.random.default_rng(5)
+    shares = rng.integers(0, 4, (2, 30)) / 3
+    for name, method, row in (("g", "grpo", shares[0]), ("r", "rlcsd", shares[1])):
+        folder = write_run(tmp_path / name, method)
+        outcomes = {"seen": {f"p{i}": round(float(share), 6) for i, share in enumerate(row)}}
+        lines(folder / "evaluations.jsonl", [{"step": 8, "sets": [summary("seen", 0.5, 3)], "outcomes": outcomes}])
+    (row,) = differences(read_runs([tmp_path]), "grpo").rows
+    assert row[4] == f"{paired_difference(shares[1], shares[0], by='problem').p:.3f}"
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_too_few_pairs_are_printed_without_a_p_value_and_a_note_says_why(tmp_path, capsys, count):
+    """`compare` ended in a traceback where one problem differed."""
+    for seed in range(count):
+        write_run(tmp_path / f"g{seed}", "grpo", seed, after=0.5)
+        write_run(tmp_path / f"r{seed}", "rlcsd", seed, after=0.7)
+    assert main(["compare", str(tmp_path), "--baseline", "grpo", "--pair", "seed"]) == 0
+    shown = capsys.readouterr().out
+    assert f"| rlcsd | seen | +0.200 | – | – | – | {count} seeds |" in shown
+    assert "No interval and no p-value where" in shown
+
+
+def test_one_problem_that_differs_is_no_difference(tmp_path):
+    same = {f"p{i}": 1.0 for i in range(20)}
+    write_run(tmp_path / "g", "grpo", outcomes={"seen": {**same, "p3": 0.0}})
+    write_run(tmp_path / "r", "rlcsd", outcomes={"seen": same})
+    (row,) = differences(read_runs([tmp_path]), "grpo").rows
+    assert row[2] == "+0.050" and row[4] == "1.000"
+    low, high = map(float, row[3].split(" to "))
+    assert low < 0 < 0.05 < high
+
+
+# ------------------------------------------------------------------ recomputed from the logs
+
+
+def test_every_table_is_that_of_a_plain_recomputation(tmp_path):
+    """Two arms, three seeds, two sets, of which a problem is asked twice."""
+    rng = np.random.default_rng(11)
+    after = {}
+    for method in ("grpo", "rlcsd"):
+        for seed in range(3):
+            means = rng.random(2)
+            outcomes = {f"p{i}": float(rng.integers(0, 2)) for i in range(12)}
+            outcomes["p0/2"] = float(rng.integers(0, 2))
+            folder = write_run(tmp_path / f"{method}{seed}", method, seed, before=0.3 + 0.05 * seed)
+            sets = [
+                summary("a", float(means[0])),
+                summary("b", float(means[1])),
+                summary("average", float(means.mean())),
+            ]
+            first = json.loads((folder / "evaluations.jsonl").read_text().splitlines()[0])
+            lines(folder / "evaluations.jsonl", [first, {"step": 8, "sets": sets, "outcomes": {"a": outcomes}}])
+            after[method, seed] = (means, outcomes)
+    runs = read_runs([tmp_path])
+
+    def column(method, number):
+        values = [after[method, seed][0][number] for seed in range(3)]
+        return statistics.mean(values), 4.302653 * statistics.stdev(values) / 3**0.5
+
+    shown = cells_of(comparison(runs))
+    for method in ("grpo", "rlcsd"):
+        for number, name in enumerate("ab"):
+            cell = shown[method][f"{name}, after"]
+            assert (cell.mean, cell.half) == pytest.approx(column(method, number), rel=1e-6)
+        assert shown[method]["seen, before"].mean == pytest.approx(0.35)
+        assert shown[method]["entropy, end"].mean == pytest.approx(0.2) and shown[method]["length, end"] == "90"
+    table = results(runs)
+    percents = {row[1]: row[table.head.index("a")] for row in table.rows}
+    assert percents["rlcsd"].mean == pytest.approx(column("rlcsd", 0)[0]) and table.scale == 100
+
+    gains = []
+    for problem in after["grpo", 0][1]:
+        ours, theirs = ([after[method, seed][1][problem] for seed in range(3)] for method in ("rlcsd", "grpo"))
+        gains.append(statistics.mean(ours) - statistics.mean(theirs))
+    assignments = [
+        abs(sum(s * g for s, g in zip(signs, gains, strict=True))) for signs in itertools.product((1, -1), repeat=13)
+    ]
+    p = statistics.mean(total >= abs(sum(gains)) - 1e-9 for total in assignments)
+    (row,) = [row for row in differences(runs, "grpo").rows if row[1] == "a"]
+    assert row[2] == f"{statistics.mean(gains):+.3f}" and row[4] == f"{p:.3f}" and row[6] == "13 problems"
+    for number, name in enumerate(("a", "b")):
+        (row,) = [row for row in differences(runs, "grpo", "seed").rows if row[1] == name]
+        pairs = [after["rlcsd", seed][0][number] - after["grpo", seed][0][number] for seed in range(3)]
+        half = 4.302653 * statistics.stdev(pairs) / 3**0.5
+        assert row[2:4] == [
+            f"{statistics.mean(pairs):+.3f}",
+            f"{statistics.mean(pairs) - half:+.3f} to {statistics.mean(pairs) + half:+.3f}",
+        ]

@@ -60,10 +60,10 @@ def test_what_a_record_says_becomes_the_signals(tmp_path):
     record |= {"contrast": [1.0, -1.0, 2.0], "advantage": 0.5, "final_advantage": [0.75, 0.5, 0.0]}
     lines(write_config(tmp_path) / "rollouts.jsonl", [group(1, 0, [record])])
     (found,) = read_groups(tmp_path)[0].rollouts
-    assert found.signals["correct_gap"].tolist() == [0.5, 0.0, 2.0]
+    assert found.signals["teacher_gap"].tolist() == [0.5, 0.0, 2.0]
     assert found.signals["wrong_gap"].tolist() == [-0.5, 1.0, 0.0]
     assert found.signals["credit"].tolist() == [0.25, 0.0, -0.5]
-    assert [hint.index for hint in found.hints] == [1, 2]
+    assert [(hint.index, hint.correct) for hint in found.hints] == [(1, True), (2, False)]
 
 
 def test_tokens_that_share_a_character_and_large_ones(tmp_path):
@@ -183,7 +183,7 @@ def test_steps_are_chosen_and_long_runs_are_thinned(tmp_path, monkeypatch):
     kept = thinned(read_groups(run), 120)
     assert [g.step for g in kept] == [1, 1, 5, 5, 10, 10]
     assert [g.step for g in thinned(kept, 1)] == [1, 1]
-    monkeypatch.setattr(pages, "MOST_TOKENS", 120)
+    monkeypatch.setattr(pages, "MAX_TOKENS", 120)
     assert "3 steps, 12 rollouts, 120 tokens; 7 steps between them are left out" in write_page(
         run, tmp_path / "page.html"
     )

@@ -1,4 +1,4 @@
-"""What a person sees of a run: a live view on a terminal, plain lines elsewhere, nothing if switched off."""
+"""Console output of a run: a live view on a terminal, log lines elsewhere, nothing if switched off."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from rich.console import Console
 
 import rlcsd
 from rlcsd.evaluation import Summary
-from rlcsd.run.console import NotebookView, Progress, ProgressDisplay, clock, completion_lines, panel, trend
+from rlcsd.run import console
+from rlcsd.run.console import NotebookView, Progress, ProgressDisplay, clock, completion_lines, panel, sparkline
 
 
 def read_or_nothing(file: int) -> bytes:
@@ -45,9 +46,9 @@ def events():
 
 def test_lines_where_there_is_no_terminal(capsys):
     file = io.StringIO()
-    with ProgressDisplay("auto", file) as progress:
+    with ProgressDisplay("auto", file) as display:
         for event in events():
-            progress.watch(*event)
+            display.watch(*event)
     shown = file.getvalue()
     for words in (
         "loading the model tiny", "run folder runs/r", "held out at step 0: seen 0.500", "step    2/40  reward 0.375",
@@ -66,9 +67,9 @@ def test_a_terminal_gets_the_live_view_and_a_ci_log_lines(ci, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setenv("CI", "true" if ci else "")
     master, slave = os.openpty()
-    with os.fdopen(slave, "w") as terminal, ProgressDisplay("auto", terminal) as progress:
+    with os.fdopen(slave, "w") as terminal, ProgressDisplay("auto", terminal) as display:
         for event in events():
-            progress.watch(*event)
+            display.watch(*event)
     shown = b"".join(iter(partial(read_or_nothing, master), b"")).decode()
     assert ("\x1b[" in shown and "472 tokens/s" in shown) or ci
     assert ("step    2/40  reward" in shown) == ci, "the view replaces the lines of the steps"
@@ -78,11 +79,11 @@ def test_a_terminal_gets_the_live_view_and_a_ci_log_lines(ci, monkeypatch):
 
 
 def test_the_view_has_all_of_it():
-    told = Progress()
+    progress = Progress()
     for event in events():
-        told.hear(*event)
+        progress.on_event(*event)
     paper = Console(file=io.StringIO(), width=100, record=True)
-    paper.print(panel(told))
+    paper.print(panel(progress))
     shown = paper.export_text()
     for words in ("rlcsd on kk_tiny, tiny", "step 2/40", "left", "between steps", "sample 1.5", "472 tokens/s",
                   "0.375", "0.500", "118", "step 0: seen 0.500"):  # fmt: skip
@@ -107,11 +108,11 @@ def test_a_notebooks_cell_is_redrawn(monkeypatch):
     module.HTML, module.display = Html, lambda page, display_id: pages.append(page.data) or Handle()
     monkeypatch.setitem(sys.modules, "IPython", ModuleType("IPython"))
     monkeypatch.setitem(sys.modules, "IPython.display", module)
-    told = Progress()
-    view = NotebookView(told)
+    progress = Progress()
+    view = NotebookView(progress)
     view.start()
     for event in events():
-        told.hear(*event)
+        progress.on_event(*event)
         view.refresh()
     view.stop()
     assert "starting" in pages[0]
@@ -120,16 +121,16 @@ def test_a_notebooks_cell_is_redrawn(monkeypatch):
 
 
 def test_time_left_counts_evaluations_to_come():
-    told = Progress()
+    progress = Progress()
     for event in events():
-        told.hear(*event)
-    assert told.seconds_left() == pytest.approx(38 * 2.0 + 2 * 5.0)  # those of steps 20 and 40
+        progress.on_event(*event)
+    assert progress.seconds_left() == pytest.approx(38 * 2.0 + 2 * 5.0)  # those of steps 20 and 40
 
 
 def test_figures_in_few_characters():
     assert [clock(s) for s in (5, 65, 3725)] == ["0:05", "1:05", "1:02:05"]
-    assert trend([1.0, 2.0, 3.0]) == "▁▅█"
-    assert trend([1.0]) == ""
+    assert sparkline([1.0, 2.0, 3.0]) == "▁▅█"
+    assert sparkline([1.0]) == ""
     long = completion_lines({**COMPLETION, "response": "\n".join(map(str, range(50)))}, 3)
     assert len(long) == 2 + 13
     assert long[-1] == "  | 49"
@@ -163,3 +164,20 @@ def test_a_notebook_counts_as_one_though_its_output_says_that_it_is_a_terminal(m
     monkeypatch.setattr("rlcsd.run.console._is_terminal", lambda console: True)
     assert isinstance(ProgressDisplay().view, NotebookView)
     assert ProgressDisplay("lines").view is None
+
+
+def test_a_log_gets_a_line_about_an_evaluation_now_and_then(monkeypatch):
+    file, clock = io.StringIO(), iter([0.0, 1.0, 16.0, 16.0, 17.0])
+    monkeypatch.setattr(console.time, "perf_counter", lambda: next(clock))
+    with console.counter("problems", 30, Console(file=file)) as count:
+        for _ in range(3):
+            count(10)
+    assert file.getvalue() == "problems 20/30\n"
+
+
+def test_a_terminal_gets_a_bar_about_an_evaluation(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    file = io.StringIO()
+    with console.counter("problems", 30, Console(file=file, force_terminal=True, width=80)) as count:
+        count(10)
+    assert "10/30" in file.getvalue()

@@ -38,7 +38,20 @@ def test_when_a_run_no_longer_gets_better(means, patience, min_gain, stops):
 
 def test_the_best_step_is_the_first_of_equals_and_was_trained():
     assert best_step(evaluations(0.9, 0.5, 0.6, 0.6)) == 4
+    assert best_step(evaluations(0.9, 0.5, 0.6, 0.7), saved=[2, 4]) == 4
     assert best_step([]) is None
+
+
+def test_best_is_the_reported_average_whatever_kinds_the_sets_have():
+    """One set has two kinds: a mean over all summaries would count it three times, and find step 20 better."""
+    names = ("small", "large", "large: a", "large: b", "average")
+    means = {10: (0.9, 0.2, 0.2, 0.2, 0.55), 20: (0.5, 0.4, 0.4, 0.4, 0.45)}
+    found = [
+        (step, [replace(SET, name=name, mean=mean) for name, mean in zip(names, values, strict=True)])
+        for step, values in means.items()
+    ]
+    assert best_step(found) == 10
+    assert no_longer_better(found, EvaluationConfig(patience=1))
 
 
 def test_patience_needs_evaluations():
@@ -51,7 +64,10 @@ def test_a_stopped_run_is_whole_and_goes_further_when_it_may(tiny_config):
     told = []
     run = Run(tiny_config(*settings), watch=lambda event, facts: told.append(facts.get("message", "")))
     result = run.execute()
-    assert any("stopped early after step 2 of 6" in message for message in told)
+    (stopped,) = [message for message in told if "stopped early after step 2 of 6" in message]
+    best = max((1, 2), key=lambda step: (sum(one.mean for one in dict(run.evaluations)[step][-1:]), -step))
+    kept = "whose checkpoint is kept" if best == 2 else "which was not saved; the best of the saved steps, 2, is kept"
+    assert stopped.endswith(f"the best was step {best}, {kept}")
     assert [path.name for path in checkpoints(run.folder / "checkpoints")] == ["step_000002"]
     assert (run.folder / "report.md").is_file()
     assert result["after"]

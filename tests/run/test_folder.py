@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rlcsd.config.load import load, to_yaml
-from rlcsd.run.folder import evaluated_config
+from rlcsd.run.folder import evaluation_config
 
 
 @pytest.fixture
@@ -16,27 +16,27 @@ def run(tmp_path, monkeypatch):
     )  # fmt: skip
     (tmp_path / "config.yaml").write_text(to_yaml(config), encoding="utf-8")
     newest = tmp_path / "checkpoints" / "step_000003"
-    monkeypatch.setattr("rlcsd.run.checkpoint.latest_checkpoint", lambda folder: newest)
+    monkeypatch.setattr("rlcsd.run.folder.latest_checkpoint", lambda folder: newest)
     return tmp_path, newest
 
 
 def test_task_evaluation_and_model_are_the_runs(run):
     folder, newest = run
-    found = evaluated_config([f"model.path={folder}"])
+    found = evaluation_config([f"model.path={folder}"])
     assert (found.task["name"], found.task["eval_per_size"]) == ("roll_call", 7)
     assert found.evaluation.sampling.max_tokens == 77
     assert found.model.path == str(newest) and not found.model.thinking_eval
-    assert found.model.lora is None and found.method["name"] == "grpo" and found.kl_coefficient == 0
+    assert found.model.lora is None and found.method.name == "grpo" and found.kl_coefficient == 0
 
 
 def test_overrides_change_parts_of_it_and_another_task_is_taken_whole(run):
     folder, _ = run
-    found = evaluated_config([f"model.path={folder}", "task.eval_split=test", "evaluation.samples=3", "seed=5"])
+    found = evaluation_config([f"model.path={folder}", "task.eval_split=test", "evaluation.samples=3", "seed=5"])
     assert (found.task["name"], found.task["eval_split"], found.task["eval_per_size"]) == ("roll_call", "test", 7)
     assert (found.evaluation.samples, found.evaluation.sampling.max_tokens, found.seed) == (3, 77, 5)
-    other = evaluated_config([f"model.path={folder}", "task=kk_tiny", "task.eval_per_size=9"])
+    other = evaluation_config([f"model.path={folder}", "task=kk_tiny", "task.eval_per_size=9"])
     assert (other.task["name"], other.task["eval_per_size"]) == ("kk_tiny", 9)
 
 
 def test_a_model_that_is_no_run_is_on_the_default_task():
-    assert evaluated_config(["model.path=tiny"]).task["name"] == load([]).task["name"]
+    assert evaluation_config(["model.path=tiny"]).task["name"] == load([]).task["name"]

@@ -11,7 +11,7 @@ from rlcsd import InputError
 from rlcsd.cli import main
 from rlcsd.config.load import load
 from rlcsd.run import Run
-from rlcsd.run.checkpoint import plugins_of
+from rlcsd.run.folder import plugins_of
 from rlcsd.storage import read_jsonl
 from rlcsd.tasks.registry import build_task
 

@@ -1,15 +1,18 @@
-"""Sweeps: Hydra's grammar, one folder, what is left after an interruption, failures, the comparison."""
+"""Sweeps: several values of a key, one folder, what is left after an interruption, failures, the comparison."""
 
 from __future__ import annotations
 
 import json
+import re
+import shlex
 
 import pytest
 
 from rlcsd.cli import main
+from rlcsd.config.load import load
 from rlcsd.errors import InputError
 from rlcsd.run import Run
-from rlcsd.run.sweep import Sweep, jobs_of, split_hydra
+from rlcsd.run.sweep import jobs_of, parse_override
 from rlcsd.storage import read_jsonl
 
 QUICK = [
@@ -57,15 +60,6 @@ def test_every_job_is_checked_before_the_first_begins(overrides, complaint, tmp_
     assert complaint in error
     assert error.count("\n") == 1
     assert not (tmp_path / "s").exists()
-
-
-def test_hydras_own_overrides_are_told_apart():
-    assert split_hydra(["seed=1,2", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]) == (
-        ["seed=1,2"],
-        ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"],
-    )
-    with pytest.raises(InputError, match=r"hydra/launcher=warp.*rlcsd\[sweep\]"):
-        Sweep(__import__("pathlib").Path("never"), ["seed=1,2", "hydra/launcher=warp"])
 
 
 def test_a_sweep_is_resumed_extended_and_compared(tmp_path, capsys, monkeypatch):
@@ -120,16 +114,6 @@ def test_a_run_that_fails_stops_no_other(tmp_path, capsys, monkeypatch):
     assert "no folder of a sweep" in capsys.readouterr().err
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
-def test_hydras_launchers_run_jobs_in_other_processes(launcher, tmp_path, capfd):
-    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
-    folder = tmp_path / "s"
-    assert main(["sweep", "seed=0,1", *QUICK, "--out", str(folder), f"hydra/launcher={launcher}"]) == 0
-    assert "| rlcsd | 2 |" in capfd.readouterr().out
-    assert {one["job"] for one in read_jsonl(folder / "jobs.jsonl")} == {"seed=0", "seed=1"}
-
-
 def test_a_sweep_that_goes_on_keeps_what_it_is_not_told_anew():
     begun = jobs_of(["steps=2", "seed=0,1", "method=grpo,rlcsd"])
     more = jobs_of(["seed=7"], begun)
@@ -143,8 +127,87 @@ def test_a_sweep_that_goes_on_keeps_what_it_is_not_told_anew():
             jobs_of(changed, begun)
 
 
-def test_values_that_are_written_alike_are_runs_of_their_own_and_hydras_folder_is_refused(tmp_path, capsys):
+def test_values_that_are_written_alike_are_runs_of_their_own():
     jobs = jobs_of(["task=files", "task.train=a/b.jsonl,a-b.jsonl"])
     assert len({job.name for job in jobs}) == len({job.label for job in jobs}) == 2
-    assert main(["sweep", "seed=0,1", "hydra.sweep.dir=elsewhere"]) == 2
-    assert "the folder of a sweep is --out FOLDER" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("override", ["hydra/launcher=joblib", "hydra.sweep.dir=elsewhere", "+hydra.launcher.n_jobs=2"])
+def test_hydras_launchers_and_folders_are_refused(override, capsys):
+    assert main(["sweep", "seed=0,1", override]) == 2
+    assert f"{override}: the folder of a sweep is --out FOLDER, and its jobs run one" in capsys.readouterr().err
+
+
+METHOD = """
+from rlcsd.methods import METHODS
+
+class Mine(METHODS["grpo"]):
+    name = "mine"
+"""
+TASK = """
+from rlcsd import Problem, Task
+
+def task(size=4):
+    return Task("mine", [Problem(f"{n}?", str(n)) for n in range(size)], {}, "exact")
+"""
+
+
+def test_a_sweep_over_a_task_and_methods_in_files(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text(METHOD + TASK)
+    jobs = jobs_of(["task=mine.py:task", "method=grpo,mine.py:Mine", "seed=0,1"])
+    assert [job.name for job in jobs] == [
+        "method=grpo,seed=0", "method=grpo,seed=1", "method=mine.py-Mine,seed=0", "method=mine.py-Mine,seed=1",
+    ]  # fmt: skip
+    config = load(jobs[-1].overrides)
+    assert (config.method.name, config.task.name, config.seed) == ("mine.py:Mine", "mine.py:task", 1)
+
+
+@pytest.mark.parametrize(
+    ("override", "values"),
+    [
+        ("project=a,b", ["a", "b"]),
+        ("project='a,b',c", ["'a,b'", "c"]),
+        ('project="it\'s, so",c', ['"it\'s, so"', "c"]),
+        ("guard.entropy=[0,1],[0,2],null", ["[0,1]", "[0,2]", "null"]),
+        ("lr_scheduler_kwargs={a: 1, b: 2},{}", ["{a: 1, b: 2}", "{}"]),
+        ("seed=range(4)", ["0", "1", "2", "3"]),
+        ("seed=range(1,8,3)", ["1", "4", "7"]),
+        ("project=choice('a,b',c)", ["'a,b'", "c"]),
+        ("seed=1, 2", ["1", "2"]),
+        ("learning_rate=1e-6,0.5", ["1e-06", "0.5"]),
+        ("task=mine.py:task", ["mine.py:task"]),
+        ("task.train=C:/a b/x.jsonl,y.jsonl", ["C:/a b/x.jsonl", "y.jsonl"]),
+        ("run_name=", [""]),
+    ],
+)
+def test_how_values_are_told_apart(override, values):
+    assert parse_override(override) == (override.partition("=")[0], values)
+
+
+@pytest.mark.parametrize(
+    ("override", "complaint"),
+    [
+        ("project='a,b", "has no closing '"),
+        ("guard.entropy=[0,1,2", "has no closing ]"),
+        ("seed=1,,2", "one of its values is empty"),
+        ("seed=range(a,b)", "in whole numbers"),
+        ("seed=range(3,1)", "has 0 values"),
+        ("seed=range(0,99999999999)", "a sweep takes from 1 to 10000"),
+        ("method=glob(x*)", "no method of that pattern"),
+        ("seed=glob(*)", "glob() is for model, task, method and engine"),
+        ("seed=shuffle(1,2)", "shuffle() is not supported"),
+        ("seed", "key=value"),
+    ],
+)
+def test_values_that_cannot_be_read(override, complaint):
+    with pytest.raises(InputError, match=re.escape(complaint)):
+        parse_override(override)
+
+
+def test_a_dry_run_prints_a_command_for_each_job(tmp_path, capsys):
+    assert main(["sweep", "seed=0,1", *QUICK, "--out", str(tmp_path / "s"), "--dry-run"]) == 0
+    commands = [line.strip() for line in capsys.readouterr().out.splitlines() if line.startswith("  rlcsd train")]
+    assert len(commands) == 2 and not (tmp_path / "s").exists()
+    config = load(shlex.split(commands[1])[2:])
+    assert (config.seed, config.output_dir, config.run_name) == (1, str(tmp_path / "s"), "seed=1")

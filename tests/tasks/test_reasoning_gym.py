@@ -88,13 +88,13 @@ def test_a_mistake_is_one_sentence(values, said):
 
 
 def test_it_trains_by_name(tiny_config):
-    from rlcsd.config.load import build_method
     from rlcsd.engine.local.local_engine import LocalEngine
+    from rlcsd.prepare import prepare
 
     overrides = ["task=reasoning_gym", "task.dataset=chain_sum", "task.train_size=8", "task.eval_size=2"]
     assert load(overrides).task["dataset"] == "chain_sum"
     config = tiny_config("sampling.max_tokens=8")
     config = config.model_copy(update={"task": load(overrides).task, "max_prompt_tokens": 2048})
-    method = build_method(config)
-    result = Trainer(config, build_task(config.task), method, LocalEngine(config, method)).step(1)
+    prepared = prepare(config)
+    result = Trainer(prepared, LocalEngine(config, prepared.method)).step(1)
     assert result.metrics["rollout/reward"] == 0 and len(result.groups) == 4

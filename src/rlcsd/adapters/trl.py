@@ -8,7 +8,6 @@ accumulation, on all processes. Hints need whole groups, so they are drawn befor
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,14 +21,15 @@ from torch import Tensor
 from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
-from ..config.messages import as_input_error
 from ..engine.local.model import Network
 from ..errors import InputError
 from ..layout import Layout
 from ..methods import CreditMethod, method_class
 from ..methods.grpo import GRPO
-from ..stages.hint import TeacherPrompts
+from ..stages import step_rng
+from ..stages.hint import TeacherPrompts, teacher_token_limit
 from ..stages.score import build_token_batch
+from ..validation import as_input_error
 from .training_examples import Drawn, TeacherScorer, hinted_rows, problem_of, stays_in_update, total_rewards
 
 _FILE = "rlcsd_teacher.safetensors"
@@ -135,9 +135,10 @@ class RLCSDTrainer(GRPOTrainer):  # type: ignore[misc]
         if not training:
             return output
         first, device = self.accelerator.process_index * len(inputs), output["completion_ids"].device
-        limit = self.args.max_teacher_tokens or self.model.config.get_text_config().max_position_embeddings
+        context_length = self.model.config.get_text_config().max_position_embeddings
+        limit = teacher_token_limit(self.args.max_teacher_tokens, context_length)
         prompts = TeacherPrompts(self._tokenizer, limit, self.args.thinking_teacher, instruction="")
-        rng = random.Random(f"{self.args.seed}/hint/{self.state.global_step}")  # all processes draw the same hints
+        rng = step_rng(self.args.seed, "hint", self.state.global_step)  # all processes draw the same hints
         drawn = hinted_rows(self._drawn, self.num_generations, self.method, prompts, rng, self.args.success)
         rows = drawn[first : first + len(inputs)]
         self._columns = build_token_batch(self.teacher, rows, self.method)  # type: ignore[arg-type]

@@ -1,21 +1,53 @@
-"""Every key of a config with its type, range, value and meaning, read off the schemas."""
+"""`rlcsd config`: the named choices, a resolved config, and every key with its type, range, value and meaning."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic import BaseModel
 
-from ..config.messages import as_yaml
-from ..config.values import LARGEST
+from ..config.fields import LARGEST
 from ..errors import InputError
+from ..validation import as_yaml
 from .train_commands import OVERRIDES
 
-if TYPE_CHECKING:
-    pass
+
+def add_config_command(commands: Any) -> None:
+    """Add `rlcsd config`."""
+    config = commands.add_parser("config", help="list the named choices, show a resolved config, or explain its keys")
+    config.add_argument(
+        "what", choices=("list", "show", "keys"), help="keys: each key with its type, value and meaning"
+    )
+    config.add_argument(
+        "--only", default="", metavar="PREFIX", help="with keys: those that begin so, for example method."
+    )
+    config.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES)
+    config.set_defaults(run=_config)
+
+
+def _config(arguments: argparse.Namespace) -> None:
+    from ..config.load import choices, load, to_yaml
+
+    if arguments.what == "list":
+        for group, names in choices().items():
+            print(f"{group:<8}{'  '.join(name for name in names if name != 'plugin')}")
+    elif arguments.what == "show":
+        print(to_yaml(load(arguments.overrides)), end="")
+    else:
+        print("\n".join(map(str, _keys(arguments.overrides, arguments.only))))
+
+
+def _keys(overrides: Sequence[str], prefix: str) -> list[Key]:
+    """The keys of the resolved config that begin with `prefix`."""
+    from ..config.load import load
+
+    chosen = [key for key in keys_of(load(overrides)) if key.name.startswith(prefix)]
+    if not chosen:
+        raise InputError(f"--only {prefix}: no key begins so; for example --only sampling. or --only method.")
+    return chosen
 
 
 _TYPES = {
@@ -31,7 +63,7 @@ _BOUNDS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusi
 
 @dataclass(frozen=True)
 class Key:
-    """One key: its dotted name, type and range in words, present value, and description."""
+    """One key: dotted name, type and range in words, value, and description."""
 
     name: str
     type: str
@@ -43,7 +75,7 @@ class Key:
 
 
 def keys_of(section: BaseModel, prefix: str = "") -> Iterator[Key]:
-    """The keys of a section and, dotted, of the sections in it."""
+    """The keys of a section and, dotted, of the sections in it, method and task included."""
     schema = type(section).model_json_schema()
     for name, field in type(section).model_fields.items():
         value = getattr(section, name)
@@ -72,48 +104,3 @@ def type_in_words(schema: Mapping[str, Any], definitions: Mapping[str, Any]) -> 
         return f"list of {type_in_words(schema.get('items', {}), definitions)}"
     bounds = [f"{sign} {schema[name]:g}" for name, sign in _BOUNDS.items() if schema.get(name) not in (None, LARGEST)]
     return " ".join([_TYPES.get(str(schema.get("type")), "any value"), ", ".join(bounds)]).strip()
-
-
-# ------------------------------------------------------------------ config
-# The command line's `config`: the named choices, a resolved config, and what its keys mean.
-
-
-def add_config_command(commands: Any) -> None:
-    """Give the command line `rlcsd config`."""
-    config = commands.add_parser("config", help="list the named choices, show a resolved config, or explain its keys")
-    config.add_argument(
-        "what", choices=("list", "show", "keys"), help="keys: each key with its type, value and meaning"
-    )
-    config.add_argument(
-        "--only", default="", metavar="PREFIX", help="with keys: those that begin so, for example method."
-    )
-    config.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES)
-    config.set_defaults(run=_config)
-
-
-def _config(arguments: argparse.Namespace) -> None:
-    from ..config.load import choices, load, to_yaml
-
-    if arguments.what == "list":
-        for group, names in choices().items():
-            print(f"{group:<8}{'  '.join(name for name in names if name != 'plugin')}")
-    elif arguments.what == "show":
-        print(to_yaml(load(arguments.overrides)), end="")
-    else:
-        print("\n".join(map(str, _keys(arguments.overrides, arguments.only))))
-
-
-def _keys(overrides: Sequence[str], prefix: str) -> list[Key]:
-    """The keys of the resolved config, its method and its task that begin with `prefix`."""
-    from ..config.load import build_method, load
-    from ..tasks.registry import task_parameters
-
-    config = load(overrides)
-    task = task_parameters(config.task)
-    keys = [key for key in keys_of(config) if key.name not in ("method", "task")]
-    keys += keys_of(build_method(config).config, "method.")
-    keys += keys_of(task, "task.") if task is not None else []
-    chosen = [key for key in keys if key.name.startswith(prefix)]
-    if not chosen:
-        raise InputError(f"--only {prefix}: no key begins so; for example --only sampling. or --only method.")
-    return chosen

@@ -6,12 +6,14 @@ import argparse
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 from ..errors import InputError
 
 
-def add_data_commands(data: argparse.ArgumentParser) -> None:
-    """Give `rlcsd data` its kinds."""
+def add_data_command(commands: Any) -> None:
+    """Add `rlcsd data`."""
+    data = commands.add_parser("data", help="build data sets, and compare them")
     kinds = data.add_subparsers(dest="kind", required=True, metavar="kind")
 
     kk = kinds.add_parser("kk", help="Knights & Knaves puzzles with unique solutions")

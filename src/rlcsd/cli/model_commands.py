@@ -1,4 +1,4 @@
-"""The command line's `chat`: a run's base and its trained model answer side by side."""
+"""`rlcsd eval`, `rlcsd chat` and `rlcsd push`: measure, ask and upload a model."""
 
 from __future__ import annotations
 
@@ -6,15 +6,61 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
+from .train_commands import OVERRIDES
+
+
+def add_eval_command(commands: Any) -> None:
+    """Add `rlcsd eval`."""
+    evaluate = commands.add_parser("eval", help="held-out accuracy of a model or checkpoint on a task")
+    evaluate.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES + "; the model is model.path=…")
+    evaluate.add_argument(
+        "--out",
+        type=Path,
+        help="folder for eval.json, eval.md and samples.jsonl; an interrupted evaluation resumes there",
+    )
+    evaluate.set_defaults(run=_evaluate)
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from ..config.load import build_method
+    from ..engine.interface import build_engine
+    from ..engine.local.local_engine import with_threads
+    from ..evaluation import Answered, EvaluationFolder, EvaluationSettings, check, evaluate, markdown_table
+    from ..run.console import counter
+    from ..run.folder import evaluation_config
+    from ..tasks.registry import build_task
+
+    config = evaluation_config(arguments.overrides)
+    folder = EvaluationFolder(arguments.out, config) if arguments.out else None
+    task = build_task(config.task)
+    if not task.evaluations:
+        raise InputError(f"task={task.name}: it has no evaluation sets; give task.evaluations.NAME=FILE")
+    settings = EvaluationSettings.of(config)
+    with closing(build_engine(with_threads(config), build_method(config))) as engine:
+        check(engine.tokenizer, task, settings, engine.max_sequence, engine.context_length)
+        done = folder.open() if folder is not None else []
+        total = max(0, sum(map(len, task.evaluations.values())) - len(done))
+        with counter("problems", total) as count:
+
+            def keep(batch: Sequence[Answered]) -> None:
+                if folder is not None:
+                    folder.keep(batch)
+                count(len(batch))
+
+            summaries, answered = evaluate(engine, task, settings, done, keep)
+    if folder is not None:
+        folder.finish(summaries, answered)
+    print(markdown_table(summaries))
 
 
 def add_chat_command(commands: Any) -> None:
-    """Give the command line `rlcsd chat`."""
+    """Add `rlcsd chat`."""
     chat = commands.add_parser("chat", help="ask a run's base and its trained model, side by side")
     chat.add_argument("run_folder", type=Path, metavar="RUN")
     chat.add_argument(
@@ -72,12 +118,8 @@ def _questions() -> Iterator[str]:
         yield line
 
 
-# ------------------------------------------------------------------ push
-# The command line's `push`: a run's model to the hub.
-
-
 def add_push_command(commands: Any) -> None:
-    """Give the command line `rlcsd push`."""
+    """Add `rlcsd push`."""
     push = commands.add_parser("push", help="upload a run's checkpoint to the hub, with a model card")
     push.add_argument("run_folder", type=Path, metavar="RUN")
     push.add_argument("repository", metavar="owner/name")

@@ -1,11 +1,11 @@
-"""`rlcsd show`: the page of a run's recorded rollouts."""
+"""`rlcsd show`, `rlcsd compare` and `rlcsd inspect`: what run folders contain, and the token signal of hints."""
 
 from __future__ import annotations
 
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, get_args
 
 from ..errors import InputError
 from .train_commands import OVERRIDES
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from ..report.rollout_reader import LoggedRollout
 
 
-def add_show_command(show: argparse.ArgumentParser) -> None:
+def add_show_command(commands: Any) -> None:
+    """Add `rlcsd show`: a page of a run's recorded rollouts."""
+    show = commands.add_parser("show", help="a page to look at a run's rollouts, token by token")
     show.add_argument("folder", type=Path, metavar="RUN", help="a run folder, finished or still going")
     show.add_argument("--out", type=Path, metavar="FILE", help="the page; by default rollouts.html in the run folder")
     show.add_argument("--steps", metavar="FIRST:LAST", help="only these steps, for example 1:20 or 100:")
@@ -39,6 +41,7 @@ def _show(arguments: argparse.Namespace) -> None:
 
 
 def _steps(text: str) -> tuple[int, int]:
+    """First and last step of `FIRST:LAST`, either of which may be left out."""
     first, colon, last = text.partition(":")
     try:
         steps = (int(first or 1), int(last) if last else 2**62 if colon else int(first))
@@ -49,11 +52,9 @@ def _steps(text: str) -> tuple[int, int]:
     return steps
 
 
-# ------------------------------------------------------------------ compare
-# `rlcsd compare`: several runs as tables and a figure.
-
-
-def add_compare_command(compare: argparse.ArgumentParser) -> None:
+def add_compare_command(commands: Any) -> None:
+    """Add `rlcsd compare`: several runs as tables and a figure."""
+    compare = commands.add_parser("compare", help="several runs side by side: tables and a figure")
     compare.add_argument("runs", nargs="*", type=Path, metavar="PARENT|RUN", help="run folders, or folders of runs")
     compare.add_argument("--published", action="store_true", help="the authors' figures, with those of the runs below")
     compare.add_argument(
@@ -91,9 +92,7 @@ def _compare(arguments: argparse.Namespace) -> None:
         return
     if not arguments.runs:
         raise InputError("compare: at least one run is needed, or --published alone")
-    figure: Path | None = arguments.figure
-    if figure is not None and (figure.suffix != ".png" or not figure.parent.is_dir()):
-        raise InputError(f"--figure {figure}: name a file that ends in .png, in a folder that is there")
+    figure = _figure(arguments)
     runs = read_runs(arguments.runs, arguments.by)
     make = {"runs": comparison, "results": results, "hints": hint_sources}[arguments.table]
     tables = [make(runs)]
@@ -113,13 +112,16 @@ def _published(arguments: argparse.Namespace) -> None:
     print(published_tables(find_runs(arguments.runs)))
 
 
-# ------------------------------------------------------------------ inspect
-# `rlcsd inspect`: where the token signal of hints falls, measured on a model or read from a run's rollouts.
+def _figure(arguments: argparse.Namespace) -> Path | None:
+    figure: Path | None = arguments.figure
+    if figure is not None and (figure.suffix != ".png" or not figure.parent.is_dir()):
+        raise InputError(f"--figure {figure}: name a file that ends in .png, in a folder that is there")
+    return figure
 
-_TEMPLATES = ("neutral", "verbose", "terse")
 
-
-def add_inspect_command(inspect: argparse.ArgumentParser) -> None:
+def add_inspect_command(commands: Any) -> None:
+    """Add `rlcsd inspect`: the token signal of hints, measured on a model or read from a run's rollouts."""
+    inspect = commands.add_parser("inspect", help="the token signal of hints, by kind of token")
     inspect.add_argument(
         "overrides",
         nargs="*",
@@ -133,9 +135,7 @@ def add_inspect_command(inspect: argparse.ArgumentParser) -> None:
 
 
 def _inspect(arguments: argparse.Namespace) -> None:
-    figure: Path | None = arguments.figure
-    if figure is not None and (figure.suffix != ".png" or not figure.parent.is_dir()):
-        raise InputError(f"--figure {figure}: name a file that ends in .png, in a folder that is there")
+    figure = _figure(arguments)
     if arguments.problems < 1:
         raise InputError(f"--problems {arguments.problems}: must be at least 1")
     folders = [word for word in arguments.overrides if "=" not in word]
@@ -180,21 +180,21 @@ def _print(table: SignalTable, tables: dict[str, SignalTable]) -> None:
 
 
 def _measured(arguments: argparse.Namespace) -> dict[str, SignalTable]:
-    """The signals of the config's model, sampled and scored now; by template if that was asked for."""
+    """Signals of groups that the config's model samples now, by the name of the hint template."""
     from contextlib import closing
     from dataclasses import replace
 
     from ..config.load import build_method, load
     from ..engine.interface import build_engine
     from ..inspection.signals import SignalSettings, sample_groups, score_groups
-    from ..run.checkpoint import with_newest_checkpoint
+    from ..run.folder import with_newest_checkpoint
     from ..tasks.registry import build_task
 
     config = with_newest_checkpoint(load(arguments.overrides))
     method = build_method(config)
     if not method.needs_contrast:
         raise InputError(
-            f"method={config.method['name']}: it asks for no wrong hints; measure the same model and task with a "
+            f"method={config.method.name}: it asks for no wrong hints; measure the same model and task with a "
             "contrastive method, for example method=rlcsd, or give a run folder"
         )
     task = build_task(config.task)
@@ -208,7 +208,8 @@ def _measured(arguments: argparse.Namespace) -> dict[str, SignalTable]:
     )
     some = replace(task, train=task.train[: arguments.problems])
     own = method.config.template
-    names = [own, *(name for name in _TEMPLATES if name != own)] if arguments.templates else [own]
+    templates = get_args(type(method.config).model_fields["template"].annotation)
+    names = [own, *(name for name in templates if name != own)] if arguments.templates else [own]
     methods = {name: type(method)(method.config.model_copy(update={"template": name})) for name in names}
     with closing(build_engine(config, method)) as engine:
         groups = sample_groups(engine, some, method, settings)
@@ -216,21 +217,20 @@ def _measured(arguments: argparse.Namespace) -> dict[str, SignalTable]:
 
 
 def _recorded(folder: Path) -> dict[str, SignalTable]:
-    """The signals that a run has recorded, over all its steps."""
+    """Signals of all the rollouts that a run has recorded."""
     import numpy as np
 
-    from ..inspection.signals import SignalTable, kinds_of
+    from ..inspection.signals import SIGNALS, SignalTable, kinds_of
     from ..report.rollout_reader import read_groups
 
     rollouts = [rollout for group in read_groups(folder) for rollout in group.rollouts]
-    asked = [one for one in rollouts if "correct_gap" in one.signals]
+    asked = [one for one in rollouts if "teacher_gap" in one.signals]
     if not asked:
         raise InputError(
             f"{folder}: no teacher was asked about any recorded rollout; measure its model instead: "
             f"`rlcsd inspect model.path={folder} method=rlcsd`"
         )
-    names = {"correct_gain": "correct_gap", "wrong_gain": "wrong_gap", "contrast": "contrast"}
-    present = {name: key for name, key in names.items() if all(key in one.signals for one in asked)}
+    present = [name for name in SIGNALS if all(name in one.signals for one in asked)]
 
     def spans(one: LoggedRollout) -> list[tuple[int, int]]:
         return [(int(start), int(end)) for start, end in one.spans]
@@ -239,7 +239,7 @@ def _recorded(folder: Path) -> dict[str, SignalTable]:
         np.array([kind for one in asked for kind in kinds_of(one.text, spans(one))]),
         np.repeat([bool(one.facts["correct"]) for one in asked], [len(one.spans) for one in asked]),
         np.repeat(np.arange(len(asked)), [len(one.spans) for one in asked]),
-        {name: np.concatenate([one.signals[key] for one in asked]) for name, key in present.items()},
+        {name: np.concatenate([one.signals[name] for one in asked]) for name in present},
         float(np.mean([one.facts["correct"] for one in rollouts])),
         len(asked) / len(rollouts),
         len(rollouts),

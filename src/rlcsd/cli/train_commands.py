@@ -1,4 +1,4 @@
-"""The command line's `train`: a new run, a resumed one, or only its plan."""
+"""`rlcsd train` and `rlcsd sweep`: a new run, a resumed one, several, or only their plan."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ OVERRIDES = "key=value overrides, for example method=grpo learning_rate=3e-4; se
 
 
 def add_train_command(commands: Any) -> None:
-    """Give the command line `rlcsd train`."""
+    """Add `rlcsd train`."""
     train = commands.add_parser("train", help="train; without arguments the tiny model with rlcsd, in minutes on a CPU")
     train.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES)
     train.add_argument("--dry-run", action="store_true", help="print what the run would do, and stop")
@@ -38,12 +38,12 @@ def add_train_command(commands: Any) -> None:
     train.set_defaults(run=_train)
 
 
-def show_plan(config: Config, verbose: bool) -> None:
-    """What a run would do, and with `verbose` its config."""
+def show_plan(config: Config, verbose: bool, resume: Path | None = None) -> None:
+    """Print the plan of a run, and with `verbose` its config. `resume` is the folder of a run to resume."""
     from ..config.load import to_yaml
     from ..run.plan import plan
 
-    print(plan(config))
+    print(plan(config, resume))
     if verbose:
         print(f"\n{to_yaml(config)}", end="")
 
@@ -54,8 +54,8 @@ def _train(arguments: argparse.Namespace) -> None:
     if arguments.out is not None:
         raise InputError(f"--out {arguments.out}: is for sweeps (-m); a run's folder is output_dir=… run_name=…")
     from ..config.load import load
-    from ..run.checkpoint import plugins_of, resumed_config
     from ..run.console import ProgressDisplay
+    from ..run.folder import plugins_of, resumed_config
     from ..run.run import Run
 
     if arguments.resume is not None:
@@ -65,7 +65,7 @@ def _train(arguments: argparse.Namespace) -> None:
     else:
         config = load(arguments.overrides)
     if arguments.dry_run:
-        show_plan(config, arguments.verbose)
+        show_plan(config, arguments.verbose, arguments.resume)
         return None
     with ProgressDisplay(arguments.progress) as progress:
         run = Run(config, folder=arguments.resume, watch=progress.watch)
@@ -73,12 +73,8 @@ def _train(arguments: argparse.Namespace) -> None:
     return None
 
 
-# ------------------------------------------------------------------ sweep
-# The command line's `sweep`: one run for each combination of values, then their comparison.
-
-
 def add_sweep_command(commands: Any) -> None:
-    """Give the command line `rlcsd sweep`."""
+    """Add `rlcsd sweep`."""
     sweep = commands.add_parser("sweep", help="one run for each combination of values, such as seed=0,1,2")
     sweep.add_argument(
         "overrides", nargs="*", metavar="key=value", help=OVERRIDES + "; several values are separated by commas"
@@ -87,7 +83,9 @@ def add_sweep_command(commands: Any) -> None:
     sweep.add_argument(
         "--resume", type=Path, metavar="SWEEP", help="run what is left of this sweep, and what overrides add to it"
     )
-    sweep.add_argument("--dry-run", action="store_true", help="print the jobs and the plan of the first, and stop")
+    sweep.add_argument(
+        "--dry-run", action="store_true", help="print the command of each job and the plan of the first, and stop"
+    )
     sweep.add_argument("--verbose", action="store_true", help="with --dry-run: also the first job's config")
     sweep.set_defaults(run=run_sweep)
 
@@ -105,11 +103,9 @@ def run_sweep(arguments: argparse.Namespace) -> None:
     print(f"sweep {sweep.folder}: {len(sweep.jobs)} runs, {len(left)} of them left to do", flush=True)
     if arguments.dry_run:
         for job in sweep.jobs:
-            print(f"  {job.name}")
+            print(f"  {sweep.command(job)}")
         show_plan(load(list(sweep.jobs[0].overrides)), arguments.verbose)
         return
-    if left and sweep.elsewhere:
-        print(f"the jobs' output goes to {sweep.folder}/.submitit", flush=True)
     try:
         outcomes = sweep.run()
     except KeyboardInterrupt as stopped:

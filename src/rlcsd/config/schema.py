@@ -1,23 +1,38 @@
-"""The typed, frozen configuration: every key, its default, its range, and what it means. `engines.py` has the engines'.
+"""The configuration schema: every key with its type, range, default and meaning.
 
-Defaults stand here alone; the YAML groups hold what a choice changes.
+Frozen pydantic models. Defaults are defined here and in the classes of methods and tasks; the YAML groups hold only
+what a named choice changes. `config.load` makes a `Config` from overrides, a mapping or a file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, SerializeAsAny, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, Field, SerializeAsAny, ValidationError, field_validator, model_validator
+from pydantic_core import PydanticCustomError
 
+from ..errors import suggestion
+from ..methods import ContrastConfig, MethodConfig, method_class
 from ..records import Sampling
-from .engines import EngineConfig, LocalEngineConfig, engine_class
-from .values import Count, CountOrZero, Section, Text, inside, template, without_nul
+from ..validation import sections
+from .fields import (
+    MAX_THREADS,
+    RESUMABLE,
+    Band,
+    Count,
+    CountOrZero,
+    Resumable,
+    Section,
+    Text,
+    chat_template_text,
+    device_name,
+    inside_output_dir,
+    thread_count,
+    without_nul,
+)
 
-if TYPE_CHECKING:  # the local engine reads its own fields without narrowing
-    AnyEngineConfig = LocalEngineConfig
-else:
-    AnyEngineConfig = SerializeAsAny[EngineConfig]
+DEFAULT_METHOD = "rlcsd"
 
 
 class LoraConfig(Section):
@@ -25,7 +40,7 @@ class LoraConfig(Section):
 
     rank: Count = Field(64, description="rank of the adapters")
     alpha: float = Field(128, gt=0, description="scale of the adapters, which are multiplied by alpha / rank")
-    dropout: float = Field(0.0, ge=0, lt=1, description="share of the adapters' inputs that is dropped in training")
+    dropout: float = Field(0.0, ge=0, lt=1, description="dropout probability of the adapters' inputs in training")
     target_modules: list[Text] | Literal["all-linear"] = Field(
         "all-linear", description="names of the layers that get adapters"
     )
@@ -41,7 +56,7 @@ class ModelConfig(Section):
     gguf_file: Text | None = Field(
         None, description="name of the GGUF file in the folder or repository that path names"
     )
-    chat_template: Annotated[str, AfterValidator(without_nul), AfterValidator(template)] | None = Field(
+    chat_template: Annotated[str, AfterValidator(without_nul), AfterValidator(chat_template_text)] | None = Field(
         None, description="chat template (Jinja) for a model that has none, a file or the text; kept as the text"
     )
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="number format of the weights")
@@ -58,14 +73,14 @@ class ModelConfig(Section):
 
 
 class SamplingConfig(Section):
-    """How responses are drawn."""
+    """How responses are sampled."""
 
     temperature: float = Field(1.0, ge=0, description="divides the logits; 0 takes the likeliest token")
     top_p: float = Field(
-        0.95, gt=0, le=1, description="draw from the likeliest tokens of this total probability; 1 switches it off"
+        0.95, gt=0, le=1, description="sample from the likeliest tokens of this total probability; 1 switches it off"
     )
-    top_k: CountOrZero = Field(20, description="draw from this many likeliest tokens; 0 switches it off")
-    max_tokens: Count = Field(16384, description="most tokens of a response")
+    top_k: CountOrZero = Field(20, description="sample from this many likeliest tokens; 0 switches it off")
+    max_tokens: Count = Field(16384, description="maximum tokens of a response")
 
     def settings(self) -> Sampling:
         return Sampling(self.temperature, self.top_p, self.top_k, self.max_tokens)
@@ -74,30 +89,27 @@ class SamplingConfig(Section):
 class EvaluationConfig(Section):
     """When and how held-out accuracy is measured."""
 
-    every: CountOrZero = Field(50, description="steps between evaluations; 0: only before and after training")
+    every: Resumable[CountOrZero] = Field(
+        50, description="steps between evaluations; 0: only before and after training"
+    )
     samples: Count = Field(1, description="responses per problem: the n of mean@n")
     sampling: SamplingConfig = Field(
-        SamplingConfig(temperature=0.6, max_tokens=38912), description="how responses of the evaluation are drawn"
+        SamplingConfig(temperature=0.6, max_tokens=38912), description="how responses of the evaluation are sampled"
     )
     before: bool = Field(True, description="whether to evaluate before the first step as well")
-    patience: CountOrZero = Field(
+    patience: Resumable[CountOrZero] = Field(
         0, description="evaluations in a row without a better mean accuracy before the run stops early; 0: never"
     )
-    min_gain: float = Field(0.0, ge=0, description="by how much a mean accuracy must be better to count as better")
-    batch: Count = Field(128, description="problems answered at a time; what is resumed, and part of what a seed draws")
-
-
-def _ordered(band: list[float]) -> list[float]:
-    if band[0] > band[1]:
-        raise ValueError("must be [low, high] with low at most high")
-    return band
-
-
-Band = Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(_ordered)]
+    min_gain: Resumable[float] = Field(
+        0.0, ge=0, description="by how much a mean accuracy must be better to count as better"
+    )
+    batch: Count = Field(
+        128, description="problems answered at a time; an interrupted evaluation resumes after the last whole batch"
+    )
 
 
 class GuardConfig(Section):
-    """When a run counts as diverged; see `guards.Guards`."""
+    """When a run counts as diverged; see `health.Guards`."""
 
     policy: Literal["skip", "stop"] = Field(
         "skip", description="skip: leave out the update of a step that looks wrong; stop: end the run at once"
@@ -105,29 +117,164 @@ class GuardConfig(Section):
     patience: Count = Field(3, description="steps in a row that may look wrong before the run ends")
     entropy: Band | None = Field(None, description="[low, high]: band of the policy's mean entropy in nats")
     length: Band | None = Field(None, description="[low, high]: band of the mean response length in tokens")
-    no_reward_steps: CountOrZero = Field(0, description="steps in a row without any reward; 0: as many as there are")
+    no_reward_steps: CountOrZero = Field(0, description="steps in a row without any reward; 0: no limit")
     weight_growth: float = Field(
         100.0, gt=1, description="largest root mean square of the trained weights over that at the start"
     )
 
 
+# ------------------------------------------------------------------------------------------------------------- engines
+
+
+class EngineConfig(Section):
+    """What every engine has. Token budgets change results by rounding alone."""
+
+    name: str = Field(description="the engine, which decides what other keys engine has")
+
+
+class LocalEngineConfig(EngineConfig):
+    """One process on one device.
+
+    The budgets of sampling (`sample_rows`, `sample_gib`) also change which responses a seed samples.
+    """
+
+    name: Literal["local"] = Field("local", description="the engine, which decides what other keys engine has")
+    device: Annotated[Text, AfterValidator(device_name)] = Field("auto", description="auto, cpu, cuda, cuda:1 …")
+    threads: Annotated[int, Field(ge=0), AfterValidator(thread_count)] = Field(
+        0,
+        description=f"CPU threads, at most {MAX_THREADS}; 0: one for a small model, else as many as torch takes",
+    )
+    micro_batch_tokens: Resumable[Count] = Field(16384, description="tokens of one forward pass with gradient")
+    score_tokens: Resumable[Count] = Field(32768, description="tokens of one forward pass without gradient")
+    sample_rows: Count = Field(256, description="maximum responses decoded side by side")
+    sample_gib: float = Field(16.0, gt=0, description="GiB that their caches may take: fewer rows for long responses")
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = Field(
+        "adamw", description="the optimizer, with 32-bit or 8-bit states"
+    )
+    sampler: Literal["auto", "local", "vllm"] = Field(
+        "auto", description="auto: vLLM if it is installed and the device is a GPU"
+    )
+    vllm_memory: Resumable[float] = Field(0.35, gt=0, lt=1, description="share of the GPU's memory that vLLM may take")
+    self_check: Resumable[bool] = Field(
+        True, description="compare sampler, scorer and update with a plain pass of the model before a run"
+    )
+    head_chunk: Resumable[Count] = Field(4096, description="tokens whose logits are held at once")
+
+
+class VerlEngineConfig(EngineConfig):
+    """A cluster: verl's FSDP2 workers and rollout servers on `nodes × gpus_per_node` GPUs.
+
+    Token budgets are those of one GPU. How rows are spread over GPUs changes results by rounding alone.
+    """
+
+    name: Literal["verl"] = Field("verl", description="the engine, which decides what other keys engine has")
+    nodes: Resumable[Count] = Field(1, description="machines")
+    gpus_per_node: Resumable[Count] = Field(8, description="GPUs of each machine")
+    ray_address: Resumable[Text | None] = Field(
+        None,
+        description="a running Ray cluster (auto: the one of this machine); null starts one on this machine",
+    )
+    micro_batch_tokens: Resumable[Count] = Field(
+        16384, description="tokens of one forward pass with gradient; a longer row is alone"
+    )
+    score_tokens: Resumable[Count] = Field(32768, description="tokens of one forward pass without gradient")
+    head_chunk: Resumable[Count] = Field(4096, description="tokens whose logits are held at once")
+    share_prefixes: Resumable[bool] = Field(
+        True, description="compute a hint once for all responses after it; gathers the scorer's weights on each GPU"
+    )
+    sequence_parallel: Resumable[Count] = Field(
+        1, description="GPUs that share each sequence (Ulysses); above 1 needs share_prefixes=false"
+    )
+    offload: Resumable[Literal["none", "optimizer", "all"]] = Field(
+        "none", description="what waits in host memory while it is not used: nothing, optimizer states, or weights too"
+    )
+    attention: Resumable[Text] = Field(
+        "auto",
+        description="attention of the trainer, a name that transformers knows; auto: flash_attention_2 in bfloat16",
+    )
+    rollout: Text = Field("vllm", description="rollout server, a name that verl knows")
+    tensor_parallel: Resumable[Count] = Field(1, description="GPUs of one rollout server")
+    rollout_memory: Resumable[float] = Field(
+        0.7, gt=0, lt=1, description="share of a GPU's memory that a server may take"
+    )
+    rollout_rows: Resumable[Count] = Field(256, description="maximum responses that one server decodes side by side")
+    rollout_eager: Resumable[bool] = Field(False, description="decode without CUDA graphs")
+    timeout: Resumable[float] = Field(
+        3600.0,
+        gt=0,
+        description="seconds that a call of the workers may take, or that may pass without an answer of the servers",
+    )
+    self_check: Resumable[bool] = Field(
+        True, description="compare server, scorer and update on this model before a run"
+    )
+    platform: Text = Field("cuda", description="device type, a name that verl knows")
+    modules: list[Text] = Field(
+        [], description="Python modules that each process imports: platforms or rollout servers registered with verl"
+    )
+
+    @property
+    def gpus(self) -> int:
+        return self.nodes * self.gpus_per_node
+
+    @model_validator(mode="after")
+    def _divisible(self) -> VerlEngineConfig:
+        for name in ("sequence_parallel", "tensor_parallel"):
+            count = getattr(self, name)
+            if self.gpus % count:
+                raise ValueError(
+                    f"engine.{name}={count}: must divide the number of GPUs, {self.nodes} × {self.gpus_per_node}"
+                )
+            if self.gpus_per_node % count and count % self.gpus_per_node:
+                raise ValueError(
+                    f"engine.{name}={count}: must divide engine.gpus_per_node={self.gpus_per_node}, or be a multiple"
+                    " of it"
+                )
+        if self.sequence_parallel > 1 and self.share_prefixes:
+            raise ValueError(
+                f"engine.sequence_parallel={self.sequence_parallel}: sequences that several GPUs share have no common "
+                "caches; set engine.share_prefixes=false"
+            )
+        return self
+
+
+# `engine.name` selects the class; a further engine registers its class here (and a file in groups/engine).
+ENGINES: dict[str, type[EngineConfig]] = {"local": LocalEngineConfig, "verl": VerlEngineConfig}
+
+if TYPE_CHECKING:  # the local engine reads its own fields without narrowing
+    AnyEngineConfig = LocalEngineConfig
+else:
+    AnyEngineConfig = SerializeAsAny[EngineConfig]
+
+
+def _engine_class(name: object) -> type[EngineConfig]:
+    """Raises ValidationError, located at `name`, for an unknown engine."""
+    if isinstance(name, str) and name in ENGINES:
+        return ENGINES[name]
+    unknown = PydanticCustomError("engine", "unknown engine; {hint}", {"hint": suggestion(str(name), ENGINES)})
+    raise ValidationError.from_exception_data("engine", [{"type": unknown, "loc": ("name",), "input": name}])
+
+
+# ------------------------------------------------------------------------------------------------------------- the run
+
+
 class Config(Section):
-    """One run, whole."""
+    """One run."""
 
     model: ModelConfig = Field(ModelConfig(), description="the policy")
     task: Annotated[dict[str, Any], AfterValidator(without_nul)] = Field(
         default_factory=dict, description="name and parameters of the task"
     )
-    method: Annotated[dict[str, Any], AfterValidator(without_nul)] = Field(
-        default_factory=dict, description="name and hyper-parameters of the method"
+    method: SerializeAsAny[MethodConfig] = Field(
+        default_factory=lambda: method_class(DEFAULT_METHOD).Config(name=DEFAULT_METHOD),
+        description="name and hyper-parameters of the method",
     )
     engine: AnyEngineConfig = Field(LocalEngineConfig(), description="where and how the arithmetic is done")
-    sampling: SamplingConfig = Field(SamplingConfig(), description="how training responses are drawn")
+    sampling: SamplingConfig = Field(SamplingConfig(), description="how training responses are sampled")
     evaluation: EvaluationConfig = Field(EvaluationConfig(), description="when and how held-out accuracy is measured")
 
-    seed: int = Field(0, ge=0, lt=2**31, description="seed of everything that is drawn")
-    steps: Count | None = Field(None, description="training steps; null: epochs decides")
-    epochs: Count = Field(30, description="passes over the training problems, if steps is null")
+    seed: int = Field(0, ge=0, lt=2**31, description="seed of everything random")
+    steps: Resumable[Count | None] = Field(None, description="training steps; null: epochs decides")
+    epochs: Resumable[Count] = Field(30, description="passes over the training problems, if steps is null")
     prompts_per_step: Count = Field(64, description="problems of one rollout batch")
     prompts_per_update: Count = Field(16, description="problems of one optimizer mini-batch")
     group_size: Count = Field(8, description="rollouts per problem, G")
@@ -141,50 +288,62 @@ class Config(Section):
         "polynomial",
         "inverse_sqrt",
         "warmup_stable_decay",
-    ] = Field("constant", description="how the learning rate goes on after its warm-up: a schedule of transformers")
+    ] = Field("constant", description="learning-rate schedule after the warm-up, one of transformers")
     lr_scheduler_kwargs: dict[str, Any] = Field(
         default_factory=dict, description="arguments of that schedule, for example {min_lr_rate: 0.1}"
     )
     weight_decay: float = Field(0.01, ge=0, description="decoupled weight decay of the optimizer")
     warmup_steps: CountOrZero = Field(50, description="training steps of linear learning-rate warm-up")
-    grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
+    max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
     kl_coefficient: float = Field(
         0.0, ge=0, description="weight of the reference KL (low_var_kl) that is added to the loss"
     )
     entropy_coefficient: float = Field(0.0, ge=0, description="weight of the entropy bonus")
     rollout_correction: Literal["none", "token"] = Field("token", description="truncated importance weight per token")
-    correction_cap: float = Field(2.0, gt=0, description="largest importance weight of a token")
+    importance_weight_cap: float = Field(2.0, gt=0, description="largest importance weight of a token")
     max_prompt_tokens: Count = Field(2048, description="problems with a longer prompt are left out")
     max_teacher_tokens: Count | None = Field(
-        None, description="most tokens of teacher prompt and response; null: the model's context"
+        None, description="maximum tokens of teacher prompt and response together; null: the model's context"
     )
-    guard: GuardConfig = Field(GuardConfig(), description="when a run counts as diverged")
-    save_every: CountOrZero = Field(50, description="steps between checkpoints; 0: only at the end")
-    keep_last: Count | None = Field(3, description="newest checkpoints that are kept; null: all")
-    keep_best: bool = Field(True, description="also keep the checkpoint of the highest mean held-out accuracy")
-    log_rollouts: CountOrZero = Field(4, description="groups per step written out with hints and signals")
-    show_completion_every: CountOrZero = Field(
+    guard: Resumable[GuardConfig] = Field(GuardConfig(), description="when a run counts as diverged")
+    save_every: Resumable[CountOrZero] = Field(50, description="steps between checkpoints; 0: only at the end")
+    keep_last: Resumable[Count | None] = Field(3, description="newest checkpoints that are kept; null: all")
+    keep_best: Resumable[bool] = Field(
+        True, description="also keep the checkpoint of the highest mean held-out accuracy"
+    )
+    log_rollouts: Resumable[CountOrZero] = Field(4, description="groups per step written out with hints and signals")
+    show_completion_every: Resumable[CountOrZero] = Field(
         10, description="steps between the responses that are shown while a run goes on; 0: none"
     )
-    trackers: list[Literal["tensorboard", "wandb", "swanlab", "trackio"]] = Field(
+    trackers: Resumable[list[Literal["tensorboard", "wandb", "swanlab", "trackio"]]] = Field(
         ["tensorboard"], description="where metrics are sent"
     )
-    project: Text = Field("rlcsd", description="name of the project in the trackers")
-    push_to_hub: Text | None = Field(
+    project: Resumable[Text] = Field("rlcsd", description="name of the project in the trackers")
+    push_to_hub: Resumable[Text | None] = Field(
         None, description="owner/name of a model on the hub that the finished run is uploaded to; null: none"
     )
-    run_name: Annotated[Text, AfterValidator(inside)] | None = Field(
+    run_name: Resumable[Annotated[Text, AfterValidator(inside_output_dir)] | None] = Field(
         None, description="name of the run's folder in output_dir; null: from task, method, seed and time"
     )
-    output_dir: Text = Field("runs", description="folder that run folders are put in")
-    figures: bool = Field(True, description="whether the report has a figure")
+    output_dir: Resumable[Text] = Field("runs", description="folder that run folders are put in")
+    figures: Resumable[bool] = Field(True, description="whether the report has a figure")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By value, so that a worker process loads the class of a method in the user's own file again.
+        return Config.model_validate, (self.model_dump(),)
 
     @field_validator("engine", mode="before")
     @classmethod
     def _engine_by_name(cls, value: Any) -> Any:
+        return _engine_class(value.get("name", "local")).model_validate(value) if isinstance(value, Mapping) else value
+
+    @field_validator("method", mode="before")
+    @classmethod
+    def _method_by_name(cls, value: Any) -> Any:
         if not isinstance(value, Mapping):
             return value
-        return engine_class(value.get("name", "local")).model_validate(value)
+        name = str(without_nul(value).get("name", DEFAULT_METHOD))
+        return method_class(name).Config.model_validate({**value, "name": name})
 
     @model_validator(mode="after")
     def _consistent(self) -> Config:
@@ -208,3 +367,31 @@ class Config(Section):
                 "model.lora.rank as well"
             )
         return self
+
+    @model_validator(mode="after")
+    def _groups_large_enough(self) -> Config:
+        method, siblings = self.method, False
+        if isinstance(method, ContrastConfig):
+            siblings = method.hint_source == "self_rollout" and method.exclude_self
+        if siblings and self.group_size < 3:
+            raise ValueError(
+                f"group_size={self.group_size}: method={method.name} shows the teacher a correct and a wrong sibling "
+                "of each rollout, so a group needs at least 3 rollouts"
+            )
+        if self.group_size < 2:
+            raise ValueError(f"group_size={self.group_size}: a group advantage needs at least 2 rollouts")
+        return self
+
+
+def may_change_on_resume(schema: type[BaseModel] = Config, prefix: str = "") -> tuple[str, ...]:
+    """The dotted keys marked `Resumable`, those of every engine included; a section stands for all of its keys."""
+
+    def keys() -> Iterator[str]:
+        for name, field in schema.model_fields.items():
+            if RESUMABLE in field.metadata:
+                yield prefix + name
+                continue
+            for section in ENGINES.values() if name == "engine" else sections(field.annotation):
+                yield from may_change_on_resume(section, f"{prefix}{name}.")
+
+    return tuple(dict.fromkeys(keys()))

@@ -11,8 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..config.engines import VerlEngineConfig
-from ..config.schema import Config
+from ..config.schema import Config, VerlEngineConfig
 from ..errors import InputError
 from ..methods.base import ContrastConfig, CreditMethod, HintedConfig, Method
 from .local.memory import Shape, load_shape

@@ -105,8 +105,8 @@ class Engine(Scorer, Protocol):
 
 
 def _package(config: Config) -> ModuleType:
-    """`rlcsd.engine.<name>` has `build(config, method) -> Engine`, `check(config)`, `engine_line(config) -> str` and
-    `memory_line(config, method) -> str`.
+    """`rlcsd.engine.<name>` has `build(config, method) -> Engine`, `check(config)`, `engine_line(config) -> str`,
+    `memory_line(config, method) -> str` and `max_sequence(config, context_length) -> int`.
 
     The schema has already refused unknown names.
     """
@@ -138,6 +138,11 @@ def memory_line(config: Config, method: Method) -> str:
     return str(_package(config).memory_line(config, method))
 
 
+def max_sequence(config: Config, context_length: int) -> int:
+    """`Scorer.max_sequence` of the config's engine, known before it is built; `context_length` is the model's."""
+    return int(_package(config).max_sequence(config, context_length))
+
+
 # ------------------------------------------------------------------ limits
 
 
@@ -146,13 +151,12 @@ class TokenLimits:
     """Maximum numbers of tokens in a run.
 
     `context` is the model's, of one sequence. `prompt` is for a training problem (longer ones are left out),
-    `teacher_prompt` includes the hint, `response` is the longest in training or evaluation, and `sequence` is a prompt
+    `response` is the longest in training or evaluation, and `sequence` is a prompt
     and its response together on a server, which is started with this fixed limit.
     """
 
     context: int
     prompt: int
-    teacher_prompt: int
     response: int
     sequence: int
 
@@ -160,9 +164,8 @@ class TokenLimits:
     def of(config: Config, context: int) -> TokenLimits:
         """The limits of a config for a model with this context length."""
         response = max(config.sampling.max_tokens, config.evaluation.sampling.max_tokens)
-        teacher_prompt = min(config.max_teacher_tokens or context, context)
         sequence = min(config.max_prompt_tokens + response, context)
-        return TokenLimits(context, config.max_prompt_tokens, teacher_prompt, response, sequence)
+        return TokenLimits(context, config.max_prompt_tokens, response, sequence)
 
     def check_context(self, longest_prompt: int, sampling: Sampling) -> None:
         """Raise InputError if the longest training prompt and a response exceed the model's context."""

@@ -1,9 +1,20 @@
-"""Held-out accuracy: answers, what they amount to, and the folder of a stand-alone evaluation."""
+"""Held-out accuracy: sampled and graded answers, their summaries, and the folder of a stand-alone evaluation."""
 
 from .answers import EvaluationFolder, EvaluationSettings, answer_problems, check, evaluate
-from .summary import Answered, Summary, markdown_table, outcomes, summarise
+from .summary import (
+    LEAST_PROBLEMS,
+    Answered,
+    Summary,
+    interval_over_problems,
+    markdown_table,
+    outcomes,
+    reported_average,
+    summaries_of,
+    summarise,
+)
 
 __all__ = [
+    "LEAST_PROBLEMS",
     "Answered",
     "EvaluationFolder",
     "EvaluationSettings",
@@ -11,7 +22,10 @@ __all__ = [
     "answer_problems",
     "check",
     "evaluate",
+    "interval_over_problems",
     "markdown_table",
     "outcomes",
+    "reported_average",
+    "summaries_of",
     "summarise",
 ]

@@ -1,4 +1,7 @@
-"""Held-out accuracy: every evaluation set of a task, answered and graded in batches that can be resumed."""
+"""Held-out accuracy: every evaluation set of a task, answered and graded in batches that can be resumed.
+
+Called by runs (`run.run`) and by `rlcsd eval`, which keeps the answers in an `EvaluationFolder`.
+"""
 
 from __future__ import annotations
 
@@ -41,15 +44,18 @@ class EvaluationSettings:
 Keeper = Callable[[Sequence[Answered]], None]
 
 
-def check(engine: Scorer, task: Task, settings: EvaluationSettings) -> None:
-    """Raise InputError if the longest evaluation prompt and a response exceed the context or a server's room."""
+def check(tokenizer: Any, task: Task, settings: EvaluationSettings, room: int, context_length: int) -> None:
+    """Raise InputError if the longest evaluation prompt and a response exceed `room` tokens.
+
+    `room` and `context_length` are those of the engine; see `engine.interface.Scorer`.
+    """
     problems = [problem for problems in task.evaluations.values() for problem in problems]
-    prompts = (student_prompt(engine.tokenizer, problem, task.instruction, settings.thinking) for problem in problems)
+    prompts = (student_prompt(tokenizer, problem, task.instruction, settings.thinking) for problem in problems)
     longest = max(map(len, prompts), default=0)
-    room, most = engine.max_sequence, settings.sampling.max_tokens
+    most = settings.sampling.max_tokens
     if longest and longest + most > room:
         what, more = "the model's context", ""
-        if room < engine.context_length:
+        if room < context_length:
             what, more = "a server's room", f", or a max_prompt_tokens larger by {longest + most - room}"
         raise InputError(
             f"evaluation.sampling.max_tokens={most}: with a prompt of {longest} tokens {what} of {room} is exceeded; "
@@ -60,15 +66,15 @@ def check(engine: Scorer, task: Task, settings: EvaluationSettings) -> None:
 def answer_problems(
     engine: Scorer, dataset: str, problems: Mapping[int, Problem], task: Task, settings: EvaluationSettings, seed: int
 ) -> list[Answered]:
-    """Sample and grade the responses to some problems of a set, given by their places, in one call of the engine."""
+    """Sample and grade the responses to some problems of a set, by their index in it, in one call of the engine."""
     prompts = [student_prompt(engine.tokenizer, p, task.instruction, settings.thinking) for p in problems.values()]
-    drawn = engine.sample(prompts, settings.samples, settings.sampling, seed)
-    texts = [tuple(response_text(engine.tokenizer, sample.ids) for sample in samples) for samples in drawn]
+    sampled = engine.sample(prompts, settings.samples, settings.sampling, seed)
+    texts = [tuple(response_text(engine.tokenizer, sample.ids) for sample in samples) for samples in sampled]
     judged = task.judge(list(problems.values()), texts)
     return [
         Answered(
             dataset,
-            place,
+            index,
             problem.group or dataset,
             problem.text,
             problem.answer,
@@ -78,15 +84,15 @@ def answer_problems(
             tuple(sample.finished for sample in samples),
             tuple(verdict.correct for verdict in verdicts),
         )
-        for (place, problem), samples, written, verdicts in zip(problems.items(), drawn, texts, judged, strict=True)
+        for (index, problem), samples, written, verdicts in zip(problems.items(), sampled, texts, judged, strict=True)
     ]
 
 
-def _answers(item: Answered, problem: Problem, settings: EvaluationSettings) -> bool:
-    """Is this an answer to this very problem, as asked? Data may have changed since it was given."""
+def _still_valid(item: Answered, problem: Problem, settings: EvaluationSettings) -> bool:
+    """Whether an earlier answer is to this very problem and has all its samples; data may have changed since."""
     columns = (item.rewards, item.responses, item.lengths, item.finished, item.passed)
-    asked = (item.question, item.answer) == (problem.text, problem.answer)
-    return asked and all(len(column) == settings.samples for column in columns)
+    same_problem = (item.question, item.answer) == (problem.text, problem.answer)
+    return same_problem and all(len(column) == settings.samples for column in columns)
 
 
 def answer_set(
@@ -97,21 +103,22 @@ def answer_set(
     done: Mapping[tuple[str, int], Answered],
     keep: Keeper,
 ) -> list[Answered]:
-    """All problems of one set, batch by batch; a batch that is in `done` whole is taken from there, others go to
-    `keep`."""
+    """All problems of one set, batch by batch; a whole batch in `done` is taken from there, others go to `keep`."""
     problems = task.evaluations[dataset]
-    order = sorted(range(len(problems)), key=lambda place: len(problems[place].text))  # like lengths side by side
+    order = sorted(range(len(problems)), key=lambda index: len(problems[index].text))  # similar lengths together
     answered: list[Answered] = []
     for start in range(0, len(order), settings.batch):
-        places = order[start : start + settings.batch]
-        earlier = [done[dataset, place] for place in places if (dataset, place) in done]
-        batch = [item for item in earlier if _answers(item, problems[item.place], settings)]
-        if len(batch) < len(places):
+        indices = order[start : start + settings.batch]
+        earlier = [done[dataset, index] for index in indices if (dataset, index) in done]
+        batch = [item for item in earlier if _still_valid(item, problems[item.index], settings)]
+        if len(batch) < len(indices):
             seed = random.Random(f"{settings.seed}/evaluation/{dataset}/{start}").getrandbits(62)
-            batch = answer_problems(engine, dataset, {place: problems[place] for place in places}, task, settings, seed)
+            batch = answer_problems(
+                engine, dataset, {index: problems[index] for index in indices}, task, settings, seed
+            )
             keep(batch)
         answered += batch
-    return sorted(answered, key=lambda item: item.place)
+    return sorted(answered, key=lambda item: item.index)
 
 
 def evaluate(
@@ -121,11 +128,11 @@ def evaluate(
     done: Sequence[Answered] = (),
     keep: Keeper = lambda batch: None,
 ) -> tuple[list[Summary], list[Answered]]:
-    """Every evaluation set of the task: a summary per set, per kind where a set has several, and the average.
+    """Every evaluation set of the task: a summary per set, per kind where a set has several, and the average of sets.
 
     `done` are answers of an earlier, interrupted evaluation; `keep` is given each new batch of answers.
     """
-    earlier = {(item.dataset, item.place): item for item in done}
+    earlier = {(item.dataset, item.index): item for item in done}
     summaries, sets = [], []
     for name in task.evaluations:
         sets.append(answer_set(engine, name, task, settings, earlier, keep))
@@ -141,9 +148,7 @@ def evaluate(
     return summaries, [item for answered in sets for item in answered]
 
 
-# ------------------------------------------------------------------ folder
-# The folder of a stand-alone evaluation: samples as they come, so that an interrupted evaluation can resume, then
-# the table.
+# ------------------------------------------------------------------ the folder of `rlcsd eval --out`
 
 _COLUMNS = ("responses", "rewards", "lengths", "finished", "passed")
 
@@ -153,12 +158,14 @@ def _line(item: Answered) -> str:
 
 
 def _read(line: str) -> Answered | None:
-    """An answer from its line; None for a line that was cut off in writing or is none of ours."""
+    """An answer from its line; None for a line that was cut off in writing or holds anything else."""
     try:
         record: dict[str, Any] = json.loads(line)
         fields: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value for name, value in record.items()
         }
+        if "place" in fields:  # the older name of `index`
+            fields["index"] = fields.pop("place")
         item = Answered(**fields)
         return item if all(isinstance(getattr(item, name), tuple) for name in _COLUMNS) else None
     except (json.JSONDecodeError, TypeError, AttributeError):
@@ -167,6 +174,8 @@ def _read(line: str) -> Answered | None:
 
 class EvaluationFolder:
     """`config.yaml` and `samples.jsonl` from the start, `eval.md` and `eval.json` at the end.
+
+    Samples are written as they come, so that an interrupted evaluation can resume.
 
     Raises:
         InputError: the folder holds anything but an evaluation of this very config.

@@ -1,25 +1,33 @@
-"""What graded answers amount to: mean@n and pass@k with bootstrap intervals, per set, kind and average."""
+"""Summaries of graded answers: mean@n with its interval, pass@k, and how the responses look.
+
+A summary is of an evaluation set, of one kind of problem in it, or of the average over all sets. Rates are shares in
+[0, 1], lengths are tokens.
+"""
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from math import comb
+from math import comb, sqrt
 from typing import Any
 
 import numpy as np
-from scipy.stats import bootstrap
+from scipy import stats
 
 from ..verifiers import last_boxed
+
+AVERAGE = "average"  # the name of the summary over several sets, which no set can have
+LEAST_PROBLEMS = 6  # fewer pairs cannot differ significantly: the smallest p-value of a sign test is 2^(1−5) = 0.0625
 
 
 @dataclass(frozen=True)
 class Answered:
-    """One problem's responses, graded: `passed` says which are correct. `place` is the problem's in its data set."""
+    """One problem's n responses, graded: `passed` says which are correct. `index` is the problem's in its data set."""
 
     dataset: str
-    place: int
+    index: int
     group: str
     question: str
     answer: str
@@ -30,7 +38,7 @@ class Answered:
     passed: tuple[bool, ...]
 
     @property
-    def correct(self) -> int:
+    def num_correct(self) -> int:
         return sum(self.passed)
 
     @property
@@ -41,14 +49,17 @@ class Answered:
 
 @dataclass(frozen=True)
 class Summary:
-    """Figures of one data set (or one group of it). Rates are in [0, 1], lengths in tokens."""
+    """Figures of one data set (or one kind of problem in it). Rates are in [0, 1], lengths in tokens.
+
+    `low` and `high` bound the mean's 95 % interval over problems; None with fewer than `LEAST_PROBLEMS` of them.
+    """
 
     name: str
     problems: int
     samples: int
     mean: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     pass_at: Mapping[int, float]
     boxed: float
     truncated: float
@@ -60,8 +71,34 @@ class Summary:
     def label(self) -> str:
         return f"{self.name} ({self.kind})" if self.kind else self.name
 
+    @property
+    def rate(self) -> str:
+        """The mean with its interval, as text."""
+        if self.low is None or self.high is None:
+            return f"{self.mean:.3f}"
+        return f"{self.mean:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
     def as_dict(self) -> dict[str, Any]:
         return {**asdict(self), "pass_at": {str(k): v for k, v in self.pass_at.items()}}
+
+
+def summaries_of(record: Mapping[str, Any]) -> list[Summary]:
+    """The summaries of one record of `evaluations.jsonl`."""
+    return [Summary(**{**one, "pass_at": {int(k): v for k, v in one["pass_at"].items()}}) for one in record["sets"]]
+
+
+def reported_average(summaries: Sequence[Summary]) -> float:
+    """The one accuracy of an evaluation: the mean over its sets, each counting alike, or that of its only set.
+
+    The kinds of problem of a set count as part of it, not once more. This number is the `average` of reports; early
+    stopping and the choice of the best checkpoint compare it.
+
+    Raises:
+        ValueError: there is no summary.
+    """
+    if not summaries:
+        raise ValueError("an evaluation without sets has no average")
+    return next((one.mean for one in summaries if one.name == AVERAGE), summaries[0].mean)
 
 
 def pass_at_k(n: int, correct: int, k: int) -> float:
@@ -75,34 +112,37 @@ def pass_at_k(n: int, correct: int, k: int) -> float:
     return 1.0 - comb(n - correct, k) / comb(n, k)
 
 
-def bootstrap_interval(
-    *sets: Sequence[float], level: float = 0.95, draws: int = 2000, seed: int = 0
-) -> tuple[float, float]:
-    """Percentile interval of the mean over problems, by resampling them with replacement; of several sets, of their
-    means' mean."""
+def interval_over_problems(
+    *sets: Sequence[float] | np.ndarray, lowest: float = 0.0, highest: float = 1.0, level: float = 0.95
+) -> tuple[float, float] | None:
+    """The interval of a mean over problems, whose values lie between `lowest` and `highest`; None for too few.
 
-    def mean_of_means(*resampled: Any, axis: int) -> Any:
-        return sum(values.mean(axis=axis) for values in resampled) / len(resampled)
-
-    # A single problem, which scipy refuses, is the same as that problem twice.
-    data = [np.asarray(list(values) * (2 if len(values) == 1 else 1), dtype=float) for values in sets]
-    found = bootstrap(
-        data,
-        mean_of_means,
-        n_resamples=draws,
-        confidence_level=level,
-        method="percentile",
-        vectorized=True,
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return float(found.low), float(found.high)
+    Of several sets it is that of the mean of their means. One pseudo-problem at each end of the range joins the
+    problems (shared among the sets), then Student's t is taken. Without them the interval would be far too narrow where
+    nearly all problems come out alike, and have no width where all do (Agresti and Caffo 2000, The American
+    Statistician 54(4), who add one success and one failure to a sample).
+    """
+    counts = [len(values) for values in sets]
+    if min(counts) < LEAST_PROBLEMS:
+        return None
+    added = 1 / len(sets)
+    centre = variance = 0.0
+    for values in sets:
+        array = np.asarray(values, dtype=float)
+        total = len(array) + 2 * added
+        mean = (array.sum() + added * (lowest + highest)) / total
+        square = ((array**2).sum() + added * (lowest**2 + highest**2)) / total
+        centre += mean / len(sets)
+        variance += (square - mean**2) / total / len(sets) ** 2
+    half = float(stats.t.ppf((1 + level) / 2, min(counts) - 1)) * sqrt(variance)
+    return max(lowest, float(centre) - half), min(highest, float(centre) + half)
 
 
 def summarise(name: str, answered: Sequence[Answered]) -> Summary:
     """mean@n with its interval, pass@k for powers of two up to n, and how the responses look."""
     n = len(answered[0].rewards)
-    rates = [item.correct / n for item in answered]
-    low, high = bootstrap_interval(rates)
+    rates = [item.num_correct / n for item in answered]
+    low, high = interval_over_problems(rates) or (None, None)
     powers = [k for k in (1, 2, 4, 8, 16, 32, 64) if k <= n]
     texts = [text for item in answered for text in item.responses]
     return Summary(
@@ -112,7 +152,7 @@ def summarise(name: str, answered: Sequence[Answered]) -> Summary:
         float(np.mean(rates)),
         low,
         high,
-        {k: float(np.mean([pass_at_k(n, item.correct, k) for item in answered])) for k in powers},
+        {k: float(np.mean([pass_at_k(n, item.num_correct, k) for item in answered])) for k in powers},
         float(np.mean([last_boxed(text) is not None for text in texts])),
         1.0 - float(np.mean([end for item in answered for end in item.finished])),
         float(np.mean([length for item in answered for length in item.lengths])),
@@ -121,16 +161,19 @@ def summarise(name: str, answered: Sequence[Answered]) -> Summary:
 
 
 def average(sets: Sequence[Sequence[Answered]]) -> Summary:
-    """The mean of the sets' figures, each set counting alike; the interval resamples problems within each set."""
+    """The mean of the sets' figures, each set counting alike."""
     summaries = [summarise("", answered) for answered in sets]
     n = summaries[0].samples
-    low, high = bootstrap_interval(*[[item.correct / n for item in answered] for answered in sets])
+    low, high = interval_over_problems(*[[item.num_correct / n for item in answered] for answered in sets]) or (
+        None,
+        None,
+    )
 
     def mean(name: str) -> float:
         return float(np.mean([getattr(summary, name) for summary in summaries]))
 
     return Summary(
-        "average",
+        AVERAGE,
         sum(s.problems for s in summaries),
         n,
         mean("mean"),
@@ -145,16 +188,24 @@ def average(sets: Sequence[Sequence[Answered]]) -> Summary:
 
 
 def outcomes(answered: Sequence[Answered]) -> dict[str, dict[str, float]]:
-    """The share of correct responses by the problem's identity, for each data set, or for each kind of problem of a set
-    that has several (`SET: KIND`): what paired comparisons need."""
-    kinds: dict[str, set[str]] = {}
+    """The share of correct responses to each problem, for each data set or for each kind of problem of a set that has
+    several (`SET: KIND`): what paired comparisons need.
+
+    The key of a problem is its identity. A problem that a set has twice is counted twice: the second time its key is
+    `IDENTITY/2`.
+    """
+    kinds: dict[str, set[str]] = defaultdict(set)
     for item in answered:
-        kinds.setdefault(item.dataset, set()).add(item.group)
-    found: dict[str, dict[str, float]] = {}
+        kinds[item.dataset].add(item.group)
+    found: dict[str, dict[str, float]] = defaultdict(dict)
+    seen: Counter[tuple[str, str]] = Counter()
     for item in answered:
         name = item.dataset if len(kinds[item.dataset]) == 1 else f"{item.dataset}: {item.group}"
-        found.setdefault(name, {})[item.identity] = round(item.correct / len(item.rewards), 6)
-    return found
+        seen[name, item.identity] += 1
+        number = seen[name, item.identity]
+        key = item.identity if number == 1 else f"{item.identity}/{number}"
+        found[name][key] = item.num_correct / len(item.rewards)
+    return dict(found)
 
 
 def metrics(summaries: Sequence[Summary]) -> dict[str, float]:
@@ -172,28 +223,25 @@ def metrics(summaries: Sequence[Summary]) -> dict[str, float]:
 
 def markdown_table(summaries: Sequence[Summary], before: Sequence[Summary] = ()) -> str:
     """One line per set; with `before`, both accuracies side by side."""
-    earlier = {summary.name: summary for summary in before}
-
-    def rate(summary: Summary | None) -> str:
-        return "" if summary is None else f"{summary.mean:.3f} [{summary.low:.3f}, {summary.high:.3f}]"
-
     if before:
-        lines = ["| set | problems | before | after | length before | after |", "|---|---|---|---|---|---|"]
-        for s in summaries:
-            old = earlier.get(s.name)
-            lines.append(
-                f"| {s.label} | {s.problems} | {rate(old)} | {rate(s)} | {old.length if old else 0:.0f} | "
-                f"{s.length:.0f} |"
-            )
-        return "\n".join(lines)
-    best = max(max(s.pass_at) for s in summaries)
+        return _before_and_after({summary.name: summary for summary in before}, summaries)
+    largest_k = max(max(s.pass_at) for s in summaries)
     lines = [
-        f"| set | problems | mean@{summaries[0].samples} [95 %] | pass@{best} | boxed | truncated | length |",
+        f"| set | problems | mean@{summaries[0].samples} [95 %] | pass@{largest_k} | boxed | truncated | length |",
         "|---|---|---|---|---|---|---|",
     ]
     for s in summaries:
         lines.append(
-            f"| {s.label} | {s.problems} | {rate(s)} | {s.pass_at[best]:.3f} | {s.boxed:.3f} | "
+            f"| {s.label} | {s.problems} | {s.rate} | {s.pass_at[largest_k]:.3f} | {s.boxed:.3f} | "
             f"{s.truncated:.3f} | {s.length:.0f} |"
         )
+    return "\n".join(lines)
+
+
+def _before_and_after(before: Mapping[str, Summary], after: Sequence[Summary]) -> str:
+    lines = ["| set | problems | before | after | length before | after |", "|---|---|---|---|---|---|"]
+    for s in after:
+        old = before.get(s.name)
+        rate, length = ("", "") if old is None else (old.rate, f"{old.length:.0f}")
+        lines.append(f"| {s.label} | {s.problems} | {rate} | {s.rate} | {length} | {s.length:.0f} |")
     return "\n".join(lines)

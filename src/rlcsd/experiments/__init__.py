@@ -1,10 +1,18 @@
-"""Research on the methods: what our own studies need beyond the product. The core never imports this package.
+"""Research on the methods: the roll call task, warm starts, the drift demo, and switches of RLCSD beyond the paper.
 
-`rlcsd.plugins.load_experiments` imports it by name when a config names a method or task that the core does not know;
-importing it registers what it brings.
+The core never imports this package. `plugins.load_experiments` calls `register` when a config names a method or task
+that the core does not know, and the command line finds the commands of `commands.py` in the same way.
 """
 
-from ..methods import register
-from .rlcsd_extended import RLCSDExtended
+from __future__ import annotations
 
-register(RLCSDExtended)
+
+def register() -> None:
+    """Register the methods and tasks of this package with the registries of the core."""
+    from .. import methods
+    from ..tasks import registry
+    from .rlcsd_extended import RLCSDExtended
+    from .roll_call import RollCallParameters, roll_call_task
+
+    methods.register(RLCSDExtended)
+    registry.register("roll_call", RollCallParameters, roll_call_task)

@@ -1,24 +1,22 @@
-"""Style drift in one figure: what a run's responses are like, step by step, beside how often they are right."""
+"""Style drift in one figure: accuracy, entropy, length and style of responses, step by step (`rlcsd demo drift`)."""
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from ..errors import InputError
+from ..config.load import load
+from ..config.schema import Config
 from ..report.figures import colours, drawing, smoothed
+from ..report.run_results import curve
+from ..run.run import Run
+from ..storage import read_jsonl
 
-if TYPE_CHECKING:
-    from ..config.schema import Config
-
-
-Curves = Mapping[str, Sequence[float]]  # by the name of the metric, one value a step
-
+METHODS = ("sdpo", "grpo", "rlcsd")
 PANELS = (
     ("accuracy on training problems", "rollout/accuracy"),
     ("actor entropy (nats)", "actor/entropy"),
@@ -27,11 +25,56 @@ PANELS = (
     ("interjections per line", "style/interjections"),
 )
 
+Curves = Mapping[str, Sequence[float]]  # by metric, one value per step
+
+
+def drift_demo(out: Path, steps: int) -> Path:
+    """Train each method for `steps` steps, one after the other; print the table and return the figure's path.
+
+    Finished runs in `out` are not repeated.
+
+    Raises:
+        InputError: `out` cannot be written, or holds an unfinished run.
+    """
+    begun, runs = time.perf_counter(), {}
+    for method in METHODS:
+        folder = out / f"{method}-{steps}"
+        if not (folder / "report.md").is_file():
+            print(f"{method}: {steps} steps in {folder}", flush=True)
+            Run(_config(method, folder, steps), watch=_print_progress).execute()
+        metrics = read_jsonl(folder / "metrics.jsonl")
+        runs[method] = [{name: curve(metrics, name)[1] for _, name in PANELS}]
+    figure = draw_drift(runs, out / "drift.png")
+    print(f"\nmean of the first and of the last five steps:\n\n{drift_table(runs)}\n")
+    print(f"{time.perf_counter() - begun:.0f} s; figure: {figure}")
+    return figure
+
+
+def _config(method: str, folder: Path, steps: int) -> Config:
+    small = ["task.eval_per_size=50", "evaluation.before=false", "figures=false", "trackers=[]", "engine.threads=1"]
+    names = {"output_dir": str(folder.parent), "run_name": folder.name}
+    return load([f"method={method}", "task=roll_call", f"steps={steps}", *small], names)
+
+
+def _print_progress(event: str, facts: Mapping[str, Any]) -> None:
+    """Print warnings and every fifth step."""
+    if event == "warning":
+        print(f"  {facts['message']}", flush=True)
+    if event != "step" or facts["step"] % 5:
+        return
+    m = facts["metrics"]
+    print(
+        f"  step {facts['step']:>3}  reward {m['rollout/reward']:.2f}  entropy {m['actor/entropy']:.2f}  "
+        f"length {m['rollout/length']:.0f}  worked lines {m.get('style/worked', 0):.2f}  "
+        f"interjections {m.get('style/interjections', 0):.2f}",
+        flush=True,
+    )
+
 
 def draw_drift(runs: Mapping[str, Sequence[Curves]], path: Path) -> Path:
-    """A panel for each figure, a line for each label: the mean over its runs; PNG, and SVG beside it.
+    """Draw one panel per metric and one line per label, as PNG and as SVG beside it.
 
-    Lines are moving means; with several runs a band reaches from the lowest to the highest.
+    Lines are moving means, averaged over the runs of a label; with several runs a band spans from lowest to highest.
     """
     colour = colours(list(runs))
     with drawing(2, 3, 5.0, path) as (_, axes):
@@ -56,7 +99,7 @@ def draw_drift(runs: Mapping[str, Sequence[Curves]], path: Path) -> Path:
 
 
 def drift_table(runs: Mapping[str, Sequence[Curves]], count: int = 5) -> str:
-    """The same figures over the first and the last `count` steps, mean over runs, as Markdown."""
+    """Markdown table of the same metrics: mean over runs of the first and of the last `count` steps."""
     heads = [title for title, _ in PANELS]
     lines = [f"| run | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
     for label, members in runs.items():
@@ -69,74 +112,3 @@ def drift_table(runs: Mapping[str, Sequence[Curves]], count: int = 5) -> str:
             cells.append(f"{begin:.{digits}f} → {end:.{digits}f}")
         lines.append(f"| {label} | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-# ------------------------------------------------------------------ demo
-# `rlcsd demo drift`: three methods on one small base, and what becomes of its style under each.
-
-METHODS = ("sdpo", "grpo", "rlcsd")
-STEPS = 40
-
-
-def add_demo_command(commands: Any) -> None:
-    """Give the command line `rlcsd demo`."""
-    demo = commands.add_parser("demo", help="a phenomenon of the paper on this machine, in minutes")
-    demo.add_argument("what", choices=("drift",), help="drift: style drift of sdpo beside grpo and rlcsd")
-    demo.add_argument("--out", type=Path, default=Path("runs/drift"), help="folder of the runs and the figure")
-    demo.add_argument("--steps", type=int, default=STEPS, help=f"training steps of each run (default {STEPS})")
-    demo.set_defaults(run=_demo)
-
-
-def _demo(arguments: argparse.Namespace) -> None:
-    if arguments.steps < 1:
-        raise InputError(f"--steps {arguments.steps}: must be at least 1")
-    demo_drift(arguments.out, arguments.steps)
-
-
-def demo_drift(out: Path, steps: int) -> Path:
-    """Train each method for `steps` steps, one after the other; print the table, and return the figure's path.
-
-    A run that is finished in `out` is not repeated.
-
-    Raises:
-        InputError: `out` cannot be written, or holds a run that was broken off.
-    """
-    from ..report.run_results import curve
-    from ..run.run import Run
-    from ..storage import read_jsonl
-
-    begun, runs = time.perf_counter(), {}
-    for method in METHODS:
-        folder = out / f"{method}-{steps}"
-        if not (folder / "report.md").is_file():
-            print(f"{method}: {steps} steps in {folder}", flush=True)
-            Run(_config(method, folder, steps), watch=_watch).execute()
-        metrics = read_jsonl(folder / "metrics.jsonl")
-        runs[method] = [{name: curve(metrics, name)[1] for _, name in PANELS}]
-    figure = draw_drift(runs, out / "drift.png")
-    print(f"\nmean of the first and of the last five steps:\n\n{drift_table(runs)}\n")
-    print(f"{time.perf_counter() - begun:.0f} s; figure: {figure}")
-    return figure
-
-
-def _config(method: str, folder: Path, steps: int) -> Config:
-    from ..config.load import load
-
-    small = ["task.eval_per_size=50", "evaluation.before=false", "figures=false", "trackers=[]", "engine.threads=1"]
-    names = {"output_dir": str(folder.parent), "run_name": folder.name}
-    return load([f"method={method}", "task=roll_call", f"steps={steps}", *small], names)
-
-
-def _watch(event: str, facts: Mapping[str, Any]) -> None:
-    """Print every fifth step."""
-    if event == "warning":
-        print(f"  {facts['message']}", flush=True)
-    if event != "step" or facts["step"] % 5:
-        return
-    m = facts["metrics"]
-    print(
-        f"  step {facts['step']:>3}  reward {m['rollout/reward']:.2f}  entropy {m['actor/entropy']:.2f}  "
-        f"length {m['rollout/length']:.0f}  worked lines {m.get('style/worked', 0):.2f}  "
-        f"interjections {m.get('style/interjections', 0):.2f}",
-        flush=True,
-    )

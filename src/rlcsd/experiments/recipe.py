@@ -1,4 +1,4 @@
-"""What a warm-started base is made of: a checked set of numbers, kept as YAML beside the other configs."""
+"""Recipes of warm-started base models: typed settings, read from `recipes/NAME.yaml` and overridden by `key=value`."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from pydantic import Field, ValidationError, model_validator
 
-from ..config.messages import as_input_error, known_keys
-from ..config.values import Section
+from ..config.fields import Section
 from ..errors import InputError
 from ..tasks.knights_and_knaves import Recipe as Puzzles
+from ..validation import as_input_error, known_keys
 
-RECIPES = Path(__file__).parents[1] / "config" / "warmstart"
+RECIPES = Path(__file__).parent / "recipes"
 
 
 class Gates(Section):
-    """When the base is worth training. Rates are pass@1 at T = 1 on validation puzzles."""
+    """Acceptance checks of a base. Rates are pass@1 at temperature 1 on validation problems."""
 
     low: float = Field(0.40, ge=0, le=1, description="least pass@1 on the sizes to be trained on")
     high: float = Field(0.60, ge=0, le=1)
@@ -29,14 +29,16 @@ class Gates(Section):
 
 
 class Recipe(Section):
-    """What every warm start has: a model, its optimisation, and when its gates are looked at."""
+    """Settings of every warm start: the model, its examples, the optimisation, and the acceptance checks."""
 
     name: str
-    task: str = Field(description="what its examples are made of: knights_and_knaves or roll_call")
+    task: str = Field(description="task of the examples: knights_and_knaves or roll_call")
     seed: int = Field(0, ge=0)
     # model (Qwen3 architecture)
-    start: str | None = Field(None, description="a model to go on from, as in model.path; null: a new one")
-    new_people: bool = Field(False, description="give `start` a token for each claim about people it has not met")
+    start: str | None = Field(None, description="model to start from, as in model.path; null: a new one")
+    new_people: bool = Field(
+        False, description="add a token for each claim about people that the tokenizer of `start` does not know"
+    )
     hidden: int = Field(128, ge=8)
     layers: int = Field(4, ge=1)
     heads: int = Field(4, ge=1)
@@ -45,15 +47,15 @@ class Recipe(Section):
     vocabulary: int = Field(700, ge=300)
     context: int = Field(2048, ge=128)
     # data
-    hinted: float = Field(0.6, ge=0, le=1, description="share of examples with a reference")
+    hinted: float = Field(0.6, ge=0, le=1, description="share of examples with a reference solution")
     wrong: float = Field(0.5, ge=0, le=1, description="share of references that are wrong")
-    slip: float = Field(0.12, ge=0, lt=1, description="chance of misjudging a statement in a wrong reference")
-    direct: float = Field(0.7, ge=0, le=1, description="share of hinted targets in the direct manner")
+    slip: float = Field(0.12, ge=0, lt=1, description="probability of misjudging a statement in a wrong reference")
+    direct: float = Field(0.7, ge=0, le=1, description="share of hinted targets in the direct style")
     # optimisation
     batch: int = Field(16, ge=1)
-    steps: int = Field(1600, ge=1, description="the most; the gates end it earlier")
+    steps: int = Field(1600, ge=1, description="upper limit; training stops when all gates pass")
     final_rate: float = Field(
-        0.1, gt=0, le=1, description="share of the learning rates left after `steps`, reached linearly"
+        0.1, gt=0, le=1, description="learning rates after `steps`, as a share of the initial ones; decays linearly"
     )
     matrix_rate: float = Field(4e-3, gt=0, description="learning rate of Muon, for the matrices")
     other_rate: float = Field(3e-3, gt=0, description="learning rate of AdamW, for embeddings and norms")
@@ -75,13 +77,13 @@ class PuzzleRecipe(Recipe):
     task: Literal["knights_and_knaves"] = "knights_and_knaves"
     sizes: list[int] = Field([2, 3, 3], description="people per puzzle, drawn evenly from this list")
     train_sizes: list[int] = Field([3], description="what reinforcement learning will train on")
-    unseen_sizes: list[int] = Field([4, 5], description="what neither will")
-    repeats: float = Field(0.7, ge=0, le=1, description="share of examples in which people may be heard more than once")
-    entries: int = Field(6, ge=2, description="the most entries of such an example")
+    unseen_sizes: list[int] = Field([4, 5], description="people per puzzle that neither trains on")
+    repeats: float = Field(0.7, ge=0, le=1, description="share of examples that may repeat statements")
+    entries: int = Field(6, ge=2, description="most statements of such an example")
     forms: list[str] = ["atom", "not", "and", "or"]
     people: int = Field(8, ge=2)
     diverging: float = Field(
-        0.3, ge=0, le=1, description="hinted targets that reason on their own, then conclude as the reference"
+        0.3, ge=0, le=1, description="share of hinted targets that reason on their own, then conclude as the reference"
     )
     gates: PuzzleGates = PuzzleGates()
 
@@ -118,9 +120,11 @@ class RollCallRecipe(Recipe):
     train_sizes: list[int] = Field([5], description="what reinforcement learning will train on")
     known: int = Field(3, ge=2, le=6, description="people whose roles are given")
     people: int = Field(8, ge=3)
-    diverging: float = Field(0.15, ge=0, le=1, description="hinted targets that decide every line on their own")
-    worked: float = Field(0.3, ge=0, le=1, description="share of worked lines outside the direct manner")
-    talk: float = Field(0.25, ge=0, le=1, description="chance of an interjection before a line, in the same")
+    diverging: float = Field(0.15, ge=0, le=1, description="share of hinted targets that judge every line on their own")
+    worked: float = Field(0.3, ge=0, le=1, description="share of worked lines outside the direct style")
+    talk: float = Field(
+        0.25, ge=0, le=1, description="probability of an interjection before a line, outside the direct style"
+    )
     gates: RollCallGates = RollCallGates()
 
     @model_validator(mode="after")
@@ -139,7 +143,7 @@ _RECIPES: dict[str, type[Recipe]] = {"knights_and_knaves": PuzzleRecipe, "roll_c
 
 
 def load_recipe(name: str, overrides: Sequence[str] = ()) -> Recipe:
-    """A named recipe changed by `key=value` overrides.
+    """The recipe of this name, with `key=value` overrides.
 
     Raises:
         InputError: unknown recipe, key, or a value out of range.

@@ -1,8 +1,7 @@
-"""A small vocabulary in which one claim is one token.
+"""Supervised warm start of a tiny base model: tokenizer, training, and the model card (`rlcsd warmstart`).
 
-Byte-level BPE, trained on the puzzles' own text, over pre-tokens that keep a claim ("Alice is a knave")
-whole and let other words of a phrase merge across spaces. Any other text still encodes, byte by byte if it
-must, so the tiny model accepts every template and every task.
+Examples are drawn on the fly, the matrices are trained with Muon and everything else with AdamW, and training stops
+as soon as the gates of the recipe pass.
 """
 
 from __future__ import annotations
@@ -28,26 +27,38 @@ from ..engine.local.model import Network, load_network, load_tokenizer
 from ..inspection.signals import kinds_of
 from ..prompts import render
 from ..storage import whole_folder
-from .examples import Example, draw_example, draw_roll_call
+from .examples import Example, puzzle_example, roll_call_example
 from .gates import GateReport, measure_puzzles, measure_roll_call
 from .recipe import PuzzleRecipe, Recipe
 
 _CLAIM = r"\w+ (?:is (?:not )?a kn(?:ight|ave)|says)"
-PRE_TOKEN = rf" ?{_CLAIM}|[^\w\s]?(?: ?(?!{_CLAIM})\w+)+|[^\w\s]+|\s"
+_PRE_TOKEN = rf" ?{_CLAIM}|[^\w\s]?(?: ?(?!{_CLAIM})\w+)+|[^\w\s]+|\s"
 PAD, START, END = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 CHAT_TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n'"
     " + message['content'] + '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+_CORPUS = 3000  # examples that the tokenizer is trained on
+
+Offsets = Sequence[tuple[int, int]]
+Weights = Callable[[str, Offsets], list[float]]  # loss weights of a response's tokens, given as (start, end)
+Encoded = tuple[list[int], list[int], list[float]]  # prompt ids, response ids, loss weights of the response tokens
+
+
+# Tokenizer
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenizerFast:
-    """A tokenizer of at most `vocab_size` entries, with a ChatML template; deterministic in `texts`."""
+    """Train a tokenizer of at most `vocab_size` entries, with a ChatML template; deterministic in `texts`.
+
+    Byte-level BPE over pre-tokens that keep a claim ("Alice is a knave") whole, so that one claim becomes one token.
+    Any other text still encodes, byte by byte if it must, so the model accepts every template and task.
+    """
     raw = Tokenizer(models.BPE())
     raw.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(PRE_TOKEN), behavior="isolated"),
+            pre_tokenizers.Split(Regex(_PRE_TOKEN), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -65,9 +76,9 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> PreTrainedTokenize
 
 
 def add_claims(model: Any, tokenizer: Any, texts: Iterable[str]) -> int:
-    """Make each claim in `texts` one token, also about people that the tokenizer has not met; returns how many are new.
+    """Add a token for each claim in `texts` that the tokenizer splits; returns how many were added.
 
-    The embedding of a new claim is drawn around those of the same claim about others.
+    The embedding of a new claim is sampled around those of the same claim about people that the tokenizer knows.
     """
     claims = {match.group() for text in texts for match in re.finditer(f" {_CLAIM}", text)}
     new = sorted(claim for claim in claims if len(tokenizer(claim, add_special_tokens=False).input_ids) > 1)
@@ -77,70 +88,12 @@ def add_claims(model: Any, tokenizer: Any, texts: Iterable[str]) -> int:
     embeddings = model.get_input_embeddings().weight.data
     for token, claim in enumerate(new, len(known)):
         rest = claim.split(" ", 2)[2]
-        like = embeddings[[place for place, text in enumerate(known) if re.fullmatch(rf" \w+ {rest}", text)]]
-        embeddings[token] = like.mean(dim=0) + like.std(dim=0) * torch.randn(like.shape[1])
+        similar = embeddings[[index for index, text in enumerate(known) if re.fullmatch(rf" \w+ {rest}", text)]]
+        embeddings[token] = similar.mean(dim=0) + similar.std(dim=0) * torch.randn(similar.shape[1])
     return len(new)
 
 
-# ------------------------------------------------------------------ model_card
-# The model card that is saved with a warm-started base.
-
-
-def _standing(size: int, recipe: Recipe) -> str:
-    if not isinstance(recipe, PuzzleRecipe) or size in recipe.train_sizes:
-        return ""
-    share = recipe.sizes.count(size) / len(recipe.sizes)
-    return f" ({share:.0%} of the warm-up; never in reinforcement learning)" if share else " (never trained on)"
-
-
-def model_card(recipe: Recipe, about: str, signals_are: str, report: GateReport, step: int) -> str:
-    """Markdown: what the model is, how it was made, what it can do, what it is not for.
-
-    `about` says what the model is, `signals_are` what the figures of the report's `signals` mean.
-    """
-    rates = "\n".join(
-        f"| {size} {report.noun}{_standing(size, recipe)} | {rate:.3f} |" for size, rate in report.accuracy.items()
-    )
-    signals = "\n".join(f"| {name} | {value:+.3f} |" for name, value in report.signals.items())
-    settings = "\n".join(
-        f"* {key}: {value}" for key, value in recipe.model_dump().items() if key not in ("name", "gates")
-    )
-    origin = f" from `model.path={recipe.start}`" if recipe.start else ""
-    return f"""---
-license: apache-2.0
-library_name: transformers
-tags: [reasoning, {recipe.task.replace("_", "-")}, synthetic]
----
-# {recipe.name}
-
-{about} It exists to make reinforcement-learning methods visible on a laptop. It knows nothing else.
-
-Made by `rlcsd warmstart {recipe.name}`{origin}, supervised on synthetic puzzles only, stopped at step {step} when
-its gates opened. Puzzles whose canonical form belongs to the validation or test split were never drawn.
-
-| pass@1 at T = 1, validation puzzles | |
-|---|---|
-{rates}
-
-Mean response length on the training sizes: {report.length:.0f} tokens.
-
-{signals_are}
-
-| figure | |
-|---|---|
-{signals}
-
-## Recipe
-
-{settings}
-"""
-
-
-# ------------------------------------------------------------------ kinds
-# What a warm start needs of a task: examples, the weights of their tokens, and the measurement behind the gates.
-
-Offsets = Sequence[tuple[int, int]]
-Weights = Callable[[str, Offsets], list[float]]  # of a response and the (start, end) of each token: loss weights
+# What differs between tasks
 
 
 def puzzle_weights(verdict: float, text: str, offsets: Offsets) -> list[float]:
@@ -151,7 +104,7 @@ def puzzle_weights(verdict: float, text: str, offsets: Offsets) -> list[float]:
 def roll_call_weights(verdict: float, text: str, offsets: Offsets) -> list[float]:
     """`verdict` on verdicts, 2 in the box, 1 elsewhere.
 
-    The `;` that begins a worked line stands where a bare line has its verdict. It weighs as much, or the model would
+    The `;` that begins a worked line stands where a bare line has its verdict. With a smaller weight the model would
     write fewer worked lines than it was shown.
     """
     kinds = kinds_of(text, offsets)
@@ -163,20 +116,22 @@ def roll_call_weights(verdict: float, text: str, offsets: Offsets) -> list[float
 
 
 @dataclass(frozen=True)
-class Kind:
-    """`weights` takes a verdict's weight first; `about` and `signals` are what the model card says of the model and of
-    the signals that are measured."""
+class WarmstartTask:
+    """Examples, loss weights (given the weight of a verdict first) and gates of a task, and two texts of the card.
+
+    `about` describes the model, `figures` what the report's figures mean.
+    """
 
     draw: Callable[[Any, random.Random], Example]
     weights: Callable[[float, str, Offsets], list[float]]
     measure: Callable[[Any, Any, Any], GateReport]
     about: str
-    signals: str
+    figures: str
 
 
-KINDS: dict[str, Kind] = {
-    "knights_and_knaves": Kind(
-        draw_example,
+WARMSTART_TASKS: dict[str, WarmstartTask] = {
+    "knights_and_knaves": WarmstartTask(
+        puzzle_example,
         puzzle_weights,
         measure_puzzles,
         "A very small Qwen3-architecture language model that solves Knights & Knaves puzzles some of the time and "
@@ -184,8 +139,8 @@ KINDS: dict[str, Kind] = {
         "What a hint does to the conclusion tokens of the model's own rollouts, by whether they are correct (nats, "
         "mean;\nthe contrast is e_ctr of RLCSD):",
     ),
-    "roll_call": Kind(
-        draw_roll_call,
+    "roll_call": WarmstartTask(
+        roll_call_example,
         roll_call_weights,
         measure_roll_call,
         "A very small Qwen3-architecture language model that judges what five speakers say of three people whose roles "
@@ -196,15 +151,11 @@ KINDS: dict[str, Kind] = {
 }
 
 
-# ------------------------------------------------------------------ train
-# The supervised warm-up: examples drawn on the fly, Muon on the matrices, stopped by the gates.
-
-Encoded = tuple[list[int], list[int], list[float]]  # prompt ids, response ids, weights of the response tokens
-
-_CORPUS = 3000  # examples the tokenizer learns from
+# Model and training
 
 
 def new_model(recipe: Recipe, vocabulary: int, tokenizer: Any) -> Qwen3ForCausalLM:
+    """A random Qwen3 model of the recipe's size."""
     config = Qwen3Config(
         vocab_size=vocabulary,
         hidden_size=recipe.hidden,
@@ -222,52 +173,12 @@ def new_model(recipe: Recipe, vocabulary: int, tokenizer: Any) -> Qwen3ForCausal
     return Qwen3ForCausalLM(config)
 
 
-def encode(tokenizer: Any, example: Example, weights: Weights) -> Encoded:
-    """Prompt ids, response ids with the end token, and the loss weight of each response token."""
-    response = tokenizer(example.response, add_special_tokens=False).input_ids
-    weighed = weights(*token_offsets(tokenizer, response))
-    return render(tokenizer, example.prompt), [*response, tokenizer.convert_tokens_to_ids(END)], [*weighed, 1.0]
-
-
-def weighted_loss(network: Network, rows: Sequence[Encoded], pad: int) -> Tensor:
-    """Sum of weighted cross-entropies over the response tokens."""
-    ids, mask = padded([prompt + response for prompt, response, _ in rows], pad, network.device, left=False)
-    weights = torch.zeros(ids.shape, device=network.device)
-    for index, (prompt, response, weight) in enumerate(rows):
-        weights[index, len(prompt) - 1 : len(prompt) + len(response) - 1] = torch.tensor(weight, device=network.device)
-    chosen = weights > 0
-    hidden = network.hidden(input_ids=ids, attention_mask=mask, use_cache=False)
-    output = network.head(hidden[chosen], ids.roll(-1, dims=1)[chosen], entropy=False)
-    return -(output.log_prob * weights[chosen]).sum()
-
-
-def backward(network: Network, rows: Sequence[Encoded], pad: int, budget: int = 2048) -> float:
-    """Accumulate the gradient of the weighted mean loss over `rows`, short rows with short ones; returns the loss."""
-    total = sum(sum(weights) for _, _, weights in rows)
-    lengths = [len(prompt) + len(response) for prompt, response, _ in rows]
-    value = 0.0
-    for chunk in micro_batches(lengths, range(len(rows)), budget):
-        loss = weighted_loss(network, [rows[index] for index in chunk], pad) / total
-        loss.backward()
-        value += loss.item()
-    return value
-
-
-def optimizers(model: nn.Module, recipe: Recipe) -> list[tuple[torch.optim.Optimizer, float]]:
-    """Muon (torch.optim) for the hidden matrices, AdamW for embeddings and norms; each with its rate."""
-    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
-    others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
-    muon = torch.optim.Muon(matrices, lr=recipe.matrix_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
-    adam = torch.optim.AdamW(others, lr=recipe.other_rate, weight_decay=0.0, betas=(0.9, 0.98))
-    return [(muon, recipe.matrix_rate), (adam, recipe.other_rate)]
-
-
-def _beginning(recipe: Recipe, kind: Kind, rng: random.Random, device: torch.device) -> tuple[Network, Any]:
-    """The model that the recipe starts from with its tokenizer, or a new one with a tokenizer for its examples."""
+def _start(recipe: Recipe, task: WarmstartTask, rng: random.Random, device: torch.device) -> tuple[Network, Any]:
+    """The model and tokenizer that the recipe starts from; a new tokenizer is trained on examples of the recipe."""
     corpus = (
         text
         for _ in range(_CORPUS)
-        for example in [kind.draw(recipe, rng)]
+        for example in [task.draw(recipe, rng)]
         for text in (example.prompt, example.response)
     )
     if recipe.start is not None:
@@ -280,46 +191,142 @@ def _beginning(recipe: Recipe, kind: Kind, rng: random.Random, device: torch.dev
     return Network(new_model(recipe, len(tokenizer), tokenizer).to(device)), tokenizer
 
 
-def warmstart(
-    recipe: Recipe, out: Path, device: torch.device | None = None, tell: Callable[[str], None] = print
-) -> GateReport:
-    """Train a base until its gates open, and save it to `out` (whole, or not at all).
+def encode(tokenizer: Any, example: Example, weights: Weights) -> Encoded:
+    """Token ids of the prompt and of the response with its end token, and the loss weight of each response token."""
+    response = tokenizer(example.response, add_special_tokens=False).input_ids
+    weighted = weights(*token_offsets(tokenizer, response))
+    return render(tokenizer, example.prompt), [*response, tokenizer.convert_tokens_to_ids(END)], [*weighted, 1.0]
 
-    Returns the gates' last report; `report.open` is False if the steps ran out first, and then nothing is saved.
+
+def weighted_loss(network: Network, rows: Sequence[Encoded], pad: int) -> Tensor:
+    """Sum of weighted cross-entropies over all response tokens of `rows`, which are padded to one batch."""
+    ids, mask = padded([prompt + response for prompt, response, _ in rows], pad, network.device, left=False)
+    weights = torch.zeros(ids.shape, device=network.device)
+    for index, (prompt, response, weight) in enumerate(rows):
+        weights[index, len(prompt) - 1 : len(prompt) + len(response) - 1] = torch.tensor(weight, device=network.device)
+    chosen = weights > 0
+    hidden = network.hidden(input_ids=ids, attention_mask=mask, use_cache=False)
+    output = network.head(hidden[chosen], ids.roll(-1, dims=1)[chosen], entropy=False)
+    return -(output.log_prob * weights[chosen]).sum()
+
+
+def backward(network: Network, rows: Sequence[Encoded], pad: int, budget: int = 2048) -> float:
+    """Accumulate the gradient of the weighted mean loss over `rows`; returns the loss.
+
+    Rows of similar length share a micro-batch of at most `budget` tokens.
+    """
+    total = sum(sum(weights) for _, _, weights in rows)
+    lengths = [len(prompt) + len(response) for prompt, response, _ in rows]
+    value = 0.0
+    for chunk in micro_batches(lengths, range(len(rows)), budget):
+        loss = weighted_loss(network, [rows[index] for index in chunk], pad) / total
+        loss.backward()
+        value += loss.item()
+    return value
+
+
+def optimizers(model: nn.Module, recipe: Recipe) -> list[tuple[torch.optim.Optimizer, float]]:
+    """Muon for the hidden matrices and AdamW for embeddings and norms, each with its learning rate."""
+    matrices = [p for name, p in model.named_parameters() if p.ndim == 2 and "embed" not in name]
+    others = [p for name, p in model.named_parameters() if p.ndim != 2 or "embed" in name]
+    muon = torch.optim.Muon(matrices, lr=recipe.matrix_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw")
+    adam = torch.optim.AdamW(others, lr=recipe.other_rate, weight_decay=0.0, betas=(0.9, 0.98))
+    return [(muon, recipe.matrix_rate), (adam, recipe.other_rate)]
+
+
+def _optimizer_step(pairs: Sequence[tuple[torch.optim.Optimizer, float]], recipe: Recipe, step: int) -> None:
+    """Step every optimizer at its learning rate: linear warm-up over `ramp` steps, then linear decay."""
+    decay = 1 - (1 - recipe.final_rate) * step / recipe.steps
+    for optimizer, rate in pairs:
+        for group in optimizer.param_groups:
+            group["lr"] = rate * min(step / recipe.ramp, decay)
+        optimizer.step()
+
+
+def warmstart(
+    recipe: Recipe, out: Path, device: torch.device | None = None, log: Callable[[str], None] = print
+) -> GateReport:
+    """Train a base until its gates pass, and save it to `out`, the whole folder or nothing.
+
+    Returns the last report; `report.passed` is False if the steps ran out first, and then nothing is saved.
     """
     device = device or torch.device("cpu")
     torch.manual_seed(recipe.seed)
     rng = random.Random(f"warmstart/{recipe.seed}")
-    kind = KINDS[recipe.task]
-    network, tokenizer = _beginning(recipe, kind, rng, device)
-    tell(
-        f"{sum(p.numel() for p in network.model.parameters()) / 1e6:.2f} M parameters, {len(tokenizer)} tokens "
-        "in the vocabulary"
-    )
-    pairs, weights = optimizers(network.model, recipe), partial(kind.weights, recipe.verdict_weight)
-    begun, report = time.perf_counter(), GateReport.closed()
+    task = WARMSTART_TASKS[recipe.task]
+    network, tokenizer = _start(recipe, task, rng, device)
+    parameters = sum(p.numel() for p in network.model.parameters())
+    log(f"{parameters / 1e6:.2f} M parameters, {len(tokenizer)} tokens in the vocabulary")
+    pairs, weights = optimizers(network.model, recipe), partial(task.weights, recipe.verdict_weight)
+    begun, report = time.perf_counter(), GateReport.not_measured()
     for step in range(1, recipe.steps + 1):
-        rows = [encode(tokenizer, kind.draw(recipe, rng), weights) for _ in range(recipe.batch)]
+        rows = [encode(tokenizer, task.draw(recipe, rng), weights) for _ in range(recipe.batch)]
         loss = backward(network, rows, tokenizer.pad_token_id)
         nn.utils.clip_grad_norm_(network.model.parameters(), 1.0)
-        decay = 1 - (1 - recipe.final_rate) * step / recipe.steps
-        for optimizer, rate in pairs:
-            for group in optimizer.param_groups:
-                group["lr"] = rate * min(step / recipe.ramp, decay)
-            optimizer.step()
+        _optimizer_step(pairs, recipe, step)
         network.model.zero_grad(set_to_none=True)
         if step % 50 == 0:
-            tell(f"step {step}: loss {loss:.3f} ({time.perf_counter() - begun:.0f} s)")
-        gates = recipe.gates
-        if step >= gates.start and step % gates.every == 0:
-            report = kind.measure(network, tokenizer, recipe)
-            tell(f"step {step}: {report}")
-            if report.open:
+            log(f"step {step}: loss {loss:.3f} ({time.perf_counter() - begun:.0f} s)")
+        if step >= recipe.gates.start and step % recipe.gates.every == 0:
+            report = task.measure(network, tokenizer, recipe)
+            log(f"step {step}: {report}")
+            if report.passed:
                 with whole_folder(out) as unfinished:
                     network.model.save_pretrained(unfinished)
                     tokenizer.save_pretrained(unfinished)
-                    (unfinished / "README.md").write_text(
-                        model_card(recipe, kind.about, kind.signals, report, step), encoding="utf-8"
-                    )
+                    card = model_card(recipe, task, report, step)
+                    (unfinished / "README.md").write_text(card, encoding="utf-8")
                 return report
     return report
+
+
+# Model card
+
+
+def _training_share(size: int, recipe: Recipe) -> str:
+    """Remark on a problem size that reinforcement learning does not train on."""
+    if not isinstance(recipe, PuzzleRecipe) or size in recipe.train_sizes:
+        return ""
+    share = recipe.sizes.count(size) / len(recipe.sizes)
+    return f" ({share:.0%} of the warm-up; never in reinforcement learning)" if share else " (never trained on)"
+
+
+def model_card(recipe: Recipe, task: WarmstartTask, report: GateReport, step: int) -> str:
+    """Markdown that says what the model is, how it was made, what it can do, and what it is not for."""
+    rates = "\n".join(
+        f"| {size} {report.size_unit}{_training_share(size, recipe)} | {rate:.3f} |"
+        for size, rate in report.accuracy.items()
+    )
+    figures = "\n".join(f"| {name} | {value:+.3f} |" for name, value in report.figures.items())
+    settings = "\n".join(
+        f"* {key}: {value}" for key, value in recipe.model_dump().items() if key not in ("name", "gates")
+    )
+    origin = f" from `model.path={recipe.start}`" if recipe.start else ""
+    return f"""---
+license: apache-2.0
+library_name: transformers
+tags: [reasoning, {recipe.task.replace("_", "-")}, synthetic]
+---
+# {recipe.name}
+
+{task.about} It exists to make reinforcement-learning methods visible on a laptop. It knows nothing else.
+
+Made by `rlcsd warmstart {recipe.name}`{origin}, supervised on synthetic puzzles only, stopped at step {step} when
+its gates passed. Puzzles whose canonical form belongs to the validation or test split were never drawn.
+
+| pass@1 at T = 1, validation puzzles | |
+|---|---|
+{rates}
+
+Mean response length on the training sizes: {report.length:.0f} tokens.
+
+{task.figures}
+
+| figure | |
+|---|---|
+{figures}
+
+## Recipe
+
+{settings}
+"""

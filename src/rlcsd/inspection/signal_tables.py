@@ -16,7 +16,7 @@ from .signals import SIGNALS, SignalTable
 
 SHARED, OWN, QUIET = "shared", "own", "quiet"
 _QUIET = 0.01  # nats: a token that no hint moves more than this is neither
-_HEADS = {"correct_gain": "gap under h_c", "wrong_gain": "gap under h_w", "contrast": "e_ctr"}
+_HEADS = {"teacher_gap": "gap under h_c", "wrong_gap": "gap under h_w", "contrast": "e_ctr"}
 
 
 def common_share(correct: np.ndarray, wrong: np.ndarray) -> np.ndarray:
@@ -30,9 +30,9 @@ def called(table: SignalTable) -> np.ndarray | None:
 
     None without gaps under wrong hints.
     """
-    if "wrong_gain" not in table.columns:
+    if "wrong_gap" not in table.columns:
         return None
-    correct, wrong = table.columns["correct_gain"], table.columns["wrong_gain"]
+    correct, wrong = table.columns["teacher_gap"], table.columns["wrong_gap"]
     moved = np.maximum(np.abs(correct), np.abs(wrong)) >= _QUIET
     return np.where(~moved, QUIET, np.where(common_share(correct, wrong) >= 0.5, SHARED, OWN))
 
@@ -65,7 +65,7 @@ def by_k(table: SignalTable) -> str:
         shown = np.where(valid, table.wrong[:, :k], -np.inf)
         largest = shown.max(axis=1)
         marginal = largest + np.log(np.exp(shown - largest[:, None]).sum(axis=1) / valid.sum(axis=1))
-        contrast = table.columns["correct_gain"] + table.old_log_prob - marginal
+        contrast = table.columns["teacher_gap"] + table.old_log_prob - marginal
         lines.append(_divided(f"up to {k}" if k > 1 else "1", table, contrast, some))
     return "\n".join(lines)
 
@@ -90,7 +90,7 @@ def _divided(name: str, table: SignalTable, contrast: np.ndarray, some: np.ndarr
         return f"{np.abs(values[where]).mean():.3f}" if where.any() else "–"
 
     errors = [_sign_errors(table, contrast, some, target) for target in (True, False)]
-    sizes = [size(table.columns["correct_gain"], style), size(contrast, style), size(contrast, task)]
+    sizes = [size(table.columns["teacher_gap"], style), size(contrast, style), size(contrast, task)]
     return f"| {name} | {' | '.join([*sizes, *errors])} |"
 
 

@@ -7,7 +7,6 @@ arXiv 2606.11709, section 2). Puzzles have no numbers; there the claims and verd
 
 from __future__ import annotations
 
-import random
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,8 +21,9 @@ from ..methods.base import Method
 from ..methods.contrast import contrast, marginal_log_prob
 from ..prompts import student_prompt
 from ..records import Group, Problem, Sampling
+from ..stages import step_rng
 from ..stages.grade import grade
-from ..stages.hint import TeacherPrompts, hinted_examples
+from ..stages.hint import TeacherPrompts, hinted_examples, teacher_token_limit
 from ..stages.score import build_token_batch, with_old_log_probs
 from ..tasks.task import Task
 
@@ -81,8 +81,8 @@ def _kind(token: str, boxed: bool) -> str:
 # The figures hold for the policy's own rollouts on given problems, scored by its own weights: the token
 # signal as it is at the first step of training.
 
-SIGNALS = ("correct_gain", "wrong_gain", "contrast")
-_HEADS = {"correct_gain": "gain under h_c", "wrong_gain": "gain under h_w", "contrast": "e_ctr"}
+SIGNALS = ("teacher_gap", "wrong_gap", "contrast")
+_HEADS = {"teacher_gap": "gap under h_c", "wrong_gap": "gap under h_w", "contrast": "e_ctr"}
 
 
 @dataclass(frozen=True)
@@ -157,9 +157,9 @@ def score_groups(
     kinds: Kinds = _kinds_of_text,
 ) -> SignalTable:
     """`hint_signals` of groups that were sampled before, so that methods or templates see the same responses."""
-    most = min(settings.max_teacher_tokens or engine.context_length, engine.context_length)
-    prompts = TeacherPrompts(engine.tokenizer, most, settings.thinking_teacher, task.instruction)
-    hinted = hinted_examples(groups, method, prompts, random.Random(f"{settings.seed}/hint/1"))
+    limit = teacher_token_limit(settings.max_teacher_tokens, engine.context_length)
+    prompts = TeacherPrompts(engine.tokenizer, limit, settings.thinking_teacher, task.instruction)
+    hinted = hinted_examples(groups, method, prompts, step_rng(settings.seed, "hint", 1))
     batch = [
         row for group in with_old_log_probs(engine, hinted.examples) for row in group if row.teacher_prompt is not None
     ]
@@ -190,8 +190,8 @@ def score_groups(
         scored.is_correct.cpu().numpy(),
         scored.rollout.cpu().numpy(),
         {
-            "correct_gain": column(scored.teacher_log_prob - scored.old_log_prob),
-            "wrong_gain": column(wrong - scored.old_log_prob),
+            "teacher_gap": column(scored.teacher_log_prob - scored.old_log_prob),
+            "wrong_gap": column(wrong - scored.old_log_prob),
             "contrast": column(contrast(scored)),
         },
         accuracy,
@@ -206,7 +206,7 @@ def score_groups(
 def sample_groups(engine: Scorer, task: Task, method: Method, settings: SignalSettings) -> list[Group]:
     """A group for every training problem of `task`."""
     prompts = [student_prompt(engine.tokenizer, problem, task.instruction, settings.thinking) for problem in task.train]
-    seed = random.Random(f"{settings.seed}/sample/1").getrandbits(62)
+    seed = step_rng(settings.seed, "sample", 1).getrandbits(62)
     samples = engine.sample(prompts, settings.group_size, settings.sampling, seed)
     std = method.config.advantage_std
     return grade(engine.tokenizer, task, task.train, prompts, samples, divide_by_std=std)

@@ -1,135 +1,54 @@
-"""A table of texts and estimates, written as Markdown, CSV or LaTeX."""
+"""Tables of several runs: accuracy over seeds, paired differences to a baseline, and the paper's tables."""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from ..errors import InputError
-from .figures import draw_comparison
-from .run_results import RunResult, accuracies, all_sets, by_label, curve, read_run
+from .run_results import (
+    RunResult,
+    accuracies,
+    all_sets,
+    by_label,
+    cells,
+    curve,
+    different_start,
+    level,
+    progress_notes,
+)
 from .statistics import Difference, Estimate, holm, mean_interval, paired_difference
 
+Pairing = Literal["auto", "seed", "problem"]
 Format = Literal["markdown", "csv", "latex"]
 Cell = str | Estimate | None
 NOTHING = "–"
 
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of cells under `head`. Estimates are multiplied by `scale` and written with `digits` decimals."""
-
-    head: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
-    scale: float = 1.0
-    digits: int = 3
-    signed: bool = False
-    note: str = ""
-
-
-def written(table: Table, form: Format) -> str:
-    """The table as text. CSV gives the half-width of an interval a column of its own."""
-    return {"markdown": _markdown, "csv": _csv, "latex": _latex}[form](table)
-
-
-def _number(value: float, table: Table, sign: bool) -> str:
-    return f"{value * table.scale:{'+' if sign else ''}.{table.digits}f}"
-
-
-def _text(cell: Cell, table: Table) -> str:
-    if cell is None:
-        return NOTHING
-    if isinstance(cell, str):
-        return cell
-    mean = _number(cell.mean, table, table.signed)
-    return mean if cell.half is None else f"{mean} ± {_number(cell.half, table, False)}"
-
-
-def _markdown(table: Table) -> str:
-    rows = [[_text(cell, table).replace("|", "\\|") for cell in row] for row in (table.head, *table.rows)]
-    lines = ["| " + " | ".join(row) + " |" for row in rows]
-    lines.insert(1, "|---" * len(table.head) + "|")
-    return "\n".join([*lines, *(["", table.note] if table.note else [])])
-
-
-def _csv(table: Table) -> str:
-    places = range(len(table.head))
-    wide = [place for place in places if any(isinstance(row[place], Estimate) for row in table.rows)]
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow([name for place in places for name in _names(table.head[place], place in wide)])
-    for row in table.rows:
-        writer.writerow([text for place in places for text in _fields(row[place], place in wide, table)])
-    return out.getvalue().rstrip("\n")
-
-
-def _names(name: str, wide: bool) -> list[str]:
-    return [name, f"{name} ±"] if wide else [name]
-
-
-def _fields(cell: Cell, wide: bool, table: Table) -> list[str]:
-    if not isinstance(cell, Estimate):
-        return [cell or "", *([""] if wide else [])]
-    return [_number(cell.mean, table, False), "" if cell.half is None else _number(cell.half, table, False)]
-
-
-_SPECIAL = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--", "−": "$-$", "<": "$<$", ">": "$>$",
-}  # fmt: skip
-
-
-def _latex(table: Table) -> str:
-    def line(cells: Sequence[Cell]) -> str:
-        return " & ".join("".join(_SPECIAL.get(c, c) for c in _text(cell, table)) for cell in cells) + r" \\"
-
-    numeric = [any(isinstance(row[place], Estimate) for row in table.rows) for place in range(len(table.head))]
-    columns = "".join("r" if one else "l" for one in numeric)
-    top = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", line(table.head), r"\midrule"]
-    bottom = [r"\bottomrule", r"\end{tabular}", *([f"% {table.note}"] if table.note else [])]
-    return "\n".join([*top, *map(line, table.rows), *bottom])
-
-
-# ------------------------------------------------------------------ compare
-# Several runs side by side: accuracy over seeds, paired differences to a baseline, and the paper's tables.
-
-__all__ = [
-    "RunRecord",
-    "comparison",
-    "comparison_table",
-    "differences",
-    "draw_comparison",
-    "hint_sources",
-    "read_run",
-    "results",
-]
-
-Pairing = Literal["auto", "seed", "problem"]
 _ENOUGH_SEEDS = 4  # fewer give intervals of a t-distribution with 2 degrees of freedom or less, which decide nothing
 _FAMILIES = {"opsd_ectr": "opsd", "rlsd_ectr": "rlsd", "opd_ectr": "opd"}  # a method and its plug-in variant
 _LAST = 5  # steps whose mean stands for the end of a curve
 
 
+# ------------------------------------------------------------------ tables of runs
+
+
 def comparison(runs: Sequence[RunResult]) -> Table:
     """One row per label: accuracy before and after on each set, final entropy and length; mean ± 95 % over seeds."""
-    names = all_sets(runs)
+    names, grouped = all_sets(runs), by_label(runs)
     head = ["run", "seeds", *(f"{name}, {when}" for name in names for when in ("before", "after"))]
     rows: list[list[Cell]] = []
-    for label, members in by_label(runs).items():
-        cells: list[Cell] = [label, str(len(members))]
+    for label, members in grouped.items():
+        row: list[Cell] = [label, str(len(members))]
         for name in names:
-            cells += [_estimate(accuracies(members, name, trained).values()) for trained in (False, True)]
-        ends = [[_end(run, metric) for run in members] for metric in ("actor/entropy", "rollout/length")]
-        cells.append(_estimate([value for value in ends[0] if value is not None]))
-        cells.append(_rounded([value for value in ends[1] if value is not None]))
-        rows.append(cells)
-    return Table([*head, "entropy, end", "length, end"], rows)
+            row += [_estimate(accuracies(members, name, trained).values()) for trained in (False, True)]
+        row += [_estimate(_ends(members, "actor/entropy")), _rounded(_ends(members, "rollout/length"))]
+        rows.append(row)
+    return Table([*head, "entropy, end", "length, end"], rows, notes=_notes(rows, grouped))
 
 
 def comparison_table(runs: Sequence[RunResult]) -> str:
@@ -141,7 +60,7 @@ def differences(runs: Sequence[RunResult], baseline: str, pairing: Pairing = "au
     """How much more accurate each other label is than `baseline` after training, on each set.
 
     Paired by seed (t-test over the seeds that both have) or by problem (outcomes averaged over each label's runs,
-    bootstrap and random signs); `auto` takes seeds from four common ones on. The last column corrects for the number of
+    sign-flip test); `auto` takes seeds from four common ones on. The last column but one corrects for the number of
     tests (Holm).
 
     Raises:
@@ -159,7 +78,7 @@ def differences(runs: Sequence[RunResult], baseline: str, pairing: Pairing = "au
     if not found:
         raise InputError(
             f"--baseline {baseline}: nothing can be paired{'' if pairing == 'auto' else f' by {pairing}'}; runs need a "
-            "common seed, or evaluations with the outcome of each problem"
+            "common seed, or evaluations after training with the outcome of each problem"
         )
     corrected = holm([difference.p for _, _, difference, _ in found])
     rows = [
@@ -167,56 +86,87 @@ def differences(runs: Sequence[RunResult], baseline: str, pairing: Pairing = "au
         for (label, name, d, unit), p in zip(found, corrected, strict=True)
     ]
     head = ["run", "set", f"minus {baseline}", "95 %", "p", "p (Holm)", "pairs"]
-    note = "Pairs of problems show whether these very runs differ; they say nothing about other seeds."
-    return Table(head, rows, note=note if any(unit == "problems" for *_, unit in found) else "")
+    notes = progress_notes(grouped)
+    if any(unit == "problems" for *_, unit in found):
+        notes.append("Pairs of problems show whether these very runs differ; they say nothing about other seeds.")
+    reasons = dict.fromkeys(d.missing for _, _, d, _ in found if d.missing)
+    notes += [f"No interval and no p-value where {reason}." for reason in reasons]
+    return Table(head, rows, notes=notes)
 
 
 def results(runs: Sequence[RunResult]) -> Table:
-    """The paper's main table: a row for each model and method, base first; a column for each evaluation set, in %."""
-    names = all_sets(runs)
-    rows: list[list[Cell]] = []
-    for model, of_model in _by_key(runs, "model.path").items():
+    """The paper's main table: a row for each model and method, base first; a column for each evaluation set, in %.
+
+    Raises:
+        InputError: runs of one model differ in what its accuracy before training depends on.
+    """
+    names, rows = all_sets(runs), []
+    models = dict.fromkeys(str(run.config.get("model.path", "")) for run in runs)
+    for model in models:
+        of_model = [run for run in runs if str(run.config.get("model.path", "")) == model]
+        if any(run.before is not None for run in of_model) and (key := different_start(of_model)):
+            raise InputError(
+                f"--table results: the runs of {model} differ in {key}, so they have no common accuracy before "
+                "training for the row `base`; make a table of each"
+            )
         rows.append([model, "base", *(_estimate(accuracies(of_model, n, trained=False).values()) for n in names)])
         for label, members in by_label(of_model).items():
             rows.append([model, label, *(_estimate(accuracies(members, n).values()) for n in names)])
-    return Table(["model", "method", *map(_title, names)], rows, scale=100, digits=1)
+    head = ["model", "method", *map(_title, names)]
+    return Table(head, rows, scale=100, digits=1, notes=_notes(rows, by_label(runs)))
 
 
 def hint_sources(runs: Sequence[RunResult]) -> Table:
     """The plug-in table: a row for each family of methods and a column for each source of hints, in %.
 
-    Accuracy is averaged over the sets. A contrastive variant (`rlsd_ectr`) stands in the row of its method (`rlsd`).
+    Accuracy is averaged over the sets. A contrastive variant (`rlsd_ectr`) stands in the row of its method (`rlsd`),
+    and so does a contrastive method that was run with the correct hint alone. Several models have rows of their own.
 
     Raises:
-        InputError: no run has hints.
+        InputError: no run has hints, or two runs of a cell differ in more than the seed.
     """
-    cells: dict[str, dict[str, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
-    for run in runs:
-        source = _source(run.config)
-        values = [run.evaluations[name][-1][1] for name in run.sets]
-        if source is not None and values:
-            method = str(run.config["method.name"])
-            cells[_FAMILIES.get(method, method)][source][run.seed] = float(np.mean(values))
-    if not cells:
+    hinted = [run for run in runs if _source(run) is not None]
+    if not hinted:
         raise InputError("--table hints: none of these runs shows its teacher a hint")
-    known = dict.fromkeys((*_SOURCES.values(), *_CONTRASTS.values()))
-    order = [source for source in known if any(source in row for row in cells.values())]
-    rows = [[family, *(_estimate(row.get(s, {}).values()) for s in order)] for family, row in cells.items()]
-    return Table(["method", *order], rows, scale=100, digits=1)
+    grouped = cells(hinted, lambda run: (*_row(run), _source(run)), "compare them in tables of their own")
+    order = [source for source in (*_ONE_SIDED, *_CONTRASTED) if any(key[-1] == source for key in grouped)]
+    several = len({model for model, *_ in grouped}) > 1
+    rows: list[list[Cell]] = []
+    for model, family in dict.fromkeys((model, family) for model, family, _ in grouped):
+        found = [grouped.get((model, family, source), []) for source in order]
+        rows.append([*([model] if several else []), family, *(_estimate(_averages(members)) for members in found)])
+    head = [*(["model"] if several else []), "method", *(_SOURCES[source] for source in order)]
+    return Table(head, rows, scale=100, digits=1, notes=_notes(rows, grouped))
 
 
+_ONE_SIDED = ("answer_only", "gt_cot", "self_rollout")  # as `method.hint_source` has them
+_CONTRASTED = ("gt_cot + contrast", "self_rollout + contrast")
 _SOURCES = {
     "answer_only": "data set's answer",
     "gt_cot": "data set's solution",
-    "own_rollout": "own correct rollout",
     "self_rollout": "own correct rollout",
+    "gt_cot + contrast": "data set's solution + contrast",
+    "self_rollout + contrast": "own rollouts + contrast",
 }
-_CONTRASTS = {"gt_cot": "data set's solution + contrast", "self_rollout": "own rollouts + contrast"}
 
 
-def _source(config: Mapping[str, object]) -> str | None:
-    names = _CONTRASTS if "method.k_max" in config else _SOURCES
-    return names.get(str(config.get("method.hint_source")))
+def _row(run: RunResult) -> tuple[str, str]:
+    """Model and family of methods."""
+    method = str(run.config["method.name"])
+    return str(run.config.get("model.path", "")), _FAMILIES.get(method, method)
+
+
+def _source(run: RunResult) -> str | None:
+    """The column of the plug-in table that a run belongs to; None for hints that are none of these."""
+    source = str(run.config.get("method.hint_source")).replace("own_rollout", "self_rollout")
+    contrasted = "method.k_max" in run.config and run.config.get("method.evidence") != "one_sided"
+    column = f"{source} + contrast" if contrasted else source
+    return column if column in _SOURCES else None
+
+
+def _averages(members: Sequence[RunResult]) -> list[float]:
+    points = [run.after for run in level(members)]
+    return [point.average for point in points if point is not None and point.average is not None]
 
 
 def _paired(
@@ -226,37 +176,44 @@ def _paired(
     seeds, problems = len(ours.keys() & theirs.keys()), (_by_problem(members, name), _by_problem(base, name))
     common = len(problems[0].keys() & problems[1].keys())
     if pairing == "problem" or (pairing == "auto" and seeds < _ENOUGH_SEEDS and common > 1):
-        return (paired_difference(*problems, by="resampling"), "problems") if common > 1 else None
+        return (paired_difference(*problems, by="problem"), "problems") if common > 1 else None
     if name == "average" and pairing == "auto" and seeds < _ENOUGH_SEEDS:
         return None  # the average has no problems of its own
     return (paired_difference(ours, theirs), "seeds") if seeds else None
 
 
-def _by_problem(runs: Sequence[RunResult], name: str) -> dict[object, float]:
+def _by_problem(runs: Sequence[RunResult], name: str) -> dict[str, float]:
     """Problem → share of correct responses, the mean over the runs; empty if a run has no outcomes of this set."""
-    sets = [run.outcomes.get(name) for run in runs]
-    if not sets or any(one is None for one in sets):
+    shares = [run.after.outcomes.get(name) for run in level(runs) if run.after is not None]
+    known = [one for one in shares if one is not None]
+    if not known or len(known) < len(shares):
         return {}
-    known = [one for one in sets if one is not None]
     common = set.intersection(*(set(one) for one in known))
     return {problem: float(np.mean([one[problem] for one in known])) for problem in sorted(common)}
 
 
-def _by_key(runs: Sequence[RunResult], key: str) -> dict[str, list[RunResult]]:
-    grouped: dict[str, list[RunResult]] = defaultdict(list)
-    for run in runs:
-        grouped[str(run.config.get(key, ""))].append(run)
-    return dict(grouped)
+def _ends(members: Sequence[RunResult], metric: str) -> list[float]:
+    """The mean of a metric over the last steps of each run of a group that has come as far as the others."""
+    curves = [curve(run.metrics, metric) for run in members]
+    last = max((steps[-1] for steps, _ in curves if steps), default=0)
+    return [
+        float(np.mean(values[-_LAST:]))
+        for run, (steps, values) in zip(members, curves, strict=True)
+        if steps and (steps[-1] == last or run.stops_early)
+    ]
+
+
+def _notes(rows: Sequence[Sequence[Cell]], grouped: Mapping[Any, Sequence[RunResult]]) -> list[str]:
+    notes = progress_notes(grouped)
+    estimates = [cell for row in rows for cell in row if isinstance(cell, Estimate)]
+    if any(cell.count > 1 and cell.half is None for cell in estimates):
+        notes.append("No ± where all seeds have the same value: their spread is unknown.")
+    return notes
 
 
 def _estimate(values: Iterable[float]) -> Estimate | None:
     known = list(values)
     return mean_interval(known) if known else None
-
-
-def _end(run: RunResult, metric: str) -> float | None:
-    values = curve(run.metrics, metric)[1]
-    return float(np.mean(values[-_LAST:])) if values else None
 
 
 def _rounded(values: Sequence[float]) -> Cell:
@@ -280,3 +237,78 @@ def _title(name: str) -> str:
     """`amc23` → `AMC23`, `unseen_sizes: 9 people` → `9 people`."""
     short = name.partition(": ")[2] or name
     return short.upper() if short.isalnum() and any(c.isdigit() for c in short) else short
+
+
+# ------------------------------------------------------------------ a table as text
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of cells under `head`. Estimates are multiplied by `scale` and written with `digits` decimals."""
+
+    head: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    scale: float = 1.0
+    digits: int = 3
+    notes: Sequence[str] = ()
+
+
+def written(table: Table, form: Format) -> str:
+    """The table as text. CSV gives the half-width of an interval a column of its own, and leaves the notes out."""
+    return {"markdown": _markdown, "csv": _csv, "latex": _latex}[form](table)
+
+
+def _number(value: float, table: Table) -> str:
+    return f"{value * table.scale:.{table.digits}f}"
+
+
+def _text(cell: Cell, table: Table) -> str:
+    if cell is None:
+        return NOTHING
+    if isinstance(cell, str):
+        return cell
+    mean = _number(cell.mean, table)
+    return mean if cell.half is None else f"{mean} ± {_number(cell.half, table)}"
+
+
+def _markdown(table: Table) -> str:
+    rows = [[_text(cell, table).replace("|", "\\|") for cell in row] for row in (table.head, *table.rows)]
+    lines = ["| " + " | ".join(row) + " |" for row in rows]
+    lines.insert(1, "|---" * len(table.head) + "|")
+    return "\n".join([*lines, *(line for note in table.notes for line in ("", note))])
+
+
+def _csv(table: Table) -> str:
+    columns = list(zip(table.head, *table.rows, strict=True))
+    out = io.StringIO()
+    lines: list[list[str]] = [[] for _ in (table.head, *table.rows)]
+    for head, *column in columns:
+        wide = any(isinstance(cell, Estimate) for cell in column)
+        lines[0] += [str(head), f"{head} ±"] if wide else [str(head)]
+        for line, cell in zip(lines[1:], column, strict=True):
+            line += _fields(cell, table) if wide else [_fields(cell, table)[0]]
+    csv.writer(out, lineterminator="\n").writerows(lines)
+    return out.getvalue().rstrip("\n")
+
+
+def _fields(cell: Cell, table: Table) -> list[str]:
+    if not isinstance(cell, Estimate):
+        return [cell or "", ""]
+    return [_number(cell.mean, table), "" if cell.half is None else _number(cell.half, table)]
+
+
+_SPECIAL = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "–": "--", "−": "$-$", "<": "$<$", ">": "$>$",
+}  # fmt: skip
+
+
+def _latex(table: Table) -> str:
+    def line(cells: Sequence[Cell]) -> str:
+        return " & ".join("".join(_SPECIAL.get(c, c) for c in _text(cell, table)) for cell in cells) + r" \\"
+
+    numeric = [any(isinstance(cell, Estimate) for cell in column) for column in zip(*table.rows, strict=True)]
+    columns = "".join("r" if one else "l" for one in numeric)
+    top = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", line(table.head), r"\midrule"]
+    bottom = [r"\bottomrule", r"\end{tabular}", *(f"% {note}" for note in table.notes)]
+    return "\n".join([*top, *map(line, table.rows), *bottom])

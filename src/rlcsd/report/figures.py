@@ -1,4 +1,7 @@
-"""What all figures share: colours that stay apart for the colour-blind, smoothing, bars with values, PNG and SVG."""
+"""Figures: their common style, and those of several runs and of hint signals. Each is a PNG with an SVG beside it.
+
+The figure of one run is in `run_report`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from .run_results import RunResult, accuracies, all_sets, by_label, curve
+from .run_results import RunResult, accuracies, all_sets, by_label, curve, different_start, progress_notes
 from .statistics import mean_interval
 
 # Okabe and Ito's palette, told apart with every usual colour blindness. A method has one colour in every figure.
@@ -59,10 +62,10 @@ def drawing(rows: int, columns: int, height: float, path: Path, **options: Any) 
 def colours(labels: Sequence[str]) -> dict[str, str]:
     """A colour for each label: a method's own, and free ones for the others."""
     chosen = {label: _OWN[label] for label in labels if label in _OWN}
-    free = [place for place in range(len(_PALETTE)) if place not in chosen.values()] or [len(_PALETTE) - 1]
+    free = [index for index in range(len(_PALETTE)) if index not in chosen.values()] or [len(_PALETTE) - 1]
     others = [label for label in labels if label not in chosen]
-    places = {**chosen, **{label: free[number % len(free)] for number, label in enumerate(others)}}
-    return {label: _PALETTE[places[label]] for label in labels}
+    indices = {**chosen, **{label: free[number % len(free)] for number, label in enumerate(others)}}
+    return {label: _PALETTE[indices[label]] for label in labels}
 
 
 def smoothed(values: Sequence[float], share: float = 0.1) -> np.ndarray:
@@ -70,43 +73,53 @@ def smoothed(values: Sequence[float], share: float = 0.1) -> np.ndarray:
     array = np.asarray(values, dtype=float)
     half = max(1, round(len(array) * share / 2))
     sums = np.concatenate([[0.0], np.cumsum(array)])
-    places = np.arange(len(array))
-    reach = np.minimum(np.minimum(places, len(array) - 1 - places), half)
-    return (sums[places + reach + 1] - sums[places - reach]) / (2 * reach + 1)
+    indices = np.arange(len(array))
+    reach = np.minimum(np.minimum(indices, len(array) - 1 - indices), half)
+    return (sums[indices + reach + 1] - sums[indices - reach]) / (2 * reach + 1)
 
 
-def bars(axis: Any, series: Sequence[tuple[str, str, Sequence[float], Sequence[tuple[float, float] | None]]]) -> None:
-    """Bars of shares side by side, values above: (label, colour, heights, intervals as low and high)."""
+Series = tuple[str, str, Sequence[float], Sequence[tuple[float, float] | None]]
+
+
+def bars(axis: Any, series: Sequence[Series], sets: Sequence[str]) -> None:
+    """Bars of accuracies side by side, values above: (label, colour, heights, intervals as low and high) by set.
+
+    Without sets the axis says that there is nothing yet.
+    """
+    if not sets:
+        axis.text(0.5, 0.5, "not evaluated yet", ha="center", va="center", color="#8A8F96", transform=axis.transAxes)
+        axis.set(xticks=[], yticks=[])
+        return
     count = len(series)
     width = 0.8 / count
     for number, (label, colour, heights, intervals) in enumerate(series):
-        places = np.arange(len(heights)) + (number - (count - 1) / 2) * width
-        axis.bar(places, heights, width * 0.92, color=colour, label=label)
-        for place, height, interval in zip(places, heights, intervals, strict=True):
+        centres = np.arange(len(heights)) + (number - (count - 1) / 2) * width
+        axis.bar(centres, heights, width * 0.92, color=colour, label=label)
+        for centre, height, interval in zip(centres, heights, intervals, strict=True):
             top = height
             if interval is not None:
-                axis.plot([place, place], interval, color="#33373B", linewidth=1.1, solid_capstyle="butt")
+                axis.plot([centre, centre], interval, color="#33373B", linewidth=1.1, solid_capstyle="butt")
                 top = max(height, min(interval[1], 1.0))
             if np.isfinite(height):
                 axis.annotate(
-                    f"{height:.2f}".replace("0.", ".", 1), (place, top), xytext=(0, 2), textcoords="offset points",
+                    f"{height:.2f}".replace("0.", ".", 1), (centre, top), xytext=(0, 2), textcoords="offset points",
                     ha="center", va="bottom", fontsize=7.5 if count < 5 else 6, color="#33373B",
                 )  # fmt: skip
     tops = [i[1] for _, _, _, intervals in series for i in intervals if i is not None]
     highest = max([h for _, _, heights, _ in series for h in heights if np.isfinite(h)] + tops, default=1.0)
     axis.set_ylim(0, min(1.12 * highest, 1.08) or 1.0)  # an interval over few seeds may leave what an accuracy can be
+    axis.set_xticks(range(len(sets)), [_short_name(name) for name in sets], fontsize=8)
 
 
-def short_name(name: str) -> str:
+def _short_name(name: str) -> str:
     """`unseen_sizes: 4 people` → two lines that fit under a bar."""
     first, _, kind = name.partition(": ")
     return f"{first.replace('_', ' ')}\n{kind}" if kind else name.replace("_", " ")
 
 
-# ------------------------------------------------------------------ overlay
-# The figure of several runs: a line for each label with a band over its seeds, and accuracy with intervals.
+# ------------------------------------------------------------------ several runs
 
-_CURVES = (
+CURVES = (
     ("Training reward", "rollout/reward"),
     ("Actor entropy (nats)", "actor/entropy"),
     ("Response length (tokens)", "rollout/length"),
@@ -114,24 +127,29 @@ _CURVES = (
 
 
 def draw_comparison(runs: Sequence[RunResult], path: Path) -> Path:
-    """Reward, entropy and length against the step, and accuracy after training; PNG, and SVG beside it.
+    """Reward, entropy and length against the step, and accuracy after training.
 
     A line is the mean over seeds of moving means, its band reaches from the lowest to the highest seed. Whiskers are
-    95 % t-intervals over seeds.
+    95 % t-intervals over seeds. Below the figure stand the runs that are no result yet, or behind others.
+
+    Raises:
+        InputError: two runs of a label differ in more than the seed.
     """
     grouped = by_label(runs)
     colour = colours(list(grouped))
     with drawing(2, 2, 5.4, path) as (figure, axes):
-        for axis, (label, metric) in zip(axes.flat, _CURVES, strict=False):
+        for axis, (label, metric) in zip(axes.flat, CURVES, strict=False):
             for name, members in grouped.items():
                 _draw_band(axis, members, metric, colour[name])
             axis.set(title=label, xlabel="step")
-        _draw_accuracy(axes[1][1], grouped, runs, colour)
-        handles, labels = axes[1][1].get_legend_handles_labels()
+        _draw_accuracy(axes[1][1], grouped, colour)
         seeds = sorted({len(members) for members in grouped.values()})
+        captions = progress_notes(grouped)
         if seeds[-1] > 1:
             many = f"{seeds[0]} seeds" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
-            figure.supxlabel(f"Lines: mean over {many}. Bands: from the lowest to the highest seed.", fontsize=8)
+            captions.insert(0, f"Lines: mean over {many}. Bands: from the lowest to the highest seed.")
+        figure.supxlabel("\n".join(captions), fontsize=8)
+        handles, labels = axes[1][1].get_legend_handles_labels()
         if handles:
             figure.legend(handles, labels, loc="outside upper center", ncols=min(6, len(labels)), fontsize=9)
     return path
@@ -143,9 +161,9 @@ def _draw_band(axis: Any, members: Sequence[RunResult], metric: str, colour: str
     if not lines:
         return  # nothing logged yet
     steps = sorted(set.intersection(*(set(line) for line in lines)))  # a run that is behind cuts the line, not the mean
-    smooth = np.array([smoothed([line[step] for step in steps]) for line in lines])
     if not steps:
         return
+    smooth = np.array([smoothed([line[step] for step in steps]) for line in lines])
     if len(lines) > 1:
         axis.fill_between(steps, smooth.min(axis=0), smooth.max(axis=0), color=colour, alpha=0.16, linewidth=0)
     else:
@@ -153,35 +171,28 @@ def _draw_band(axis: Any, members: Sequence[RunResult], metric: str, colour: str
     axis.plot(steps, smooth.mean(axis=0), color=colour, linewidth=1.8)
 
 
-def _draw_accuracy(
-    axis: Any, grouped: dict[str, list[RunResult]], runs: Sequence[RunResult], colour: dict[str, str]
-) -> None:
+def _draw_accuracy(axis: Any, grouped: Mapping[str, Sequence[RunResult]], colour: Mapping[str, str]) -> None:
+    runs = [run for members in grouped.values() for run in members]
     names = all_sets(runs, average=False)
-    axis.set(title="Held-out accuracy after training, 95 % over seeds")
-    if not names:
-        axis.text(0.5, 0.5, "not evaluated yet", ha="center", va="center", color="#8A8F96", transform=axis.transAxes)
-        axis.set(xticks=[], yticks=[])
-    series = []
-    before = any(accuracies(runs, name, trained=False) for name in names)
-    for label, members, trained, tone in [
-        *([("before", list(runs), False, BEFORE)] if before else []),
-        *((label, members, True, colour[label]) for label, members in grouped.items()),
-    ]:
-        found = [list(accuracies(members, name, trained).values()) for name in names]
-        estimates = [mean_interval(values) if values else None for values in found]
+    shown = [(label, members, True, colour[label]) for label, members in grouped.items()]
+    if different_start(runs) is None and any(accuracies(runs, name, trained=False) for name in names):
+        shown.insert(0, ("before", runs, False, BEFORE))
+    series: list[Series] = []
+    for label, members, trained, tone in shown:
+        values = [list(accuracies(members, name, trained).values()) for name in names]
+        estimates = [mean_interval(some) if some else None for some in values]
         heights = [float("nan") if e is None else e.mean for e in estimates]
         intervals = [None if e is None or e.low is None or e.high is None else (e.low, e.high) for e in estimates]
         series.append((label, tone, heights, intervals))
-    bars(axis, series)
-    axis.set_xticks(range(len(names)), [short_name(name) for name in names], fontsize=8)
+    axis.set(title="Held-out accuracy after training, 95 % over seeds")
+    bars(axis, series, names)
 
 
-# ------------------------------------------------------------------ signals
-# The figure of hint signals: what a correct hint alone says, and what is left of it in the contrast.
+# ------------------------------------------------------------------ hint signals
 
 Means = Mapping[str, Mapping[str, Mapping[str, float]]]  # target → kind → signal → mean in nats
 _SERIES = (
-    ("correct_gain", "#B8BCC2", "correct hint alone: log π_T(y | h_c) − log π(y)"),
+    ("teacher_gap", "#B8BCC2", "correct hint alone: log π_T(y | h_c) − log π(y)"),
     (
         "contrast",
         "#0072B2",
@@ -192,7 +203,10 @@ _LINEAR = 0.05  # nats: within ± this the axis is linear, beyond it logarithmic
 
 
 def draw_signals(means: Means, path: Path) -> Path:
-    """Bars by kind of token with their values, for tokens of correct and of wrong rollouts; PNG, and SVG beside it."""
+    """What a correct hint alone says and what is left of it in the contrast: mean signals by kind of token.
+
+    One panel for tokens of correct and one for tokens of wrong rollouts.
+    """
     targets = [target for target in ("correct", "wrong") if means.get(target)]
     kinds = [kind for kind in next(iter(means.values())) if any(kind in means[target] for target in targets)]
     with drawing(1, len(targets), 3.7, path, sharey=True, squeeze=False) as (figure, axes):
@@ -213,14 +227,14 @@ def _draw(axis: Any, means: Mapping[str, Mapping[str, float]], kinds: list[str])
     series = [one for one in _SERIES if any(one[0] in means[kind] for kind in means)]
     width = 0.8 / len(series)
     for number, (signal, colour, label) in enumerate(series):
-        places = np.arange(len(kinds)) + (number - (len(series) - 1) / 2) * width
+        centres = np.arange(len(kinds)) + (number - (len(series) - 1) / 2) * width
         heights = [means.get(kind, {}).get(signal, float("nan")) for kind in kinds]
-        axis.bar(places, heights, width=width * 0.92, color=colour, label=label)
-        for place, height in zip(places, heights, strict=True):
+        axis.bar(centres, heights, width=width * 0.92, color=colour, label=label)
+        for centre, height in zip(centres, heights, strict=True):
             if np.isfinite(height):
                 up = height >= 0
                 axis.annotate(
-                    f"{height:+.2f}".replace("-", "−"), (place, height), xytext=(0, 2 if up else -2),
+                    f"{height:+.2f}".replace("-", "−"), (centre, height), xytext=(0, 2 if up else -2),
                     textcoords="offset points", ha="center", va="bottom" if up else "top", fontsize=7.5,
                 )  # fmt: skip
     ticks = [-10, -1, -0.1, 0, 0.1, 1, 10]

@@ -20,9 +20,10 @@ import numpy as np
 
 from ..errors import InputError
 from ..storage import read_jsonl, write_text
-from .rollout_reader import LoggedGroup, LoggedRollout, read_config, read_groups
+from .rollout_reader import LoggedGroup, LoggedRollout, read_groups
+from .run_results import read_config
 
-MOST_TOKENS = 1_500_000  # of a page, which then has about 40 MB
+MAX_TOKENS = 1_500_000  # of a page, which then has about 40 MB
 _HIGH = 97.0  # the percentile of |signal| over the run that gets the full colour
 
 # Name: label, whether it has a sign, and what it means.
@@ -32,7 +33,7 @@ SIGNALS = {
         True,
         "how much likelier the correct hint makes this token than wrong ones do (nats)",
     ),
-    "correct_gap": ("Gap, correct hint", True, "teacher with the correct hint minus policy, log π_T(y|h_c) − log π"),
+    "teacher_gap": ("Gap, correct hint", True, "teacher with the correct hint minus policy, log π_T(y|h_c) − log π"),
     "wrong_gap": ("Gap, wrong hints", True, "teacher with the wrong hints, marginalised, minus policy (nats)"),
     "credit": ("Credit", True, "what the method added to the group's advantage on this token"),
     "final_advantage": ("Final advantage", True, "the advantage that the clipped surrogate sees on this token"),
@@ -47,15 +48,15 @@ SIGNALS = {
 def write_page(folder: Path, target: Path, steps: tuple[int, int] | None = None) -> str:
     """The page of the run in `folder`, written to `target`. Returns one sentence on what is in it.
 
-    `steps` are the first and the last step shown. A run with more than `MOST_TOKENS` tokens is thinned out evenly.
+    `steps` are the first and the last step shown. A run with more than `MAX_TOKENS` tokens is thinned out evenly.
 
     Raises:
-        InputError: see `recorded.read_groups`.
+        InputError: see `rollout_reader.read_groups`.
     """
     groups = read_groups(folder)
     if steps is not None:
         groups = [group for group in groups if steps[0] <= group.step <= steps[1]]
-    kept = thinned(groups, MOST_TOKENS)
+    kept = thinned(groups, MAX_TOKENS)
     left_out = len({group.step for group in groups}) - len({group.step for group in kept})
     if not kept:
         asked = "" if steps is None else f"--steps {steps[0]}:{steps[1]}: "
@@ -69,14 +70,14 @@ def write_page(folder: Path, target: Path, steps: tuple[int, int] | None = None)
     return f"{len({g.step for g in kept})} steps, {len(rollouts)} rollouts, {tokens:,} tokens{thin}"
 
 
-def thinned(groups: Sequence[LoggedGroup], most: int) -> list[LoggedGroup]:
-    """The groups of evenly spaced steps, as many as have at most `most` tokens; of one step at least."""
+def thinned(groups: Sequence[LoggedGroup], max_tokens: int) -> list[LoggedGroup]:
+    """The groups of evenly spaced steps, as many as have at most `max_tokens` tokens; of one step at least."""
     tokens = sum(len(rollout.spans) for group in groups for rollout in group.rollouts)
-    if tokens <= most:
+    if tokens <= max_tokens:
         return list(groups)
     steps = sorted({group.step for group in groups})
-    count = max(1, len(steps) * most // tokens)
-    chosen = {steps[round(place)] for place in np.linspace(0, len(steps) - 1, count)}
+    count = max(1, len(steps) * max_tokens // tokens)
+    chosen = {steps[round(index)] for index in np.linspace(0, len(steps) - 1, count)}
     return [group for group in groups if group.step in chosen]
 
 
@@ -93,7 +94,7 @@ def page(data: dict[str, Any]) -> str:
         "SCRIPT": script,
     }
     pieces = template.split("@@")  # text, NAME, text, NAME, … so that no value is searched for names
-    return "".join(parts[piece] if place % 2 else piece for place, piece in enumerate(pieces))
+    return "".join(parts[piece] if number % 2 else piece for number, piece in enumerate(pieces))
 
 
 def embedded_json(data: Any) -> str:
@@ -136,15 +137,15 @@ class _Texts:
 
     def __init__(self) -> None:
         self.all: list[str] = []
-        self.place: dict[str, int] = {}
+        self.index: dict[str, int] = {}
 
     def __call__(self, text: str | None) -> int | None:
         if text is None:
             return None
-        if text not in self.place:
-            self.place[text] = len(self.all)
+        if text not in self.index:
+            self.index[text] = len(self.all)
             self.all.append(text)
-        return self.place[text]
+        return self.index[text]
 
 
 def _scale(key: str, rollouts: Sequence[LoggedRollout]) -> float:
@@ -167,7 +168,10 @@ def _group_data(group: LoggedGroup, texts: _Texts) -> dict[str, Any]:
 
 
 def _rollout_data(rollout: LoggedRollout, texts: _Texts) -> dict[str, Any]:
-    hints = [{"place": hint.place, "answer": hint.answer, "text": texts(hint.text)} for hint in rollout.hints]
+    hints = [
+        {"index": hint.index, "answer": hint.answer, "text": texts(hint.text), "correct": hint.correct}
+        for hint in rollout.hints
+    ]
     return {
         **rollout.facts,
         "text": rollout.text,
@@ -187,12 +191,12 @@ def _lengths(rollout: LoggedRollout) -> np.ndarray:
 
 
 def _largest(values: np.ndarray) -> list[float] | None:
-    """Place and size of the largest |value|."""
+    """Index and size of the largest |value|."""
     sizes = np.where(np.isfinite(values), np.abs(values), -1.0)
     if not sizes.size or sizes.max() < 0:
         return None
-    place = int(sizes.argmax())
-    return [place, round(float(sizes[place]), 6)]
+    index = int(np.argmax(sizes))
+    return [index, round(float(sizes[index]), 6)]
 
 
 def _packed(values: np.ndarray, kind: type[np.generic]) -> str:

@@ -1,4 +1,4 @@
-"""`rollouts.jsonl` as `run/rollouts.py` writes it, read back and checked: groups, rollouts, and signals on tokens."""
+"""Read and check `rollouts.jsonl`, which `run.rollout_log` writes: groups, rollouts, and signals on tokens."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from ..errors import InputError
 from ..storage import read_jsonl
+from .run_results import read_config
 
 SCHEMAS = (2, 3)
 Columns = dict[str, np.ndarray]
@@ -19,18 +19,20 @@ Columns = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class LoggedHint:
-    """A hint: its text (None: the answer alone), its final answer, and its place in the group (−1: the data set's)."""
+    """A hint: its index in the group (−1: the data set's), its final answer, its text (None: the answer alone), and
+    whether it is a correct one."""
 
-    place: int
+    index: int
     answer: str
     text: str | None
+    correct: bool
 
 
 @dataclass(frozen=True)
 class LoggedRollout:
     """One rollout of T recorded tokens. `spans [T, 2]` are characters of `text`; `signals` maps a name to `[T]`.
 
-    The signals, as far as the record has them: `correct_gap` = log π_T(y|h_c) − log π, `wrong_gap` (the same under the
+    The signals, as far as the record has them: `teacher_gap` = log π_T(y|h_c) − log π, `wrong_gap` (the same under the
     wrong hints), `contrast`, `credit` (what the method added to the group's advantage), `final_advantage`, `divergence`
     (the factor of a divergence), `entropy`, `log_prob`, `weight` and `selected` (0 or 1).
     """
@@ -39,7 +41,7 @@ class LoggedRollout:
     spans: np.ndarray
     signals: Columns
     facts: Mapping[str, Any]  # reward, correct, advantage, boxed, finished, updated, tokens, cut
-    hints: tuple[LoggedHint, ...]  # correct ones, then wrong ones; empty if none were drawn
+    hints: tuple[LoggedHint, ...]  # correct ones, then wrong ones; empty if there are none
 
 
 @dataclass(frozen=True)
@@ -52,24 +54,6 @@ class LoggedGroup:
     question: str
     answer: str
     rollouts: tuple[LoggedRollout, ...]
-
-
-def read_config(folder: Path) -> dict[str, Any]:
-    """The config of the run in `folder`.
-
-    Raises:
-        InputError: the folder holds no run, or its config cannot be read.
-    """
-    path = folder / "config.yaml"
-    if not path.is_file():
-        raise InputError(f"{folder}: there is no run here (no config.yaml)")
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if not isinstance(config["method"]["name"], str) or not isinstance(config["seed"], int):
-            raise TypeError
-    except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError):
-        raise InputError(f"{path}: this is not the config of a run; give the folder of `rlcsd train`") from None
-    return dict(config)
 
 
 def read_groups(folder: Path) -> list[LoggedGroup]:
@@ -129,7 +113,7 @@ def _rollout(record: Mapping[str, Any], schema: int, method: str) -> LoggedRollo
             read |= {"final_advantage": read["credit"], "credit": None}
     teacher, wrong, old, final = column("teacher"), column("wrong"), read["log_prob"], read["final_advantage"]
     signals = {
-        "correct_gap": None if teacher is None or old is None else teacher - old,
+        "teacher_gap": None if teacher is None or old is None else teacher - old,
         "wrong_gap": None if wrong is None or old is None else wrong - old,
         "contrast": None if wrong is None else column("contrast"),
         "credit": None if final is None else final - float(record["advantage"]),
@@ -157,7 +141,10 @@ def _rollout(record: Mapping[str, Any], schema: int, method: str) -> LoggedRollo
 def _hints(record: Mapping[str, Any] | None) -> tuple[LoggedHint, ...]:
     if record is None:
         return ()
-    return tuple(
-        LoggedHint(int(hint["place"]), str(hint["answer"]), None if hint["text"] is None else str(hint["text"]))
-        for hint in (record["correct"], *record.get("more", ()), *record["wrong"])
-    )
+    correct = [record["correct"], *record.get("more", ())]
+    return (*(_hint(one, True) for one in correct), *(_hint(one, False) for one in record["wrong"]))
+
+
+def _hint(record: Mapping[str, Any], correct: bool) -> LoggedHint:
+    text = record["text"]
+    return LoggedHint(int(record["place"]), str(record["answer"]), None if text is None else str(text), correct)

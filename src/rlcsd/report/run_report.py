@@ -1,4 +1,4 @@
-"""The report of one run: a table before/after and one figure of its dynamics."""
+"""The report of one run: `report.md` with accuracy before and after, and `report.png` with its training curves."""
 
 from __future__ import annotations
 
@@ -6,31 +6,62 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from ..evaluation.summary import Summary, markdown_table
+from ..evaluation import Summary, markdown_table, summaries_of
 from ..storage import read_jsonl
-from .figures import BEFORE, bars, colours, drawing, short_name, smoothed
-from .run_results import curve, summaries_of
+from .figures import BEFORE, CURVES, Series, bars, colours, drawing, smoothed
+from .run_results import curve, read_config
 
-_PANELS = (
-    ("Training reward", "rollout/reward"),
-    ("Actor entropy (nats)", "actor/entropy"),
-    ("Response length (tokens)", "rollout/length"),
-)
+Records = Sequence[Mapping[str, Any]]  # of metrics.jsonl or evaluations.jsonl
 
 
-def draw_dynamics(
-    config: Mapping[str, Any], metrics: list[dict[str, Any]], evaluations: list[dict[str, Any]], path: Path
-) -> Path:
+def write_report(folder: Path, figures: bool = True) -> Path:
+    """Write `report.md`, and with `figures` also `report.png`, from the logs in a run folder; returns the former.
+
+    Raises:
+        InputError: the folder holds no run, or a log is damaged.
+    """
+    config = read_config(folder)
+    metrics, evaluations = read_jsonl(folder / "metrics.jsonl"), read_jsonl(folder / "evaluations.jsonl")
+    lines = [
+        f"# {config['method']['name']} on {config['task'].get('name')} (seed {config['seed']})",
+        "",
+        f"Model `{config['model']['path']}`, {max((m['step'] for m in metrics), default=0)} steps, "
+        f"learning rate {config['learning_rate']:g}, G = {config['group_size']}, "
+        f"reference KL {config['kl_coefficient']:g}. Intervals: 95 %, over problems.",
+        "",
+    ]
+    if evaluations and evaluations[-1]["sets"]:
+        before = summaries_of(evaluations[0]) if evaluations[0]["step"] == 0 and len(evaluations) > 1 else []
+        lines += [markdown_table(summaries_of(evaluations[-1]), before), ""]
+    lines += _phase_table(metrics)
+    if figures and metrics:
+        drawn = draw_dynamics(config, metrics, evaluations, folder / "report.png")
+        lines.append(f"![training dynamics]({drawn.name})")
+    path = folder / "report.md"
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def _phase_table(metrics: Records) -> list[str]:
+    phases = sorted(
+        {name for record in metrics for name in record if name.startswith("time/") and name != "time/evaluation"}
+    )
+    if not phases:
+        return []
+    means = {name: curve(metrics, name)[1] for name in phases}
+    rows = [f"| {name.removeprefix('time/')} | {sum(v) / len(v):.2f} |" for name, v in means.items()]
+    return ["| phase | seconds per step (mean) |", "|---|---|", *rows, ""]
+
+
+def draw_dynamics(config: Mapping[str, Any], metrics: Records, evaluations: Records, path: Path) -> Path:
     """Reward, entropy and length against the step, and held-out accuracy before and after; PNG, and SVG beside it.
 
     The strong lines are moving means of the faint ones.
     """
     with drawing(2, 2, 5.2, path) as (figure, axes):
-        figure.suptitle(title(config), x=0.01, ha="left", fontweight="bold", fontsize=11)
-        colour = colours([name := method_name(config)])[name]
-        for axis, (label, metric) in zip(axes.flat, _PANELS, strict=False):
+        figure.suptitle(_title(config), x=0.01, ha="left", fontweight="bold", fontsize=11)
+        colour = colours([name := _method_name(config)])[name]
+        for axis, (label, metric) in zip(axes.flat, CURVES, strict=False):
             steps, values = curve(metrics, metric)
             axis.plot(steps, values, color=colour, alpha=0.25, linewidth=0.9)
             axis.plot(steps, smoothed(values), color=colour, linewidth=1.8)
@@ -40,65 +71,32 @@ def draw_dynamics(
     return path
 
 
-def _draw_accuracy(axis: Any, evaluations: list[dict[str, Any]], colour: str) -> None:
-    """Bars before (if there was an evaluation at step 0) and after; intervals are bootstraps over problems."""
+def _draw_accuracy(axis: Any, evaluations: Records, colour: str) -> None:
+    """Bars of the first evaluation, if there are several, and of the last; intervals are over problems."""
     last = summaries_of(evaluations[-1]) if evaluations else []
     shown = [s for s in last if not any(other.name.startswith(f"{s.name}: ") for other in last)]
+    series: list[Series] = []
+    if shown:
+        if len(evaluations) > 1:
+            first = {s.name: s for s in summaries_of(evaluations[0])}
+            heights = _heights([first.get(s.name) for s in shown])
+            series.append((f"step {evaluations[0]['step']}", BEFORE, *heights))
+        series.append((f"step {evaluations[-1]['step']}", colour, *_heights(shown)))
     axis.set(title="Held-out accuracy, 95 % over problems")
-    if not shown:
-        axis.text(0.5, 0.5, "not evaluated yet", ha="center", va="center", color="#8A8F96", transform=axis.transAxes)
-        axis.set(xticks=[], yticks=[])
-        return
-    first = {s.name: s for s in summaries_of(evaluations[0])} if len(evaluations) > 1 else {}
-    series = [(f"step {evaluations[-1]['step']}", colour, *_heights(shown))]
-    if first:
-        series.insert(0, (f"step {evaluations[0]['step']}", BEFORE, *_heights([first.get(s.name) for s in shown])))
-    bars(axis, series)
-    axis.set_xticks(range(len(shown)), [short_name(s.name) for s in shown], fontsize=8)
+    bars(axis, series, [s.name for s in shown])
 
 
 def _heights(sets: Sequence[Summary | None]) -> tuple[list[float], list[tuple[float, float] | None]]:
     means = [float("nan") if one is None else one.mean for one in sets]
-    return means, [None if one is None else (one.low, one.high) for one in sets]
+    intervals = [None if s is None or s.low is None or s.high is None else (s.low, s.high) for s in sets]
+    return means, intervals
 
 
-def method_name(config: Mapping[str, Any]) -> str:
+def _method_name(config: Mapping[str, Any]) -> str:
     return str(config["method"]["name"]).rpartition(":")[2]
 
 
-def title(config: Mapping[str, Any]) -> str:
+def _title(config: Mapping[str, Any]) -> str:
     """What a run is, in a few words."""
     task = str((config.get("task") or {}).get("name")).rpartition(":")[2]
-    return f"{method_name(config)} on {task}, {config['model']['path']}, seed {config['seed']}"
-
-
-def write_report(folder: Path, figures: bool = True) -> Path:
-    """`report.md` (and `report.png`) from what the run folder holds."""
-    metrics, evaluations = read_jsonl(folder / "metrics.jsonl"), read_jsonl(folder / "evaluations.jsonl")
-    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    lines = [
-        f"# {config['method']['name']} on {config['task'].get('name')} (seed {config['seed']})",
-        "",
-        f"Model `{config['model']['path']}`, {max((m['step'] for m in metrics), default=0)} steps, "
-        f"learning rate {config['learning_rate']:g}, G = {config['group_size']}, "
-        f"reference KL {config['kl_coefficient']:g}. Intervals: 95 %, bootstrap over problems.",
-        "",
-    ]
-    if evaluations and evaluations[-1]["sets"]:
-        before = summaries_of(evaluations[0]) if evaluations[0]["step"] == 0 and len(evaluations) > 1 else []
-        lines += [markdown_table(summaries_of(evaluations[-1]), before), ""]
-    phases = sorted(
-        {name for record in metrics for name in record if name.startswith("time/") and name != "time/evaluation"}
-    )
-    if phases:
-        lines += ["| phase | seconds per step (mean) |", "|---|---|"]
-        for name in phases:
-            values = curve(metrics, name)[1]
-            lines.append(f"| {name.removeprefix('time/')} | {sum(values) / len(values):.2f} |")
-        lines.append("")
-    if figures and metrics:
-        drawn = draw_dynamics(config, metrics, evaluations, folder / "report.png")
-        lines.append(f"![training dynamics]({drawn.name})")
-    path = folder / "report.md"
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return path
+    return f"{_method_name(config)} on {task}, {config['model']['path']}, seed {config['seed']}"

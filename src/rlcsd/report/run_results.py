@@ -1,50 +1,97 @@
-"""Run folders read for comparison: what a run was, how it went, and how it answered each problem."""
+"""Results of runs, read from their folders, and which of them may be averaged.
+
+Tables and figures average runs that share a label. `cells` forms these groups and refuses one whose runs differ in
+anything but the seed, because its mean would be a number of no experiment.
+"""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import yaml
 
 from ..errors import InputError
-from ..evaluation.summary import Summary
+from ..evaluation import reported_average, summaries_of
 from ..storage import read_jsonl
-from .rollout_reader import read_config
 
 Outcomes = Mapping[str, Mapping[str, float]]  # set → problem → share of correct responses
+Key = TypeVar("Key", bound=Hashable)
+
+# Keys that two seeds of one experiment may differ in: names, logs, checkpoints, and where the arithmetic is done.
+_NO_DIFFERENCE = {
+    "seed", "run_name", "output_dir", "project", "trackers", "push_to_hub", "figures", "save_every", "keep_last",
+    "keep_best", "log_rollouts", "show_completion_every", "evaluation.every", "evaluation.before",
+    *(f"engine.{key}" for key in (
+        "device", "threads", "micro_batch_tokens", "score_tokens", "head_chunk", "sample_rows", "sample_gib",
+        "self_check", "vllm_memory", "nodes", "gpus_per_node", "ray_address", "share_prefixes", "sequence_parallel",
+        "offload", "tensor_parallel", "rollout_memory", "rollout_rows", "rollout_eager", "timeout",
+    )),
+}  # fmt: skip
+# What the accuracy of the model before training depends on.
+_BEFORE_TRAINING = ("model.", "task.", "evaluation.")
+_STOPPING = {"evaluation.patience", "evaluation.min_gain"}
+
+
+@dataclass(frozen=True)
+class EvaluatedStep:
+    """Held-out accuracy at one step: by evaluation set, as the reported average, and of each problem by set."""
+
+    step: int
+    accuracy: Mapping[str, float]
+    average: float | None
+    outcomes: Outcomes
+
+    @property
+    def sets(self) -> list[str]:
+        """The evaluation sets, of a set with several kinds of problem its kinds instead; without the average."""
+        names = [name for name in self.accuracy if name != "average"]
+        return [name for name in names if not any(other.startswith(f"{name}: ") for other in names)]
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """What one run folder says. `evaluations` maps a set to its (step, mean) points, `outcomes` are those of the last
-    evaluation, and `config` is flat: `method.name`, `seed` …"""
+    """What one run folder holds. `before` is the evaluation before the first step, `after` the last one after it, and
+    `config` is flat: `method.name`, `seed` …"""
 
     label: str
     seed: int
-    metrics: list[dict[str, Any]]
-    evaluations: Mapping[str, list[tuple[int, float]]]
-    outcomes: Outcomes = field(default_factory=dict)
-    config: Mapping[str, Any] = field(default_factory=dict)
-    folder: Path | None = None
+    folder: Path
+    config: Mapping[str, Any]
+    metrics: Sequence[Mapping[str, Any]]
+    before: EvaluatedStep | None
+    after: EvaluatedStep | None
 
     @property
-    def sets(self) -> list[str]:
-        """The evaluation sets: each set of one kind of problem, the kinds of a set of several, and no average."""
-        names = [name for name in self.evaluations if name != "average"]
-        return [name for name in names if not any(other.startswith(f"{name}: ") for other in names)]
+    def stops_early(self) -> bool:
+        return bool(self.config.get("evaluation.patience"))
+
+    def evaluated(self, trained: bool) -> EvaluatedStep | None:
+        return self.after if trained else self.before
 
 
-def summaries_of(record: dict[str, Any]) -> list[Summary]:
-    """The summaries of one record of `evaluations.jsonl`."""
-    return [Summary(**{**one, "pass_at": {int(k): v for k, v in one["pass_at"].items()}}) for one in record["sets"]]
+# ------------------------------------------------------------------ reading
 
 
-def curve(metrics: Sequence[Mapping[str, Any]], name: str) -> tuple[list[int], list[float]]:
-    """Steps and values of one metric, where it was logged."""
-    points = [(record["step"], record[name]) for record in metrics if record.get(name) is not None]
-    return [step for step, _ in points], [value for _, value in points]
+def read_config(folder: Path) -> dict[str, Any]:
+    """The config of the run in `folder`.
+
+    Raises:
+        InputError: the folder holds no run, or its config cannot be read.
+    """
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise InputError(f"{folder}: there is no run here (no config.yaml)")
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(config["method"]["name"], str) or not isinstance(config["seed"], int):
+            raise TypeError
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError):
+        raise InputError(f"{path}: this is not the config of a run; give the folder of `rlcsd train`") from None
+    return dict(config)
 
 
 def read_run(folder: Path, keys: Sequence[str] = ("method.name",)) -> RunResult:
@@ -57,15 +104,32 @@ def read_run(folder: Path, keys: Sequence[str] = ("method.name",)) -> RunResult:
     for key in keys:
         if key not in config:
             raise InputError(f"--by {key}: {folder} has no such key in its config; one is for example method.name")
-    evaluations: dict[str, list[tuple[int, float]]] = defaultdict(list)
-    records = read_jsonl(folder / "evaluations.jsonl")
-    for record in records:
-        for summary in summaries_of(record):
-            evaluations[summary.name].append((record["step"], summary.mean))
-    outcomes = records[-1].get("outcomes", {}) if records else {}
-    label = " ".join(str(config[key]) for key in keys)
-    metrics = read_jsonl(folder / "metrics.jsonl")
-    return RunResult(label, config["seed"], metrics, dict(evaluations), outcomes, config, folder)
+    steps = [_evaluated_step(record) for record in read_jsonl(folder / "evaluations.jsonl")]
+    return RunResult(
+        label=" ".join(str(config[key]) for key in keys),
+        seed=config["seed"],
+        folder=folder,
+        config=config,
+        metrics=read_jsonl(folder / "metrics.jsonl"),
+        before=next((one for one in reversed(steps) if one.step == 0), None),
+        after=next((one for one in reversed(steps) if one.step > 0), None),
+    )
+
+
+def _evaluated_step(record: dict[str, Any]) -> EvaluatedStep:
+    summaries = summaries_of(record)
+    samples = {summary.name: summary.samples for summary in summaries}
+    outcomes = {
+        name: {problem: _exact(share, samples.get(name)) for problem, share in shares.items()}
+        for name, shares in record.get("outcomes", {}).items()
+    }
+    accuracy = {summary.name: summary.mean for summary in summaries}
+    return EvaluatedStep(record["step"], accuracy, reported_average(summaries) if summaries else None, outcomes)
+
+
+def _exact(share: float, samples: int | None) -> float:
+    """A share of `samples` responses; older logs have it to six digits, which sets equal differences apart."""
+    return round(share * samples) / samples if samples else share
 
 
 def find_runs(paths: Sequence[Path]) -> list[Path]:
@@ -90,56 +154,14 @@ def read_runs(paths: Sequence[Path], keys: Sequence[str] | None = None) -> list[
     """The runs of `find_runs`; without `keys`, labels have what differs of method, model and task.
 
     Raises:
-        InputError: as `find_runs` and `read_run`, or two runs have one label and one seed.
+        InputError: as `find_runs` and `read_run`.
     """
     folders = find_runs(paths)
     if keys is None:
         configs = [_flat(read_config(folder)) for folder in folders]
         differing = [key for key in ("model.path", "task.name") if len({str(c.get(key)) for c in configs}) > 1]
         keys = ["method.name", *(key for key in differing if all(key in c for c in configs))]
-    runs = [read_run(folder, keys) for folder in folders]
-    seen: dict[tuple[str, int], RunResult] = {}
-    for run in runs:
-        other = seen.setdefault((run.label, run.seed), run)
-        if other is not run:
-            raise InputError(f"{run.folder} and {other.folder}: {_twice(run, other)}")
-    return runs
-
-
-def _twice(run: RunResult, other: RunResult) -> str:
-    differ = [
-        key
-        for key in sorted(run.config.keys() | other.config.keys())
-        if run.config.get(key) != other.config.get(key) and key not in ("run_name", "output_dir", "project")
-    ]
-    both = f"both are {run.label} with seed {run.seed}"
-    if differ:
-        return f"{both}, so they are no two seeds; they differ in {', '.join(differ[:4])}: add such a key to --by"
-    return f"{both} and the same config, so they are one run twice; name one of them"
-
-
-def by_label(runs: Sequence[RunResult]) -> dict[str, list[RunResult]]:
-    """The runs of each label, in the order of their first run."""
-    grouped: dict[str, list[RunResult]] = defaultdict(list)
-    for run in runs:
-        grouped[run.label].append(run)
-    return dict(grouped)
-
-
-def all_sets(runs: Sequence[RunResult], average: bool = True) -> list[str]:
-    """The evaluation sets of all runs in order, and the average if any run has one."""
-    names = list(dict.fromkeys(name for run in runs for name in run.sets))
-    return [*names, "average"] if average and any("average" in run.evaluations for run in runs) else names
-
-
-def accuracies(runs: Sequence[RunResult], name: str, trained: bool = True) -> dict[int, float]:
-    """Seed → accuracy on a set at the last evaluation, or before the first step, for the runs that have it."""
-    found = {}
-    for run in runs:
-        values = [mean for step, mean in run.evaluations.get(name, ()) if (step > 0) == trained]
-        if values:
-            found[run.seed] = values[-1]
-    return found
+    return [read_run(folder, keys) for folder in folders]
 
 
 def _is_run(folder: Path) -> bool:
@@ -153,3 +175,123 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for key, value in config.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
     return flat
+
+
+# ------------------------------------------------------------------ groups
+
+
+def cells(runs: Sequence[RunResult], key: Callable[[RunResult], Key], remedy: str) -> dict[Key, list[RunResult]]:
+    """The runs by `key`, in the order of their first run. `remedy` is what a user can do about a group that is refused.
+
+    Raises:
+        InputError: two runs of a group differ in more than the seed, or have the same seed.
+    """
+    grouped: dict[Key, list[RunResult]] = defaultdict(list)
+    for run in runs:
+        grouped[key(run)].append(run)
+    for members in grouped.values():
+        by_seed: dict[int, RunResult] = {}
+        for run in members:
+            _check_pair(by_seed.setdefault(run.seed, run), run, remedy)
+            _check_pair(members[0], run, remedy)
+    return dict(grouped)
+
+
+def by_label(runs: Sequence[RunResult]) -> dict[str, list[RunResult]]:
+    """The runs of each label, in the order of their first run. Raises InputError as `cells` does."""
+    return cells(runs, lambda run: run.label, "add such a key to --by")
+
+
+def _check_pair(first: RunResult, run: RunResult, remedy: str) -> None:
+    if run is first:
+        return
+    both = f"{run.folder} and {first.folder}: both are {run.label}"
+    differ = [
+        key
+        for key in sorted(run.config.keys() | first.config.keys())
+        if key not in _NO_DIFFERENCE and run.config.get(key) != first.config.get(key)
+    ]
+    if differ:
+        raise InputError(f"{both} but no two seeds of one experiment; they differ in {', '.join(differ[:4])}: {remedy}")
+    if run.seed == first.seed:
+        raise InputError(
+            f"{both} with seed {run.seed} and the same config, so they are one run twice; name one of them"
+        )
+
+
+def different_start(runs: Sequence[RunResult]) -> str | None:
+    """A config key that lets runs start from different accuracies (model, task, how it is evaluated), if there is one.
+
+    Without one, their evaluations before training measure the same.
+    """
+    for run in runs[1:]:
+        for key in sorted(run.config.keys() | runs[0].config.keys()):
+            measured = key.startswith(_BEFORE_TRAINING) and key not in _NO_DIFFERENCE | _STOPPING
+            if measured and run.config.get(key) != runs[0].config.get(key):
+                return key
+    return None
+
+
+def all_sets(runs: Sequence[RunResult], average: bool = True) -> list[str]:
+    """The evaluation sets of all runs in order, and the average if any run has one."""
+    points = [point for run in runs for point in (run.before, run.after) if point is not None]
+    names = list(dict.fromkeys(name for point in points for name in point.sets))
+    return [*names, "average"] if average and any("average" in point.accuracy for point in points) else names
+
+
+def accuracies(runs: Sequence[RunResult], name: str, trained: bool = True) -> dict[int, float]:
+    """Seed → accuracy on a set after training (of the runs of a group that `level` keeps), or before it.
+
+    Runs with one seed, which share the model before training, count as their mean.
+    """
+    found: dict[int, list[float]] = defaultdict(list)
+    for run in level(runs) if trained else runs:
+        point = run.evaluated(trained)
+        if point is not None and name in point.accuracy:
+            found[run.seed].append(point.accuracy[name])
+    return {seed: sum(values) / len(values) for seed, values in found.items()}
+
+
+def level(members: Sequence[RunResult]) -> list[RunResult]:
+    """The runs of a group whose evaluations after training may be averaged: those at its latest step.
+
+    Runs with `evaluation.patience` end at steps of their own, so all of them count.
+    """
+    trained = [run for run in members if run.after is not None]
+    last = max((run.after.step for run in trained if run.after is not None), default=0)
+    return [run for run in trained if run.after is not None and (run.after.step == last or run.stops_early)]
+
+
+def progress_notes(grouped: Mapping[Any, Sequence[RunResult]]) -> list[str]:
+    """Sentences on runs that are no result yet, or behind others, and on groups that were not trained equally long."""
+    notes, steps = [], []
+    waiting = [run for members in grouped.values() for run in members if run.after is None]
+    if waiting:
+        notes.append(f"Not evaluated after training: {'; '.join(map(_name, waiting))}.")
+    behind = []
+    for members in grouped.values():
+        kept = level(members)
+        ends = sorted({run.after.step for run in kept if run.after is not None})
+        if ends:
+            steps.append((kept[0].label, f"{ends[0]}" if len(ends) == 1 else f"{ends[0]} to {ends[-1]}"))
+        behind += [
+            f"{_name(run)} (step {run.after.step}, the others {ends[-1]})"
+            for run in members
+            if run.after is not None and run not in kept
+        ]
+    if behind:
+        notes.append(f"Behind the runs beside them, so left out after training: {'; '.join(behind)}.")
+    if len({step for _, step in steps}) > 1:
+        listed = "; ".join(f"{label} {step}" for label, step in dict.fromkeys(steps))
+        notes.append(f"Evaluated after different numbers of steps: {listed}.")
+    return notes
+
+
+def _name(run: RunResult) -> str:
+    return f"{run.label}, seed {run.seed}"
+
+
+def curve(metrics: Sequence[Mapping[str, Any]], name: str) -> tuple[list[int], list[float]]:
+    """Steps and values of one metric, where it was logged."""
+    points = [(record["step"], record[name]) for record in metrics if record.get(name) is not None]
+    return [step for step, _ in points], [value for _, value in points]

@@ -1,7 +1,8 @@
 """Means with intervals, paired differences with p-values, and Holm's correction for several tests.
 
-Values are those of seeds or of problems. Seeds are few and roughly normal, so they get Student's t. Outcomes of
-problems are many and far from normal (0 or 1), so they are resampled.
+Values belong to seeds or to problems. Seeds are few and roughly normal, so they get Student's t. Outcomes of problems
+lie between 0 and 1 and are far from normal, so they get the interval of `evaluation.interval_over_problems` and a test
+that flips signs. Where an interval or a p-value would mean nothing there is none.
 """
 
 from __future__ import annotations
@@ -13,13 +14,20 @@ from typing import Any, Literal
 import numpy as np
 from scipy import stats
 
+from ..evaluation import LEAST_PROBLEMS, interval_over_problems
+
 LEVEL = 0.95
-_RESAMPLES = 9999
+SINGLE = "a single pair has no spread"
+EQUAL = "all differences are equal, so their spread is unknown"
+FEW = f"fewer than {LEAST_PROBLEMS} problems cannot differ significantly"
+_DIGITS = 9  # values that agree in these are equal: 2/3 − 1/3, 1/3 and 1 − 2/3 are not, bit by bit
+_EXACT = 20_000  # assignments of signs that are all counted, assignments with equal sums as one
+_DRAWS = 9999  # assignments that are drawn where there are more
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over `count` values and its interval; `low` and `high` are None where one value tells nothing of it."""
+    """A mean over `count` values and its interval; `low` and `high` are None where the values do not tell it."""
 
     mean: float
     low: float | None
@@ -34,9 +42,9 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Difference:
-    """The mean of paired differences a − b over `count` pairs, its interval, and a two-sided p-value.
+    """The mean of paired differences a − b over `count` pairs, its interval, and the p-value of "no difference".
 
-    The p-value is that of "no difference". `low`, `high` and `p` are None for a single pair.
+    `low`, `high` and the two-sided `p` are None where they would mean nothing; `missing` then says why.
     """
 
     mean: float
@@ -44,17 +52,18 @@ class Difference:
     high: float | None
     p: float | None
     count: int
+    missing: str = ""
 
 
 def mean_interval(values: Sequence[float], level: float = LEVEL) -> Estimate:
-    """Mean and t-interval; several equal values have an interval of width 0.
+    """Mean and t-interval. One value, or several equal ones, have no interval.
 
     Raises:
         ValueError: no value, or one that is not finite.
     """
     array = _finite(values)
     mean, count = float(array.mean()), len(array)
-    if count < 2:
+    if np.ptp(array) < 10.0**-_DIGITS:
         return Estimate(mean, None, None, count)
     half = float(stats.t.ppf((1 + level) / 2, count - 1) * stats.sem(array))
     return Estimate(mean, mean - half, mean + half, count)
@@ -64,44 +73,43 @@ def paired_difference(
     a: Sequence[float] | Mapping[Any, float],
     b: Sequence[float] | Mapping[Any, float],
     *,
-    by: Literal["t", "resampling"] = "t",
+    by: Literal["seed", "problem"] = "seed",
     level: float = LEVEL,
     seed: int = 0,
 ) -> Difference:
     """How much larger `a` is than `b` on average, pair by pair.
 
-    Two sequences are paired by place; two mappings by key, over the keys that both have. `t` is the paired t-test and
-    its interval (seeds). `resampling` takes the percentile bootstrap over pairs for the interval and random changes of
-    sign of the differences for the p-value (problems); `seed` decides what is drawn.
+    Two sequences are paired by index; two mappings by key, over the keys that both have. Pairs of seeds get the paired
+    t-test and its interval. Pairs of problems, whose values lie in [0, 1], get `interval_over_problems` and the
+    sign-flip test: the chance that random signs of the differences give a mean at least as far from 0. It is exact
+    where the differences have few sizes, as with one sample per problem; else 9,999 assignments are drawn with `seed`.
 
     Raises:
         ValueError: no pair, sequences of unequal length, or a value that is not finite.
     """
     difference = _finite(_differences(a, b))
     mean, count = float(difference.mean()), len(difference)
-    if count < 2:
-        return Difference(mean, None, None, None, count)
-    if not np.any(difference):
-        return Difference(0.0, 0.0, 0.0, 1.0, count)
-    if by == "t":
-        estimate = mean_interval(difference.tolist(), level)
-        # All differences alike: the t-statistic is infinite, and the p-value 0.
-        p = float(stats.ttest_1samp(difference, 0.0).pvalue) if np.ptp(difference) else 0.0
-        return Difference(mean, estimate.low, estimate.high, p, count)
-    low, high = _bootstrap(difference, level, seed)
-    return Difference(mean, low, high, _sign_flips(difference, seed), count)
+    if by == "problem":
+        found = interval_over_problems(difference, lowest=-1.0, highest=1.0, level=level)
+        if found is None:
+            return Difference(mean, None, None, None, count, FEW)
+        return Difference(mean, *found, _sign_flips(difference, seed), count)
+    estimate = mean_interval(difference.tolist(), level)
+    if estimate.low is None:
+        return Difference(mean, None, None, None, count, SINGLE if count == 1 else EQUAL)
+    return Difference(mean, estimate.low, estimate.high, float(stats.ttest_1samp(difference, 0.0).pvalue), count)
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """Each p-value corrected for the number of them (Holm 1979): to reject those below a level has at most that chance
     of any false alarm. None stays None and does not count."""
-    known = [place for place, p in enumerate(p_values) if p is not None]
-    order = sorted(known, key=lambda place: p_values[place] or 0.0)
+    known = [index for index, p in enumerate(p_values) if p is not None]
+    order = sorted(known, key=lambda index: p_values[index] or 0.0)
     corrected: list[float | None] = [None] * len(p_values)
     largest = 0.0
-    for rank, place in enumerate(order):
-        largest = max(largest, min(1.0, (len(order) - rank) * (p_values[place] or 0.0)))
-        corrected[place] = largest
+    for rank, index in enumerate(order):
+        largest = max(largest, min(1.0, (len(order) - rank) * (p_values[index] or 0.0)))
+        corrected[index] = largest
     return corrected
 
 
@@ -124,17 +132,22 @@ def _finite(values: Sequence[float]) -> np.ndarray:
     return array
 
 
-def _bootstrap(values: np.ndarray, level: float, seed: int) -> tuple[float, float]:
-    found = stats.bootstrap(
-        (values,), np.mean, n_resamples=_RESAMPLES, batch=256, confidence_level=level, method="percentile", rng=seed
-    ).confidence_interval
-    return float(found.low), float(found.high)
-
-
 def _sign_flips(values: np.ndarray, seed: int) -> float:
-    """The share of assignments of signs whose mean is at least as far from 0 as the one seen; exact for few pairs."""
-    changed = values[values != 0]  # equal outcomes say nothing, whatever their sign
-    found = stats.permutation_test(
-        (changed,), np.sum, permutation_type="samples", n_resamples=_RESAMPLES, batch=256, vectorized=True, rng=seed
-    )
-    return float(found.pvalue)
+    """The chance that random signs give a sum at least as far from 0 as the one seen.
+
+    Values of one size are exchangeable, so only the number of positive ones of each size matters.
+    """
+    sizes, counts = np.unique(np.abs(values[values.round(_DIGITS) != 0]).round(_DIGITS), return_counts=True)
+    seen = abs(values.sum()) - 10.0**-_DIGITS * len(values)
+    if np.prod(counts + 1.0) > _EXACT:
+        rng = np.random.default_rng(seed)
+        sums = sum(
+            size * (2 * rng.binomial(count, 0.5, _DRAWS) - count) for size, count in zip(sizes, counts, strict=True)
+        )
+        return float((1 + (np.abs(sums) >= seen).sum()) / (_DRAWS + 1))
+    sums, chances = np.zeros(1), np.ones(1)
+    for size, count in zip(sizes, counts, strict=True):
+        up = np.arange(count + 1)
+        sums = np.add.outer(sums, size * (2 * up - count)).ravel()
+        chances = np.outer(chances, stats.binom.pmf(up, count, 0.5)).ravel()
+    return min(1.0, float(chances[np.abs(sums) >= seen].sum()))

@@ -1,4 +1,4 @@
-"""A run: what it plans, its folder, its checkpoints, its trackers."""
+"""Runs: their folder, checkpoints, console output and trackers. `Run` and `train` are in `run.run`."""
 
 from __future__ import annotations
 
@@ -6,16 +6,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .api import train
-    from .run import Run, Watcher
+    from .run import Run, Watcher, train
 
 __all__ = ["Run", "Watcher", "train"]
 
-_WHERE = {"Run": "run", "Watcher": "run", "train": "api"}
-
 
 def __getattr__(name: str) -> Any:
-    """Names are found when first asked for: `rlcsd --help` need not load torch."""
-    if name not in _WHERE:
+    """Import a public name when it is first used: `rlcsd --help` does not load torch."""
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_WHERE[name]}", __name__), name)
+    return getattr(import_module(".run", __name__), name)

@@ -12,17 +12,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from ..config.engines import LocalEngineConfig
 from ..config.load import build_method, changed, from_yaml
-from ..config.schema import Config
+from ..config.schema import Config, LocalEngineConfig
 from ..decoding import response_text
 from ..engine.interface import Engine, build_engine
 from ..errors import InputError
+from ..methods import METHODS
 from ..prompts import BOXED_INSTRUCTION, student_prompt
 from ..records import Problem
 from ..tasks.registry import build_task
 from ..tasks.task import Task
-from .push import chosen_checkpoint
+from .checkpoint import checkpoint_of
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Chat:
     def __init__(
         self, run: Path, overrides: Sequence[str] = (), step: int | None = None, problem: str | None = None
     ) -> None:
-        checkpoint = chosen_checkpoint(run, step)
+        checkpoint = checkpoint_of(run, step)
         config = changed(_plain(from_yaml(run / "config.yaml")), overrides)
         self.sampling, self.config = config.evaluation.sampling.settings(), config
         self.task: Task | None = None
@@ -130,7 +130,7 @@ def _plain(config: Config) -> Config:
         update={
             "engine": engine,
             "model": model,
-            "method": {"name": "grpo"},
+            "method": METHODS["grpo"].Config(name="grpo"),
             "kl_coefficient": 0.0,
             "push_to_hub": None,
         }

@@ -1,4 +1,7 @@
-"""The name of a new run's folder, and what is written in it about the machine."""
+"""Run folders: the name of a new one, the lock on it, what is written about the machine, and configs read back from it.
+
+`rlcsd train --resume RUN`, `rlcsd eval model.path=RUN` and `rlcsd chat RUN` all get their config here.
+"""
 
 from __future__ import annotations
 
@@ -12,17 +15,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from filelock import FileLock, Timeout
 
 from ..config.load import changed, from_yaml, load
-from ..config.schema import Config
+from ..config.schema import Config, may_change_on_resume
 from ..engine.interface import Engine
 from ..errors import InputError
-from .checkpoint import is_run, with_newest_checkpoint
+from ..methods import HintedConfig
+from .checkpoint import flat_config, is_free, latest_checkpoint
+
+# ------------------------------------------------------------------ a folder
 
 
 def new_folder(config: Config, task_name: str) -> Path:
-    """`output_dir/run_name`, or a name from task, method, seed and time that is not taken yet."""
+    """`output_dir/run_name`, or an unused name made of task, method, seed and time.
+
+    Raises:
+        InputError: the folder `run_name` holds a run already.
+    """
     base = Path(config.output_dir)
     if config.run_name:
         folder = base / config.run_name
@@ -32,7 +43,7 @@ def new_folder(config: Config, task_name: str) -> Path:
                 f"--resume {folder}"
             )
         return folder
-    method = str(config.method["name"]).rpartition(":")[2]
+    method = str(config.method.name).rpartition(":")[2]
     stem = f"{task_name}-{method}-seed{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
     folder, number = base / stem, 2
     while folder.exists():
@@ -40,41 +51,18 @@ def new_folder(config: Config, task_name: str) -> Path:
     return folder
 
 
-def environment(engine: Engine) -> dict[str, Any]:
-    """What a number depends on beside the config."""
-    packages: dict[str, str | None] = {}
-    for name in ("rlcsd", "torch", "transformers", "tokenizers", "peft", "numpy", "vllm", "verl", "ray"):
-        try:
-            packages[name] = version(name)
-        except PackageNotFoundError:
-            packages[name] = None
-    device = engine.device
-    return {
-        "python": sys.version.split()[0],
-        "platform": platform.platform(),
-        "cpu_count": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "device": str(device),
-        "device_name": torch.cuda.get_device_name(device)
-        if device.type == "cuda"
-        else platform.processor() or platform.machine(),
-        "packages": packages,
-    }
-
-
-# ------------------------------------------------------------------ lock
-# One process at a time writes to a run folder.
-
-
 class RunLock:
-    """Held from the start of a run to its end. The system frees it when the process ends, however it ends."""
+    """A lock file that keeps two processes from writing to one run folder.
+
+    It is held from the start of a run to its end; the system frees it when the process ends, however it ends.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._lock = FileLock(folder / ".lock", timeout=0)
 
     def acquire(self) -> None:
-        """Raise InputError if another process holds the folder, or if it cannot be written."""
+        """Make the folder and take the lock. Raises InputError if another process has it or nothing can be written."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._lock.acquire()
@@ -89,7 +77,7 @@ class RunLock:
             ) from None
 
     def check(self) -> None:
-        """Raise InputError if another process holds the folder now, before anything slow is done."""
+        """Raise InputError if another process has the lock now. Called before anything slow is done."""
         if self.folder.is_dir():
             self.acquire()
             self.release()
@@ -98,17 +86,100 @@ class RunLock:
         self._lock.release()
 
 
-# ------------------------------------------------------------------ evaluated
-# What `rlcsd eval` measures: any model on any task, or a run's checkpoint on the task of the run.
+def environment(engine: Engine) -> dict[str, Any]:
+    """Versions, threads and device of a run: what its numbers depend on beside the config. Goes to environment.json."""
+    packages: dict[str, str | None] = {}
+    for name in ("rlcsd", "torch", "transformers", "tokenizers", "peft", "numpy", "vllm", "verl", "ray"):
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            packages[name] = None
+    device = engine.device
+    cpu = platform.processor() or platform.machine()
+    return {
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "device": str(device),
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu,
+        "packages": packages,
+    }
 
-_FROM_RUN = ("task", "evaluation", "model")
+
+# ------------------------------------------------------------------ configs of runs
 
 
-def evaluated_config(overrides: Sequence[str]) -> Config:
-    """The config of an evaluation.
+def is_run(folder: Path) -> bool:
+    """Whether `folder` is the folder of a run. A model folder, which has a config.json, is none."""
+    return (folder / "config.yaml").is_file() and not (folder / "config.json").is_file()
 
-    Where `model.path` is a run's folder, model, task and evaluation are the run's own, but for what the overrides say
-    of them, and the weights are those of its newest checkpoint.
+
+def with_newest_checkpoint(config: Config) -> Config:
+    """The config with the newest whole checkpoint where `model.path` or `method.teacher_model` is a run's folder.
+
+    Raises:
+        InputError: the run has no checkpoint that is whole.
+    """
+    model = config.model.model_copy(update={"path": _checkpoint_of("model.path", config.model.path)})
+    method = config.method
+    if isinstance(method, HintedConfig) and method.teacher_model is not None:
+        teacher = _checkpoint_of("method.teacher_model", method.teacher_model)
+        method = method.model_copy(update={"teacher_model": teacher})
+    return config.model_copy(update={"model": model, "method": method})
+
+
+def _checkpoint_of(key: str, path: str) -> str:
+    folder = Path(path)
+    if not is_run(folder):
+        return path
+    newest = latest_checkpoint(folder / "checkpoints")
+    if newest is None:
+        raise InputError(f"{key}={path}: this run has no checkpoint yet")
+    return str(newest)
+
+
+def resumed_config(folder: Path, overrides: Sequence[str] = ()) -> Config:
+    """The config of the run in `folder`, changed by overrides of keys that a resumed run may change.
+
+    Raises:
+        InputError: there is no run, or an override is of another key.
+    """
+    path = folder / "config.yaml"
+    if not path.is_file():
+        raise InputError(
+            f"--resume {folder}: no such file {path}; if the run ended before it wrote its config, start it again"
+        )
+    for override in overrides:
+        key = override.partition("=")[0].lstrip("+~")
+        if not is_free(key):
+            raise InputError(
+                f"{override}: a resumed run keeps its {key}, or it would be another run; these keys may change: "
+                f"{', '.join(may_change_on_resume())}. A new run from its weights: "
+                f"`rlcsd train model.path={folder} {override}`"
+            )
+    return changed(from_yaml(path), overrides)
+
+
+def plugins_of(folder: Path) -> list[str]:
+    """The code outside the package that a run's config names, as `KEY=FILE.py:NAME`; nothing of it is imported."""
+    try:
+        values = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8", errors="replace"))
+    except (OSError, yaml.YAMLError):
+        return []  # `resumed_config` raises for it
+    flat = flat_config(values) if isinstance(values, dict) else {}
+    named = [(key, flat.get(key)) for key in ("method.name", "task.name", "task.verifier")]
+    rewards = flat.get("task.rewards")
+    for number, reward in enumerate(rewards if isinstance(rewards, list) else []):
+        named.append((f"task.rewards.{number}.verifier", reward.get("verifier") if isinstance(reward, dict) else None))
+    return [f"{key}={value}" for key, value in named if isinstance(value, str) and ":" in value]
+
+
+def evaluation_config(overrides: Sequence[str]) -> Config:
+    """The config of `rlcsd eval`.
+
+    Where `model.path` is a run's folder, the run's model, task and evaluation settings are taken, changed by the
+    overrides, with the weights of its newest checkpoint.
 
     Raises:
         InputError: as `load` does, or the run has no checkpoint.
@@ -116,15 +187,17 @@ def evaluated_config(overrides: Sequence[str]) -> Config:
     config = load(["method=grpo", *overrides, "kl_coefficient=0"])
     folder = Path(config.model.path)
     if is_run(folder):
-        config = _of_run(config, from_yaml(folder / "config.yaml"), [override.lstrip("+") for override in overrides])
+        run = from_yaml(folder / "config.yaml")
+        config = _with_settings_of(run, config, [override.lstrip("+") for override in overrides])
     return with_newest_checkpoint(config)
 
 
-def _of_run(config: Config, run: Config, overrides: Sequence[str]) -> Config:
-    chosen = {override.partition("=")[0] for override in overrides}  # another task is chosen whole
-    kept = [part for part in _FROM_RUN if part not in chosen]
-    same = changed(run, [override for override in overrides if override.partition(".")[0] in kept])
-    found = {part: getattr(same, part) for part in kept}
+def _with_settings_of(run: Config, config: Config, overrides: Sequence[str]) -> Config:
+    """`config` with task, evaluation and model of `run`, as far as no override chooses another one as a whole."""
+    replaced = {override.partition("=")[0] for override in overrides}
+    sections = [section for section in ("task", "evaluation", "model") if section not in replaced]
+    run = changed(run, [override for override in overrides if override.partition(".")[0] in sections])
+    found = {section: getattr(run, section) for section in sections}
     if "model" in found:  # a checkpoint is a whole model, or an adapter that names its base
         plain = {"path": config.model.path, "lora": None, "quantization": None, "gguf_file": None}
         found["model"] = found["model"].model_copy(update=plain)

@@ -1,87 +1,100 @@
-"""What a run would do, said before any weights are loaded, and what it still lacks."""
+"""The plan of a run: steps, tokens, memory, hours, and what is missing on this machine; `rlcsd train --dry-run`.
+
+No weights are loaded and no network is needed.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from ..config.load import build_method
-from ..config.schema import Config
+from ..config.schema import Config, ModelConfig
 from ..engine.costs import hours_line
 from ..engine.interface import check_engine, engine_line, memory_line
-from ..engine.local.model import PACKAGED, context_length, load_tokenizer
+from ..engine.local.model import PACKAGED, load_tokenizer
 from ..errors import InputError, MissingError, together
-from ..prepare import check_task, fitting_problems, learning_rate_schedule, training_steps
-from ..tasks.registry import build_task
-from ..tasks.task import Task, overlaps
+from ..prepare import Prepared, prepare
+from ..tasks.task import overlaps
+from .folder import new_folder
 from .push import check_hub
 from .tracking import check_trackers
 
 
-def plan(config: Config) -> str:
-    """Steps, rollouts, memory, the most tokens that the run can ask for, and what is missing here.
+def plan(config: Config, resume: Path | None = None) -> str:
+    """The plan of a run, one fact per line. `resume` is the folder of a run that is to be resumed.
 
     Raises:
-        InputError: as the run would, but for what is only missing on this machine.
+        InputError: as the run would before its first step, except for what is only missing on this machine: that has
+            lines of its own.
     """
-    method, missing = build_method(config), list[str]()
-    task: Task | None = None
+    prepared, missing = None, list[str]()
+    tokenizer = _tokenizer(config.model)
     try:
-        task = build_task(config.task)
+        prepared = prepare(config, tokenizer=tokenizer, check_prompts=tokenizer is not None)
     except MissingError as error:
         missing += error.sentences
+    if resume is None:
+        new_folder(config, "")
     missing += _missing(config)
-    steps: int | None = None
-    if task is None:
-        lines = [f"task       {config.task.get('name', '')}: its data is not here"]
-        steps = config.steps
-    else:
-        check_task(config, task, method)
-        problems, left_out = _problems(config, task)
-        evaluations = ", ".join(f"{name} {len(problems)}" for name, problems in task.evaluations.items())
-        lines = [f"task       {task.name}: {problems} training problems{left_out}; {evaluations}"]
-        lines += [f"data       {task.source}"] * bool(task.source)
-        steps = training_steps(config, problems)
-        learning_rate_schedule(config, steps)
-    rollouts = config.prompts_per_step * config.group_size
+    method, steps = build_method(config), prepared.steps if prepared is not None else config.steps
     updates = config.prompts_per_step // config.prompts_per_update
-    most = rollouts * config.sampling.max_tokens
-    lines += [
+    tokens = config.prompts_per_step * config.group_size * config.sampling.max_tokens
+    lines = [
+        *_task_lines(config, prepared, lengths_checked=tokenizer is not None),
         f"steps      {steps or f'{config.epochs} epochs'}, each {config.prompts_per_step} prompts × "
         f"{config.group_size} rollouts and {updates} optimizer steps",
-        f"tokens     at most {most:,} sampled per step" + (f", {steps * most:,} in all" if steps else ""),
+        f"tokens     at most {tokens:,} sampled per step" + (f", {steps * tokens:,} in all" if steps else ""),
         f"engine     {engine_line(config)}",
         f"memory     {memory_line(config, method)}",
         f"hours      {hours_line(config, method, steps)}",
     ]
-    if task is not None:
-        lines += [f"overlap    {overlap}" for overlap in overlaps(task.train, task.evaluations) if overlap.normalised]
+    if prepared is not None:
+        found = overlaps(prepared.task.train, prepared.task.evaluations)
+        lines += [f"overlap    {overlap}" for overlap in found if overlap.normalised]
     lines += [f"missing    {sentence}" for sentence in missing]
     return "\n".join(lines)
+
+
+def check_machine(config: Config) -> None:
+    """Raise MissingError, once for all, if this machine lacks a library, a device or an access that a run needs."""
+    together(
+        lambda: check_engine(config),
+        lambda: check_trackers(config.trackers),
+        lambda: check_hub(config.push_to_hub),
+    )
+
+
+def _task_lines(config: Config, prepared: Prepared | None, lengths_checked: bool) -> list[str]:
+    """The task with the sizes of its sets, and where its data comes from."""
+    if prepared is None:
+        return [f"task       {config.task.get('name', '')}: its data is not here"]
+    task, left_out = prepared.task, len(prepared.task.train) - len(prepared.problems)
+    remark = f" ({left_out} longer than max_prompt_tokens are left out)" if left_out else ""
+    if not lengths_checked:
+        remark = f" (prompt lengths not checked: there is no tokenizer for {config.model.path} here)"
+    sets = ", ".join(f"{name} {len(problems)}" for name, problems in task.evaluations.items())
+    lines = [f"task       {task.name}: {len(prepared.problems)} training problems{remark}; {sets}"]
+    return [*lines, f"data       {task.source}"] if task.source else lines
 
 
 def _missing(config: Config) -> Sequence[str]:
     """What a run needs and this machine lacks, beside the task's data: a sentence each."""
     try:
         together(
-            lambda: check_engine(config),
-            lambda: check_trackers(config.trackers),
+            lambda: check_machine(config),
             lambda: _check_model("model.path", config.model.path, config.model.gguf_file),
-            lambda: _check_upload(config.push_to_hub),
-            lambda: _check_model("method.teacher_model", config.method.get("teacher_model") or "tiny"),
+            lambda: _check_model("method.teacher_model", getattr(config.method, "teacher_model", None) or "tiny"),
         )
     except MissingError as error:
         return error.sentences
     return ()
 
 
-def _check_upload(repository: str | None) -> None:
-    """Raise MissingError if a model could not be uploaded from here."""
-    try:
-        if repository:
-            check_hub(repository)
-    except InputError as error:
-        raise MissingError(str(error)) from None
+def _is_local(path: str) -> bool:
+    return path in PACKAGED or os.path.isdir(path)
 
 
 def _check_model(field: str, path: str, gguf_file: str | None = None) -> None:
@@ -89,7 +102,7 @@ def _check_model(field: str, path: str, gguf_file: str | None = None) -> None:
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
-    if path in PACKAGED or os.path.isdir(path):
+    if _is_local(path):
         return
     try:
         if isinstance(try_to_load_from_cache(path, gguf_file or "config.json"), str):
@@ -102,14 +115,12 @@ def _check_model(field: str, path: str, gguf_file: str | None = None) -> None:
     )
 
 
-def _problems(config: Config, task: Task) -> tuple[int, str]:
-    """How many training problems the run will use, and a remark on the others."""
+def _tokenizer(model: ModelConfig) -> Any | None:
+    """The model's tokenizer; None if it is not on this machine. Raises InputError for a local model without one."""
     try:
-        tokenizer = load_tokenizer(config.model)
+        _check_model("model.path", model.path, model.gguf_file)
+        return load_tokenizer(model)
     except InputError:
-        if os.path.isdir(config.model.path) or config.model.path in PACKAGED:
-            raise  # the run would say the same
-        return len(task.train), f" (prompt lengths not checked: there is no tokenizer for {config.model.path} here)"
-    fits = len(fitting_problems(tokenizer, task, config, context_length(config.model)))
-    left_out = len(task.train) - fits
-    return fits, f" ({left_out} longer than max_prompt_tokens are left out)" if left_out else ""
+        if _is_local(model.path):
+            raise  # the run would raise the same
+        return None

@@ -1,4 +1,4 @@
-"""Uploading a run's model to the hub, with a model card of what it is and how well it does."""
+"""Upload a checkpoint of a run to the Hugging Face hub, with a model card."""
 
 from __future__ import annotations
 
@@ -7,12 +7,17 @@ from pathlib import Path
 
 import yaml
 
-from ..errors import InputError, first_line
-from .checkpoint import best_step, checkpoints, newest_whole, step_of
+from ..errors import InputError, MissingError, first_line
+from ..evaluation import markdown_table
+from ..report.run_results import summaries_of
+from ..storage import read_jsonl
+from .checkpoint import best_step, checkpoint_of, step_of
 
 
-def check_hub(repository: str) -> None:
-    """Raise InputError for what an upload would fail at, before a run begins: the name, the token, offline mode."""
+def check_hub(repository: str | None) -> None:
+    """Raise MissingError if an upload to `repository` would fail (name, token, offline mode). None: there is none."""
+    if repository is None:
+        return
     from huggingface_hub import constants, get_token
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils._validators import validate_repo_id
@@ -20,26 +25,26 @@ def check_hub(repository: str) -> None:
     try:
         validate_repo_id(repository)
     except HFValidationError as error:
-        raise InputError(f"push_to_hub={repository}: no name of a model on the hub ({first_line(error)})") from None
+        raise MissingError(f"push_to_hub={repository}: no name of a model on the hub ({first_line(error)})") from None
     if "/" not in repository:
-        raise InputError(f"push_to_hub={repository}: reads owner/name")
+        raise MissingError(f"push_to_hub={repository}: reads owner/name")
     if constants.is_offline_mode():
-        raise InputError(f"push_to_hub={repository}: HF_HUB_OFFLINE is set, so nothing can be uploaded")
+        raise MissingError(f"push_to_hub={repository}: HF_HUB_OFFLINE is set, so nothing can be uploaded")
     if get_token() is None:
-        raise InputError(f"push_to_hub={repository}: there is no token for the hub; `hf auth login`, or set HF_TOKEN")
+        raise MissingError(f"push_to_hub={repository}: there is no token for the hub; `hf auth login`, or set HF_TOKEN")
 
 
 def push(run: Path, repository: str, step: int | None = None, private: bool = False) -> str:
-    """Upload a checkpoint (the newest, or that of `step`) with a model card, in one commit; returns its address.
+    """Upload the checkpoint of `step`, by default the newest, with a model card in one commit; returns its URL.
 
     Raises:
         InputError: no such run or checkpoint, or the hub does not take it.
     """
     check_hub(repository)
-    folder = chosen_checkpoint(run, step)
+    folder = checkpoint_of(run, step)
     from huggingface_hub import CommitOperationAdd, HfApi
 
-    left_out = ("state", "manifest.json", "README.md")  # what only resuming needs, and a card of the library's
+    left_out = ("state", "manifest.json", "README.md")  # what only resuming needs, and peft's own card
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     kept = [path for path in files if path.relative_to(folder).parts[0] not in left_out]
     operations = [CommitOperationAdd(path.relative_to(folder).as_posix(), str(path)) for path in kept]
@@ -49,7 +54,7 @@ def push(run: Path, repository: str, step: int | None = None, private: bool = Fa
     try:
         api.create_repo(repository, private=private, exist_ok=True)
         done = api.create_commit(repository, operations, commit_message=f"rlcsd, step {step_of(folder)}")
-    except Exception as error:  # no network, no rights, no such owner: each layer has its own
+    except Exception as error:  # no network, no rights, no such owner: no common class
         raise InputError(
             f"push_to_hub={repository}: could not be uploaded ({first_line(error)}); the run is whole in {run}, and "
             f"`rlcsd push {run} {repository}` tries again"
@@ -57,27 +62,8 @@ def push(run: Path, repository: str, step: int | None = None, private: bool = Fa
     return str(done.commit_url)
 
 
-def chosen_checkpoint(run: Path, step: int | None = None) -> Path:
-    """The newest whole checkpoint of a run, or that of `step`. Raises InputError if there is none."""
-    if not (run / "config.yaml").is_file():
-        raise InputError(f"{run}: there is no run here (no config.yaml)")
-    if step is None:
-        newest, _ = newest_whole(run / "checkpoints")
-        if newest is None:
-            raise InputError(f"{run}: this run has no checkpoint yet")
-        return newest
-    found = {step_of(path): path for path in checkpoints(run / "checkpoints")}
-    if step not in found:
-        raise InputError(f"--step {step}: {run} has checkpoints of the steps {', '.join(map(str, found)) or '(none)'}")
-    return found[step]
-
-
 def model_card(run: Path, step: int) -> str:
-    """The card of a run's checkpoint: its base, method and task, and its held-out accuracy."""
-    from ..evaluation import markdown_table
-    from ..report.run_results import summaries_of
-    from ..storage import read_jsonl
-
+    """The model card of a run's checkpoint: base model, method, task and held-out accuracy."""
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     base, method, task = config["model"]["path"], config["method"]["name"], config["task"].get("name")
     head = {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": ["rlcsd", str(method)]}

@@ -1,11 +1,12 @@
-"""`rollouts.jsonl`: a few groups of each step with hints and the signal on each token, for people and for `report/`.
+"""Records of `rollouts.jsonl`: some groups of each step with their hints and the signal on each token.
 
-One record a group. Every rollout has `tokens`, the number of recorded tokens, and columns of exactly that length:
-`ids`, `start` and `end` (character offsets of the token in `text`), `log_prob` and `entropy` of the policy that
-sampled, and as far as the method has them `teacher`, `wrong`, `contrast`, `selected`, `final_advantage` (what the
-clipped surrogate sees), `credit` (where it is no advantage: the factor of srpo's divergence) and `weight` (relative to
-the plain mean over all tokens of the mini-batch, which gives 1). A character whose bytes are spread over several
-tokens belongs to each of them.
+A `Run` writes them; `report/` and `rlcsd inspect` read them. There is one record per group. Every rollout has `tokens`,
+the number of recorded tokens, and columns of that length: `ids`, `start` and `end` (character offsets of the token in
+`text`), `log_prob` and `entropy` of the policy that sampled, and those of the following that the method has:
+`teacher` and `wrong` (log-probs under the correct hint, and the marginal under wrong ones), `contrast`, `selected`,
+`final_advantage` (what the clipped surrogate uses), `credit` (where it is no advantage: the factor of srpo's
+divergence) and `weight` (relative to the plain mean over all tokens of the mini-batch, which gives 1). A character
+whose bytes are spread over several tokens belongs to each of them.
 """
 
 from __future__ import annotations
@@ -21,14 +22,14 @@ from ..records import Group, Hint, Rollout, TokenBatch, TrainingExample
 from ..trainer import StepResult
 
 SCHEMA = 3
-TOKENS_PER_STEP = 16_384  # recorded at most, which is about 1.5 MB a step
+TOKENS_PER_STEP = 16_384  # the most that are recorded, about 1.5 MB
 Columns = dict[str, list[Any]]
 
 
 def rollout_records(result: StepResult, tokenizer: Any, groups: int, method: Method) -> list[dict[str, Any]]:
-    """The first `groups` groups of a step, ready for JSON.
+    """Records of the first `groups` groups of a step, ready for JSON.
 
-    Fewer if they have more than `TOKENS_PER_STEP` tokens; if the first alone has more, its rollouts are cut.
+    There are fewer if they had more than `TOKENS_PER_STEP` tokens; if the first alone has more, its rollouts are cut.
     """
     kept: list[dict[str, Any]] = []
     signals, left = _signals(result, method, groups), TOKENS_PER_STEP
@@ -36,40 +37,38 @@ def rollout_records(result: StepResult, tokenizer: Any, groups: int, method: Met
         left -= sum(len(rollout.sample) for rollout in group.rollouts)
         if left < 0 and kept:
             break
-        most = TOKENS_PER_STEP // len(group.rollouts) if left < 0 else TOKENS_PER_STEP
-        kept.append(_group_record(result.step, number, group, signals, tokenizer, most))
+        max_tokens = TOKENS_PER_STEP // len(group.rollouts) if left < 0 else TOKENS_PER_STEP
+        kept.append(_group_record(result.step, number, group, signals, tokenizer, max_tokens))
     return kept
 
 
 def sample_completion(result: StepResult) -> dict[str, Any]:
-    """One response of a step to look at, from another group at each step."""
+    """One response of a step to show, of another group at each step."""
     group = result.groups[result.step % len(result.groups)]
     rollout = group.rollouts[result.step % len(group.rollouts)]
-    problem = group.problem
-    return {
-        "question": problem.question,
-        "answer": problem.answer,
-        "response": rollout.text,
-        "reward": rollout.reward,
-    }
+    problem = {"question": group.problem.question, "answer": group.problem.answer}
+    return {**problem, "response": rollout.text, "reward": rollout.reward}
 
 
 def _signals(result: StepResult, method: Method, groups: int) -> dict[tuple[int, int], tuple[TrainingExample, Columns]]:
-    """Row and signals of each updated rollout of the first `groups` groups, by its group and its place in it."""
+    """Example and signals of each updated rollout of the first `groups` groups, by (group, index in the group)."""
     signals = {}
-    for rows, batch in zip(result.examples, result.token_batches, strict=True):
+    for examples, batch in zip(result.examples, result.token_batches, strict=True):
         start = 0
-        for row in rows:
-            end = start + len(row.rollout.sample)
-            if row.group < groups:
+        for example in examples:
+            end = start + len(example.rollout.sample)
+            if example.group < groups:
                 columns = _columns(batch[slice(start, end)], method, len(batch))
-                signals[row.group, row.index] = (row, {name: _plain(values) for name, values in columns.items()})
+                signals[example.group, example.index] = (
+                    example,
+                    {name: _plain(values) for name, values in columns.items()},
+                )
             start = end
     return signals
 
 
 def _columns(batch: TokenBatch, method: Method, tokens: int) -> dict[str, Tensor]:
-    """The signals of one rollout; `tokens` is the number of tokens of its mini-batch."""
+    """The signals of one rollout, whose tokens `batch` holds; `tokens` is the number of tokens of its mini-batch."""
     hinted = bool(batch.hinted.any())
     columns = {name: getattr(batch, name) for name in ("contrast", "selected")}
     if not isinstance(method, CreditMethod):  # where it is an advantage, it is the final one
@@ -91,12 +90,12 @@ def _group_record(
     group: Group,
     signals: dict[tuple[int, int], tuple[TrainingExample, Columns]],
     tokenizer: Any,
-    most: int,
+    max_tokens: int,
 ) -> dict[str, Any]:
     rollouts = []
-    for place, (rollout, advantage) in enumerate(zip(group.rollouts, group.advantages, strict=True)):
-        row, columns = signals.get((number, place), (None, {}))
-        rollouts.append(_rollout_record(rollout, advantage, row, columns, tokenizer, most))
+    for index, (rollout, advantage) in enumerate(zip(group.rollouts, group.advantages, strict=True)):
+        example, columns = signals.get((number, index), (None, {}))
+        rollouts.append(_rollout_record(rollout, advantage, example, columns, tokenizer, max_tokens))
     return {
         "schema": SCHEMA,
         "step": step,
@@ -110,12 +109,17 @@ def _group_record(
 
 
 def _rollout_record(
-    rollout: Rollout, advantage: float, row: TrainingExample | None, signals: Columns, tokenizer: Any, most: int
+    rollout: Rollout,
+    advantage: float,
+    example: TrainingExample | None,
+    signals: Columns,
+    tokenizer: Any,
+    max_tokens: int,
 ) -> dict[str, Any]:
-    ids = rollout.sample.ids[:most]
+    ids = rollout.sample.ids[:max_tokens]
     text, offsets = token_offsets(tokenizer, ids)
     columns: Columns = {"ids": list(ids), "start": [a for a, _ in offsets], "end": [b for _, b in offsets]}
-    sample = rollout.sample if row is None else row.rollout.sample
+    sample = rollout.sample if example is None else example.rollout.sample
     if sample.log_probs is not None:
         columns["log_prob"] = _plain(sample.log_probs)
     if sample.entropies is not None:
@@ -133,17 +137,16 @@ def _rollout_record(
         "advantage": advantage,
         "boxed": rollout.boxed,
         "finished": rollout.sample.finished,
-        "updated": row is not None,
+        "updated": example is not None,
         "tokens": len(ids),
         "cut": len(rollout.sample) - len(ids),
         **columns,
     }
-    if row is not None and row.hints is not None:
-        record["hints"] = {
-            "correct": _hint_record(row.hints.correct),
-            "wrong": [_hint_record(hint) for hint in row.hints.wrong],
-            **({"more": [_hint_record(hint) for hint in row.hints.extra_correct]} if row.hints.extra_correct else {}),
-        }
+    if example is not None and example.hints is not None:
+        hints = example.hints
+        record["hints"] = {"correct": _hint_record(hints.correct), "wrong": list(map(_hint_record, hints.wrong))}
+        if hints.extra_correct:
+            record["hints"]["more"] = list(map(_hint_record, hints.extra_correct))
     return record
 
 

@@ -1,8 +1,12 @@
-"""A run: config → task, method, engine, trainer; and the folder that keeps all of it."""
+"""A training run: it builds task, method, engine and trainer from a config, and keeps everything in a run folder.
+
+`train` is the entry point of a program, `Run` that of the command line.
+"""
 
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
@@ -12,22 +16,22 @@ from typing import Any
 import torch
 
 from .. import evaluation
-from ..config.load import build_method, to_yaml
+from ..config.load import as_config, to_yaml
 from ..config.schema import Config
 from ..engine.interface import Engine, build_engine
 from ..engine.local.local_engine import with_threads
 from ..errors import InputError
 from ..evaluation import Answered, EvaluationSettings, Summary, outcomes, summary
-from ..methods.base import Method
+from ..prepare import prepare
 from ..report.run_report import write_report
 from ..report.run_results import summaries_of
 from ..storage import append_jsonl, is_disk_full, remove_left_overs, write_text
-from ..tasks.registry import build_task
 from ..tasks.task import Task, overlaps
 from ..trainer import StepResult, Trainer
 from .checkpoint import (
     best_step,
     check_same_run,
+    checkpoints,
     cut_logs,
     data_hash,
     load_checkpoint,
@@ -37,39 +41,87 @@ from .checkpoint import (
     prune,
     read_facts,
     save_checkpoint,
-    with_newest_checkpoint,
+    step_of,
 )
-from .folder import RunLock, environment, new_folder
-from .push import check_hub, push
+from .console import ProgressDisplay, Style
+from .folder import RunLock, environment, new_folder, resumed_config, with_newest_checkpoint
+from .plan import check_machine
+from .push import push
 from .rollout_log import rollout_records, sample_completion
 from .stop import Interrupted, StopSignals
-from .tracking import Tracker, check_trackers, open_trackers
+from .tracking import Tracker, open_trackers
 
 Watcher = Callable[[str, Mapping[str, Any]], None]
+"""Called with each event of a run ("phase", "start", "step", "evaluation", "warning") and its facts."""
+
+
+def train(
+    config: Config | Mapping[str, Any] | Sequence[str] | None = None,
+    task: Task | None = None,
+    watch: Watcher | None = None,
+    progress: bool | Style = True,
+    resume: str | Path | None = None,
+) -> dict[str, Any]:
+    """Train, and return `{"folder", "before", "after"}`, the last two as lists of `evaluation.Summary`.
+
+    Args:
+        config: a `Config`, a list of overrides (`["method=grpo", "steps=20"]`), a mapping
+            (`{"method": "grpo", "sampling": {"max_tokens": 256}, "method.tau": 0.1}`), or None for the embedded
+            default.
+        task: replaces the config's task.
+        watch: called with each event of the run and its facts.
+        progress: shows the run on stderr: a live view on a terminal or in a notebook, log lines elsewhere. False shows
+            nothing; "live", "lines" and "off" choose.
+        resume: the folder of a run to resume from its newest checkpoint; `config` is then a list of overrides of keys
+            that may change, such as `["steps=60"]`.
+
+    Raises:
+        InputError: anything wrong with the config or the data, before anything is sampled.
+    """
+    folder = Path(resume) if resume is not None else None
+    if folder is None:
+        chosen = as_config(config)
+    elif isinstance(config, Config | Mapping):
+        raise InputError('resume: the run has its config; give changes as overrides, for example ["steps=60"]')
+    else:
+        chosen = resumed_config(folder, list(config or []))
+    style: Style = progress if isinstance(progress, str) else "auto" if progress else "off"
+    with ProgressDisplay(style, sys.stderr) as display:
+
+        def on_event(event: str, facts: Mapping[str, Any]) -> None:
+            display.watch(event, facts)
+            if watch is not None:
+                watch(event, facts)
+
+        return Run(chosen, task, folder, on_event).execute(resume=folder is not None)
 
 
 class Run:
     """One training run and its folder.
 
-    `config.yaml`, `environment.json`, `metrics.jsonl`, `tensorboard/`, `rollouts.jsonl` (a sample of groups
-    with hints and signals), `evaluations.jsonl`, `checkpoints/`, `report.md` and `report.png`.
+    The folder holds `config.yaml`, `environment.json`, `metrics.jsonl`, `tensorboard/`, `rollouts.jsonl` (some groups
+    of each step with hints and signals), `evaluations.jsonl`, `checkpoints/`, `report.md` and `report.png`.
 
-    `watch` is told what happens: `phase`, `start`, `step`, `evaluation` and `warning`, each with its facts.
+    Args:
+        task: replaces the config's task.
+        folder: the folder of a run that is resumed; None makes a new one.
+        watch: called with each event and its facts.
+
+    Raises:
+        InputError: the config, the data or the machine does not allow the run. Nothing is written then.
     """
 
     def __init__(
         self, config: Config, task: Task | None = None, folder: Path | None = None, watch: Watcher | None = None
     ) -> None:
         self.watch = watch or (lambda event, facts: None)
-        if folder is None:  # a run that is resumed keeps what its config and its checkpoint say
+        if folder is None:  # a resumed run has both in its config
             config = with_threads(with_newest_checkpoint(config))
         self.config = config
-        self.method: Method = build_method(config)
         self._phase(f"building the task {config.task.get('name', '')}".rstrip())
-        self.task = task or build_task(config.task)
-        check_trackers(config.trackers)
-        if config.push_to_hub:
-            check_hub(config.push_to_hub)
+        prepared = prepare(config, task)
+        self.method, self.task = prepared.method, prepared.task
+        check_machine(config)
         self.folder = folder or new_folder(config, self.task.name)
         self.lock = RunLock(self.folder)
         self.lock.check()
@@ -80,16 +132,15 @@ class Run:
             self.engine: Engine = build_engine(config, self.method)
             with ExitStack() as undo:
                 undo.callback(self.engine.close)
-                self.trainer = Trainer(config, self.task, self.method, self.engine, self._phase)
-                evaluation.check(self.engine, self.task, EvaluationSettings.of(config))
+                self.trainer = Trainer(prepared, self.engine, self._phase)
                 undo.pop_all()
         self.stop = StopSignals(self._warn)
         self.saved: int | None = None  # the step of the newest checkpoint
 
     def execute(self, resume: bool = False) -> dict[str, Any]:
-        """Evaluate, train, evaluate, report. Returns the final summaries and the folder.
+        """Evaluate, train, evaluate, report. Returns `{"folder", "before", "after"}` as `train` does.
 
-        With `resume` the run goes on from its newest whole checkpoint, or begins again if it has none yet.
+        With `resume` the run starts at its newest whole checkpoint, or at the beginning if it has none yet.
 
         Raises:
             InputError: the folder is held by another process, cannot be resumed, or the run has diverged.
@@ -137,35 +188,33 @@ class Run:
             if not self.folder.is_dir():
                 raise InputError(f"{self.folder}: the run folder was removed while the run was going on") from None
             reason = "no space is left on the disk" if isinstance(error, OSError) else error
-            raise InputError(f"step {at}: {reason}{self._way_on()}") from error
+            raise InputError(f"step {at}: {reason}{self._how_to_resume()}") from error
 
     def _end(self, done: int) -> None:
-        """What a finished run leaves, whether it made all its steps or stopped early."""
+        """Save the last step of a run that stopped early, and write the report."""
         if done < self.trainer.steps:
-            best = self._best()
-            at = f"; the best was step {best}, whose checkpoint is kept" if best else ""
-            self._warn(
-                f"stopped early after step {done} of {self.trainer.steps}: no better held-out accuracy in "
-                f"{self.config.evaluation.patience} evaluations{at}"
-            )
             if self.saved != done:
                 with self.stop.deferred():
                     self.save(done)
+            self._warn(
+                f"stopped early after step {done} of {self.trainer.steps}: no better held-out accuracy in "
+                f"{self.config.evaluation.patience} evaluations{self._about_best()}"
+            )
         write_report(self.folder, self.config.figures)
 
     def _stopped(self, done: int) -> str:
-        """Save what is done and say how to go on."""
+        """Save step `done` unless it is saved; returns a sentence on how to resume."""
         if done and self.saved != done:
             with self.stop.deferred():
                 self.save(done)
-        return f"stopped after step {done} of {self.trainer.steps}{self._way_on()}"
+        return f"stopped after step {done} of {self.trainer.steps}{self._how_to_resume()}"
 
-    def _way_on(self) -> str:
+    def _how_to_resume(self) -> str:
         where = f"from the checkpoint of step {self.saved}" if self.saved else "from the beginning"
         return f"; `rlcsd train --resume {self.folder}` goes on {where}"
 
     def save(self, step: int) -> None:
-        """A checkpoint of the engine as it is after `step`, with all that resuming checks and restores."""
+        """Write a checkpoint of the engine, which is at the end of `step`, and prune older ones."""
         facts = {
             "logs": log_lengths(self.folder),
             "config": self.config.model_dump(mode="json"),
@@ -180,17 +229,31 @@ class Run:
         prune(folder, self.config.keep_last, self._best())
 
     def _best(self) -> int | None:
-        return best_step(self.evaluations) if self.config.keep_best else None
+        """The best evaluated step among those that have a checkpoint; pruning keeps it."""
+        saved = [step_of(path) for path in checkpoints(self.folder / "checkpoints")]
+        return best_step(self.evaluations, saved) if self.config.keep_best else None
+
+    def _about_best(self) -> str:
+        """The best step and where its weights are, as the end of a sentence."""
+        best, kept = best_step(self.evaluations), self._best()
+        if best is None:
+            return ""
+        if kept is None:
+            return f"; the best was step {best}, of which no checkpoint is kept"
+        if kept == best:
+            return f"; the best was step {best}, whose checkpoint is kept"
+        return f"; the best was step {best}, which was not saved; the best of the saved steps, {kept}, is kept"
 
     def _evaluate_if_due(self, step: int) -> None:
-        """The evaluation that belongs to `step`, unless it is there already (a resumed run)."""
+        """Evaluate after `step` if the config asks for it and a resumed run has not done so already."""
         c, done = self.config.evaluation, self.evaluations and self.evaluations[-1][0] == step
         due = c.before if step == 0 else step == self.trainer.steps or (c.every and step % c.every == 0)
         if due and not done:
             self.evaluate(step)
 
     def evaluate(self, step: int) -> list[Summary]:
-        """Held-out accuracy now, into the metrics and then, as the sign that it is whole, `evaluations.jsonl`."""
+        """Measure held-out accuracy. The record in `evaluations.jsonl` is written last: it marks the evaluation as
+        complete."""
         if not self.task.evaluations:
             self.evaluations.append((step, []))
             return []
@@ -198,14 +261,14 @@ class Run:
         total = sum(map(len, self.task.evaluations.values()))
         done = 0
 
-        def progress(batch: Sequence[Answered]) -> None:
+        def count(batch: Sequence[Answered]) -> None:
             nonlocal done
             done += len(batch)
             self._phase("evaluate", done=done, total=total)
 
         self._phase("evaluate", done=0, total=total)
         settings = EvaluationSettings.of(self.config)
-        summaries, answered = evaluation.evaluate(self.engine, self.task, settings, keep=progress)
+        summaries, answered = evaluation.evaluate(self.engine, self.task, settings, keep=count)
         figures = {**summary.metrics(summaries), "time/evaluation": time.perf_counter() - begun}
         with self.stop.deferred():
             self._check_folder()
@@ -219,6 +282,7 @@ class Run:
         return summaries
 
     def _open(self, resume: bool) -> int:
+        """Restore a resumed run, write config and environment, open the trackers; returns the step to start after."""
         start = self._restore() if resume else 0
         try:
             write_text(self.folder / "config.yaml", to_yaml(self.config))
@@ -233,7 +297,7 @@ class Run:
         facts = {"folder": str(self.folder), "steps": self.trainer.steps, "left_out": left_out, "overlaps": shared}
         c = self.config
         about = {
-            "title": f"{c.method['name']} on {self.task.name}, {c.model.path}",
+            "title": f"{c.method.name} on {self.task.name}, {c.model.path}",
             "threads": torch.get_num_threads() if self.engine.device.type == "cpu" else 0,
             "evaluate_every": c.evaluation.every,
         }
@@ -241,9 +305,9 @@ class Run:
         return start
 
     def _restore(self) -> int:
-        """Go back to the newest whole checkpoint: weights and state, and the logs as they were when it was saved.
+        """Restore weights, state and logs as they were at the newest whole checkpoint; returns its step.
 
-        A run without a checkpoint begins again, with empty logs.
+        A run without a checkpoint starts at step 0 with empty logs.
         """
         folder = self.folder / "checkpoints"
         remove_left_overs(self.folder, alone=True)
@@ -262,7 +326,7 @@ class Run:
                     f"{self.config.lr_scheduler_type} over so many steps, not over the {planned} of the run's plan"
                 )
             if torch.get_num_threads() != facts["threads"]:
-                torch.set_num_threads(facts["threads"])  # another number of threads gives other sums
+                torch.set_num_threads(facts["threads"])  # another number of threads rounds differently
             start = self.saved = load_checkpoint(checkpoint, self.engine)
             self.trainer.health.load_state(facts.get("health", {}))
             if start > self.trainer.steps:
@@ -272,19 +336,20 @@ class Run:
         return start
 
     def _record(self, result: StepResult) -> None:
+        """Write the metrics and rollouts of a step, and report it as an event."""
         self._check_folder()
         for tracker in self.trackers:
             tracker.log(result.metrics, result.step)
         if self.config.log_rollouts:
             kept = rollout_records(result, self.engine.tokenizer, self.config.log_rollouts, self.method)
             append_jsonl(self.folder / "rollouts.jsonl", *kept)
-        completion = sample_completion(result) if self._shows(result.step) else None
+        completion = sample_completion(result) if self._shows_completion(result.step) else None
         facts = {"step": result.step, "metrics": result.metrics}
         self.watch("step", {**facts, "no_update": result.no_update, "completion": completion})
         for warning in result.warnings:
             self._warn(f"step {result.step}: {warning}")
 
-    def _shows(self, step: int) -> bool:
+    def _shows_completion(self, step: int) -> bool:
         every = self.config.show_completion_every
         return bool(every) and (step == 1 or step % every == 0)
 

@@ -1,4 +1,4 @@
-"""SIGINT, SIGTERM and SIGHUP: finish what cannot be left half done, save, and stop. A second signal stops at once."""
+"""Stop a run on SIGINT, SIGTERM or SIGHUP: it finishes the step, saves and ends. A second signal ends it at once."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _SIGNALS = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP
 
 
 class Interrupted(KeyboardInterrupt):
-    """The run was asked to stop by a signal. `number` is the signal's; a shell sees the exit code 128 + number."""
+    """A signal stopped the run. `number` is the signal's; the exit code is 128 + number."""
 
     def __init__(self, number: int, message: str = "interrupted") -> None:
         super().__init__(message)
@@ -21,16 +21,19 @@ class Interrupted(KeyboardInterrupt):
 
 
 class StopSignals:
-    """What a signal does depends on the moment: between steps it raises at once, inside `deferred` it waits."""
+    """Signal handlers of a run. A signal raises Interrupted at once, except inside `deferred`, where it waits.
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
+    `warn` is called with a sentence when a signal has to wait.
+    """
+
+    def __init__(self, warn: Callable[[str], None]) -> None:
         self.received: int | None = None
         self._deferring = 0
-        self._tell = tell
+        self._warn = warn
 
     @contextmanager
     def deferred(self) -> Iterator[None]:
-        """A piece of work (a step, a save) that the first signal lets finish."""
+        """Work inside the block (a step, a save) is finished after the first signal; call `check` afterwards."""
         self._deferring += 1
         try:
             yield
@@ -38,7 +41,7 @@ class StopSignals:
             self._deferring -= 1
 
     def check(self) -> None:
-        """Raise Interrupted if a signal came while it had to wait."""
+        """Raise Interrupted if a signal came inside a `deferred` block."""
         if self.received is not None:
             raise Interrupted(self.received)
 
@@ -61,4 +64,4 @@ class StopSignals:
         self.received = number
         if not self._deferring:
             raise Interrupted(number)
-        self._tell(f"{signal.Signals(number).name}: finishing this step, then saving; a second signal stops at once")
+        self._warn(f"{signal.Signals(number).name}: finishing this step, then saving; a second signal stops at once")

@@ -1,4 +1,4 @@
-"""Where metrics go: a JSONL file always, TensorBoard and others by name."""
+"""Metric trackers: `metrics.jsonl` always, and TensorBoard, wandb, SwanLab or trackio by name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..storage import append_jsonl, write_text
 
 
 class Tracker(Protocol):
-    """Takes one step's metrics."""
+    """Receives the metrics of each step."""
 
     def log(self, metrics: Mapping[str, float], step: int) -> None: ...
 
@@ -23,7 +23,7 @@ class Tracker(Protocol):
 
 
 class JsonlTracker:
-    """One JSON object a step, appended in one piece; what is not finite is written as null."""
+    """Appends one JSON object per step to a file; values that are not finite become null."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -33,11 +33,11 @@ class JsonlTracker:
         append_jsonl(self.path, {"step": step, **plain})
 
     def close(self) -> None:
-        """Nothing is open between records."""
+        """Nothing to do: the file is closed after each record."""
 
 
 class TensorBoardTracker:
-    """TensorBoard's event files. A run that resumes after step `start` hides what was written after that step."""
+    """Event files of TensorBoard. A run that resumes after step `start` hides what was logged after that step."""
 
     def __init__(self, folder: Path, start: int = 0) -> None:
         from torch.utils.tensorboard import SummaryWriter
@@ -54,8 +54,7 @@ class TensorBoardTracker:
 
 
 def run_id(folder: Path) -> str:
-    """The run's own name among all runs anywhere, drawn once and kept in its folder, so that a resumed run is found
-    again."""
+    """A random id, made once and kept in the run folder: a tracker recognises a resumed run by it."""
     path = folder / "run_id"
     if not path.is_file():
         write_text(path, uuid.uuid4().hex[:21])  # 21 characters: what SwanLab asks for
@@ -63,7 +62,7 @@ def run_id(folder: Path) -> str:
 
 
 class RunTracker:
-    """wandb, SwanLab and trackio share one shape: `init`, `log`, `finish`. A resumed run goes on in its own record."""
+    """wandb, SwanLab or trackio, which share `init`, `log` and `finish`. A resumed run continues its own record."""
 
     def __init__(self, library: str, project: str, config: Mapping[str, Any], folder: Path) -> None:
         self.library: Any = importlib.import_module(library)
@@ -94,7 +93,7 @@ def check_trackers(names: Sequence[str]) -> None:
 def open_trackers(
     names: Sequence[str], folder: Path, project: str, config: Mapping[str, Any], start: int = 0
 ) -> list[Tracker]:
-    """The JSONL tracker and those named, of a run that begins or resumes after step `start`; see `check_trackers`."""
+    """The JSONL tracker and those named. `start` is the step after which the run starts. See `check_trackers`."""
     trackers: list[Tracker] = [JsonlTracker(folder / "metrics.jsonl")]
     for name in names:
         if name == "tensorboard":

@@ -35,6 +35,11 @@ class TeacherPrompts:
     instruction: str = BOXED_INSTRUCTION
 
 
+def teacher_token_limit(max_teacher_tokens: int | None, context_length: int) -> int:
+    """`TeacherPrompts.max_tokens` of a model with this context length; `max_teacher_tokens` is the config's, if any."""
+    return min(max_teacher_tokens or context_length, context_length)
+
+
 @dataclass(frozen=True)
 class Draw:
     """The hints drawn for one rollout, or why there are none, and the sizes of the two pools they were drawn from."""

@@ -11,14 +11,11 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..config.messages import as_input_error
 from ..errors import InputError, together
-from ..experiments.decision_labels import style_figures
-from ..experiments.roll_call import ROLL_CALL_FORMS, Supply
-from ..experiments.roll_call import draw_problems as draw_roll_calls
 from ..metrics import Metrics
-from ..plugins import described, load_attribute
+from ..plugins import described, load_attribute, load_experiments
 from ..prompts import BOXED_INSTRUCTION
+from ..validation import as_input_error
 from ..verifiers import Verifier, get
 from . import environment
 from . import reasoning_gym as rg
@@ -115,22 +112,6 @@ class KnightsAndKnavesParameters(TaskParameters):
     published: str | None = Field(
         None, description="folder of data sets: where the authors' own puzzles of these sizes are there, they are used"
     )
-
-
-class RollCallParameters(TaskParameters):
-    """Roll calls drawn on the spot; the unseen sizes, with `unseen_known` known people, are never trained on."""
-
-    train_sizes: list[int] = Field([5], description="speakers per roll call in the training set")
-    known: int = Field(3, description="people whose roles the question gives, from 2 to 6")
-    unseen_sizes: list[int] = Field([4], description="speakers per roll call in the evaluation set of another kind")
-    unseen_known: int = Field(4, description="people whose roles are given in that set")
-    train_per_size: int = Field(2048, ge=1, description="training roll calls of each size")
-    eval_per_size: int = Field(100, ge=1, description="evaluation roll calls of each size")
-    eval_split: Literal["val", "test"] = Field("val", description="split that evaluation roll calls are drawn from")
-    forms: list[str] = Field(list(ROLL_CALL_FORMS), description="forms of statements: " + ", ".join(ROLL_CALL_FORMS))
-    people: int = Field(8, ge=3, le=len(NAMES), description="how many of the names are used")
-    worked: float = Field(0.0, ge=0, le=1, description="share of worked lines in the solutions of the data set")
-    seed: int = Field(0, ge=0, description="seed of the roll calls")
 
 
 class FileParameters(TaskParameters):
@@ -232,18 +213,6 @@ def knights_and_knaves(p: KnightsAndKnavesParameters) -> Task:
     return p.task(train, evaluations, "knights_and_knaves")
 
 
-def roll_call(p: RollCallParameters) -> Task:
-    if p.known == p.unseen_known and (overlap := sorted(set(p.train_sizes) & set(p.unseen_sizes))):
-        raise InputError(f"task.unseen_sizes={p.unseen_sizes}: {overlap[0]} is a training size as well")
-    supply = Supply(NAMES[: p.people], p.known, tuple(p.forms), p.worked)
-    other = replace(supply, known=p.unseen_known)
-    evaluations = {"seen_sizes": draw_roll_calls(p.train_sizes, p.eval_per_size, p.eval_split, supply, p.seed)}
-    if p.unseen_sizes:
-        evaluations["unseen_sizes"] = draw_roll_calls(p.unseen_sizes, p.eval_per_size, p.eval_split, other, p.seed)
-    train = draw_roll_calls(p.train_sizes, p.train_per_size, "train", supply, p.seed)
-    return p.task(train, evaluations, "knights_and_knaves", style_figures)
-
-
 def from_files(p: FileParameters) -> Task:
     columns = Columns(p.question, p.answer, p.solution, p.group)
     _, train, *held_out = together(
@@ -317,7 +286,6 @@ def _changed(name: str, task: Task, parameters: Mapping[str, Any]) -> Task:
 
 _BUILDERS: dict[str, tuple[type[TaskParameters], Callable[[Any], Task]]] = {
     "knights_and_knaves": (KnightsAndKnavesParameters, knights_and_knaves),
-    "roll_call": (RollCallParameters, roll_call),
     "files": (FileParameters, from_files),
     "verl": (VerlParameters, from_verl),
     "environment": (EnvironmentParameters, from_environment),
@@ -325,8 +293,15 @@ _BUILDERS: dict[str, tuple[type[TaskParameters], Callable[[Any], Task]]] = {
 }
 
 
+def register(kind: str, parameters: type[TaskParameters], builder: Callable[[Any], Task]) -> None:
+    """Make a kind of task known: `task.kind=<kind>` is checked against `parameters` and built by `builder`."""
+    _BUILDERS[kind] = (parameters, builder)
+
+
 def _parameters(values: Mapping[str, Any]) -> tuple[TaskParameters, Callable[[Any], Task]]:
     kind = str(values.get("kind", values.get("name", "")))
+    if kind not in _BUILDERS:
+        load_experiments()
     if kind not in _BUILDERS:
         close = difflib.get_close_matches(kind, _BUILDERS, n=1)
         raise InputError(

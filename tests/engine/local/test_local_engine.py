@@ -13,13 +13,12 @@ from rlcsd.config.load import build_method, load
 from rlcsd.engine.local import LocalEngine, local_engine
 from rlcsd.engine.local.local_engine import cgroup_cpus, choose_threads
 from rlcsd.methods import METHODS
-from rlcsd.prepare import training_prompt
+from rlcsd.prepare import prepare, training_prompt
 from rlcsd.run import Run
-from rlcsd.run.checkpoint import resumed_config
 from rlcsd.run.console import Progress
+from rlcsd.run.folder import resumed_config
 from rlcsd.stages.grade import grade
 from rlcsd.stages.score import build_token_batch
-from rlcsd.tasks.registry import build_task
 from rlcsd.trainer import Trainer
 
 
@@ -56,7 +55,8 @@ def test_a_run_keeps_the_number_in_its_config(tiny_config, machine, monkeypatch)
     heard = Progress()
     lines = []
     run = Run(
-        tiny_config("engine.threads=0", "steps=1"), watch=lambda event, facts: lines.extend(heard.hear(event, facts))
+        tiny_config("engine.threads=0", "steps=1"),
+        watch=lambda event, facts: lines.extend(heard.on_event(event, facts)),
     )
     run.execute()
     assert yaml.safe_load((run.folder / "config.yaml").read_text())["engine"]["threads"] == 1
@@ -88,7 +88,7 @@ def test_the_gradient_of_real_rollouts_does_not_depend_on_the_cut(name, tiny_con
     )
     method = build_method(config)
     engine = LocalEngine(config, method)
-    trainer = Trainer(config, build_task(config.task), method, engine)
+    trainer = Trainer(prepare(config), engine)
     problems = trainer.problems(1)
     prompts = [training_prompt(engine.tokenizer, trainer.task, config, problem) for problem in problems]
     samples = engine.sample(prompts, config.group_size, config.sampling.settings(), 1)

@@ -135,8 +135,7 @@ def test_rebatching_in_bf16_moves_log_probs_far_less_than_what_selects_a_token()
 
 def test_an_adapters_small_update_survives_the_export(tmp_path):
     peft = pytest.importorskip("peft")
-    from rlcsd.config.engines import LocalEngineConfig
-    from rlcsd.config.schema import Config
+    from rlcsd.config.schema import Config, LocalEngineConfig
     from rlcsd.engine.local import LocalEngine
     from rlcsd.methods import METHODS
 

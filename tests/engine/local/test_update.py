@@ -7,8 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from rlcsd.config.engines import LocalEngineConfig
-from rlcsd.config.schema import Config, LoraConfig, ModelConfig
+from rlcsd.config.schema import Config, LocalEngineConfig, LoraConfig, ModelConfig
 from rlcsd.engine.local import LocalEngine
 from rlcsd.engine.local.model import Network
 from rlcsd.methods import METHODS

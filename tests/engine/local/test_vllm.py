@@ -10,8 +10,7 @@ import pytest
 import torch
 
 import rlcsd.engine.local.vllm as vllm_sampler
-from rlcsd.config.engines import LocalEngineConfig
-from rlcsd.config.schema import Config, LoraConfig, ModelConfig, SamplingConfig
+from rlcsd.config.schema import Config, LocalEngineConfig, LoraConfig, ModelConfig, SamplingConfig
 from rlcsd.engine.local import LocalEngine
 from rlcsd.engine.local.model import load_network
 from rlcsd.errors import InputError

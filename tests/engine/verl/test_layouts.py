@@ -45,14 +45,14 @@ def built(name: str, **fields):
 
 def cluster_of(ranks, method, *overrides: str) -> VerlEngine:
     config = load([*CPU, *TASK, "engine.gpus_per_node=2", *SMALL, *overrides])
-    config = config.model_copy(update={"method": method.config.model_dump()})
+    config = config.model_copy(update={"method": method.config})
     other = getattr(method.config, "teacher_model", None)
     return VerlEngine(config, method, PipedCluster(ranks, config, other))
 
 
 def local_of(method, *overrides: str, network: Network | None = None) -> LocalEngine:
     config = load([*TASK, "engine=local", "engine.device=cpu", "engine.self_check=false", *overrides])
-    config = config.model_copy(update={"method": method.config.model_dump()})
+    config = config.model_copy(update={"method": method.config})
     return LocalEngine(config, method, network)
 
 

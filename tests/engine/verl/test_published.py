@@ -35,7 +35,7 @@ def test_an_experiment_passes_verls_own_checks(model, task, method):
     here = config.model_copy(update={"model": config.model.model_copy(update={"path": "tiny"})})  # no hub in a test
     tree, actor, rollout, hf, sync = composed(tuple(overrides(here)), here)
     assert (actor.optim.lr, actor.optim.weight_decay) == (COMMON["learning_rate"], COMMON["weight_decay"])
-    assert actor.optim.clip_grad == config.grad_norm and list(actor.optim.betas) == [0.9, 0.999]
+    assert actor.optim.clip_grad == config.max_grad_norm and list(actor.optim.betas) == [0.9, 0.999]
     assert actor.engine.mixed_precision["param_dtype"] == "bf16"
     assert actor.engine.mixed_precision["reduce_dtype"] == "fp32"
     assert actor.engine.model_dtype == "fp32" and actor.engine.strategy == "fsdp2"

@@ -18,7 +18,8 @@ from rlcsd.config.load import load
 from rlcsd.engine.verl.verl_engine import VerlEngine
 from rlcsd.errors import InputError
 from rlcsd.run import Run
-from rlcsd.run.checkpoint import checkpoints, resumed_config
+from rlcsd.run.checkpoint import checkpoints
+from rlcsd.run.folder import resumed_config
 from rlcsd.storage import read_jsonl
 
 from .conftest import CPU, ROOT, TASK

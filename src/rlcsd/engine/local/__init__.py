@@ -1,8 +1,11 @@
 """One process, one device, transformers models, plain torch."""
 
+from contextlib import suppress
+
 from ...config.schema import Config
-from ...errors import together
+from ...errors import MissingError, together
 from ...methods.base import Method
+from ..interface import TokenLimits
 from .local_engine import LocalEngine
 from .lora import quantization
 from .memory import memory_line
@@ -10,7 +13,7 @@ from .model import resolve_device
 from .optimizer import check_optimizer
 from .vllm import vllm_wanted
 
-__all__ = ["LocalEngine", "build", "check", "engine_line", "memory_line"]
+__all__ = ["LocalEngine", "build", "check", "engine_line", "max_sequence", "memory_line"]
 
 
 def check(config: Config) -> None:
@@ -25,6 +28,14 @@ def check(config: Config) -> None:
 def engine_line(config: Config) -> str:
     """See `engine.interface.engine_line`."""
     return f"local on {config.engine.device}"
+
+
+def max_sequence(config: Config, context_length: int) -> int:
+    """See `engine.interface.max_sequence`."""
+    with suppress(MissingError):  # which `check` raises
+        if vllm_wanted(config, resolve_device(config.engine.device)):
+            return TokenLimits.of(config, context_length).sequence
+    return context_length
 
 
 def build(config: Config, method: Method) -> LocalEngine:

@@ -174,7 +174,7 @@ class LocalEngine:
         if not any(parameter.grad is not None for parameter in self.policy.trainable()):
             # Nothing to learn from: weights, optimizer states and teacher stay.
             return {**metrics, **NO_STEP}
-        norm = torch.nn.utils.clip_grad_norm_(self.policy.trainable(), self.config.grad_norm)
+        norm = torch.nn.utils.clip_grad_norm_(self.policy.trainable(), self.config.max_grad_norm)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         finite = bool(torch.isfinite(norm))

@@ -30,12 +30,10 @@ from .lora import base_model_config, keep_gradients, quantization, with_adapters
 
 transformers_logging.disable_progress_bar()
 
-_BASES = Path(__file__).parents[2] / "warmstart"
-PACKAGED = {
-    "tiny": _BASES / "kk_tiny",
-    "tiny_roll_call": _BASES / "roll_call",
-}  # models in the package by name, each made by `rlcsd warmstart`
+# Models in the package by name; the card in each folder says how it was made.
+PACKAGED = {folder.name: folder for folder in sorted((Path(__file__).parents[2] / "bases").iterdir())}
 TINY = PACKAGED["tiny"]
+_FORMER_FOLDERS = {"rlcsd/warmstart/kk_tiny": "tiny", "rlcsd/warmstart/roll_call": "tiny_roll_call"}
 _NO_LIMIT = 1 << 30  # context length of a model whose config states none
 
 
@@ -167,8 +165,12 @@ def resolve_device(name: str) -> torch.device:
 
 
 def resolve_path(path: str) -> str:
-    """The folder of a model in the package, by its name; any other path unchanged."""
-    return str(PACKAGED.get(path, path))
+    """Folder of the packaged model of this name; any other path is returned as it is.
+
+    Adapters that were saved by earlier versions name the folder in which a packaged model was at that time.
+    """
+    former = "/".join(Path(path).parts[-3:])
+    return str(PACKAGED.get(_FORMER_FOLDERS.get(former, path), path))
 
 
 def architecture(model: ModelConfig) -> Any:

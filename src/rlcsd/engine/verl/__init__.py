@@ -10,13 +10,19 @@ from typing import TYPE_CHECKING
 
 from ...config.schema import Config
 from ...methods.base import HintedConfig, Method
+from ..interface import TokenLimits
 from .gpu_plan import engine_line, memory_line
 from .settings import check, engine_settings, environment
 
 if TYPE_CHECKING:
     from .verl_engine import VerlEngine
 
-__all__ = ["build", "check", "engine_line", "memory_line"]
+__all__ = ["build", "check", "engine_line", "max_sequence", "memory_line"]
+
+
+def max_sequence(config: Config, context_length: int) -> int:
+    """See `engine.interface.max_sequence`."""
+    return TokenLimits.of(config, context_length).sequence
 
 
 def build(config: Config, method: Method) -> VerlEngine:

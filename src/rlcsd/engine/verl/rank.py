@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from ...config.load import build_method
+from ...config.load import build_method, validated
 from ...config.schema import Config
 from ...layout import Layout
 from ...methods.base import HintedConfig, TeacherSchedule
@@ -204,7 +204,7 @@ class Rank:
             **{n: c.to(device) for n, c in vars(task.batch).items() if isinstance(c, Tensor)}
         )
         if task.method != self.method.config.model_dump():
-            self.method = build_method(self.run.model_copy(update={"method": dict(task.method)}))
+            self.method = build_method(validated({**self.run.model_dump(), "method": dict(task.method)}))
         reference = self._reference_log_probs(pairs)
         layout = Layout(tuple(len(pair.response) for pair in pairs), device)
         rows = rows_to_update(self.method, batch, layout.lengths, self.regularisers)

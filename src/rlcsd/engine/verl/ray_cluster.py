@@ -21,9 +21,9 @@ from typing import Any
 import psutil
 import ray
 
-from ...config.engines import VerlEngineConfig
-from ...config.messages import as_yaml
+from ...config.schema import VerlEngineConfig
 from ...errors import InputError, first_line
+from ...validation import as_yaml
 from .settings import environment
 
 # Environment variables that are passed on to every process of the run.

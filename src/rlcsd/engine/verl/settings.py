@@ -10,8 +10,7 @@ from typing import Any, cast
 
 from packaging.version import Version
 
-from ...config.engines import VerlEngineConfig
-from ...config.schema import Config
+from ...config.schema import Config, VerlEngineConfig
 from ...errors import InputError, MissingError, together
 from ..interface import TokenLimits
 from ..local import model as local_model
@@ -71,7 +70,7 @@ def overrides(config: Config, model: str | None = None) -> list[str]:
         f"+{_ACTOR}.fsdp_config.mixed_precision.buffer_dtype": "fp32",
         f"{_ACTOR}.optim.lr": config.learning_rate,
         f"{_ACTOR}.optim.weight_decay": config.weight_decay,
-        f"{_ACTOR}.optim.clip_grad": config.grad_norm,
+        f"{_ACTOR}.optim.clip_grad": config.max_grad_norm,
         f"{_ROLLOUT}.name": e.rollout,
         f"{_ROLLOUT}.seed": config.seed,
         f"{_ROLLOUT}.n_gpus_per_node": e.gpus_per_node,

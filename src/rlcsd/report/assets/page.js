@@ -146,12 +146,13 @@ function drawStrip(canvas, one) {
     context.fillRect(x, 0, 1, 1);
   }
 }
-function roleOf(place) {
-  const hints = rollout().hints;
-  if (!hints) return "";
-  if (hints[0].place === place) return "correct hint";
-  const wrong = hints.findIndex((hint, i) => i && hint.place === place);
-  return wrong > 0 ? (hints.length > 2 ? `wrong hint ${wrong}` : "wrong hint") : "";
+function hintName(hints, i) {
+  const same = hints.filter((hint) => hint.correct === hints[i].correct), name = hints[i].correct ? "correct hint" : "wrong hint";
+  return same.length > 1 ? `${name} ${same.indexOf(hints[i]) + 1}` : name;
+}
+function roleOf(index) {
+  const hints = rollout().hints ?? [], i = hints.findIndex((hint) => hint.index === index);
+  return i < 0 ? "" : hintName(hints, i);
 }
 function showGroup() {
   $("rollouts").replaceChildren(...group().rollouts.map((one, r) => {
@@ -208,13 +209,13 @@ function showHints() {
     return;
   }
   $("hints").replaceChildren(...hints.map((hint, i) => {
-    const name = i ? (hints.length > 2 ? `Wrong hint ${i}` : "Wrong hint") : "Correct hint";
-    const from = hint.place < 0 ? "data set" : `rollout ${hint.place + 1}`;
+    const name = hintName(hints, i).replace(/^./, (letter) => letter.toUpperCase());
+    const from = hint.index < 0 ? "data set" : `rollout ${hint.index + 1}`;
     const text = hint.text === null ? "(the answer alone)" : visible(data.texts[hint.text]);
-    return make("details", { open: i < 2 }, make("summary", {}, make("span", { class: i ? "bad" : "ok" }, i ? "✗ " : "✓ "), `${name}: ${from}`),
+    return make("details", { open: i < 2 }, make("summary", {}, make("span", { class: hint.correct ? "ok" : "bad" }, hint.correct ? "✓ " : "✗ "), `${name}: ${from}`),
       make("p", { class: "answer" }, hint.answer === "" && hint.text === null ? "no hint at all" : `Final answer: ${visible(hint.answer)}`),
       make("div", { class: "text" }, text),
-      hint.place < 0 || !group().rollouts[hint.place] ? null : make("button", { type: "button", class: "go", onclick: () => go(at.group, hint.place) }, `Go to rollout ${hint.place + 1}`));
+      hint.index < 0 || !group().rollouts[hint.index] ? null : make("button", { type: "button", class: "go", onclick: () => go(at.group, hint.index) }, `Go to rollout ${hint.index + 1}`));
   }));
 }
 
@@ -247,10 +248,10 @@ function showTip(i) {
       make("tr", { class: signal.key === at.signal ? "now" : "" }, make("td", {}, signal.label), make("td", {}, written(signal, column(one, signal.key)[i])))),
     make("tr", {}, make("td", {}, "Group advantage"), make("td", {}, digits(one.advantage))))));
   tip.hidden = false;
-  const place = span.getClientRects()[0] ?? span.getBoundingClientRect(), size = tip.getBoundingClientRect();
-  const below = place.bottom + 8 + size.height < innerHeight;
-  tip.style.top = `${Math.max(4, below ? place.bottom + 8 : place.top - size.height - 8)}px`;
-  tip.style.left = `${Math.max(4, Math.min(place.left, innerWidth - size.width - 8))}px`;
+  const box = span.getClientRects()[0] ?? span.getBoundingClientRect(), size = tip.getBoundingClientRect();
+  const below = box.bottom + 8 + size.height < innerHeight;
+  tip.style.top = `${Math.max(4, below ? box.bottom + 8 : box.top - size.height - 8)}px`;
+  tip.style.left = `${Math.max(4, Math.min(box.left, innerWidth - size.width - 8))}px`;
 }
 function pick(i) {
   const box = $("response");
@@ -281,8 +282,8 @@ function go(g, r) {
   at.token = -1;
   show();
 }
-function goStep(place) {
-  const step = steps[Math.max(0, Math.min(place, steps.length - 1))];
+function goStep(index) {
+  const step = steps[Math.max(0, Math.min(index, steps.length - 1))];
   const there = passing.find(([g]) => groups[g].step === step);
   if (there) go(...there); else go(groups.findIndex((problem) => problem.step === step), 0);
 }

@@ -1,4 +1,6 @@
-"""What the paper reports, as data: the authors' figures on their hardware, which this project has not repeated.
+"""The paper's reported accuracies as data, and a table of them beside one's own runs.
+
+They are the authors' figures on their hardware, which this project has not repeated.
 
 RLCSD (arXiv 2606.11709): accuracy in %, mean@12 on the mathematics sets and pass@1 on the puzzles.
 """
@@ -6,16 +8,13 @@ RLCSD (arXiv 2606.11709): accuracy in %, mean@12 on the mathematics sets and pas
 from __future__ import annotations
 
 import csv
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from ...errors import InputError
-from ...storage import read_jsonl
+from ..comparison import Table, written
+from ..run_results import RunResult, accuracies, cells, different_start, progress_notes, read_run
 
 COLUMNS = ("amc23", "aime24", "aime25", "math_avg", "kk_4to8", "kk_9", "kk_10", "kk_11", "logic_avg")
 AVERAGES = {"math_avg": COLUMNS[:3], "logic_avg": COLUMNS[4:8]}
@@ -29,7 +28,7 @@ MODELS = {
 _OWN_SETS = {"kk_4to8": ("kk_4to8_test", "seen_sizes")} | {
     f"kk_{size}": (f"kk_{size}", f"unseen_sizes: {size} people") for size in (9, 10, 11)
 }
-_PUBLISHED_SIZES = [4, 5, 6, 7, 8]  # of people in what a run calls its seen sizes, if they are those of kk_4to8
+_SEEN_SIZES = [4, 5, 6, 7, 8]  # people in the puzzles of the paper's column kk_4to8
 _SOURCE = "The authors' figures are the paper's (arXiv 2606.11709), on their hardware; they were not repeated here."
 
 
@@ -72,82 +71,93 @@ def published_gains() -> dict[str, dict[str, float]]:
 # ------------------------------------------------------------------ beside one's own runs
 
 
-def own_results(folders: Sequence[Path]) -> list[Published]:
-    """Evaluations of runs in the columns of the paper, runs of one model and method averaged.
-
-    That is the last after training for the method, and that before it for `base`.
-
-    Raises:
-        InputError: a folder holds no run.
-    """
-    found: dict[tuple[str, str], list[Mapping[str, float]]] = defaultdict(list)
-    for folder in folders:
-        if not (folder / "config.yaml").is_file():
-            raise InputError(f"{folder}: there is no run here (no config.yaml)")
-        config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-        path = str(config["model"]["path"])
-        records = read_jsonl(folder / "evaluations.jsonl")
-        seen = config["task"].get("train_sizes") == _PUBLISHED_SIZES
-        by_method = {
-            "base": [record for record in records if record["step"] == 0],
-            str(config["method"]["name"]): [record for record in records if record["step"]],
-        }
-        for method, some in by_method.items():
-            if some:
-                found[MODELS.get(path, path), method].append(_columns(some[-1], seen))
-    results = []
-    for (model, method), runs in found.items():
-        means = {name: [run[name] for run in runs if name in run] for name in COLUMNS}
-        results.append(Published(model, method, {name: sum(v) / len(v) for name, v in means.items() if v}))
-    return results
-
-
-def _columns(record: Mapping[str, Any], seen: bool) -> dict[str, float]:
-    """Accuracy by column; `seen`: the run's seen sizes are those of the paper."""
-    means = {one["name"]: 100 * one["mean"] for one in record.get("sets", []) if seen or one["name"] != "seen_sizes"}
-    columns = {}
-    for name in COLUMNS:
-        own = next((each for each in _OWN_SETS.get(name, (name,)) if each in means), None)
-        if own is not None:
-            columns[name] = means[own]
-    for average, parts in AVERAGES.items():
-        if all(part in columns for part in parts):
-            columns[average] = sum(columns[part] for part in parts) / len(parts)
-    return columns
-
-
 def published_tables(folders: Sequence[Path] = ()) -> str:
     """The authors' tables in Markdown, with a line of one's own below each method and model that was run.
 
     With runs of models that the paper has, the tables are of those models alone.
+
+    Raises:
+        InputError: a folder holds no run, or the runs of one line differ in more than the seed.
     """
-    own = {(one.model, one.method): one for one in own_results(folders)}
+    runs = [read_run(folder) for folder in folders]
+    own = {(one.model, one.method): one for one in own_results(runs)}
     models = {model for model, _ in own if model in MODELS.values()} or set(MODELS.values())
+    rows = []
+    for published in published_results():
+        if published.model in models:
+            rows.append(_row(published, "the authors"))
+            if (published.model, published.method) in own:
+                rows.append(_row(own.pop((published.model, published.method)), "own runs"))
+    rows += [_row(one, "own runs") for one in own.values()]
+    notes = progress_notes(cells(runs, _model_and_method, _REMEDY))
+    table = Table(["model", "method", "figures of", *COLUMNS], rows, notes=notes)
     lines = [
         "Accuracy in %: mean@12 on amc23, aime24 and aime25, pass@1 on puzzles. " + _SOURCE,
-        "",
-        f"| model | method | figures of | {' | '.join(COLUMNS)} |",
-        "|---" * (len(COLUMNS) + 3) + "|",
+        written(table, "markdown"),
     ]
-    told = [one for one in published_results() if one.model in models]
-    for one in told:
-        lines.append(_line(one, "the authors"))
-        if (one.model, one.method) in own:
-            lines.append(_line(own.pop((one.model, one.method)), "own runs"))
-    lines += [_line(one, "own runs") for one in own.values()]
     if MODELS["Qwen/Qwen3-4B"] in models:
+        gains = [[name, f"{g['math_avg']:+.1f}", f"{g['kk_avg']:+.1f}"] for name, g in published_gains().items()]
         lines += [
-            "",
             "Gain of the contrast over the better one-sided source of hints, in points, Qwen3-4B (the authors):",
-            "",
-            "| method | math_avg | kk_avg |",
-            "|---|---|---|",
+            written(Table(["method", "math_avg", "kk_avg"], gains), "markdown"),
         ]
-        for name, gain in published_gains().items():
-            lines.append(f"| {name} | {gain['math_avg']:+.1f} | {gain['kk_avg']:+.1f} |")
-    return "\n".join(lines)
+    return "\n\n".join(lines)
 
 
-def _line(one: Published, whose: str) -> str:
-    cells = [f"{one.accuracy[name]:.1f}" if name in one.accuracy else "" for name in COLUMNS]
-    return f"| {one.model} | {one.method} | {whose} | {' | '.join(cells)} |"
+def _row(one: Published, source: str) -> list[str | None]:
+    figures = [f"{one.accuracy[name]:.1f}" if name in one.accuracy else "" for name in COLUMNS]
+    return [one.model, one.method, source, *figures]
+
+
+def own_results(runs: Sequence[RunResult]) -> list[Published]:
+    """Evaluations of runs in the columns of the paper, the seeds of one model and method averaged.
+
+    That is the last after training for the method, and that before it for `base`.
+
+    Raises:
+        InputError: runs of one model and method differ in more than the seed, or those of one model in what its
+            accuracy before training depends on.
+    """
+    results = []
+    for model in dict.fromkeys(_model(run) for run in runs):
+        of_model = [run for run in runs if _model(run) == model]
+        before = [run for run in of_model if run.before is not None]
+        if key := different_start(before):
+            raise InputError(
+                f"--published: the runs of {model} differ in {key}, so their accuracies before training have no common "
+                "mean; name the runs of one experiment"
+            )
+        results.append(Published(model, "base", _accuracy(before, trained=False)))
+        for (_, method), members in cells(of_model, _model_and_method, _REMEDY).items():
+            results.append(Published(model, method, _accuracy(members, trained=True)))
+    return [one for one in results if one.accuracy]
+
+
+_REMEDY = "name the runs of one experiment"
+
+
+def _model(run: RunResult) -> str:
+    path = str(run.config["model.path"])
+    return MODELS.get(path, path)
+
+
+def _model_and_method(run: RunResult) -> tuple[str, str]:
+    return _model(run), str(run.config["method.name"])
+
+
+def _accuracy(runs: Sequence[RunResult], trained: bool) -> dict[str, float]:
+    """Accuracy in % by column, the mean over seeds; the averages of the paper where all of their columns are there.
+
+    The seen sizes of generated puzzles are the column `kk_4to8` only if they are 4 to 8 people.
+    """
+    columns = {}
+    for column in COLUMNS:
+        for name in _OWN_SETS.get(column, (column,)):
+            shown = [run for run in runs if name != "seen_sizes" or run.config.get("task.train_sizes") == _SEEN_SIZES]
+            by_seed = accuracies(shown, name, trained)
+            if by_seed and column not in columns:
+                columns[column] = 100 * sum(by_seed.values()) / len(by_seed)
+    for average, parts in AVERAGES.items():
+        if all(part in columns for part in parts):
+            columns[average] = sum(columns[part] for part in parts) / len(parts)
+    return columns

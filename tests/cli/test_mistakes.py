@@ -1,6 +1,6 @@
-"""Mistakes that people make, and what the command line answers: one table, from which docs/mistakes.md is made.
+"""Every mistake of one table ends in one sentence and exit code 2, and leaves nothing behind.
 
-python -m tests.mistakes > docs/mistakes.md
+docs/mistakes.md shows a few of them: python -m tests.cli.test_mistakes > docs/mistakes.md
 """
 
 from __future__ import annotations
@@ -16,12 +16,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from rlcsd.cli import main
 from rlcsd.engine.local.model import TINY
 
+PAGE = Path(__file__).parents[2] / "docs" / "mistakes.md"
 SMALL = (
     "steps=1 prompts_per_step=2 prompts_per_update=2 group_size=3 sampling.max_tokens=16 evaluation.every=0 evaluation.before=false "
     "evaluation.sampling.max_tokens=16 engine.self_check=false engine.threads=1 trackers=[] figures=false run_name=mine"
@@ -82,6 +84,12 @@ OVERRIDES = [
     Mistake("train run_name=a,b", "more than one"),
     Mistake("train 'steps=choice(1,2)'", "more than one"),
     Mistake("train learning_rte=1", "did you mean 'learning_rate'"),
+    Mistake("train num_generations=8", "did you mean 'group_size'"),
+    Mistake("train grad_norm=1", "its name is 'max_grad_norm' now"),
+    Mistake("train sampling.top_q=1", "did you mean 'sampling.top_p'"),
+    Mistake("train engine.name=lokal", "did you mean 'local'"),
+    Mistake("train ~method", "~method"),
+    Mistake("train 'task.forms=[atom,'", "cannot be read"),
     Mistake("train sampling.max_tokns=1", "did you mean 'sampling.max_tokens'"),
     Mistake("train engine.thread=1", "did you mean 'engine.threads'"),
     Mistake("train model.lora.rnk=8", "did you mean 'model.lora.rank'"),
@@ -98,13 +106,16 @@ OVERRIDES = [
     Mistake("train 'steps=${steps}'", "steps"),
     Mistake("train model=tiny model=[tiny]", "model"),
     Mistake("train sampling=5", "section of keys"),
-    Mistake("train variant=nobody", "published, authors, spares"),
+    Mistake("train variant=nobody", "published, authors, spare_agreed_tokens"),
     Mistake("train variant=authors method=opsd_ectr", "opsd_ectr"),
 ]
 VALUES = [
     Mistake("train steps=true", "must be an integer"),
     Mistake("train steps=many", "must be an integer"),
     Mistake("train steps=1.5", "must be an integer"),
+    Mistake("train learning_rate=abc", "must be a number"),
+    Mistake("train prompts_per_step=1.5", "must be an integer"),
+    Mistake("train group_size=2", "at least 3"),
     Mistake("train steps=0", "at least 1"),
     Mistake("train steps=-1", "at least 1"),
     Mistake("train steps=99999999999", "at most"),
@@ -116,9 +127,9 @@ VALUES = [
     Mistake("train learning_rate=inf", "finite"),
     Mistake("train learning_rate=1e-6x", "must be a number"),
     Mistake("train weight_decay=-1", "at least 0"),
-    Mistake("train grad_norm=0", "greater than 0"),
+    Mistake("train max_grad_norm=0", "greater than 0"),
     Mistake("train kl_coefficient=-1", "at least 0"),
-    Mistake("train correction_cap=0", "greater than 0"),
+    Mistake("train importance_weight_cap=0", "greater than 0"),
     Mistake("train rollout_correction=sequence", "rollout_correction"),
     Mistake("train group_size=1", "at least 3"),
     Mistake("train group_size=1 method=grpo", "at least 2"),
@@ -236,6 +247,7 @@ TASKS = [
     _files("a.jsonl", '{"question": " ", "answer": "1"}', "row 0: the question"),
     _files("a.jsonl", '{"question": 7, "answer": "1"}', "row 0: the question"),
     _files("a.jsonl", '{"question": "1?", "answer": ""}', "row 0: the answer"),
+    _files("a.jsonl", '{"question": "1?", "answer": {"a": 1}}', "row 0: the answer"),
     _files("a.jsonl", '{"question": "1?", "answer": null}', "row 0: the answer"),
     _files("a.jsonl", '{"question": "1?", "answer": NaN}', "row 0: the answer"),
     _files("a.jsonl", '{"question": "1?", "answer": true}', "row 0: the answer"),
@@ -397,40 +409,46 @@ def answer(mistake: Mistake, folder: Path) -> tuple[int, str, list[str]]:
     return code, said.getvalue().replace(str(folder), "."), left
 
 
+@pytest.mark.parametrize("mistake", TABLE, ids=lambda mistake: f"{mistake.command[:60]} {mistake.words[:30]}")
+def test_a_mistake_is_one_sentence_and_exit_code_two(mistake: Mistake, tmp_path):
+    code, said, left = answer(mistake, tmp_path)
+    assert code == 2
+    assert said.startswith("rlcsd: ")
+    assert said.count("\n") == 1
+    assert mistake.words in said
+    assert mistake.late or not left
+
+
+# What docs/mistakes.md shows.
+EXAMPLES = (
+    "train learning_rte=1",
+    "train num_generations=8",
+    "train steps=1.5",
+    "train prompts_per_update=5",
+    "train task=files task.train=nowhere.jsonl",
+)
+
+
 def page() -> str:
     """docs/mistakes.md."""
     lines = [
-        "# Mistakes and answers",
+        "# Errors",
         "",
-        "Wrong input ends in one sentence and exit code 2, and nothing is left half-written. This table is made from the tests that check it",
-        "(`python -m tests.mistakes > docs/mistakes.md`).",
+        "Wrong input ends in one sentence on stderr that names the key, its value and what would be right, with exit code 2, before anything is",
+        "sampled or written. In Python the same sentence is the text of a `rlcsd.InputError`. Anything else, a traceback above all, is an error of ours.",
         "",
-        "| `rlcsd …` | answer |",
-        "|---|---|",
     ]
-    for mistake in TABLE:
+    by_command = {mistake.command: mistake for mistake in TABLE}
+    for command in EXAMPLES:
         with tempfile.TemporaryDirectory() as folder:
-            _, said, _ = answer(mistake, Path(folder).resolve())
-        lines.append(f"| `{_cell(mistake.command)}`{_shown(mistake)} | {_cell(said.removeprefix('rlcsd: '))} |")
+            _, said, _ = answer(by_command[command], Path(folder).resolve())
+        lines += [f"    $ rlcsd {command}", f"    {said}"]
+    lines += ["[names.md](names.md) lists the names that settings of TRL, verl and OpenRLHF have here."]
     return "\n".join(lines) + "\n"
 
 
-def _shown(mistake: Mistake) -> str:
-    """The file that the mistake is in, where it is short."""
-    parts = [mistake.harm] if mistake.harm else []
-    for name, content in mistake.files.items():
-        text = content if isinstance(content, str) else repr(content)[2:-1]
-        if name.endswith(".py"):
-            text = next(
-                (line for line in text.splitlines() if line.startswith("    ") and "problems = " not in line), text
-            )
-        parts.append(f"`{name}`: `{_cell(text.strip())}`" if text.strip() else f"an empty `{name}`")
-    return "<br>" + ", ".join(parts) if parts else ""
-
-
-def _cell(text: str, most: int = 300) -> str:
-    text = " ".join(text.split()).replace("|", "\\|").replace("\0", "\\0")
-    return text if len(text) <= most else text[: most - 1] + "…"
+def test_the_page_shows_what_the_command_line_answers():
+    assert PAGE.read_text(encoding="utf-8") == page()
 
 
 if __name__ == "__main__":
