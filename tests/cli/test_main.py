@@ -17,7 +17,7 @@ QUICK = ["steps=1", "prompts_per_step=2", "prompts_per_update=2", "group_size=3"
 
 
 def test_data_with_a_byte_order_mark_or_odd_line_separators_is_read(tmp_path):
-    from rlcsd.tasks.registry import FileParameters, read_problems
+    from rlcsd.tasks.own_data import FileParameters, read_problems
 
     (tmp_path / "a.csv").write_bytes(b"\xef\xbb\xbfquestion,answer\nWhy?,42\n")
     (tmp_path / "a.jsonl").write_text('{"question": "a\u2028b", "answer": 42}\n', encoding="utf-8")

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import pickle
+import re
 
 import pytest
 
-from rlcsd import InputError
+from rlcsd import InputError, Problem
 from rlcsd.config.load import load
-from rlcsd.tasks.reasoning_gym import answer_in, plain
+from rlcsd.tasks.reasoning_gym import Scorer, answer_in
 from rlcsd.tasks.registry import build_task
 from rlcsd.trainer import Trainer
 
-pytest.importorskip("reasoning_gym")
+factory = pytest.importorskip("reasoning_gym.factory")
 
 QUICK = ["chain_sum", "knights_knaves", "spell_backward", "propositional_logic", "prime_factorization"]
 
@@ -64,7 +66,91 @@ def test_answers_are_read_from_boxes_and_tags():
     assert answer_in("<think>\\boxed{1}</think> \\boxed{2}") == "2"
     assert answer_in("<answer>1</answer> <answer> 2 </answer>") == "2"
     assert answer_in("2") is None
-    assert plain(r"\text{a} \times \frac{1}{2}") == "a * (1)/(2)"
+
+
+def escaped(text: str) -> str:
+    """The text as LaTeX that prints it."""
+    commands = {"\\": r"\textbackslash ", "×": r"\times ", "→": r"\to ", "∨": r"\lor ", "∧": r"\land ", "¬": r"\neg "}
+    return "".join(commands.get(c, f"\\{c}" if c in "_%#&${}" else c) for c in text)
+
+
+def matrix(text: str) -> str:
+    rows = [" & ".join(map(escaped, row.split())) for row in text.split("\n")]
+    return r"\begin{bmatrix} " + r" \\ ".join(rows) + r" \end{bmatrix}" if len(rows) > 1 else text
+
+
+def grouped(text: str) -> str:
+    number = re.fullmatch(r"(-?)(\d{4,})(\.\d+)?", text)
+    return text if number is None else f"{number[1]}{int(number[2]):,}{number[3] or ''}".replace(",", "{,}")
+
+
+DRESSES = {
+    "LaTeX in dollars": lambda text: f"${escaped(text)}$.".replace("\n", r" \\ "),
+    "LaTeX in brackets": lambda text: rf"\[ {escaped(text)} \]".replace("\n", r" \\ "),
+    "text": lambda text: rf"\text{{{text}}}",
+    "a typewriter": lambda text: rf"\texttt{{{escaped(text)}}}",
+    "a matrix": matrix,
+    "groups of digits": grouped,
+    "a fraction": lambda text: re.sub(r"^(-?)(\d+)/(\d+)$", r"\1\\dfrac{\2}{\3}", text),
+    "factors": lambda text: re.sub(r"(?<!\*) ?[*×] ?(?!\*)", r" \\cdot ", text) if re.fullmatch(r"[\d\W]+", text) else text,
+    "bold": lambda text: f"**{text}**",
+    "bold with a full stop": lambda text: f"**{text}.**",
+    "code": lambda text: f"`{text}`",
+    "a fence": lambda text: f"```text\n{text}\n```",
+    "quotes": lambda text: f'"{text}"',
+    "a full stop": lambda text: f"{text}.",
+}  # fmt: skip
+# Of these two, LaTeX as above is not the same content: the one answers in LaTeX itself, the other by columns of spaces.
+NOT_ESCAPED = {"fraction_simplification", "futoshiki"}
+
+
+def own_answer(entry) -> str | None:
+    """The generator's answer, or an example of one."""
+    examples = ("example_answer", "possible_answer", "example_correct_answer")
+    answer = entry["answer"] or next(filter(None, map(entry["metadata"].get, examples)), None)
+    return json.dumps(answer) if isinstance(answer, dict) else answer
+
+
+@pytest.mark.parametrize("name", sorted(set(factory.DATASETS) - {"composite"}))
+def test_every_generator_takes_its_own_answers_typeset_and_no_others(name):
+    dataset = factory.create_dataset(name, seed=11, size=2)
+    scorer = Scorer({name: dataset})
+
+    def score(answer, entry) -> float:
+        return scorer(f"<answer>{answer}</answer>", Problem("?", "!", extra={"dataset": name, "entry": entry}))
+
+    def plain_score(answer, entry) -> float:
+        try:
+            return float(dataset.score_answer(answer, entry))
+        except Exception:
+            return 0.0
+
+    entry, other = dataset[0], dataset[1]
+    answer = own_answer(entry)
+    for dress, typeset in DRESSES.items() if answer else ():
+        if not (name in NOT_ESCAPED and typeset(answer) != answer and "\\" in typeset(answer)):
+            assert score(typeset(answer), entry) == 1, (dress, typeset(answer))
+    for wrong in {own_answer(other), "nonsense", "0"} - {answer, None}:
+        best = plain_score(wrong, entry)
+        for dress in ("LaTeX in dollars", "text", "bold with a full stop"):
+            typeset = DRESSES[dress](wrong)
+            assert score(typeset, entry) <= max(best, plain_score(typeset, entry), 0.01), (dress, typeset)
+
+
+def test_full_marks_for_anything_are_not_the_answer():
+    halting = factory.create_dataset("game_of_life_halting", seed=3, size=20)
+    scorer = Scorer({"life": halting})
+    for index in range(4):
+        problem = Problem("?", "!", extra={"dataset": "life", "entry": halting[index]})
+        right = halting[index]["answer"]
+        assert [scorer(f"\\boxed{{{text}}}", problem) for text in (right, f"**{right}**", "maybe", str(right != "True"))] == [
+            1, 1, 0, 0
+        ]  # fmt: skip
+    puzzles = factory.create_dataset("puzzle24", seed=3, size=1)
+    problem = Problem("?", "!", extra={"dataset": "puzzle24", "entry": puzzles[0]})
+    scorer = Scorer({"puzzle24": puzzles})
+    assert scorer(f"\\boxed{{{puzzles[0]['answer']}}}", problem) == 1
+    assert scorer("\\boxed{6 * 4 * 1 * 1}", problem) < 1
 
 
 @pytest.mark.parametrize(

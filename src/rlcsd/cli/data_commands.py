@@ -47,7 +47,7 @@ def add_data_command(commands: Any) -> None:
     )
     competitions.set_defaults(run=_competitions)
 
-    published = kinds.add_parser("published", help="the authors' own data sets, from the hub")
+    published = kinds.add_parser("published", help="the data sets published with the paper, from the hub")
     published.add_argument("names", nargs="*", metavar="NAME", help="data sets (default: what the experiments read)")
     published.add_argument("--all", action="store_true", help="also every other data set of the repository")
     published.add_argument("--root", type=Path, default=Path("data/verl"))
@@ -115,15 +115,15 @@ def _competitions(arguments: argparse.Namespace) -> None:
 
 def _published(arguments: argparse.Namespace) -> None:
     from ..tasks import hub
-    from ..tasks.published import REPO, clean, differences, place, wanted
+    from ..tasks.published import REPO, clean, differences, install, wanted
 
     source = hub.snapshot("data published", arguments.repo or REPO, arguments.revision)
     found = wanted(source, arguments.names, arguments.all)
     for name, splits in found.items():
-        placed = place(arguments.root, source, name, splits)
-        print(placed.card)
-        if placed.own is not None:
-            print("\n".join(["Differences to our own build:", *differences(placed, placed.own), ""]))
+        installed = install(arguments.root, source, name, splits)
+        print(installed.card)
+        if installed.own is not None:
+            print("\n".join(["Differences to our own build:", *differences(installed, installed.own), ""]))
     clean(arguments.root)
 
 

@@ -1,7 +1,8 @@
-"""The published parquet layout, which is also verl's: `<root>/<dataset>/{train,val}.parquet`.
+"""The published parquet layout, which is also verl's, read and written, and `task=verl`.
 
-One row a problem: `data_source`, `prompt` (chat messages), `ability`, `reward_model` {style, ground_truth},
-`extra_info` {index, problem, solution, …}. Several evaluation sets share one file, their names joined by `+`.
+`<root>/<dataset>/{train,val}.parquet` has one row a problem: `data_source`, `prompt` (chat messages), `ability`,
+`reward_model` {style, ground_truth}, `extra_info` {index, problem, solution, …}. Several evaluation sets share one file
+in a folder that joins their names with `+`.
 """
 
 from __future__ import annotations
@@ -11,12 +12,20 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..errors import InputError, MissingError
+from pydantic import Field
+
+from ..errors import InputError, MissingError, together
 from ..prompts import BOXED_INSTRUCTION, question_text
-from .tabular import Row, checked_problem, read_rows
-from .task import Problem
+from .own_data import chat_in, checked_problem, json_in
+from .registry import VERIFIER, TaskParameters, register
+from .tabular import Row, read_rows
+from .task import Problem, Task
 
 MARK = "published.json"  # in the folder of a data set that `rlcsd data published` fetched
+_ANSWERS = ("answer", "solution_text_format", "final_answer", "ground_truth", "solution")  # in a ground truth's struct
+
+
+# ------------------------------------------------------------------ rows
 
 
 def to_rows(
@@ -45,45 +54,84 @@ def to_rows(
     ]
 
 
-def _part(where: str, row: Row, column: str, kind: type) -> Any:
+def from_row(where: str, row: Row) -> tuple[str, Problem]:
+    """(data source, problem) of one row. Raises InputError, beginning with `where`, if it is not of the layout."""
+    extra = _struct(where, "extra_info", row.get("extra_info") or {})
+    judged = _struct(where, "reward_model", _cell(where, row, "reward_model"))
+    source = _cell(where, row, "data_source")
+    if not isinstance(source, str):
+        raise InputError(f"{where}: column 'data_source' must be a str, not {source!r}")
+    whole = {**row, "reward_model": judged}
+    if "extra_info" in row:
+        whole["extra_info"] = extra
+    answer = _ground_truth(where, judged.get("ground_truth"))
+    question, group = _question(where, row, extra), extra.get("group") or source
+    return source, checked_problem(where, question, answer, extra.get("solution"), group, whole)
+
+
+def _cell(where: str, row: Row, column: str) -> Any:
     if column not in row:
         raise InputError(f"{where} has no column {column!r}; it has {', '.join(map(str, row))}")
-    if not isinstance(row[column], kind):
-        raise InputError(
-            f"{where}: column {column!r} must be a {'struct' if kind is dict else kind.__name__}, not {row[column]!r}"
-        )
     return row[column]
+
+
+def _struct(where: str, column: str, cell: Any) -> Mapping[str, Any]:
+    """A cell that is a struct, or JSON of one."""
+    value = json_in(cell)
+    if not isinstance(value, Mapping):
+        raise InputError(f"{where}: column {column!r} must be a struct, not {cell!r}")
+    return value
 
 
 def _question(where: str, row: Row, extra: Mapping[str, Any]) -> Any:
     """The row's chat up to its last user message, for which the bare question stands if the row keeps it."""
-    messages = _part(where, row, "prompt", list) if "prompt" in row or not extra.get("problem") else []
-    users = [place for place, m in enumerate(messages) if isinstance(m, dict) and m.get("role") == "user"]
-    if not users and not extra.get("problem"):
+    bare = extra.get("problem")
+    prompt = chat_in(row.get("prompt") if bare else _cell(where, row, "prompt"))
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    if not isinstance(messages, list) and not (bare and messages is None):
+        raise InputError(f"{where}: column 'prompt' must be a list of messages, not {messages!r}")
+    messages = messages or []
+    users = [index for index, m in enumerate(messages) if isinstance(m, Mapping) and m.get("role") == "user"]
+    if not users and not bare:
         raise InputError(f"{where}: column 'prompt' has no user message")
     before = messages[: users[-1]] if users else []
-    asked = {"role": "user", "content": extra["problem"]} if extra.get("problem") else messages[users[-1]]
-    return [*before, asked]
+    return [*before, {"role": "user", "content": bare} if bare else messages[users[-1]]]
 
 
-def from_row(where: str, row: Row) -> tuple[str, Problem]:
-    """(data source, problem) of one row. Raises InputError, beginning with `where`, if it is not of the layout."""
-    extra = row.get("extra_info") or {}
-    if not isinstance(extra, dict):
-        raise InputError(f"{where}: column 'extra_info' must be a struct, not {extra!r}")
-    judged = _part(where, row, "reward_model", dict)
-    source = _part(where, row, "data_source", str)
-    group = extra.get("group") or source
-    return source, checked_problem(
-        where, _question(where, row, extra), judged.get("ground_truth"), extra.get("solution"), group, row
-    )
+def _ground_truth(where: str, value: Any) -> Any:
+    """The answer in a `ground_truth`, which may be a text or a number, a struct with the answer in one field (Logic-RL
+    has `solution_text_format` beside `statements`), a list of one of these, or JSON of such a struct or list."""
+    if isinstance(value, str):
+        meant = json_in(value)
+        if isinstance(meant, Mapping) and any(meant.get(name) is not None for name in _ANSWERS):
+            return _ground_truth(where, meant)
+        if isinstance(meant, list) and len(meant) == 1 and isinstance(meant[0], str | dict):  # [3] may be the answer
+            return _ground_truth(where, meant[0])
+        return value
+    if isinstance(value, Mapping):
+        filled = {name: part for name, part in value.items() if part is not None}
+        name = next((name for name in (*_ANSWERS, *filled) if name in filled), None)
+        if name is None or (name not in _ANSWERS and len(filled) > 1):
+            raise InputError(
+                f"{where}: the answer must be in one of the fields {', '.join(_ANSWERS)} of ground_truth, which has "
+                f"{', '.join(map(str, value)) or 'none'}"
+            )
+        return _ground_truth(where, filled[name])
+    if isinstance(value, list | tuple):
+        if len(value) != 1:
+            raise InputError(f"{where}: ground_truth must have one answer, not {len(value)}: {str(value)[:60]}")
+        return _ground_truth(where, value[0])
+    return value
+
+
+# ------------------------------------------------------------------ files
 
 
 def read_layout(field: str, root: str, dataset: str, split: str) -> dict[str, list[Problem]]:
     """The problems of `<root>/<dataset>/<split>.parquet` by data source.
 
     Names joined with `+` may also be folders apart, each with a set of its own, called by the folder's name. Where both
-    are there, the joined one counts, unless it alone is not the authors'.
+    are there, the joined one counts, unless it is our own build and the others are published.
 
     Raises:
         InputError: no such file, or a row that is not of the layout.
@@ -107,27 +155,27 @@ def read_layout(field: str, root: str, dataset: str, split: str) -> dict[str, li
 
 
 def reads_published(root: str, dataset: str, split: str) -> bool:
-    """Does `read_layout` read files of the authors?"""
+    """Whether all files that `read_layout` reads are published ones."""
     joined = _joined(root, dataset, split)
     files = _parts(root, dataset, split).values() if joined is None else [joined]
     return all(is_published(file.parent) for file in files)
 
 
+def is_published(folder: Path) -> bool:
+    """Whether a data set was fetched by `rlcsd data published`, and not built by another `rlcsd data` command."""
+    return (folder / MARK).is_file()
+
+
 def _joined(root: str, dataset: str, split: str) -> Path | None:
-    """The one file of a data set, unless it is our own build and the authors' sets are there one by one."""
+    """The one file of a data set, unless it is our own build and the published sets are there one by one."""
     path, parts = _path(root, dataset, split), _parts(root, dataset, split).values()
-    theirs = all(part.is_file() and is_published(part.parent) for part in parts)
-    return path if path.is_file() and (is_published(path.parent) or not theirs) else None
+    published = all(part.is_file() and is_published(part.parent) for part in parts)
+    return path if path.is_file() and (is_published(path.parent) or not published) else None
 
 
 def _parts(root: str, dataset: str, split: str) -> dict[str, Path]:
     """The files of sets joined with `+`, were each in a folder of its own."""
     return {name: _path(root, name, split) for name in dataset.split("+")}
-
-
-def is_published(folder: Path) -> bool:
-    """Is this a data set of the authors', and not one that `rlcsd data` built?"""
-    return (folder / MARK).is_file()
 
 
 def _path(root: str, dataset: str, split: str) -> Path:
@@ -142,3 +190,50 @@ def _by_source(field: str, path: Path) -> dict[str, list[Problem]]:
     if not by_source:
         raise InputError(f"{field}: there are no problems in {path}")
     return dict(by_source)
+
+
+# ------------------------------------------------------------------ task=verl
+
+
+class VerlParameters(TaskParameters):
+    """Data in the published parquet layout under `root`; each data source of `evaluation` is a set of its own."""
+
+    root: str = Field("data/verl", description="folder of the data sets")
+    train: str = Field(description="name of the training data set below root")
+    evaluation: str | None = Field(None, description="name of the evaluation data set below root, sets joined with +")
+    verifier: str = Field("math", description=VERIFIER)
+
+
+def from_verl(p: VerlParameters) -> Task:
+    """Read the training and evaluation data sets.
+
+    Raises:
+        InputError: a verifier or a file that is not there, or a row that is not of the layout.
+    """
+    _, (train, evaluations) = together(
+        lambda: p.check_verifiers(p.verifier), lambda: read_task_sets(p.root, p.train, p.evaluation)
+    )
+    return p.task(train, evaluations, p.verifier, source=sources_in_use(p.root, p.train, p.evaluation))
+
+
+register("verl", VerlParameters, from_verl)
+
+
+def read_task_sets(root: str, train: str, evaluation: str | None) -> tuple[list[Problem], dict[str, list[Problem]]]:
+    """The training problems, and the evaluation problems by set. Raises InputError as `read_layout`."""
+    by_source, evaluations = together(
+        lambda: read_layout("task.train", root, train, "train"),
+        lambda: read_layout("task.evaluation", root, evaluation, "val") if evaluation else {},
+    )
+    return [problem for problems in by_source.values() for problem in problems], evaluations
+
+
+def sources_in_use(root: str, train: str, evaluation: str | None) -> str:
+    """A sentence on which of the files are published ones, for the plan and the report; empty if none is."""
+    published = {"training": reads_published(root, train, "train")}
+    if evaluation:
+        published["evaluation"] = reads_published(root, evaluation, "val")
+    if all(published.values()):
+        return f"the published files in {root}"
+    some = [what for what, is_one in published.items() if is_one]
+    return f"the published files in {root} for {some[0]}, our own build for the rest" if some else ""

@@ -1,7 +1,7 @@
-"""The authors' own data sets from the hub, put where the published experiments look for them, and compared with ours.
+"""The data sets that the paper's authors published on the hub: fetched, checked, installed, and compared with ours.
 
-A published data set is a folder `<root>/<name>` with the authors' file as it is, a card, and `published.json`, by which
-it is told from one that `rlcsd data` built. One of ours in the same place is kept as `<name>.own`.
+A published data set is a folder `<root>/<name>` with the file as it was published, a card, and `published.json`, by
+which it is told from one that `rlcsd data` built. One of ours with the same name is kept as `<name>.own`.
 """
 
 from __future__ import annotations
@@ -71,12 +71,12 @@ def others(source: hub.Snapshot) -> list[str]:
     return list(names)
 
 
-# ------------------------------------------------------------------ putting in place
+# ------------------------------------------------------------------ installing
 
 
 @dataclass(frozen=True)
-class Placed:
-    """A data set in its place: its card, its problems by split, and the folder of our own build, if there is one."""
+class Installed:
+    """An installed data set: its card, its problems by split, and the folder of our own build, if there is one."""
 
     name: str
     card: str
@@ -106,16 +106,16 @@ def wanted(source: hub.Snapshot, names: Sequence[str], everything: bool) -> dict
     return found
 
 
-def place(root: Path, source: hub.Snapshot, name: str, splits: dict[str, list[hub.HubFile]]) -> Placed:
-    """Fetch a data set, check it, and put it at `<root>/<name>`, or find it there already.
+def install(root: Path, source: hub.Snapshot, name: str, splits: dict[str, list[hub.HubFile]]) -> Installed:
+    """Fetch a data set, check it, and put it at `<root>/<name>`, unless it is there already.
 
     Raises:
-        InputError: it cannot be fetched or is damaged, is not of the published layout, or the place cannot be written.
+        InputError: it cannot be fetched or is damaged, is not of the published layout, or the folder cannot be written.
     """
     folder, own = root / name, root / f"{name}.own"
     if _is_whole(folder, source, splits):
         card = (folder / "README.md").read_text(encoding="utf-8")
-        return Placed(name, card, {split: _read(folder / f"{split}.parquet") for split in splits}, _own(root, name))
+        return Installed(name, card, {split: _read(folder / f"{split}.parquet") for split in splits}, _own(root, name))
     downloads = root / ".downloads"
     fetched = {
         split: [hub.fetch(f"data published: {name}", source, file, downloads) for file in files]
@@ -136,11 +136,11 @@ def place(root: Path, source: hub.Snapshot, name: str, splits: dict[str, list[hu
     for paths in fetched.values():
         for path in paths:
             path.unlink()
-    return Placed(name, card, problems, _own(root, name))
+    return Installed(name, card, problems, _own(root, name))
 
 
 def _is_whole(folder: Path, source: hub.Snapshot, splits: dict[str, list[hub.HubFile]]) -> bool:
-    """Is the data set in its place, of this commit, and with the hub's hashes where a split is one file there?"""
+    """Whether the data set is installed, of this commit, and with the hub's hashes where a split is one file there."""
     try:
         commit = json.loads((folder / MARK).read_text(encoding="utf-8")).get("commit")
         written = [(folder / f"{split}.parquet", files) for split, files in splits.items()]
@@ -172,15 +172,15 @@ def _put(
 
 
 def clean(root: Path) -> None:
-    """Remove the folder of downloads once everything is in its place."""
+    """Remove the folder of downloads once everything is installed."""
     shutil.rmtree(root / ".downloads", ignore_errors=True)
 
 
 def _own(root: Path, name: str) -> Path | None:
     """The folder of our own build of a data set, which may be that of several evaluation sets in one file."""
     joined = next((whole for whole, parts in JOINED.items() if name in parts), name)
-    places = [root / f"{name}.own", *(root / f"{joined}{ending}" for ending in (".own", "") if joined != name)]
-    return next((place for place in places if place.is_dir() and not is_published(place)), None)
+    folders = [root / f"{name}.own", *(root / f"{joined}{ending}" for ending in (".own", "") if joined != name)]
+    return next((folder for folder in folders if folder.is_dir() and not is_published(folder)), None)
 
 
 def _read(path: Path, source: str | None = None) -> list[Problem]:
@@ -206,7 +206,7 @@ def _card(
     lines = [
         f"# {name}",
         "",
-        f"The authors' own data (RLCSD, arXiv 2606.11709): {source.repo} on the hub, commit {source.commit}.",
+        f"The data that was published with RLCSD (arXiv 2606.11709): {source.repo} on the hub, commit {source.commit}.",
         "The files are as they were published; the terms of use are those of that repository.",
         "",
         "| file | problems | on the hub | hash |",
@@ -221,42 +221,43 @@ def _card(
 # ------------------------------------------------------------------ comparing
 
 
-def differences(placed: Placed, own: Path) -> list[str]:
+def differences(installed: Installed, own: Path) -> list[str]:
     """What distinguishes the published data set from our own build of it in `own`: counts, overlap, and band edges."""
     lines = []
-    for split, theirs in placed.problems.items():
+    for split, published in installed.problems.items():
         path = own / f"{split}.parquet"
         if not path.is_file():
             continue
-        ours = _read(path, placed.name if "+" in own.name and "+" not in placed.name else None)
-        lines.append(f"{placed.name}/{split}: {_overlap(ours, theirs)}")
-        lines += [f"  {line}" for line in _edges(ours, theirs)]
-    return lines or [f"{placed.name}: our own build in {own} has none of its files"]
+        ours = _read(path, installed.name if "+" in own.name and "+" not in installed.name else None)
+        lines.append(f"{installed.name}/{split}: {_overlap(ours, published)}")
+        lines += [f"  {line}" for line in _edges(ours, published)]
+    return lines or [f"{installed.name}: our own build in {own} has none of its files"]
 
 
-def _overlap(ours: Sequence[Problem], theirs: Sequence[Problem]) -> str:
-    exact = {p.question for p in ours} & {p.question for p in theirs}
-    left, right = ({normalised(p.question) for p in each} for each in (ours, theirs))
+def _overlap(ours: Sequence[Problem], published: Sequence[Problem]) -> str:
+    exact = {p.question for p in ours} & {p.question for p in published}
+    left, right = ({normalised(p.question) for p in each} for each in (ours, published))
     answers = {normalised(p.question): p.answer for p in ours}
-    other = sum(answers.get(normalised(p.question), p.answer) != p.answer for p in theirs)
+    other = sum(answers.get(normalised(p.question), p.answer) != p.answer for p in published)
     return (
-        f"{len(theirs)} published and {len(ours)} own problems; {len(exact)} in both as written, {len(left & right)} "
-        f"normalised; {len(right - left)} only published, {len(left - right)} only own; {other} with another answer"
+        f"{len(published)} published and {len(ours)} own problems; {len(exact)} in both as written, "
+        f"{len(left & right)} normalised; {len(right - left)} only published, {len(left - right)} only own; {other} "
+        "with another answer"
     )
 
 
-def _edges(ours: Sequence[Problem], theirs: Sequence[Problem]) -> list[str]:
+def _edges(ours: Sequence[Problem], published: Sequence[Problem]) -> list[str]:
     """For each end of our difficulty band: how many of our problems on the edge itself are published."""
-    published = {normalised(p.question) for p in theirs}
+    questions = {normalised(p.question) for p in published}
     rated = [(value, p) for p in ours if isinstance(value := difficulty(p), int | float)]
     if not rated:
         return []
     lines = []
     for word, edge in (("lower", min(value for value, _ in rated)), ("upper", max(value for value, _ in rated))):
         on_edge = [p for value, p in rated if value == edge]
-        kept = sum(normalised(p.question) in published for p in on_edge)
+        kept = sum(normalised(p.question) in questions for p in on_edge)
         lines.append(f"{word} edge, difficulty {edge:g}: {kept} of our {len(on_edge)} problems are published")
-    given = [value for p in theirs if isinstance(value := difficulty(p), int | float)]
+    given = [value for p in published if isinstance(value := difficulty(p), int | float)]
     if given:
         lines.append(f"difficulties of the published problems: {min(given):g} to {max(given):g}")
     return lines

@@ -1,4 +1,4 @@
-"""Tasks of the reasoning-gym package: problems generated to order, with its own scorers.
+"""`task=reasoning_gym`: problems generated to order by the reasoning-gym package, judged by its own scorers.
 
 Item i of a data set with seed s is drawn with the seed s + i, so nearby seeds share items. Training and evaluation
 therefore have ranges of seeds that cannot meet.
@@ -11,23 +11,71 @@ import re
 from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
+from pydantic import Field
+
 from ..errors import InputError, MissingError, first_line
 from ..records import Problem
 from ..verifiers import last_boxed, without_thinking
+from .answer_forms import answer_forms
+from .registry import TaskParameters, register
+from .task import Task
 
-RANGE = 2**23  # seeds of one split
+SEEDS = 2**23  # in the range of one split
 _NO_ANSWER = "any answer that satisfies the question"  # where the generator gives no answer of its own
-_LATEX = ((r"\times", "*"), (r"\cdot", "*"), (r"\div", "/"), (r"\left", ""), (r"\right", ""), ("−", "-"), ("×", "*"))
-_WRAPPED = re.compile(r"\\(?:text|mathrm|texttt|mathtt)\{([^{}]*)\}")
 _TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
-_FRACTION = re.compile(r"\\d?frac\{([^{}]*)\}\{([^{}]*)\}")
+_ALMOST = 0.99  # for partial marks whose sum rounding took above 1
+_NONSENSE = "no answer at all"  # no data set has this answer
+
+
+class ReasoningGymParameters(TaskParameters):
+    """Problems of the reasoning-gym package, drawn on the spot; `parameters` set their difficulty."""
+
+    dataset: str | list[str] = Field(description="a data set of reasoning-gym, such as countdown, or several")
+    parameters: dict[str, Any] = Field(
+        {}, description="parameters of the data set's own config; with several data sets, a mapping of each one's name"
+    )
+    train_size: int = Field(2048, ge=1, le=100_000, description="training problems")
+    eval_size: int = Field(100, ge=1, le=100_000, description="evaluation problems")
+    seed: int = Field(0, ge=0, lt=128, description="seed of the problems; those of evaluation come from other seeds")
+    verifier_seconds: float | None = Field(
+        10.0, gt=0, description="limit for scoring one response, which is wrong then; null: none, in the run's process"
+    )
+
+
+def reasoning_gym(p: ReasoningGymParameters) -> Task:
+    """Draw the training and evaluation problems.
+
+    Raises:
+        InputError: the package is not installed, or a data set, a parameter or the number of problems is not right.
+    """
+    names = [p.dataset] if isinstance(p.dataset, str) else list(dict.fromkeys(p.dataset))
+    if not names:
+        raise InputError("task.dataset=[]: at least one data set is needed, for example countdown")
+    given = {names[0]: p.parameters} if isinstance(p.dataset, str) else p.parameters
+    for name, values in given.items():
+        if name not in names or not isinstance(values, dict):
+            raise InputError(f"task.parameters.{name}: with several data sets, parameters read {{{names[0]}: {{…}}}}")
+    parameters = {name: given.get(name, {}) for name in names}
+    scorer = Scorer(build_datasets(parameters))
+    train = draw(parameters, p.train_size, 2 * p.seed * SEEDS)
+    questions = {problem.question for problem in train}
+    held_out = draw(parameters, p.eval_size, (2 * p.seed + 1) * SEEDS, questions)
+    return p.task(train, {"fresh": held_out}, scorer)
+
+
+register("reasoning_gym", ReasoningGymParameters, reasoning_gym)
+
+
+# ------------------------------------------------------------------ scoring
 
 
 class Scorer:
-    """The data sets' own scorers, from 0 to 1: full marks are correct (`task.success`), and partial ones a reward.
+    """The data sets' own scorers, from 0 to 1: full marks are correct (`task.success`), partial ones a reward.
 
-    The answer is the content of the last box, or of the last `<answer>` tag. An answer that a scorer cannot read, or
-    takes too long for, is wrong.
+    The answer is the content of the last box, or of the last `<answer>` tag, in whichever of its plain-text forms
+    (`answer_forms`) gets the most. An answer that a scorer cannot read, or takes too long for, is wrong. Where a scorer
+    gives full marks to whatever it is given (`game_of_life_halting` in 0.1.25), the answer must be the data set's own;
+    where it does not look at the numbers of the question (`puzzle24`), those must be used.
     """
 
     __name__ = "reasoning_gym"
@@ -41,8 +89,16 @@ class Scorer:
         answer = answer_in(response)
         if answer is None:
             return 0.0
-        dataset = self.datasets[problem.extra["dataset"]]
-        return max(_score(dataset, text, problem.extra["entry"]) for text in {answer, plain(answer)})
+        name, entry = problem.extra["dataset"], problem.extra["entry"]
+        dataset, best = self.datasets[name], 0.0
+        for form in answer_forms(answer):
+            score = _score(dataset, form, entry)
+            if score >= 1 and not _earned(name, dataset, form, entry):
+                score = 0.0
+            best = max(best, score)
+            if best >= 1:
+                break
+        return best
 
 
 def answer_in(response: str) -> str | None:
@@ -54,19 +110,23 @@ def answer_in(response: str) -> str | None:
     return tagged[-1].strip() if tagged else None
 
 
-def plain(answer: str) -> str:
-    """An answer without the LaTeX that models put into boxes; scorers read plain text."""
-    answer = _FRACTION.sub(r"(\1)/(\2)", _WRAPPED.sub(r"\1", answer))
-    for command, sign in _LATEX:
-        answer = answer.replace(command, sign)
-    return answer.replace("\\\\", "\n").replace("\\", "").strip()
-
-
 def _score(dataset: Any, answer: str, entry: Mapping[str, Any]) -> float:
     try:
-        return float(dataset.score_answer(answer, dict(entry)))
+        score = float(dataset.score_answer(answer, dict(entry)))
     except Exception:  # whatever a scorer makes of arbitrary text, it is not the answer
         return 0.0
+    return score if score <= 1 else _ALMOST
+
+
+def _earned(name: str, dataset: Any, answer: str, entry: Mapping[str, Any]) -> bool:
+    """Whether full marks mean that the answer is right."""
+    if name == "puzzle24":
+        used = sorted(int(number) for number in re.findall(r"\d+", answer))
+        return used == sorted(entry["metadata"]["numbers"])
+    return answer == entry["answer"] or _score(dataset, _NONSENSE, entry) < 1
+
+
+# ------------------------------------------------------------------ drawing
 
 
 def build_datasets(parameters: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -107,9 +167,9 @@ def draw(
     from reasoning_gym.factory import create_dataset
 
     sources = {}
-    for place, name in enumerate(parameters):
-        share = count // len(parameters) + (place < count % len(parameters))
-        size = min(RANGE, 20 * share + 100)
+    for index, name in enumerate(parameters):
+        share = count // len(parameters) + (index < count % len(parameters))
+        size = min(SEEDS, 20 * share + 100)
         dataset = create_dataset(name, **{**parameters[name], "seed": first, "size": size})
         sources[name] = _different(name, dataset, share, taken)
     drawn = [[_problem(name, entry) for entry in entries] for name, entries in sources.items()]
@@ -118,8 +178,8 @@ def draw(
 
 def _turns(columns: Sequence[Sequence[Problem]]) -> Iterator[list[Problem]]:
     """One of each column, as long as there are any."""
-    for place in range(max(map(len, columns))):
-        yield [column[place] for column in columns if place < len(column)]
+    for index in range(max(map(len, columns))):
+        yield [column[index] for column in columns if index < len(column)]
 
 
 def _different(name: str, dataset: Any, count: int, taken: Set[str]) -> list[Mapping[str, Any]]:

@@ -1,28 +1,29 @@
-"""A task is data and a verifier."""
+"""Tasks: training problems, evaluation sets and a verifier; and which problems two sets share."""
 
 from __future__ import annotations
 
 import re
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from ..errors import InputError
-from ..metrics import Metrics
 from ..prompts import BOXED_INSTRUCTION
 from ..records import Problem, Verdict
 from ..verifiers import Reward, Verifier, VerifierError, WeightedRewards, get, grade, grade_groups, isolated
 
-__all__ = ["Problem", "Reward", "Task", "Verdict"]
+if TYPE_CHECKING:  # the module needs torch, and tasks do not
+    from ..metrics import Metrics
 
-_CHECK_SECONDS = 10.0  # a verifier that is slow is tried on as many problems as this allows before a run
-_CHECK_ROWS = 256
+__all__ = ["Overlap", "Problem", "Reward", "Task", "Verdict", "normalised", "overlaps"]
+
+_QUICK = ("exact", "knights_and_knaves")  # verifiers that take microseconds for a response
+_TRIED = 64  # problems of a set that any other verifier is tried on before a run
 
 
 @dataclass(frozen=True)
 class Task:
-    """Training problems, named evaluation sets, and the judge of responses.
+    """Training problems, named evaluation sets, and the verifier of responses.
 
     `verifier` is a callable, the name of a registered one, `path/to/file.py:name`, or a list of `Reward`, whose
     weighted sum is the reward. One of the user's own runs in processes of its own and may take `verifier_seconds` for
@@ -30,10 +31,13 @@ class Task:
     number, a response is correct from `success` on; a bool or a `Verdict` says itself whether it is. `system_prompt` is
     the system message of problems that have none of their own, and `source` says where they are from.
 
-    `figures` says more of a response than its verdict, for the log: means by name, each with its weight.
+    `figures` gives task-specific metrics of a response, for the log: means by name, each with its weight.
+
+    An empty response is judged when a task is made, so that a verifier that cannot judge is known before a run: for
+    every problem where the verifier is quick, else for 64 problems of each set.
 
     Raises:
-        InputError: an empty set, a problem without question or answer, or an answer that the verifier cannot read.
+        InputError: an empty set, a problem without question or answer, or one that the verifier cannot judge.
     """
 
     name: str
@@ -51,29 +55,16 @@ class Task:
         seconds = self.verifier_seconds
         if seconds is not None and not seconds > 0:
             raise InputError(f"task={self.name}: verifier_seconds must be a number above 0, or None, not {seconds}")
-        object.__setattr__(self, "verifier", self._judge_of(self.verifier))
-        if not isinstance(self.evaluations, Mapping):
-            raise InputError(f"task={self.name}: evaluations must map names to lists of problems")
-        for name in self.evaluations:
-            if not isinstance(name, str) or not name.strip() or name == "average" or ": " in name:
-                raise InputError(
-                    f"task={self.name}: an evaluation set cannot be called {name!r}; use a name without ': ', and not "
-                    "'average'"
-                )
-        for name, problems in self._sets():
-            if not isinstance(problems, Sequence):
-                kind = type(problems).__name__
-                raise InputError(f"task={self.name}: {name!r} must be a list of problems, not a {kind}")
-            if not problems:
-                raise InputError(f"task={self.name}: there are no problems in {name!r}")
-            for row, problem in enumerate(problems):
-                self._check(problem, f"problem {row} in {name!r}")
+        object.__setattr__(self, "verifier", self._callable(self.verifier))
+        self._check_sets()
         if self.system_prompt:
-            object.__setattr__(self, "train", self._addressed(self.train))
-            evaluations = {name: self._addressed(problems) for name, problems in self.evaluations.items()}
+            object.__setattr__(self, "train", self._with_system_prompt(self.train))
+            evaluations = {name: self._with_system_prompt(problems) for name, problems in self.evaluations.items()}
             object.__setattr__(self, "evaluations", evaluations)
         for _, problems in self._sets():
-            self._try(problems)
+            quick = self.verifier in map(get, _QUICK)
+            some = problems if quick else problems[:: -(-len(problems) // _TRIED)]
+            self.judge(some, [("",)] * len(some))
 
     def judge(self, problems: Sequence[Problem], responses: Sequence[Sequence[str]]) -> list[tuple[Verdict, ...]]:
         """The verdicts on several responses to each problem.
@@ -87,19 +78,19 @@ class Task:
             where = self._where(error.problem) if error.problem is not None else "a problem"
             raise InputError(f"task={self.name}: {where} cannot be verified ({error})") from error
 
-    def _judge_of(self, verifier: Verifier | str | Sequence[Reward]) -> Verifier:
+    def _callable(self, verifier: Verifier | str | Sequence[Reward]) -> Verifier:
         if isinstance(verifier, Sequence) and not isinstance(verifier, str):
             for reward in verifier:
                 if not isinstance(reward, Reward):
                     raise InputError(f"task={self.name}: a list of verifiers must hold rlcsd.Reward, not {reward!r}")
-            named = [replace(r, name=r.label, verifier=self._judge_of(r.verifier)) for r in verifier]
+            named = [replace(r, name=r.label, verifier=self._callable(r.verifier)) for r in verifier]
             return WeightedRewards(named, lambda judge, texts, problems: grade(judge, texts, problems, self.success))
         found = get(verifier) if isinstance(verifier, str) else verifier
         if not callable(found):
             raise InputError(f"task={self.name}: the verifier must be a function or a name, not {found!r}")
         return isolated(found, self.verifier_seconds)
 
-    def _addressed(self, problems: Sequence[Problem]) -> list[Problem]:
+    def _with_system_prompt(self, problems: Sequence[Problem]) -> list[Problem]:
         """The problems, each with the system prompt unless it has one of its own."""
         first = ("system", self.system_prompt)
         return [
@@ -119,6 +110,24 @@ class Task:
                     return f"problem {row} in {name!r}"
         return f"the problem {problem.question[:60]!r}"
 
+    def _check_sets(self) -> None:
+        if not isinstance(self.evaluations, Mapping):
+            raise InputError(f"task={self.name}: evaluations must map names to lists of problems")
+        for name in self.evaluations:
+            if not isinstance(name, str) or not name.strip() or name == "average" or ": " in name:
+                raise InputError(
+                    f"task={self.name}: an evaluation set cannot be called {name!r}; use a name without ': ', and not "
+                    "'average'"
+                )
+        for name, problems in self._sets():
+            if not isinstance(problems, Sequence):
+                kind = type(problems).__name__
+                raise InputError(f"task={self.name}: {name!r} must be a list of problems, not a {kind}")
+            if not problems:
+                raise InputError(f"task={self.name}: there are no problems in {name!r}")
+            for row, problem in enumerate(problems):
+                self._check(problem, f"problem {row} in {name!r}")
+
     def _check(self, problem: Problem, where: str) -> None:
         if not isinstance(problem, Problem):
             raise InputError(f"task={self.name}: {where} must be a rlcsd.Problem, not a {type(problem).__name__}")
@@ -126,18 +135,8 @@ class Task:
             if not str(getattr(problem, field)).strip():
                 raise InputError(f"task={self.name}: the {field} of {where} is empty")
 
-    def _try(self, problems: Sequence[Problem]) -> None:
-        """Judge an empty response to each problem, so that what cannot be judged is known before a run."""
-        end = time.monotonic() + _CHECK_SECONDS
-        for start in range(0, len(problems), _CHECK_ROWS):
-            some = problems[start : start + _CHECK_ROWS]
-            self.judge(some, [("",)] * len(some))
-            if time.monotonic() > end:
-                break
-
 
 # ------------------------------------------------------------------ overlap
-# Do training and evaluation sets share problems? Compared as written, and with notation and punctuation taken away.
 
 _TYPESETTING = re.compile(r"\\(?:left|right|text|mathrm|displaystyle|q?quad)\b|\\[,;:! ]")
 _SILENT = re.compile(r"[\s$\\{}.,;:!?~`'\"“”’]+")
@@ -167,7 +166,7 @@ class Overlap:
 
 
 def overlaps(train: Sequence[Problem], evaluations: Mapping[str, Sequence[Problem]]) -> list[Overlap]:
-    """One entry per evaluation set."""
+    """For each evaluation set, which of its problems are in the training set: as written, and `normalised`."""
     written = {problem.text for problem in train}
     loose = {normalised(question) for question in written}
     shares = []

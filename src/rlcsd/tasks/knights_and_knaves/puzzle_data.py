@@ -1,4 +1,4 @@
-"""Splits of puzzles that share no canonical form, reproducible from a seed and in parallel."""
+"""Knights & Knaves as data: problems in splits that share no puzzle, the task, and data sets on disk."""
 
 from __future__ import annotations
 
@@ -10,16 +10,22 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from pydantic import Field
+
 from ...errors import InputError
 from ...storage import check_new_folder
-from ..parquet_layout import to_rows
-from ..tabular import Row, to_line, write_dataset
-from ..task import Problem
+from ..parquet_layout import is_published, read_task_sets, sources_in_use, to_rows
+from ..registry import TaskParameters, register
+from ..tabular import Row, write_dataset
+from ..task import Problem, Task
 from .puzzle_text import DIRECT, NAMES, answer_text, assignment_text, puzzle_text, search, solution_text
 from .puzzles import FORMS, Puzzle, canonical_form, draw_puzzle
 
 Split = Literal["train", "val", "test"]
 _MAX_REJECTIONS = 4000  # draws in a row without a new puzzle before the supply counts as exhausted
+
+
+# ------------------------------------------------------------------ problems
 
 
 @dataclass(frozen=True)
@@ -43,48 +49,18 @@ def split_of(puzzle: Puzzle) -> Split:
 
     Whoever generates puzzles anywhere, with any seed, can therefore never leak one into another split.
     """
-    bucket = int(canonical_form(puzzle.statements)[:8], 16) % 10
+    return _split_of_form(canonical_form(puzzle.statements))
+
+
+def _split_of_form(form: str) -> Split:
+    bucket = int(form[:8], 16) % 10
     return "test" if bucket == 0 else "val" if bucket == 1 else "train"
-
-
-def to_problem(puzzle: Puzzle, roles: Sequence[bool], recipe: Recipe, rng: random.Random) -> Problem:
-    cases = search(puzzle)
-    assert cases is not None and cases[-1].roles == tuple(roles), "a search without slips finds the unique solution"
-    answer = (answer_text if recipe.wording == "varied" else assignment_text)(puzzle.names, roles)
-    return Problem(
-        question=puzzle_text(puzzle, recipe.wording, rng),
-        answer=answer,
-        solution=solution_text(puzzle, cases, answer, DIRECT),
-        group=f"{puzzle.size} people",
-        extra={"size": puzzle.size, "form": canonical_form(puzzle.statements)},
-    )
-
-
-def _draw_size(size: int, count: int, split: Split, recipe: Recipe, seed: int) -> list[Problem]:
-    rng = random.Random(f"{seed}/{split}/{size}")
-    problems: list[Problem] = []
-    seen: set[str] = set()
-    rejections = 0
-    while len(problems) < count:
-        puzzle, roles = draw_puzzle(rng, size, recipe.names, recipe.forms)
-        if split_of(puzzle) != split or (form := canonical_form(puzzle.statements)) in seen:
-            rejections += 1
-            if rejections > _MAX_REJECTIONS:
-                raise InputError(
-                    f"task: only {len(problems)} essentially different puzzles of {size} people were found for "
-                    f"{split!r} where {count} were asked for; ask for fewer, for more people or for more forms"
-                )
-            continue
-        rejections = 0
-        seen.add(form)
-        problems.append(to_problem(puzzle, roles, recipe, rng))
-    return problems
 
 
 def draw_problems(
     sizes: Iterable[int], per_size: int, split: Split, recipe: Recipe, seed: int = 0, processes: int = 1
 ) -> list[Problem]:
-    """`per_size` problems for each size, no two of the same canonical form; independent of `processes`.
+    """`per_size` problems for each size, no two of the same canonical form; the same for any number of `processes`.
 
     Raises:
         InputError: the grammar does not have that many puzzles of some size.
@@ -99,13 +75,98 @@ def draw_problems(
     return [problem for problems in drawn for problem in problems]
 
 
-# ------------------------------------------------------------------ dataset
-# Puzzles as data sets: plain splits, or the published layout with its names.
+def _draw_size(size: int, count: int, split: Split, recipe: Recipe, seed: int) -> list[Problem]:
+    rng = random.Random(f"{seed}/{split}/{size}")
+    problems: list[Problem] = []
+    seen: set[str] = set()
+    rejections = 0
+    while len(problems) < count:
+        puzzle, roles = draw_puzzle(rng, size, recipe.names, recipe.forms)
+        form = canonical_form(puzzle.statements)
+        if _split_of_form(form) != split or form in seen:
+            rejections += 1
+            if rejections > _MAX_REJECTIONS:
+                raise InputError(
+                    f"task: only {len(problems)} essentially different puzzles of {size} people were found for "
+                    f"{split!r} where {count} were asked for; ask for fewer, for more people or for more forms"
+                )
+            continue
+        rejections = 0
+        seen.add(form)
+        problems.append(_problem(puzzle, roles, form, recipe, rng))
+    return problems
+
+
+def _problem(puzzle: Puzzle, roles: Sequence[bool], form: str, recipe: Recipe, rng: random.Random) -> Problem:
+    cases = search(puzzle)
+    assert cases is not None and cases[-1].roles == tuple(roles), "a search without slips finds the unique solution"
+    answer = (answer_text if recipe.wording == "varied" else assignment_text)(puzzle.names, roles)
+    return Problem(
+        question=puzzle_text(puzzle, recipe.wording, rng),
+        answer=answer,
+        solution=solution_text(puzzle, cases, answer, DIRECT),
+        group=f"{puzzle.size} people",
+        extra={"size": puzzle.size, "form": form},
+    )
+
+
+# ------------------------------------------------------------------ the task
+
+
+class KnightsAndKnavesParameters(TaskParameters):
+    """Puzzles drawn on the spot; `unseen_sizes` are evaluated but never trained on."""
+
+    train_sizes: list[int] = Field([3], min_length=1, description="people per puzzle in the training set")
+    unseen_sizes: list[int] = Field(
+        [], description="people per puzzle in an evaluation set of sizes that are never trained on"
+    )
+    train_per_size: int = Field(512, ge=1, description="training puzzles of each size")
+    eval_per_size: int = Field(100, ge=1, description="evaluation puzzles of each size")
+    eval_split: Literal["val", "test"] = Field("val", description="split that evaluation puzzles are drawn from")
+    forms: list[str] = Field(list(FORMS), description="forms of statements: " + ", ".join(FORMS))
+    people: int = Field(len(NAMES), ge=2, le=len(NAMES), description="how many of the names are used")
+    wording: Literal["varied", "plain"] = Field("varied", description="several ways to put a statement, or one")
+    seed: int = Field(0, ge=0, description="seed of the puzzles")
+    processes: int = Field(1, ge=1, description="processes that draw puzzles")
+    published: str | None = Field(
+        None, description="folder of data sets: where the published puzzles of these sizes are there, they are used"
+    )
+
+
+def knights_and_knaves(p: KnightsAndKnavesParameters) -> Task:
+    """The published puzzles if they are there, else puzzles drawn now.
+
+    Raises:
+        InputError: a size out of range or both trained on and called unseen, or too few puzzles of some size.
+    """
+    name = range_name(p.train_sizes)
+    if p.published is not None and is_published(Path(p.published) / name):
+        sets = "+".join([f"{name}_test", *(range_name([size]) for size in p.unseen_sizes)])
+        source = sources_in_use(p.published, name, sets)
+        return p.task(*read_task_sets(p.published, name, sets), "knights_and_knaves", source=source)
+    overlap = sorted(set(p.train_sizes) & set(p.unseen_sizes))
+    if overlap:
+        raise InputError(f"task.unseen_sizes={p.unseen_sizes}: {overlap[0]} is a training size as well")
+    for size in (*p.train_sizes, *p.unseen_sizes):
+        if not 2 <= size <= p.people:
+            raise InputError(f"task: a puzzle of {size} people needs a size from 2 to people={p.people}")
+    recipe = Recipe(tuple(p.forms), NAMES[: p.people], p.wording)
+    draw = partial(draw_problems, recipe=recipe, seed=p.seed, processes=p.processes)
+    evaluations = {"seen_sizes": draw(p.train_sizes, p.eval_per_size, p.eval_split)}
+    if p.unseen_sizes:
+        evaluations["unseen_sizes"] = draw(p.unseen_sizes, p.eval_per_size, p.eval_split)
+    return p.task(draw(p.train_sizes, p.train_per_size, "train"), evaluations, "knights_and_knaves")
+
+
+register("knights_and_knaves", KnightsAndKnavesParameters, knights_and_knaves)
+
+
+# ------------------------------------------------------------------ data sets on disk
 
 
 @dataclass(frozen=True)
 class PuzzleRequest:
-    """How many puzzles of which sizes; `unseen` sizes go to the test split alone."""
+    """How many puzzles of which sizes `rlcsd data kk` writes; `unseen` sizes go to the test split alone."""
 
     sizes: Sequence[int]
     unseen: Sequence[int]
@@ -120,6 +181,7 @@ class PuzzleRequest:
 
     @property
     def facts(self) -> list[str]:
+        """The lines of the card on where the puzzles come from."""
         return [
             f"Source: generated by `rlcsd data kk`; {self.wording} wording; seed {self.seed}.",
             f"Sizes {', '.join(map(str, self.sizes))}; unseen sizes {', '.join(map(str, self.unseen)) or 'none'}.",
@@ -142,12 +204,19 @@ def build_splits(out: Path, request: PuzzleRequest) -> str:
         InputError: the grammar has too few puzzles of some size, or `out` cannot be written.
     """
     check_new_folder(out)  # before the drawing, which takes a while
-    files: dict[str, list[Row]] = {
-        "train.jsonl": [to_line(p) for p in request.draw(request.sizes, request.train, "train")],
-        "val.jsonl": [to_line(p) for p in request.draw(request.sizes, request.test, "val")],
-        "test.jsonl": [to_line(p) for p in request.draw([*request.sizes, *request.unseen], request.test, "test")],
+    splits = {
+        "train": request.draw(request.sizes, request.train, "train"),
+        "val": request.draw(request.sizes, request.test, "val"),
+        "test": request.draw([*request.sizes, *request.unseen], request.test, "test"),
     }
+    files = {f"{name}.jsonl": [_line(problem) for problem in problems] for name, problems in splits.items()}
     return write_dataset(out, "Knights & Knaves", files, request.facts)
+
+
+def _line(problem: Problem) -> Row:
+    """A problem as a row of a plain table, readable as `task=files`."""
+    fields = {name: getattr(problem, name) for name in ("question", "answer", "solution", "group")}
+    return {**fields, **problem.extra}
 
 
 def build_layout(root: Path, request: PuzzleRequest) -> list[str]:

@@ -1,21 +1,19 @@
 """Knights & Knaves as logic: statements, unique solutions, and a form that ignores names and wording.
 
-Every inhabitant is a knight (always truthful) or a knave (always lying) and makes one statement about
-the roles of the inhabitants. A puzzle is *proper* when exactly one assignment of roles makes every
-statement true for a knight and false for a knave. The grammar (atoms, negated atoms, and binary `and`,
-`or`, `if … then`, `if and only if` over atoms) is that of the K&K data of Logic-RL (arXiv 2502.14768).
+Every inhabitant is a knight (always truthful) or a knave (always lying) and makes one statement about the roles of
+the inhabitants. A puzzle is *proper* when exactly one assignment of roles makes every statement true for a knight and
+false for a knave. The grammar (atoms, negated atoms, and binary `and`, `or`, `if … then`, `if and only if` over atoms)
+is that of the K&K data of Logic-RL (arXiv 2502.14768).
 """
 
 from __future__ import annotations
 
-import hashlib
+import itertools
 import random
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-
-import numpy as np
-from numpy.typing import NDArray
+from hashlib import blake2b
 
 from ...errors import InputError
 
@@ -39,23 +37,25 @@ class Statement:
     form: str
     parts: tuple[Atom, ...]
 
-    def holds(self, roles: Sequence[bool] | NDArray[np.bool_]) -> bool | NDArray[np.bool_]:
-        """Truth under `roles[..., person]` (True = knight); vectorised over leading dimensions."""
-        table = np.asarray(roles)
-        values = [table[..., part.person] == part.knight for part in self.parts]
+    def holds(self, roles: Sequence[bool]) -> bool:
+        """Whether the statement is true where `roles[person]` says who is a knight."""
+        first = self.parts[0]
+        value = roles[first.person] == first.knight
+        if self.form == "atom":
+            return value
+        if self.form == "not":
+            return not value
+        second = self.parts[1]
+        other = roles[second.person] == second.knight
         match self.form:
-            case "atom":
-                return values[0]
-            case "not":
-                return ~values[0]
             case "and":
-                return values[0] & values[1]
+                return value and other
             case "or":
-                return values[0] | values[1]
+                return value or other
             case "if":
-                return ~values[0] | values[1]
+                return not value or other
             case "iff":
-                return values[0] == values[1]
+                return value == other
         raise ValueError(f"unknown statement form {self.form!r}; known: {', '.join(FORMS)}")
 
 
@@ -71,22 +71,78 @@ class Puzzle:
         return len(self.names)
 
 
+# ------------------------------------------------------------------ solutions
+# A set of assignments of roles is an integer of 2^size bits. Bit i stands for assignment i of `assignments(size)`.
+
+
 @lru_cache(maxsize=16)
-def _all_roles(size: int) -> NDArray[np.bool_]:
-    """All 2^size assignments, `[2^size, size]`, everybody a knight first."""
-    codes = np.arange(2**size)[:, None] >> np.arange(size - 1, -1, -1)
-    return (codes & 1) == 0
+def assignments(size: int) -> tuple[tuple[bool, ...], ...]:
+    """All 2^size assignments of roles, True for a knight: everybody a knight first, the last person's role changing
+    fastest."""
+    return tuple(itertools.product((True, False), repeat=size))
+
+
+@lru_cache(maxsize=16)
+def _role_sets(size: int) -> tuple[tuple[int, int], ...]:
+    """For each person, the assignments in which they are a knave, and those in which they are a knight."""
+    everything = (1 << 2**size) - 1
+    sets = []
+    for person in range(size):
+        run = 2 ** (size - 1 - person)  # assignments in a row with the same role of this person
+        knights = everything // ((1 << run) + 1)  # runs of ones and zeros in turn, ones first
+        sets.append((everything ^ knights, knights))
+    return tuple(sets)
+
+
+def contradictions(statements: Sequence[Statement]) -> Iterator[int]:
+    """For each speaker, the assignments in which what they say does not suit their role, as a set of bits."""
+    sets = _role_sets(len(statements))
+    everything = sets[0][0] | sets[0][1]
+    for (_, knight), statement in zip(sets, statements, strict=True):
+        first = statement.parts[0]
+        holds = sets[first.person][first.knight]
+        if statement.form == "not":
+            holds ^= everything
+        elif statement.form != "atom":
+            second = statement.parts[1]
+            other = sets[second.person][second.knight]
+            match statement.form:
+                case "and":
+                    holds &= other
+                case "or":
+                    holds |= other
+                case "if":
+                    holds = (holds ^ everything) | other
+                case "iff":
+                    holds ^= other ^ everything
+        yield holds ^ knight
+
+
+def _consistent(statements: Sequence[Statement]) -> int:
+    """The assignments in which every statement suits its speaker, as a set of bits."""
+    consistent = (1 << 2 ** len(statements)) - 1
+    for contradicted in contradictions(statements):
+        consistent &= ~contradicted
+        if not consistent:
+            break
+    return consistent
 
 
 def solutions(statements: Sequence[Statement]) -> list[tuple[bool, ...]]:
-    """Every consistent assignment, by exhaustion over 2^n rows: this is the proof of uniqueness."""
-    roles = _all_roles(len(statements))
-    consistent = np.ones(len(roles), dtype=bool)
-    for speaker, statement in enumerate(statements):
-        consistent &= statement.holds(roles) == roles[:, speaker]
-    return [tuple(bool(role) for role in row) for row in roles[consistent]]
+    """Every consistent assignment, out of all 2^n: this is the proof of uniqueness."""
+    everyone = assignments(len(statements))
+    found, rest = [], _consistent(statements)
+    while rest:
+        lowest = rest & -rest
+        found.append(everyone[lowest.bit_length() - 1])
+        rest ^= lowest
+    return found
 
 
+# ------------------------------------------------------------------ the canonical form
+
+
+@lru_cache(maxsize=2**14)
 def truth_table(statement: Statement) -> tuple[tuple[int, ...], str]:
     """What a statement says, apart from its wording: the people whose roles matter, and its truth under their roles.
 
@@ -94,58 +150,101 @@ def truth_table(statement: Statement) -> tuple[tuple[int, ...], str]:
     with the same meaning ("is not a knight" and "is a knave", "if" and "or") have the same people and table.
     """
     people = sorted({part.person for part in statement.parts})
-    roles = np.zeros((2 ** len(people), max(people) + 1), dtype=bool)
-    roles[:, people] = _all_roles(len(people))
-    table = np.asarray(statement.holds(roles)).reshape((2,) * len(people))
-    matters = []
-    for axis, person in enumerate(people):
-        knight, knave = (np.take(table, [side], axis=axis) for side in (0, 1))
-        if (knight == knave).all():
-            table = np.repeat(knight, 2, axis=axis)  # whoever does not matter is taken out below
-        else:
-            matters.append(person)
-    kept = table[tuple(slice(None) if person in matters else 0 for person in people)]
-    return tuple(matters), "".join("1" if value else "0" for value in kept.ravel())
+    renamed = tuple(Atom(people.index(part.person), part.knight) for part in statement.parts)
+    kept, table = _relative_table(Statement(statement.form, renamed), len(people))
+    return tuple(people[index] for index in kept), table
+
+
+@lru_cache(maxsize=256)
+def _relative_table(statement: Statement, size: int) -> tuple[tuple[int, ...], str]:
+    """`truth_table` of a statement about the first `size` people."""
+    table = {roles: statement.holds(roles) for roles in itertools.product((True, False), repeat=size)}
+    kept = [
+        index
+        for index in range(size)
+        if any(table[roles] != table[(*roles[:index], False, *roles[index + 1 :])] for roles in table)
+    ]
+    rows = [value for roles, value in table.items() if all(roles[index] for index in range(size) if index not in kept)]
+    return tuple(kept), "".join("1" if value else "0" for value in rows)
+
+
+@lru_cache(maxsize=2**14)
+def _tables(statement: Statement) -> tuple[tuple[int, ...], str, str, str]:
+    """(people, table, table with the two people in the other order, the smaller of the two) of `truth_table`."""
+    people, table = truth_table(statement)
+    turned = table[0] + table[2] + table[1] + table[3] if len(people) == 2 else table
+    return people, table, turned, min(table, turned)
 
 
 def canonical_form(statements: Sequence[Statement]) -> str:
     """A key that two puzzles share whenever their statements have the same truth tables after the people are renamed.
 
     So names, the order of the people and the wording of a statement make no difference. Colour refinement: each
-    person's colour absorbs the table of the statement they make and of those that mention them, until the colours are
-    stable. Distinct puzzles may share a key on rare occasions; a split made disjoint by it is then merely stricter
-    than it had to be.
+    person's colour, a hash, absorbs the table of the statement they make and of those that mention them, until the
+    colours are stable. Distinct puzzles may share a key on rare occasions; a split made disjoint by it is then merely
+    stricter than it had to be.
     """
-    tables = [truth_table(statement) for statement in statements]
-    colours = ["" for _ in statements]
-
-    def described(people: tuple[int, ...], table: str, subject: int | None = None) -> str:
-        marks = [f"{colours[person]}{'*' if person == subject else ''}" for person in people]
-        if len(people) == 2:  # either of the two may be named first
-            turned = table[0] + table[2] + table[1] + table[3]
-            return min(f"{marks[0]},{marks[1]}:{table}", f"{marks[1]},{marks[0]}:{turned}")
-        return f"{','.join(marks)}:{table}"
-
+    described = [_tables(statement) for statement in statements]
+    colours = [""] * len(statements)
     for _ in range(max(len(statements), 2)):
+        mentions: list[list[str]] = [[] for _ in statements]  # what is said about each person, and by what colour
+        claims = []  # what each person says
+        for speaker, (people, table, turned, smaller) in enumerate(described):
+            colour = colours[speaker]
+            if len(people) == 2:  # of the two colours the smaller comes first; * marks the person who is mentioned
+                first, second = people
+                a, b = colours[first], colours[second]
+                if a < b:
+                    of_first, of_second, claim = f"{a}*,{b}:{table}", f"{a},{b}*:{table}", f"{a},{b}:{table}"
+                elif a > b:
+                    of_first, of_second, claim = f"{b},{a}*:{turned}", f"{b}*,{a}:{turned}", f"{b},{a}:{turned}"
+                else:
+                    of_first, of_second, claim = f"{a}*,{a}:{table}", f"{a}*,{a}:{turned}", f"{a},{a}:{smaller}"
+                mentions[first].append(f"{colour}:{of_first}")
+                mentions[second].append(f"{colour}:{of_second}")
+                claims.append(of_first if speaker == first else of_second if speaker == second else claim)
+            elif people:
+                of_person = f"{colours[people[0]]}*:{table}"
+                mentions[people[0]].append(f"{colour}:{of_person}")
+                claims.append(of_person if speaker == people[0] else f"{colours[people[0]]}:{table}")
+            else:
+                claims.append(f":{table}")
         refined = []
-        for person, own in enumerate(tables):
-            heard = sorted(
-                f"{colours[speaker]}:{described(*other, person)}"
-                for speaker, other in enumerate(tables)
-                if person in other[0]
-            )
-            text = f"{colours[person]}|{described(*own, person)}|{'|'.join(heard)}"
-            refined.append(hashlib.blake2b(text.encode(), digest_size=8).hexdigest())
+        for colour, claim, said in zip(colours, claims, mentions, strict=True):
+            said.sort()
+            text = f"{colour}|{claim}|{'|'.join(said)}"
+            refined.append(blake2b(text.encode(), digest_size=8).hexdigest())
         colours = refined
-    return hashlib.blake2b("".join(sorted(colours)).encode(), digest_size=12).hexdigest()
+    return blake2b("".join(sorted(colours)).encode(), digest_size=12).hexdigest()
+
+
+# ------------------------------------------------------------------ random puzzles
+
+
+@lru_cache(maxsize=2**14)
+def _statement(form: str, *parts: tuple[int, bool]) -> Statement:
+    return Statement(form, tuple(Atom(*part) for part in parts))
+
+
+def _below(rng: random.Random, limit: int) -> int:
+    """`rng.randrange(limit)`, and what `rng.choice` does, in a third of the time."""
+    bits = limit.bit_length()
+    number = rng.getrandbits(bits)
+    while number >= limit:
+        number = rng.getrandbits(bits)
+    return number
 
 
 def draw_statement(rng: random.Random, speaker: int, size: int, forms: Sequence[str]) -> Statement:
     """A random statement; a single claim is never about the speaker, two claims are about two people."""
-    form = rng.choice(list(forms))
-    others = [person for person in range(size) if person != speaker]
-    people = [rng.choice(others)] if form in ("atom", "not") else rng.sample(range(size), 2)
-    return Statement(form, tuple(Atom(person, rng.random() < 0.5) for person in people))
+    form = forms[_below(rng, len(forms))]
+    if form in ("atom", "not"):
+        other = _below(rng, size - 1)
+        return _statement(form, (other + (other >= speaker), rng.random() < 0.5))
+    first, second = _below(rng, size), _below(rng, size - 1)
+    if second == first:
+        second = size - 1  # the same two people as `rng.sample(range(size), 2)`
+    return _statement(form, (first, rng.random() < 0.5), (second, rng.random() < 0.5))
 
 
 def draw_puzzle(
@@ -153,22 +252,22 @@ def draw_puzzle(
 ) -> tuple[Puzzle, tuple[bool, ...]]:
     """A puzzle of `size` people with exactly one solution, and that solution.
 
-    Statements are redrawn until the exhaustive check finds one solution. About one draw in three
-    passes at any size, so the cost is that of the check: n·2^n vectorised operations a draw.
+    Statements are redrawn until the exhaustive check finds one solution, which about one draw in three has at any size.
 
     Raises:
-        InputError: fewer names than people, a size outside 2–16, or forms from which no proper puzzle of
-            this size arises (atoms alone never decide between two people, for example).
+        InputError: fewer names than people, a size outside 2–16, or forms from which no proper puzzle of this size
+            arises (atoms alone never decide between two people, for example).
     """
     if not 2 <= size <= 16:
         raise InputError(f"a puzzle needs 2 to 16 people, not {size}")
     if len(names) < size:
         raise InputError(f"{size} people need as many names; only {len(names)} are given")
+    forms = tuple(forms)
     for _ in range(_MAX_DRAWS):
-        statements = tuple(draw_statement(rng, speaker, size, forms) for speaker in range(size))
-        roles = solutions(statements)
-        if len(roles) == 1:
-            return Puzzle(tuple(rng.sample(list(names), size)), statements), roles[0]
+        statements = tuple([draw_statement(rng, speaker, size, forms) for speaker in range(size)])
+        consistent = _consistent(statements)
+        if consistent and not consistent & (consistent - 1):  # one bit
+            return Puzzle(tuple(rng.sample(list(names), size)), statements), solutions(statements)[0]
     raise InputError(
         f"task.forms={list(forms)}: no puzzle of {size} people with exactly one solution was found; allow more forms"
     )

@@ -8,8 +8,8 @@ from decimal import Decimal
 import pytest
 
 from rlcsd import InputError, Problem, Task
+from rlcsd.tasks.own_data import checked_problem
 from rlcsd.tasks.registry import build_task
-from rlcsd.tasks.tabular import checked_problem
 
 pyarrow = pytest.importorskip("pyarrow")
 

@@ -1,4 +1,8 @@
-"""Single-turn environments of the `verifiers` package: their data sets as problems, their rubrics as the verifier."""
+"""Single-turn environments of the `verifiers` package as tasks: their data and their rewards.
+
+Before release 0.4 the package has environments with a data set and a rubric; from 0.4 on it has tasksets, whose tasks
+have rewards of their own. `task=environment` takes whichever the installed release has.
+"""
 
 from __future__ import annotations
 
@@ -10,11 +14,68 @@ from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
+from pydantic import Field
+
 from ..errors import InputError, MissingError, first_line
 from ..records import Problem, Verdict, conversation
+from ..verifiers import Verifier
+from .registry import TaskParameters, register
+from .task import Task
 
-_NEARLY = 1e-6  # what rounding may take from full marks
-_NO_ANSWER = "any answer that the rubric accepts"  # a rubric may judge without a reference answer
+_ROUNDING = 1e-6  # what rounding may take from full marks
+_NO_ANSWER = "any answer that the rubric accepts"  # rubrics and tasksets judge by code, often without an answer
+
+
+class EnvironmentParameters(TaskParameters):
+    """A single-turn environment, or a taskset, of the verifiers package."""
+
+    environment: str = Field(description="name of an installed environment or taskset")
+    arguments: dict[str, Any] = Field({}, description="arguments that the environment is loaded with")
+    train_size: int = Field(100_000, ge=1, description="most training problems")
+    eval_size: int = Field(100, ge=1, description="most evaluation problems")
+    instruction: str = Field("", description="what follows the question; environments say themselves how to answer")
+
+
+def from_environment(p: EnvironmentParameters) -> Task:
+    """Load the environment or taskset.
+
+    Raises:
+        InputError: it is not installed, cannot be loaded, or needs more than one response without tools.
+    """
+    verifier: Verifier
+    if has_classic_environments():
+        environment = load_environment(p.environment, p.arguments)
+        train, held_out = environment_problems(environment, p.train_size, p.eval_size)
+        verifier = RubricVerifier(environment, p.success)
+    else:
+        tasks = load_taskset(p.environment, p.arguments, p.train_size + p.eval_size)
+        train, held_out = parted(taskset_problems(p.environment, tasks), p.eval_size)
+        verifier = TasksetVerifier(p.environment, tasks, p.success)
+    return p.task(train, {"held_out": held_out} if held_out else {}, verifier)
+
+
+register("environment", EnvironmentParameters, from_environment)
+
+
+def is_correct(reward: float, success: float | None, weights: Mapping[str, float], parts: Mapping[str, float]) -> bool:
+    """Whether the reward is at least `success`; None: whether the functions of the largest weight all give 1, or, where
+    no weight is positive, the reward."""
+    largest = max(weights.values(), default=0.0)
+    if success is not None or largest <= 0:
+        return reward >= (1.0 if success is None else success) - _ROUNDING
+    return all(parts.get(name, 0.0) >= 1 - _ROUNDING for name, weight in weights.items() if weight == largest)
+
+
+def _conversation(where: str, prompt: Any, system: str | None = None) -> tuple[tuple[tuple[str, str], ...], str]:
+    """(history, question) of a prompt, which is a text or a list of messages."""
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    try:
+        return conversation([{"role": "system", "content": system}, *(messages or [])] if system else messages)
+    except ValueError as error:
+        raise InputError(f"{where}: its prompt is no chat ({error})") from None
+
+
+# ------------------------------------------------------------------ environments with a rubric, before 0.4
 
 
 class RubricVerifier:
@@ -67,17 +128,8 @@ def weights_of(rubric: Any) -> dict[str, float]:
     }
 
 
-def is_correct(reward: float, success: float | None, weights: Mapping[str, float], parts: Mapping[str, float]) -> bool:
-    """Is the reward at least `success`? None: do the functions of the largest weight all give 1, or, where no weight is
-    positive, the reward?"""
-    largest = max(weights.values(), default=0.0)
-    if success is not None or largest <= 0:
-        return reward >= (1.0 if success is None else success) - _NEARLY
-    return all(parts.get(name, 0.0) >= 1 - _NEARLY for name, weight in weights.items() if weight == largest)
-
-
 def has_classic_environments() -> bool:
-    """Does the installed release of verifiers have environments with a rubric? From 0.4 on it has tasksets alone.
+    """Whether the installed release of verifiers has environments with a rubric. From 0.4 on it has tasksets alone.
 
     Raises:
         MissingError: the package is not installed.
@@ -144,27 +196,18 @@ def _rows(environment: Any, name: str) -> list[Mapping[str, Any]]:
 
 
 def _problems(split: str, rows: Sequence[Mapping[str, Any]]) -> list[Problem]:
-    return [_problem(f"task.environment: row {place} of {split}", row) for place, row in enumerate(rows)]
+    return [_problem(f"task.environment: row {index} of {split}", row) for index, row in enumerate(rows)]
 
 
 def _problem(where: str, row: Mapping[str, Any]) -> Problem:
-    prompt = row.get("prompt")
-    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-    try:
-        history, question = conversation(messages)
-    except ValueError as error:
-        raise InputError(f"{where}: its prompt is no chat ({error})") from None
+    history, question = _conversation(where, row.get("prompt"))
     answer = str(row.get("answer") or "").strip() or _NO_ANSWER
     kind = row.get("task")
     group = kind if isinstance(kind, str) and kind != "default" else ""
     return Problem(question, answer, None, group, row, history)
 
 
-# ------------------------------------------------------------------ taskset
-# Tasksets, which is what environments are called from release 0.4 of the `verifiers` package on: tasks with their own
-# rewards. Those that a single response answers are tasks here.
-
-_NO_TASKSET_ANSWER = "any answer that the task accepts"  # tasks judge by code; an answer is a field that some have
+# ------------------------------------------------------------------ tasksets, from 0.4 on
 
 
 def load_taskset(name: str, arguments: Mapping[str, Any], most: int) -> list[Any]:
@@ -205,24 +248,21 @@ def _needs_runtime(hook: Any) -> bool:
 
 
 def taskset_problems(name: str, tasks: Sequence[Any]) -> list[Problem]:
-    """The tasks as problems; `extra["place"]` says which task a problem is.
+    """The tasks as problems; `extra["taskset_index"]` says which task a problem is.
 
     Raises:
         InputError: a prompt is no chat in which the user has the last word.
     """
     made = []
-    for place, task in enumerate(tasks):
-        data = task.data
-        system = [{"role": "system", "content": data.system_prompt}] if data.system_prompt else []
-        prompt = [{"role": "user", "content": data.prompt}] if isinstance(data.prompt, str) else data.prompt or []
-        plain = [m if isinstance(m, dict) else m.model_dump(exclude_none=True) for m in prompt]
-        try:
-            history, question = conversation([*system, *plain])
-        except ValueError as error:
-            raise InputError(f"task.environment={name}: task {place}: its prompt is no chat ({error})") from None
-        fields = data.model_dump(mode="json", exclude_none=True)
-        answer = str(fields.get("answer", "")).strip() or _NO_TASKSET_ANSWER
-        made.append(Problem(question, answer, None, "", {**fields, "place": place}, history))
+    for index, task in enumerate(tasks):
+        prompt = task.data.prompt
+        if not isinstance(prompt, str):
+            prompt = [m if isinstance(m, dict) else m.model_dump(exclude_none=True) for m in prompt or []]
+        where = f"task.environment={name}: task {index}"
+        history, question = _conversation(where, prompt, task.data.system_prompt)
+        fields = task.data.model_dump(mode="json", exclude_none=True)
+        answer = str(fields.get("answer", "")).strip() or _NO_ANSWER
+        made.append(Problem(question, answer, None, "", {**fields, "taskset_index": index}, history))
     return made
 
 
@@ -234,7 +274,7 @@ class TasksetVerifier:
         self.__name__, self.tasks, self.success = name, tasks, success
 
     def __call__(self, response: str, problem: Problem) -> Verdict:
-        task = self.tasks[problem.extra["place"]]
+        task = self.tasks[problem.extra["taskset_index"]]
         trace = _trace(task, response)
         asyncio.run(task.score(trace))
         rewards = {name: reward for name, reward in trace.rewards.items() if reward is not None}
@@ -250,7 +290,7 @@ def _trace(task: Any, response: str) -> Any:
     from verifiers.v1.configs.agent import AgentConfig
 
     prompt = [UserMessage(content=task.data.prompt)] if isinstance(task.data.prompt, str) else task.data.prompt or []
-    nodes = [MessageNode(parent=place - 1 if place else None, message=message) for place, message in enumerate(prompt)]
+    nodes = [MessageNode(parent=index - 1 if index else None, message=message) for index, message in enumerate(prompt)]
     answer = AssistantMessage(content=response)
     nodes.append(MessageNode(parent=len(nodes) - 1 if nodes else None, message=answer, sampled=True))
     about = TraceTask(type=type(task).__name__, data=task.data, key=task.key, hash=task.hash)
