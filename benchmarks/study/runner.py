@@ -95,7 +95,7 @@ def run_one(study: Study, arm: Arm, seed: int, path: Path) -> dict[str, Any]:
         "engine.sample_rows=512",
     ]
     config = load([*fixed, f"task.eval_per_size={study.test}", *study.common, *arm.overrides])
-    task = _task(json.dumps(config.task))
+    task = _task(json.dumps(config.model_dump()["task"]))
     prepared = prepare(config, task)
     engine = build_engine(config, prepared.method)
     trainer = OracleTrainer(prepared, engine, kind=arm.oracle) if arm.oracle else Trainer(prepared, engine)

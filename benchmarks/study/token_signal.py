@@ -71,7 +71,10 @@ def main() -> None:
     parser.add_argument("--model", default="tiny_roll_call", help="as in model.path")
     arguments = parser.parse_args()
     config = load(["task=roll_call", "method=rlcsd", f"model.path={arguments.model}", "engine.threads=1"])
-    method, task = build_method(config), build_task({**config.task, "train_per_size": arguments.problems})
+    method, task = (
+        build_method(config),
+        build_task(config.task.model_copy(update={"train_per_size": arguments.problems})),
+    )
     settings = SignalSettings(config.group_size, config.sampling.settings(), seed=config.seed)
     table = hint_signals(build_engine(config, method), task, method, settings, kinds)
     record = {"model": arguments.model, "problems": arguments.problems, "usable": round(table.usable, 3)}

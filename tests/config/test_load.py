@@ -16,7 +16,7 @@ from rlcsd.methods import METHODS
 
 def test_the_embedded_default_is_rlcsd_on_the_tiny_model():
     config = load()
-    assert (config.model.path, config.method.name, config.task["name"]) == ("tiny", "rlcsd", "kk_tiny")
+    assert (config.model.path, config.method.name, config.task.name) == ("tiny", "rlcsd", "kk_tiny")
 
 
 @pytest.mark.parametrize("name", [name for name in METHODS if not name.startswith("opd")])
@@ -55,7 +55,7 @@ def test_published_hyper_parameters_are_every_methods_defaults(name):
 def test_of_a_file_and_a_named_choice_the_last_one_counts(tmp_path):
     (tmp_path / "mine.py").write_text("")
     assert load([f"task={tmp_path}/mine.py:task", "task=kk_tiny"]) == load()
-    assert load(["task=kk_tiny", f"task={tmp_path}/mine.py:task"]).task["name"] == f"{tmp_path}/mine.py:task"
+    assert load(["task=kk_tiny", f"task={tmp_path}/mine.py:task"]).task.name == f"{tmp_path}/mine.py:task"
 
 
 def test_every_choice_composes():
@@ -170,8 +170,8 @@ def test_the_published_logic_experiment(method, kl, norm):
     assert (c.rollout_correction, c.importance_weight_cap, c.save_every, c.model.lora) == ("token", 2.0, 50, None)
     assert (c.model.thinking_student, c.model.thinking_teacher) == (True, True)
     assert (c.kl_coefficient, c.max_grad_norm) == (kl, norm)
-    assert c.task["train_sizes"] == [4, 5, 6, 7, 8]
-    assert c.task["unseen_sizes"] == [9, 10, 11]
+    assert c.task.train_sizes == [4, 5, 6, 7, 8]
+    assert c.task.unseen_sizes == [9, 10, 11]
 
 
 # ------------------------------------------------------------------ test_plugin_sweep

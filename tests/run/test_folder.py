@@ -23,7 +23,7 @@ def run(tmp_path, monkeypatch):
 def test_task_evaluation_and_model_are_the_runs(run):
     folder, newest = run
     found = evaluation_config([f"model.path={folder}"])
-    assert (found.task["name"], found.task["eval_per_size"]) == ("roll_call", 7)
+    assert (found.task.name, found.task.eval_per_size) == ("roll_call", 7)
     assert found.evaluation.sampling.max_tokens == 77
     assert found.model.path == str(newest) and not found.model.thinking_eval
     assert found.model.lora is None and found.method.name == "grpo" and found.kl_coefficient == 0
@@ -32,11 +32,16 @@ def test_task_evaluation_and_model_are_the_runs(run):
 def test_overrides_change_parts_of_it_and_another_task_is_taken_whole(run):
     folder, _ = run
     found = evaluation_config([f"model.path={folder}", "task.eval_split=test", "evaluation.samples=3", "seed=5"])
-    assert (found.task["name"], found.task["eval_split"], found.task["eval_per_size"]) == ("roll_call", "test", 7)
+    assert (found.task.name, found.task.eval_split, found.task.eval_per_size) == ("roll_call", "test", 7)
     assert (found.evaluation.samples, found.evaluation.sampling.max_tokens, found.seed) == (3, 77, 5)
     other = evaluation_config([f"model.path={folder}", "task=kk_tiny", "task.eval_per_size=9"])
-    assert (other.task["name"], other.task["eval_per_size"]) == ("kk_tiny", 9)
+    assert (other.task.name, other.task.eval_per_size) == ("kk_tiny", 9)
+
+
+def test_parameters_that_only_the_task_of_the_run_has_may_change(run):
+    folder, _ = run
+    assert evaluation_config([f"model.path={folder}", "task.unseen_known=5"]).task.unseen_known == 5
 
 
 def test_a_model_that_is_no_run_is_on_the_default_task():
-    assert evaluation_config(["model.path=tiny"]).task["name"] == load([]).task["name"]
+    assert evaluation_config(["model.path=tiny"]).task.name == load([]).task.name

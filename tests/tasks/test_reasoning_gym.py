@@ -178,7 +178,7 @@ def test_it_trains_by_name(tiny_config):
     from rlcsd.prepare import prepare
 
     overrides = ["task=reasoning_gym", "task.dataset=chain_sum", "task.train_size=8", "task.eval_size=2"]
-    assert load(overrides).task["dataset"] == "chain_sum"
+    assert load(overrides).task.dataset == "chain_sum"
     config = tiny_config("sampling.max_tokens=8")
     config = config.model_copy(update={"task": load(overrides).task, "max_prompt_tokens": 2048})
     prepared = prepare(config)

@@ -9,12 +9,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, Field, SerializeAsAny, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from ..errors import suggestion
 from ..methods import ContrastConfig, MethodConfig, method_class
 from ..records import Sampling
+from ..tasks.registry import PythonTaskParameters, TaskParameters, task_parameters
 from ..validation import sections
 from .fields import (
     MAX_THREADS,
@@ -261,8 +271,9 @@ class Config(Section):
     """One run."""
 
     model: ModelConfig = Field(ModelConfig(), description="the policy")
-    task: Annotated[dict[str, Any], AfterValidator(without_nul)] = Field(
-        default_factory=dict, description="name and parameters of the task"
+    task: TaskParameters | PythonTaskParameters = Field(
+        default_factory=lambda: TaskParameters(name=""),
+        description="name and parameters of the task; without a name the task is passed to the run itself",
     )
     method: SerializeAsAny[MethodConfig] = Field(
         default_factory=lambda: method_class(DEFAULT_METHOD).Config(name=DEFAULT_METHOD),
@@ -327,6 +338,17 @@ class Config(Section):
     )
     output_dir: Resumable[Text] = Field("runs", description="folder that run folders are put in")
     figures: Resumable[bool] = Field(True, description="whether the report has a figure")
+
+    @field_validator("task", mode="before")
+    @classmethod
+    def _task_by_name(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        return task_parameters(without_nul(value)) if value else TaskParameters(name="")
+
+    @field_serializer("task")
+    def _task_as_given(self, task: TaskParameters | PythonTaskParameters) -> dict[str, Any]:
+        return task.model_dump(exclude_unset=True) if task.name else {}
 
     def __reduce__(self) -> tuple[Any, ...]:
         # By value, so that a worker process loads the class of a method in the user's own file again.

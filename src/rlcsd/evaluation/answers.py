@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ..config.load import to_yaml
+from ..config.load import from_yaml, to_yaml
 from ..config.schema import Config
 from ..decoding import response_text
 from ..engine.interface import Scorer
@@ -172,6 +172,14 @@ def _read(line: str) -> Answered | None:
         return None
 
 
+def _holds(path: Path, config: Config) -> bool:
+    """Whether a config file has these values, whatever version wrote it."""
+    try:
+        return from_yaml(path) == config
+    except InputError:
+        return False
+
+
 class EvaluationFolder:
     """`config.yaml` and `samples.jsonl` from the start, `eval.md` and `eval.json` at the end.
 
@@ -186,7 +194,7 @@ class EvaluationFolder:
         self.samples = folder / "samples.jsonl"
         if not (folder / "config.yaml").is_file():
             check_new_folder(folder)
-        elif (folder / "config.yaml").read_text(encoding="utf-8", errors="replace") != self.config:
+        elif not _holds(folder / "config.yaml", config):
             raise InputError(f"--out {folder}: it holds an evaluation with another config; choose another place")
 
     def open(self) -> list[Answered]:

@@ -105,11 +105,11 @@ class Chat:
 
     def _asked(self, question: str) -> Problem:
         """A free question, after the task's system message if it has one."""
-        first = str(self.config.task.get("system_prompt") or "")
+        first = getattr(self.config.task, "system_prompt", "")
         return Problem(question, "", history=(("system", first),) if first else ())
 
     def _answer(self, engine: Engine, problem: Problem, seed: int) -> str:
-        given = self.task.instruction if self.task is not None else self.config.task.get("instruction")
+        given = self.task.instruction if self.task is not None else getattr(self.config.task, "instruction", None)
         instruction = BOXED_INSTRUCTION if given is None else given
         prompt = student_prompt(engine.tokenizer, problem, instruction, self.config.model.thinking_eval)
         if len(prompt) + self.sampling.max_tokens > engine.context_length:

@@ -184,16 +184,20 @@ def evaluation_config(overrides: Sequence[str]) -> Config:
     Raises:
         InputError: as `load` does, or the run has no checkpoint.
     """
-    config = load(["method=grpo", *overrides, "kl_coefficient=0"])
-    folder = Path(config.model.path)
-    if is_run(folder):
-        run = from_yaml(folder / "config.yaml")
-        config = _with_settings_of(run, config, [override.lstrip("+") for override in overrides])
-    return with_newest_checkpoint(config)
+    overrides = [override.lstrip("+") for override in overrides]
+    chosen = {override.partition("=")[0]: override.partition("=")[2] for override in overrides}
+    folder = Path(chosen.get("model.path", "").strip("'\""))
+    if not is_run(folder):
+        return with_newest_checkpoint(load(["method=grpo", *overrides, "kl_coefficient=0"]))
+    run = from_yaml(folder / "config.yaml")
+    # Parameters of the run's task need not be those of the default task; another task is chosen whole.
+    others = [override for override in overrides if "task" in chosen or not override.startswith("task.")]
+    config = load(["method=grpo", *others, "kl_coefficient=0"])
+    return with_newest_checkpoint(_with_settings_of(run, config, overrides))
 
 
 def _with_settings_of(run: Config, config: Config, overrides: Sequence[str]) -> Config:
-    """`config` with task, evaluation and model of `run`, as far as no override chooses another one as a whole."""
+    """`config` with task, evaluation and model of `run`, except for sections that an override chooses as a whole."""
     replaced = {override.partition("=")[0] for override in overrides}
     sections = [section for section in ("task", "evaluation", "model") if section not in replaced]
     run = changed(run, [override for override in overrides if override.partition(".")[0] in sections])

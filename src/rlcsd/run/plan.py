@@ -70,7 +70,7 @@ def check_machine(config: Config) -> None:
 def _task_lines(config: Config, prepared: Prepared | None, lengths_checked: bool) -> list[str]:
     """The task with the sizes of its sets, and where its data comes from."""
     if prepared is None:
-        return [f"task       {config.task.get('name', '')}: its data is not here"]
+        return [f"task       {config.task.name}: its data is not here"]
     task, left_out = prepared.task, len(prepared.task.train) - len(prepared.problems)
     remark = f" ({left_out} longer than max_prompt_tokens are left out)" if left_out else ""
     if not lengths_checked:

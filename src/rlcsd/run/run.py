@@ -118,7 +118,7 @@ class Run:
         if folder is None:  # a resumed run has both in its config
             config = with_threads(with_newest_checkpoint(config))
         self.config = config
-        self._phase(f"building the task {config.task.get('name', '')}".rstrip())
+        self._phase(f"building the task {config.task.name}".rstrip())
         prepared = prepare(config, task)
         self.method, self.task = prepared.method, prepared.task
         check_machine(config)
