@@ -16,7 +16,7 @@ from typing import Any
 from common import interleaved, median, write
 from pebble import ProcessPool
 
-from rlcsd.verifiers.isolated import IsolatedVerifier
+from rlcsd.verifiers.process import IsolatedVerifier
 
 PROCESSES, SECONDS = 2, 10.0
 

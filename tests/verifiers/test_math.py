@@ -44,12 +44,11 @@ def test_runaway_symbolic_work_is_stopped_and_the_next_answer_judged():
     assert time.monotonic() - begun < 30
 
 
-def test_a_worker_killed_from_outside_costs_no_verdict(verifier):
+def test_a_process_killed_from_outside_costs_no_verdict(verifier):
     assert verifier(r"\boxed{b+a}", "a+b")
-    worker = verifier.pool.idle.get()
-    os.kill(worker.process.pid, signal.SIGKILL)
-    worker.process.wait()
-    verifier.pool.idle.put(worker)
+    slot = verifier.pool.idle.get()
+    os.kill(slot.process.pid, signal.SIGKILL)
+    verifier.pool.idle.put(slot)
     assert verifier(r"\boxed{b+a}", "a+b")
 
 
@@ -77,10 +76,37 @@ def test_the_named_verifier_is_one_pool():
     assert get("math") is get("math")
 
 
-def test_a_worker_that_cannot_start_is_said_so_and_not_counted_as_wrong_answers():
-    verifier = MathVerifier(processes=1)
-    worker = verifier.pool.idle.get()
-    worker.command = [sys.executable, "-c", "raise SystemExit(1)"]
-    verifier.pool.idle.put(worker)
+def test_a_process_that_cannot_start_is_said_so_and_not_counted_as_wrong_answers(monkeypatch, tmp_path):
+    broken = tmp_path / "sympy"
+    broken.mkdir()
+    (broken / "__init__.py").write_text("raise ImportError('a broken sympy')")
+    monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(RuntimeError, match="cannot start"):
-        verifier(r"\boxed{b+a}", "a+b")
+        MathVerifier(processes=1)(r"\boxed{b+a}", "a+b")
+
+
+def test_a_process_imports_no_torch():
+    script = "import sys; from rlcsd.verifiers.math import comparison; comparison(); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+THOUGHT = r"<think> It is \boxed{5}, I am sure. But wait"
+
+
+def test_a_box_in_a_thought_that_never_ends_is_no_answer_unless_asked_for(verifier):
+    assert not verifier(THOUGHT, "5")
+    assert verifier(THOUGHT + " no. </think> So it is.", "5")
+    assert get("math", unfinished_thoughts=True)(THOUGHT, "5")
+
+
+def test_the_answer_of_a_response_may_be_dressed(verifier):
+    for box in (
+        r"\boxed{**73**}",
+        r"\boxed{`73`}",
+        r"\boxed{\color{red}{73}}",
+        r"\fbox{73}",
+        r"\boxed 73",
+        r"\boxed{73.}",
+    ):
+        assert verifier(f"So {box}", "73"), box

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from rlcsd import InputError, Problem, Reward, Task, Verdict
 from rlcsd.verifiers import grade
-from rlcsd.verifiers.isolated import IsolatedVerifier
+from rlcsd.verifiers.process import IsolatedVerifier
 from rlcsd.verifiers.rewards import Form, form_of
 
 PROBLEM = Problem("Q?", "gold", extra={"column": "value"})

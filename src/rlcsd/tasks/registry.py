@@ -61,6 +61,9 @@ class TaskParameters(BaseModel):
     verifier_seconds: float | None = Field(
         60.0, gt=0, description="limit for judging one response; null: none, in the run's own process"
     )
+    unfinished_thoughts: bool = Field(
+        False, description="whether exact, math and knights_and_knaves take a box in a thought that never ends"
+    )
 
     def task(
         self,
@@ -88,6 +91,7 @@ class TaskParameters(BaseModel):
             self.system_prompt,
             figures,
             source,
+            self.unfinished_thoughts,
         )
 
     def check_verifiers(self, own: str) -> None:

@@ -30,6 +30,8 @@ class Task:
     a response; None runs it in this process without a limit (a reward model on a GPU). Where a verifier returns a
     number, a response is correct from `success` on; a bool or a `Verdict` says itself whether it is. `system_prompt` is
     the system message of problems that have none of their own, and `source` says where they are from.
+    With `unfinished_thoughts`, the verifiers of this package take a box in a thought (`<think>`) that never ends for an
+    answer.
 
     `figures` gives task-specific metrics of a response, for the log: means by name, each with its weight.
 
@@ -50,6 +52,7 @@ class Task:
     system_prompt: str = ""
     figures: Callable[[Problem, str], Metrics] | None = None
     source: str = ""
+    unfinished_thoughts: bool = False
 
     def __post_init__(self) -> None:
         seconds = self.verifier_seconds
@@ -85,7 +88,7 @@ class Task:
                     raise InputError(f"task={self.name}: a list of verifiers must hold rlcsd.Reward, not {reward!r}")
             named = [replace(r, name=r.label, verifier=self._callable(r.verifier)) for r in verifier]
             return WeightedRewards(named, lambda judge, texts, problems: grade(judge, texts, problems, self.success))
-        found = get(verifier) if isinstance(verifier, str) else verifier
+        found = get(verifier, self.unfinished_thoughts) if isinstance(verifier, str) else verifier
         if not callable(found):
             raise InputError(f"task={self.name}: the verifier must be a function or a name, not {found!r}")
         return isolated(found, self.verifier_seconds)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from ..errors import InputError, first_line
@@ -12,7 +12,8 @@ from ..plugins import load_attribute
 from ..records import Problem, Verdict
 from . import knights_and_knaves
 from .boxed import last_boxed, without_thinking
-from .isolated import IsolatedVerifier, can_fork
+from .latex import clean
+from .process import IsolatedVerifier, can_fork
 from .rewards import Reward, VerifierError, WeightedRewards, as_result, as_verdict, checked, described, form_of, name_of
 
 # (response text, reference answer) → a bool, a finite number or a `Verdict`. One whose second parameter is called
@@ -38,32 +39,42 @@ __all__ = [
 ]
 
 
-def exact(response: str, answer: Any) -> bool:
-    """The last box holds exactly the answer, but for white space at its ends."""
-    return last_boxed(response) == str(answer).strip()
+def exact(response: str, answer: Any, unfinished_thoughts: bool = False) -> bool:
+    """The last box holds exactly the answer, letter by letter, but for what only dresses it (`latex.clean`)."""
+    boxed = last_boxed(response, unfinished_thoughts)
+    return boxed is not None and (boxed == str(answer).strip() or clean(boxed) == clean(str(answer)))
 
 
 @cache
-def _math() -> Verifier:
+def _math(unfinished_thoughts: bool) -> Verifier:
     from .math import MathVerifier
 
-    return MathVerifier()
+    return MathVerifier(unfinished_thoughts=unfinished_thoughts)
 
 
-_VERIFIERS: dict[str, Callable[[], Verifier]] = {
-    "exact": lambda: exact,
-    "knights_and_knaves": lambda: knights_and_knaves.verify,
+_OURS: tuple[Verifier, ...] = (exact, knights_and_knaves.verify)  # linear in the length of a response
+_VERIFIERS: dict[str, Callable[[bool], Verifier]] = {
+    "exact": lambda thoughts: partial(exact, unfinished_thoughts=True) if thoughts else exact,
+    "knights_and_knaves": lambda thoughts: (
+        partial(knights_and_knaves.verify, unfinished_thoughts=True) if thoughts else knights_and_knaves.verify
+    ),
     "math": _math,
 }
 
 
 def register(name: str, verifier: Verifier) -> None:
     """Make `verifier` available to configs as `name`."""
-    _VERIFIERS[name] = lambda: verifier
+    _VERIFIERS[name] = lambda thoughts: verifier
 
 
-def get(name: str) -> Verifier:
+def get(name: str, unfinished_thoughts: bool = False) -> Verifier:
     """The verifier called `name`, or that of a user's file, `path/to/file.py:name`.
+
+    Args:
+        name: its name.
+        unfinished_thoughts: whether one of this package takes a box as the answer that stands in a thought (`<think>`)
+            which never ends. By default it does not: whoever reads the response is given no answer. A user's own
+            verifier is given the whole response and decides for itself.
 
     Raises:
         InputError: an unknown name, a library that is not installed, or a file without such a function.
@@ -74,7 +85,7 @@ def get(name: str) -> Verifier:
         close = difflib.get_close_matches(name, _VERIFIERS, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(_VERIFIERS))}"
         raise InputError(f"verifier={name}: unknown verifier; {hint}")
-    return _VERIFIERS[name]()
+    return _VERIFIERS[name](unfinished_thoughts)
 
 
 def _from_file(name: str) -> Verifier:
@@ -95,8 +106,7 @@ def isolated(verifier: Verifier, seconds: float | None) -> Verifier:
     Those of this package stay as they are: they take linear time, or have such processes already. So do those with a
     `batch` of their own, which look after their own time, and all where `seconds` is None.
     """
-    ours = (exact, knights_and_knaves.verify)
-    if seconds is None or verifier in ours or hasattr(verifier, "batch") or not can_fork():
+    if seconds is None or _plain(verifier) in _OURS or hasattr(verifier, "batch") or not can_fork():
         return verifier
     return IsolatedVerifier(verifier, seconds)
 
@@ -109,7 +119,11 @@ def silent(verifier: Any) -> bool:
         return silent(verifier.verifier)
     if getattr(verifier, "silent", False):
         return True
-    return verifier in (exact, knights_and_knaves.verify) or type(verifier).__module__ == f"{__name__}.math"
+    return _plain(verifier) in _OURS or type(verifier).__module__ == f"{__name__}.math"
+
+
+def _plain(verifier: Any) -> Any:
+    return verifier.func if isinstance(verifier, partial) else verifier
 
 
 def grade(
