@@ -1,11 +1,68 @@
-"""The studies: which arms, on which settings, with which seeds. docs/study.md tells what they ask."""
+"""The studies: their arms, settings and seeds, and the records of their finished runs. study.md says what they ask.
+
+Runs of the same seed see the same problems in the same order, so arms are compared seed by seed.
+"""
 
 from __future__ import annotations
 
+import json
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
 from statistics import mean
+from typing import Any
 
-from records import load
-from runner import Arm, Study
+RECORDS = Path(__file__).parent / "records"  # STUDY.jsonl: one line for each arm and seed
+
+Record = dict[str, Any]
+Runs = dict[str, dict[int, Record]]  # by arm, then seed
+
+CURVES = {  # recorded at every step: name in a record, and name of the metric
+    "accuracy": "rollout/accuracy",
+    "entropy": "actor/entropy",
+    "length": "rollout/length",
+    "worked": "style/worked",
+    "interjections": "style/interjections",
+    "right verdicts": "style/right_verdicts",
+}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One thing compared: config overrides, and for an oracle how its labels are degraded (see oracle.py)."""
+
+    name: str
+    overrides: tuple[str, ...]
+    oracle: str | None = None
+
+
+@dataclass(frozen=True)
+class Study:
+    """Arms on common settings.
+
+    `test` problems of each size give the accuracy after training, and with `before` also that of the base.
+    """
+
+    name: str
+    common: tuple[str, ...]
+    arms: tuple[Arm, ...]
+    seeds: tuple[int, ...]
+    test: int = 1000
+    before: bool = False
+
+    def arm(self, name: str) -> Arm:
+        return next(arm for arm in self.arms if arm.name == name)
+
+
+def read_records(name: str) -> Runs:
+    """The records of a study, arms in the order of the file; empty if there is none."""
+    path = RECORDS / f"{name}.jsonl"
+    found: Runs = defaultdict(dict)
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        record = json.loads(line)
+        found[record["arm"]][record["seed"]] = record
+    return dict(found)
+
 
 _ROLL_CALL = ("task=roll_call", "steps=30", "evaluation.sampling.max_tokens=120")
 # Made by `rlcsd warmstart roll_call_worked --out bases/roll_call_worked`, and the same for roll_call_many.
@@ -45,7 +102,7 @@ RATES = Study(
 def chosen_rates() -> dict[str, str]:
     """By method, the candidate with the best accuracy on validation problems of both kinds, as far as RATES has run."""
     found: dict[str, dict[str, float]] = {}
-    for arm, by_seed in load("rates").items():
+    for arm, by_seed in read_records("rates").items():
         method, rate = arm.split("@")
         found.setdefault(method, {})[rate] = mean(record["test"]["average"] for record in by_seed.values())
     return {method: max(rates, key=lambda rate: rates[rate]) for method, rates in found.items()}

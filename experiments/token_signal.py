@@ -1,8 +1,8 @@
-"""What a hint says of each kind of token before any training: alone (one-sided), and against wrong hints (contrast).
+"""Signal of hints by kind of token before any training: correct hint alone (one-sided), and contrast with wrong hints.
 
-    python benchmarks/study/token_signal.py [--problems 24] [--model tiny_roll_call]
+    python experiments/token_signal.py [--problems 24] [--model tiny_roll_call] [--smoke]
 
-Writes docs/study/signal.json, from which report.py makes the table.
+Writes records/signal.json, from which report.py makes a table.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
+from studies import RECORDS
 
 from rlcsd.config.load import build_method, load
 from rlcsd.engine.interface import build_engine
@@ -23,7 +23,7 @@ from rlcsd.records import Problem
 from rlcsd.storage import write_text
 from rlcsd.tasks.registry import build_task
 
-OUT = Path(__file__).parents[2] / "docs" / "study" / "signal.json"
+OUT = RECORDS / "signal.json"
 KINDS = ("right", "wrong", "works a line", "interjects", "other")
 
 
@@ -33,13 +33,13 @@ def kinds(problem: Problem, text: str, offsets: Sequence[tuple[int, int]]) -> li
     A line begins to be worked at its `;`, and an interjection at the line break before it.
     """
     found = decision_kinds(problem, text, offsets)
-    for place, (start, end) in enumerate(offsets):
-        if found[place] != "other":
+    for index, (start, end) in enumerate(offsets):
+        if found[index] != "other":
             continue
         if text[start:end].startswith(";"):
-            found[place] = "works a line"
+            found[index] = "works a line"
         elif text[start:end] == "\n" and text[end:].startswith(INTERJECTIONS):
-            found[place] = "interjects"
+            found[index] = "interjects"
     return found
 
 
@@ -48,10 +48,10 @@ def rows(table: SignalTable) -> list[dict[str, object]]:
     found: list[dict[str, object]] = []
     for kind in KINDS:
         for target in ("correct", "wrong"):
-            count = len(table.values(kind, target, "contrast"))
-            if count:
-                means = {name: round(float(table.values(kind, target, name).mean()), 4) for name in SIGNALS}
-                found.append({"kind": kind, "target": target, "tokens": count, **means})
+            values = {name: table.values(kind, target, name) for name in SIGNALS}
+            if len(values["contrast"]):
+                means = {name: round(float(column.mean()), 4) for name, column in values.items()}
+                found.append({"kind": kind, "target": target, "tokens": len(values["contrast"]), **means})
     return found
 
 
@@ -60,8 +60,8 @@ def aucs(table: SignalTable) -> dict[str, float]:
     found = {}
     for label, among in (("all rollouts", np.ones_like(table.target)), ("wrong rollouts", ~table.target)):
         for name in ("teacher_gap", "contrast"):
-            values = [table.columns[name][among & (table.kind == kind)] for kind in ("right", "wrong")]
-            found[f"{name}, {label}"] = round(auc(values[0], values[1]), 3)
+            right, wrong = (table.columns[name][among & (table.kind == kind)] for kind in ("right", "wrong"))
+            found[f"{name}, {label}"] = round(auc(right, wrong), 3)
     return found
 
 
@@ -69,20 +69,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--problems", type=int, default=24)
     parser.add_argument("--model", default="tiny_roll_call", help="as in model.path")
+    parser.add_argument("--smoke", action="store_true", help="two problems and short responses; writes nothing")
     arguments = parser.parse_args()
-    config = load(["task=roll_call", "method=rlcsd", f"model.path={arguments.model}", "engine.threads=1"])
-    method, task = (
-        build_method(config),
-        build_task(config.task.model_copy(update={"train_per_size": arguments.problems})),
-    )
+    problems, smoke = (2, ["group_size=4", "sampling.max_tokens=90"]) if arguments.smoke else (arguments.problems, [])
+    sizes = [f"task.train_per_size={problems}", "engine.threads=1", *smoke]
+    config = load(["task=roll_call", "method=rlcsd", f"model.path={arguments.model}", *sizes])
+    method, task = build_method(config), build_task(config.task)
     settings = SignalSettings(config.group_size, config.sampling.settings(), seed=config.seed)
     table = hint_signals(build_engine(config, method), task, method, settings, kinds)
-    record = {"model": arguments.model, "problems": arguments.problems, "usable": round(table.usable, 3)}
-    OUT.parent.mkdir(parents=True, exist_ok=True)
-    write_text(
-        OUT, json.dumps({**record, "accuracy": round(table.accuracy, 3), "rows": rows(table), "auc": aucs(table)})
-    )
-    print(OUT.read_text(encoding="utf-8"))
+    record = {
+        "model": arguments.model,
+        "problems": problems,
+        "usable": round(table.usable, 3),
+        "accuracy": round(table.accuracy, 3),
+        "rows": rows(table),
+        "auc": aucs(table),
+    }
+    print(json.dumps(record))
+    if not arguments.smoke:
+        write_text(OUT, json.dumps(record))
 
 
 if __name__ == "__main__":

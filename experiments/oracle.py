@@ -1,6 +1,7 @@
-"""An upper bound: RLCSD's own update with labels of right and wrong decisions in place of the teacher's contrast.
+"""Upper bound of token-level credit: RLCSD's update with labels of decisions in place of the teacher's contrast.
 
-Whole, or degraded to one part of the contrast's own error pattern, so that each part can be charged for its damage.
+The labels are those of `rlcsd.experiments.decision_labels`. Degraded kinds lack one thing that the contrast lacks, too,
+and so measure what it costs.
 """
 
 from __future__ import annotations
@@ -19,14 +20,15 @@ from rlcsd.records import Group, TrainingExample
 from rlcsd.stages.hint import HintCounts, HintedExamples, draw_hints
 from rlcsd.trainer import Trainer
 
-CERTAIN = 100.0  # nats: far beyond any τ, so that the residual is saturated
+CERTAIN = 100.0  # nats, far beyond any τ, so that the residual is saturated
+
 # whole: every label; dropped: rollouts without a usable pair of hints leave the update, as in the published method;
 # unspared: right decisions of wrong rollouts have no label; noisy: tokens that are no decision are labelled at random.
 KINDS = ("whole", "dropped", "unspared", "noisy")
 
 
 class OracleTrainer(Trainer):
-    """A trainer of `rlcsd` that asks no teacher. `noise` is the share of other tokens that `noisy` selects."""
+    """Train `rlcsd` without a teacher. `noise` is the share of unlabelled tokens that the kind `noisy` selects."""
 
     def __init__(self, *arguments: Any, kind: str = "whole", noise: float = 0.2) -> None:
         super().__init__(*arguments)
@@ -36,11 +38,11 @@ class OracleTrainer(Trainer):
     def hint(self, groups: Sequence[Group], number: int) -> HintedExamples:
         rng = random.Random(f"{self.config.seed}/oracle/{number}")
         rows = []
-        for place, group in enumerate(groups):
-            self._questions[place] = group.problem.question
+        for position, group in enumerate(groups):
+            self._questions[position] = group.problem.question
             usable = [draw.hints is not None for draw in draw_hints(group, self.method.config, True, rng)]
             kept = [
-                TrainingExample(group.prompt, rollout, advantage, group=place, index=index)
+                TrainingExample(group.prompt, rollout, advantage, group=position, index=index)
                 for index, (rollout, advantage) in enumerate(zip(group.rollouts, group.advantages, strict=True))
                 if self.kind != "dropped" or usable[index]
             ]

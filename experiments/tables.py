@@ -1,4 +1,4 @@
-"""The tables of docs/study.md, from the records."""
+"""The tables of study.md, from the records."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
-from records import RECORDS, Record, Runs, load
-from studies import PLUGIN, STUDIES, chosen_rates
+from studies import PLUGIN, RECORDS, STUDIES, Record, Runs, chosen_rates, read_records
 
 from rlcsd.inspection.signals import SIGNALS
 from rlcsd.report.statistics import Difference, holm, mean_interval, paired_difference
@@ -18,7 +17,7 @@ LAST = 8  # steps whose mean is "at the end"
 
 def ordered(name: str) -> Runs:
     """The records of a study, its arms in the order in which the study names them."""
-    found = load(name)
+    found = read_records(name)
     return {arm.name: found[arm.name] for arm in STUDIES[name].arms if arm.name in found}
 
 
@@ -72,8 +71,12 @@ def paired(runs: Mapping[int, Record], reference: Mapping[int, Record], measure:
     return paired_difference(*({seed: measure(record) for seed, record in of.items()} for of in (runs, reference)))
 
 
-def _p(p: float) -> str:
-    return f"p {p:.3f}" if p >= 0.0005 else "p < 0.001"
+def difference_cell(difference: Difference, p: float | None) -> str:
+    """Mean, interval and corrected p-value; the mean alone where the others would mean nothing."""
+    if difference.low is None or difference.high is None or p is None:
+        return f"{difference.mean:+.3f}"
+    written = f"p {p:.3f}" if p >= 0.0005 else "p < 0.001"
+    return f"{difference.mean:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}], {written}"
 
 
 def paired_table(
@@ -87,12 +90,7 @@ def paired_table(
     for measure in measures.values():
         found = [paired(runs, reference, measure) for _, runs, reference in compared]
         corrected = holm([one.p for one in found])
-        columns.append(
-            [
-                f"{one.mean:+.3f} [{one.low:+.3f}, {one.high:+.3f}], {_p(p)}"
-                for one, p in zip(found, corrected, strict=True)
-            ]
-        )
+        columns.append([difference_cell(one, p) for one, p in zip(found, corrected, strict=True)])
     counts = [(label, str(pairs(runs, reference))) for label, runs, reference in compared]
     rows = [[*count, *cells] for count, *cells in zip(counts, *columns, strict=True)]
     return table([head, "pairs", *measures], rows) if rows else "No pairs of seeds yet."
@@ -212,7 +210,7 @@ def decision_gains(runs: Runs, measures: Mapping[str, Measure]) -> str:
 
 
 def tables() -> dict[str, str]:
-    """The tables of docs/study.md by name."""
+    """The tables of study.md by name."""
     rated, drift, modes, credit, confirm, decisions, defaults = map(ordered, STUDIES)
     published = {arm: runs for arm, runs in drift.items() if "-" not in arm}
     authors = {arm: runs for arm, runs in drift.items() if arm.endswith("-authors")}
@@ -258,5 +256,5 @@ def tables() -> dict[str, str]:
         ("credit", "learning curves and gains"),
         ("decisions", "gain by decisions"),
     ):
-        found[name] = f"![{title}](study/{name}.png)\n\n{found[name]}"
+        found[name] = f"![{title}](records/{name}.png)\n\n{found[name]}"
     return {name: text if "|\n| " in text else "Not run yet." for name, text in found.items()}

@@ -1,4 +1,4 @@
-"""The study's arms compose, its oracle labels what it says, and its tables are what a hand gives."""
+"""Studies: arms compose, each oracle labels what it says, and tables are those of a computation by hand."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from rlcsd.experiments.decision_labels import token_labels
 from rlcsd.experiments.roll_call import parse_question
 from rlcsd.prepare import prepare
 
-FOLDER = Path(__file__).parents[1] / "benchmarks" / "study"
+FOLDER = Path(__file__).parents[2] / "experiments"
 sys.path.insert(0, str(FOLDER))
 
 import oracle  # noqa: E402
@@ -74,7 +74,7 @@ def test_each_degraded_oracle_lacks_one_thing(step):
     whole = step["whole"][1]
     result, labels = step["unspared"]
     (batch,) = result.token_batches
-    hidden = (labels > 0) & (batch.reward <= 0)
+    hidden = (labels > 0) & ~batch.is_correct
     assert bool(hidden.any())
     assert torch.equal(batch.selected, (labels != 0) & ~hidden)
     (noisy,) = step["noisy"][0].token_batches
@@ -84,7 +84,7 @@ def test_each_degraded_oracle_lacks_one_thing(step):
     dropped = step["dropped"][0]
     assert 0 < len(dropped.examples[0]) < 24
     for row in dropped.examples[0]:
-        siblings = [r for place, r in enumerate(dropped.groups[row.group].rollouts) if place != row.index]
+        siblings = [r for index, r in enumerate(dropped.groups[row.group].rollouts) if index != row.index]
         assert any(r.is_correct for r in siblings) and any(not r.is_correct for r in siblings)
 
 
@@ -114,6 +114,6 @@ def test_differences_are_paired_by_seed_and_corrected():
 
 
 def test_the_page_has_a_place_for_every_table():
-    page = (FOLDER.parents[1] / "docs" / "study.md").read_text(encoding="utf-8")
+    page = (FOLDER / "study.md").read_text(encoding="utf-8")
     for name in tables.tables():
         assert f"<!-- {name} -->" in page, name
