@@ -8,7 +8,13 @@ import random
 import pytest
 import torch
 
-from rlcsd.adapters.training_examples import Drawn, hinted_rows, stays_in_update, total_rewards
+from rlcsd.adapters.training_examples import (
+    RewardedResponse,
+    build_examples,
+    nothing_usable,
+    stays_in_update,
+    total_rewards,
+)
 from rlcsd.config.schema import ModelConfig
 from rlcsd.engine.local.model import load_tokenizer
 from rlcsd.methods.rlcsd import RLCSD
@@ -21,10 +27,11 @@ def test_a_response_without_a_reward_is_no_hint_and_stays_out(seed):
     problem, method = Problem("Who?", "B"), RLCSD.from_fields()
     prompts = TeacherPrompts(load_tokenizer(ModelConfig()), 512, instruction="")
     texts = [r"\boxed{B}", r"\boxed{B} too", r"\boxed{A}", r"\boxed{C} and nobody says of what worth"]
-    drawn = [
-        Drawn(problem, text, (5, 6), reward) for text, reward in zip(texts, (1.0, 1.0, 0.0, math.nan), strict=True)
+    responses = [
+        RewardedResponse(problem, text, (5, 6), reward)
+        for text, reward in zip(texts, (1.0, 1.0, 0.0, math.nan), strict=True)
     ]
-    rows = hinted_rows(drawn, 4, method, prompts, random.Random(seed))
+    rows = build_examples(responses, 4, method, prompts, random.Random(seed))
     assert [stays_in_update(row, method) for row in rows] == [True, True, False, False]  # 2 has no wrong sibling
     shown = [hint.text for row in rows[:2] for hint in (row.hints.correct, *row.hints.wrong)]
     assert texts[2] in shown and texts[3] not in shown
@@ -35,9 +42,9 @@ def test_a_response_without_a_reward_is_no_hint_and_stays_out(seed):
 
 
 def test_a_single_judged_response_of_a_group_has_nothing_to_be_compared_with():
-    drawn = [Drawn(Problem("Who?", "B"), "B", (5,), reward) for reward in (1.0, math.nan)]
+    responses = [RewardedResponse(Problem("Who?", "B"), "B", (5,), reward) for reward in (1.0, math.nan)]
     prompts = TeacherPrompts(load_tokenizer(ModelConfig()), 512, instruction="")
-    rows = hinted_rows(drawn, 2, RLCSD.from_fields(), prompts, random.Random(0))
+    rows = build_examples(responses, 2, RLCSD.from_fields(), prompts, random.Random(0))
     assert [row.advantage for row in rows] == [0.0, 0.0]
 
 
@@ -45,3 +52,23 @@ def test_rewards_are_weighted_and_what_no_function_judges_is_not_zero():
     rewards = torch.tensor([[1.0, 0.5], [math.nan, 0.5], [math.nan, math.nan]])
     found = total_rewards(rewards, torch.tensor([1.0, 0.1]))
     assert found[:2] == pytest.approx([1.05, 0.05]) and math.isnan(found[2])
+
+
+@pytest.mark.parametrize("success", [0.7, 0.9, 1.0, 3.3, 70.7, 1000.1])
+def test_rewards_in_float32_are_correct_where_they_were_meant_to_be(success):
+    """0.9 in float32 is less than 0.9, which once made correct responses wrong ones, and wrong hints."""
+    rewards = torch.tensor([[success, 0.0], [0.7 * success, 0.3 * success], [success, -0.1 * success]])
+    method, prompts = RLCSD.from_fields(), TeacherPrompts(load_tokenizer(ModelConfig()), 512, instruction="")
+    totals = total_rewards(rewards, torch.ones(2))
+    assert rewards.dtype == torch.float32
+    problem = Problem("Who?", "B")
+    responses = [RewardedResponse(problem, rf"\boxed{{{i}}}", (5, 6), total) for i, total in enumerate(totals)]
+    rows = build_examples(responses, 3, method, prompts, random.Random(0), success)
+    assert [row.rollout.is_correct for row in rows] == [True, True, False]
+
+
+def test_a_batch_without_a_usable_hint_says_what_the_rewards_are():
+    responses = [RewardedResponse(Problem("Who?", "B"), "B", (5,), reward) for reward in (0.2, 0.5, math.nan)]
+    said = nothing_usable(responses, RLCSD.from_fields(), success=1.0)
+    assert "0 of 3 responses are correct, with rewards from 0.2 to 0.5 and success=1" in said
+    assert "no reward function judged" in nothing_usable(responses[2:], RLCSD.from_fields(), success=1.0)

@@ -29,9 +29,9 @@ METHODS = ["grpo", "rlsd", "rlsd_ectr", "rlcsd"]
 
 
 def ours(
-    name: str, places: list[int], options: tuple[str, ...] = (), without: int | None = None
+    name: str, indices: list[int], options: tuple[str, ...] = (), without: int | None = None
 ) -> tuple[dict[str, torch.Tensor], float]:
-    """Gradient and loss of our engine on the mini-batch of the fixed rollouts at `places`; one may not be there."""
+    """Gradient and loss of our engine on the mini-batch of the fixed rollouts `indices`; one may not be there."""
     config = load([f"method={name}", "kl_coefficient=0", "engine.self_check=false", *options])
     method = build_method(config)
     engine = LocalEngine(config, method)
@@ -45,15 +45,17 @@ def ours(
     groups = grade(tokenizer, task, problems, prompts, drawn, divide_by_std=method.config.advantage_std)
     teacher = TeacherPrompts(tokenizer, engine.context_length, instruction="")
     hinted = hinted_examples(groups, method, teacher, random.Random("42/hint/0")).examples
-    rows = [row for group in with_old_log_probs(engine, hinted) for row in group if row.group * G + row.index in places]
+    rows = [
+        row for group in with_old_log_probs(engine, hinted) for row in group if row.group * G + row.index in indices
+    ]
     batch = method.prepare(build_token_batch(engine, rows, method), 1)
     metrics = engine.gradient([row.pair for row in rows], batch, method)
     gradients = {name: p.grad for name, p in engine.policy.named_trainable().items() if p.grad is not None}
     return gradients, metrics["actor/loss"].value
 
 
-def check(found, places, name, number=0, options=(), without=None):
-    gradients, loss = ours(name, places, options, without)
+def check(found, indices, name, number=0, options=(), without=None):
+    gradients, loss = ours(name, indices, options, without)
     largest = max(float(gradient.abs().max()) for gradient in gradients.values())
     assert largest > 1e-4
     for key, gradient in gradients.items():
@@ -92,6 +94,19 @@ def test_a_rollout_that_no_function_judges_is_as_one_that_was_never_drawn(tmp_pa
     """One of four, so the mean and the deviation of its group are those of the other three."""
     found, _ = run("rlsd", str(tmp_path), rows=4, accumulation=3, unjudged=3, method_options={"hint_source": "gt_cot"})
     check(found, list(range(len(FLAT))), "rlsd", 0, ("method.hint_source=gt_cot",), without=3)
+
+
+@pytest.mark.parametrize("success", [0.7, 0.9])
+def test_a_reward_in_float32_is_a_success(success, tmp_path):
+    """0.9 is less in float32: correct responses became wrong ones and wrong hints, and no row stayed in the update."""
+    found, trainer = run("rlcsd", str(tmp_path), rows=4, accumulation=3, scale=success, success=success)
+    check(found, list(range(len(FLAT))), "rlcsd")
+    assert trainer.state.log_history[0]["hints/updated_share"] == pytest.approx(7 / 12)
+
+
+def test_a_batch_without_an_update_warns_and_says_why(tmp_path):
+    with pytest.warns(UserWarning, match=r"no update: 0 of 12 responses are correct, with rewards from 0 to 0\.5"):
+        run("rlcsd", str(tmp_path), rows=4, accumulation=3, scale=0.5)
 
 
 @pytest.mark.slow

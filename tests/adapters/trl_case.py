@@ -32,8 +32,8 @@ def reward(completions: list[Any], answer: list[str], **columns: Any) -> list[fl
     return [float(rf"\boxed{{{a}}}" in text) for text, a in zip(texts, answer, strict=True)]
 
 
-def completion(tokenizer: Any, place: int) -> list[int]:
-    return [*tokenizer(FLAT[place], add_special_tokens=False).input_ids, tokenizer.eos_token_id]
+def completion(tokenizer: Any, index: int) -> list[int]:
+    return [*tokenizer(FLAT[index], add_special_tokens=False).input_ids, tokenizer.eos_token_id]
 
 
 class Keep(TrainerCallback):
@@ -64,10 +64,11 @@ def run(
     chat: bool = True,
     resume: bool = False,
     unjudged: int | None = None,
+    scale: float = 1.0,
     **settings: Any,
 ) -> Any:
     """Train on the fixed rollouts, `rows` of them in a micro-batch of each process; returns what was kept, and the
-    trainer. The reward function gives no reward to the rollout at place `unjudged`."""
+    trainer. The reward function gives no reward to the rollout `unjudged`; `scale` is the reward of the correct."""
     tokenizer = load_tokenizer(ModelConfig())
     keep = Keep()
 
@@ -76,8 +77,8 @@ def run(
         ids = [
             tokenizer.apply_chat_template(p, add_generation_prompt=True)["input_ids"] if chat else [5] for p in prompts
         ]
-        places = [(first + i) % len(FLAT) for i in range(len(prompts))]
-        return {"prompt_ids": ids, "completion_ids": [completion(tokenizer, p) for p in places], "logprobs": None}
+        indices = [(first + i) % len(FLAT) for i in range(len(prompts))]
+        return {"prompt_ids": ids, "completion_ids": [completion(tokenizer, i) for i in indices], "logprobs": None}
 
     data = {
         "prompt": [[{"role": "user", "content": question}] for question in QUESTIONS] if chat else QUESTIONS,
@@ -107,7 +108,7 @@ def run(
     trainer = RLCSDTrainer(
         AutoModelForCausalLM.from_pretrained(TINY, dtype=torch.float32),
         lambda completions, **columns: [
-            None if unjudged is not None and FLAT[unjudged] in c[0]["content"] else value
+            None if unjudged is not None and FLAT[unjudged] in c[0]["content"] else scale * value
             for c, value in zip(completions, reward(completions, **columns), strict=True)
         ],
         RLCSDConfig(**arguments | settings),

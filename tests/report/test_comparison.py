@@ -258,11 +258,15 @@ def test_a_run_that_is_behind_its_other_seeds_is_left_out_and_named(tmp_path):
     assert "rlcsd, seed 2 (step 4, the others 8)" in (tmp_path / "figure.svg").read_text()
 
 
-def test_labels_at_different_steps_are_marked(tmp_path):
+def test_labels_at_different_steps_are_marked(tmp_path, capsys):
     write_run(tmp_path / "g", "grpo")
     behind(write_run(tmp_path / "r", "rlcsd"))
     runs = read_runs([tmp_path])
-    assert "Evaluated after different numbers of steps: grpo 8; rlcsd 4." in comparison(runs).notes
+    note = "Evaluated after different numbers of steps: grpo 8; rlcsd 4."
+    assert note in comparison(runs).notes
+    assert main(["compare", str(tmp_path), "--format", "csv"]) == 0
+    printed = capsys.readouterr()
+    assert note not in printed.out and note in printed.err  # a program reads the table, a person the notes
 
 
 def test_runs_that_stop_early_end_where_they_like(tmp_path):

@@ -1,4 +1,7 @@
-"""From the rollouts of another project's trainer to rows with hints: what an adapter to any trainer needs."""
+"""Turn the rewarded responses of another project's trainer into training examples with hints, and score a teacher.
+
+What an adapter to any trainer needs; `adapters.trl` is the one for TRL.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +18,11 @@ from ..engine.local.scoring import score
 from ..errors import InputError
 from ..methods import CreditMethod
 from ..methods.base import TeacherSchedule
-from ..records import Group, Pair, Problem, Rollout, Sample, Scores, TrainingExample, Verdict
+from ..records import Group, Pair, Problem, Rollout, Sample, Scores, TrainingExample
 from ..stages.grade import group_advantages
 from ..stages.hint import TeacherPrompts, hinted_examples
 from ..verifiers.boxed import last_boxed
+from ..verifiers.rewards import as_verdict
 
 
 def problem_of(row: Mapping[str, Any], answer_column: str, solution_column: str) -> Problem:
@@ -34,16 +38,18 @@ def problem_of(row: Mapping[str, Any], answer_column: str, solution_column: str)
 
 
 def total_rewards(rewards: torch.Tensor, weights: torch.Tensor) -> list[float]:
-    """Each response's weighted sum of the functions' rewards `[B, F]`; NaN if none of them judged it."""
-    totals = (rewards * weights).nansum(dim=1)
+    """Each response's sum of the F functions' rewards `[B, F]`, weighted by `[F]`; NaN if none of them judged it."""
+    totals = (rewards.double() * weights.double()).nansum(dim=1)
     totals[rewards.isnan().all(dim=1)] = torch.nan
     return [float(total) for total in totals]
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """One response as another trainer has drawn and rewarded it. Without a reward (NaN) it says nothing of its group:
-    it has no advantage, is no hint, and stays out of the update."""
+class RewardedResponse:
+    """One response as another trainer sampled and rewarded it.
+
+    Without a reward (NaN) it says nothing of its group: it has no advantage, is no hint, and stays out of the update.
+    """
 
     problem: Problem
     text: str
@@ -51,28 +57,31 @@ class Drawn:
     reward: float
 
 
-def hinted_rows(
-    drawn: Sequence[Drawn],
+def build_examples(
+    responses: Sequence[RewardedResponse],
     group_size: int,
     method: CreditMethod,
     prompts: TeacherPrompts,
     rng: random.Random,
     success: float = 1.0,
 ) -> list[TrainingExample]:
-    """All rollouts in their order, group after group, with the teacher's prompts of those that have a usable hint.
+    """An example for each response, in their order, with the teacher's prompts where there is a usable hint.
 
-    A rollout is correct from the reward `success` on. Log-probs are zeros.
+    `responses` are group after group, `group_size` of one problem each. A response is correct from the reward `success`
+    on, up to the rounding that `verifiers.as_verdict` allows: other trainers hold rewards in float32. Log-probs are
+    zeros.
 
-    Raises InputError if a hint from the data set is wanted and a problem has no solution.
+    Raises:
+        InputError: the method takes hints from the data set and a problem has no solution.
     """
     groups = []
-    for start in range(0, len(drawn), group_size):
-        some = drawn[start : start + group_size]
+    for start in range(0, len(responses), group_size):
+        some = responses[start : start + group_size]
         rollouts = tuple(
             Rollout(
                 Sample(one.ids, torch.zeros(len(one.ids)), torch.zeros(len(one.ids)), finished=True),
                 one.text,
-                Verdict(one.reward >= success, one.reward),
+                as_verdict(one.reward, success),
                 None if math.isnan(one.reward) else last_boxed(one.text) or None,
             )
             for one in some
@@ -85,8 +94,23 @@ def hinted_rows(
     return [row for group in hinted_examples(groups, keeping, prompts, rng).examples for row in group]
 
 
+def nothing_usable(responses: Sequence[RewardedResponse], method: CreditMethod, success: float) -> str:
+    """Why no response of a batch stays in the update: a sentence for a warning."""
+    rewards = [one.reward for one in responses if not math.isnan(one.reward)]
+    if not rewards:
+        return f"no reward function judged any of the {len(responses)} responses of this batch: no update"
+    correct = sum(as_verdict(reward, success).correct for reward in rewards)
+    return (
+        f"{method.name} finds no usable hint in this batch, so there is no update: {correct} of {len(responses)} "
+        f"responses are correct, with rewards from {min(rewards):g} to {max(rewards):g} and success={success:g}"
+    )
+
+
 def stays_in_update(row: TrainingExample, method: CreditMethod) -> bool:
-    """Is a row of `hinted_rows` in its mini-batch? One without a usable hint is if the method keeps it unmodulated."""
+    """Whether an example of `build_examples` is in its mini-batch.
+
+    One without a usable hint is if the method keeps it with its plain advantage (`unusable=plain`).
+    """
     if math.isnan(row.rollout.reward):
         return False
     if not method.hinted or row.teacher_prompt is not None or method.config.unusable == "plain":
@@ -95,7 +119,7 @@ def stays_in_update(row: TrainingExample, method: CreditMethod) -> bool:
 
 
 class TeacherScorer:
-    """Scores with a teacher that follows `policy`, for `stages.score.build_token_batch`; no teacher without hints."""
+    """Score with a teacher that follows `policy`, for `stages.score.build_token_batch`; no teacher without hints."""
 
     def __init__(self, policy: Network, method: CreditMethod, pad_id: int, budget: int) -> None:
         self.policy, self.pad_id, self.budget, self.device = policy, pad_id, budget, policy.device
@@ -110,12 +134,12 @@ class TeacherScorer:
         return Scores(columns.log_prob, columns.entropy)
 
     def follow(self, optimizer_step: int) -> None:
-        """To be called after optimizer step number `optimizer_step` (from 1)."""
+        """Move the teacher; call it after optimizer step number `optimizer_step` (from 1)."""
         if self.weights is not None:
             self.weights.follow(self.policy, optimizer_step)
 
     def state(self) -> dict[str, torch.Tensor]:
-        """What a checkpoint needs; nothing for a teacher that never moves."""
+        """The tensors that a checkpoint needs; none for a teacher that never moves."""
         return {} if self.weights is None else self.weights.state()
 
     def load_state(self, state: dict[str, torch.Tensor]) -> None:

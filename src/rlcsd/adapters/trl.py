@@ -1,13 +1,17 @@
 """The credit methods (grpo, rlsd, rlsd_ectr, rlcsd) in TRL's GRPO trainer: `pip install 'rlcsd[trl]'`.
 
-TRL generates, rewards and updates; here hints are drawn, the teacher scores, and each token gets its advantage. TRL's
-loss takes advantages `(B, T)`, and the surrogate is positively homogeneous in them, so a token's weight in the method's
-loss moves into its advantage. Weights belong to the whole optimizer mini-batch: all micro-batches of a gradient
-accumulation, on all processes. Hints need whole groups, so they are drawn before TRL shuffles the rollouts.
+TRL generates, rewards and updates. This trainer chooses the hints, lets the teacher score, and gives each token its
+advantage. TRL's loss takes advantages `[B, T]`, and the surrogate is positively homogeneous in them, so a token's
+weight in the method's loss moves into its advantage. Weights belong to the whole optimizer mini-batch: all
+micro-batches of a gradient accumulation, on all processes. Hints need whole groups, so they are chosen before TRL
+shuffles the responses.
+
+Written against TRL 1.16, whose private methods it overrides.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,11 +30,20 @@ from ..errors import InputError
 from ..layout import Layout
 from ..methods import CreditMethod, method_class
 from ..methods.grpo import GRPO
+from ..records import TrainingExample
 from ..stages import step_rng
 from ..stages.hint import TeacherPrompts, teacher_token_limit
 from ..stages.score import build_token_batch
 from ..validation import as_input_error
-from .training_examples import Drawn, TeacherScorer, hinted_rows, problem_of, stays_in_update, total_rewards
+from .training_examples import (
+    RewardedResponse,
+    TeacherScorer,
+    build_examples,
+    nothing_usable,
+    problem_of,
+    stays_in_update,
+    total_rewards,
+)
 
 _FILE = "rlcsd_teacher.safetensors"
 _NEEDED = {"loss_type": "dapo", "importance_sampling_level": "token", "top_entropy_quantile": 1.0}
@@ -50,7 +63,7 @@ class RLCSDConfig(GRPOConfig):  # type: ignore[misc]
     answer_column: str = field(default="answer", metadata={"help": "column of the final answers"})
     solution_column: str = field(default="solution", metadata={"help": "column of worked solutions, if there is one"})
     success: float = field(default=1.0, metadata={"help": "a response is correct from this reward on"})
-    thinking_teacher: bool = field(default=True, metadata={"help": "does the teacher's prompt ask for thinking?"})
+    thinking_teacher: bool = field(default=True, metadata={"help": "whether the teacher's prompt asks for thinking"})
     max_teacher_tokens: int | None = field(default=None, metadata={"help": "most tokens of its prompt and response"})
     score_tokens: int = field(default=32768, metadata={"help": "tokens of one pass of the teacher"})
 
@@ -125,8 +138,8 @@ class RLCSDTrainer(GRPOTrainer):  # type: ignore[misc]
             problems = [problem_of(row, self.args.answer_column, self.args.solution_column) for row in inputs]
             mine = list(zip(problems, texts, map(tuple, completion_ids_list), strict=True))
             self._lengths = tuple(map(len, completion_ids_list))
-            drawn = zip(gather_object(mine), totals, strict=True)
-            self._drawn = [Drawn(problem, text, ids, reward) for (problem, text, ids), reward in drawn]
+            rewarded = zip(gather_object(mine), totals, strict=True)
+            self._responses = [RewardedResponse(problem, text, ids, r) for (problem, text, ids), r in rewarded]
         return rewards
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -139,8 +152,9 @@ class RLCSDTrainer(GRPOTrainer):  # type: ignore[misc]
         limit = teacher_token_limit(self.args.max_teacher_tokens, context_length)
         prompts = TeacherPrompts(self._tokenizer, limit, self.args.thinking_teacher, instruction="")
         rng = step_rng(self.args.seed, "hint", self.state.global_step)  # all processes draw the same hints
-        drawn = hinted_rows(self._drawn, self.num_generations, self.method, prompts, rng, self.args.success)
-        rows = drawn[first : first + len(inputs)]
+        examples = build_examples(self._responses, self.num_generations, self.method, prompts, rng, self.args.success)
+        self._report(examples)
+        rows = examples[first : first + len(inputs)]
         self._columns = build_token_batch(self.teacher, rows, self.method)  # type: ignore[arg-type]
         if type(self.method) is not GRPO:  # which needs none
             self._columns = self._columns.with_columns(old_log_prob=self._old_log_probs(output))
@@ -148,6 +162,13 @@ class RLCSDTrainer(GRPOTrainer):  # type: ignore[misc]
         self._kept = written & torch.tensor([stays_in_update(row, self.method) for row in rows], device=device)
         output["row"], self._weighed = torch.arange(len(inputs), device=device), False
         return output
+
+    def _report(self, examples: Sequence[TrainingExample]) -> None:
+        """Log the share of responses that stay in the update, and warn if there is none."""
+        kept = sum(stays_in_update(example, self.method) for example in examples)
+        self._metrics["train"]["hints/updated_share"].append(kept / len(examples))
+        if not kept and self.accelerator.is_main_process:
+            warnings.warn(nothing_usable(self._responses, self.method, self.args.success), stacklevel=2)
 
     def _old_log_probs(self, output: Mapping[str, Tensor]) -> Tensor:
         """The policy's own `[N]`. TRL leaves them out where they are those of its loss; methods read them before."""
@@ -195,7 +216,7 @@ class RLCSDTrainer(GRPOTrainer):  # type: ignore[misc]
         """As TRL's; inside the loss, which reads the advantages afterwards, they become those at these log-probs."""
         output = super()._get_per_token_logps_and_entropies(*arguments, **options)
         if (inputs := self._in_loss) is not None:
-            places, log_probs, tokens = inputs["tool_mask"].bool(), output[0].detach(), int(inputs["mini_batch_tokens"])
-            folded = self.method.folded_advantages(log_probs[places], inputs["token_batch"], tokens)
-            inputs["advantages"] = torch.zeros_like(log_probs).masked_scatter(places, folded.to(log_probs.dtype))
+            kept, log_probs, tokens = inputs["tool_mask"].bool(), output[0].detach(), int(inputs["mini_batch_tokens"])
+            folded = self.method.folded_advantages(log_probs[kept], inputs["token_batch"], tokens)
+            inputs["advantages"] = torch.zeros_like(log_probs).masked_scatter(kept, folded.to(log_probs.dtype))
         return output

@@ -61,8 +61,8 @@ def add_compare_command(commands: Any) -> None:
         "--by",
         nargs="+",
         metavar="KEY",
-        help="config keys that label a run; runs of one label count as seeds (default: method.name, and model and task "
-        "where they differ)",
+        help="config keys that label a run; runs of one label must differ in nothing but the seed (default: method.name, "
+        "and model and task where they differ)",
     )
     compare.add_argument("--baseline", metavar="LABEL", help="also the paired differences to these runs, with p-values")
     compare.add_argument(
@@ -99,6 +99,9 @@ def _compare(arguments: argparse.Namespace) -> None:
     if arguments.baseline is not None:
         tables.append(differences(runs, arguments.baseline, arguments.pair))
     print("\n\n".join(written(table, arguments.format) for table in tables))
+    if arguments.format == "csv":  # which has no place for notes
+        for note in dict.fromkeys(note for table in tables for note in table.notes):
+            print(note, file=sys.stderr)
     if figure is not None:
         print(f"figure: {draw_comparison(runs, figure)}", file=sys.stderr)
 
@@ -147,31 +150,31 @@ def _inspect(arguments: argparse.Namespace) -> None:
     table = next(iter(tables.values()))
     _print(table, tables)
     if figure is not None and len(table.kind):
-        from ..inspection.signals import means
         from ..report.figures import draw_signals
 
-        print(f"figure: {draw_signals(means(table), figure)}")
+        print(f"figure: {draw_signals(table.means(), figure)}")
 
 
 def _print(table: SignalTable, tables: dict[str, SignalTable]) -> None:
-    from ..inspection.signal_tables import OWN, QUIET, SHARED, by_k, by_template, called, division, explanation
-    from ..inspection.signals import KINDS, markdown
+    from ..inspection import signal_tables as tables_of
+    from ..inspection.signals import KINDS
 
     print(f"accuracy {table.accuracy:.3f}, usable rollouts {table.usable:.3f}")
     if not len(table.kind):
-        print(f"\n{explanation(table)}")
+        print(f"\n{tables_of.why_no_signal(table)}")
         return
-    print(f"\n{markdown(table)}\n\nHow the signal divides, kinds by words:\n\n{division(table, table.kind, KINDS)}")
-    shared = called(table)
-    if shared is None:
+    shares = tables_of.share_table(table, table.kind, KINDS)
+    print(f"\n{tables_of.mean_table(table)}\n\nHow the signal divides, kinds by words:\n\n{shares}")
+    kinds = tables_of.shared_or_own(table)
+    if kinds is None:
         print("\nWithout wrong hints nothing tells what a hint does as such from what a correct one does.")
         return
     print("\nThe same without a list of words (shared: at least half of the larger gap is common to h_c and h_w):\n")
-    print(division(table, shared, (SHARED, OWN, QUIET)))
-    if text := by_k(table):
+    print(tables_of.share_table(table, kinds, (tables_of.SHARED, tables_of.OWN, tables_of.QUIET)))
+    if text := tables_of.table_by_k(table):
         print(f"\nBy the number of wrong hints, over rollouts that have two or more:\n\n{text}")
     if len(tables) > 1:
-        print(f"\nBy the wording around the hint:\n\n{by_template(tables)}")
+        print(f"\nBy the wording around the hint:\n\n{tables_of.table_by_template(tables)}")
     for target in ("correct", "wrong"):
         errors = table.sign_errors(target)
         if errors is not None:

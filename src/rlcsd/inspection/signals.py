@@ -1,8 +1,11 @@
-"""The kinds of tokens: conclusion, verdict, task and style.
+"""The token signal of hints: teacher gaps under correct and wrong hints and their contrast, by kind of token.
 
-The paper separates *style* tokens ("Wait", "Therefore", newlines and the like) from *task* tokens
-(numbers, operators, mathematical symbols) and finds the plain hinted gap mostly on style (RLCSD,
-arXiv 2606.11709, section 2). Puzzles have no numbers; there the claims and verdicts are the task.
+`hint_signals` samples a model's own rollouts on given problems and scores them by its own weights: the signal as it is
+at the first step of training. Called by `rlcsd inspect` and by the acceptance checks of warm starts.
+
+Kinds of token: the paper separates *style* ("Wait", "Therefore", newlines) from *task* tokens (numbers, operators,
+mathematical symbols) and finds the plain hinted gap mostly on style (RLCSD, arXiv 2606.11709, section 2). Puzzles have
+no numbers; there claims and verdicts are the task.
 """
 
 from __future__ import annotations
@@ -27,7 +30,10 @@ from ..stages.hint import TeacherPrompts, hinted_examples, teacher_token_limit
 from ..stages.score import build_token_batch, with_old_log_probs
 from ..tasks.task import Task
 
+SIGNALS = ("teacher_gap", "wrong_gap", "contrast")
 KINDS = ("conclusion", "verdict", "task", "style", "other")
+
+# ------------------------------------------------------------------ kinds of token
 
 _VERDICT = re.compile(r"^\W*(?:true|false|fine|contradiction|correct|wrong|consistent|impossible)\W*$", re.IGNORECASE)
 _TASK = re.compile(
@@ -42,7 +48,7 @@ _WORDS = re.compile(r"[A-Za-z]+")
 
 
 def _is_style(token: str) -> bool:
-    """True if the token, or every word of a token of several words, is a word of style."""
+    """Whether the token, or every word of a token of several words, is a word of style."""
     if _STYLE.match(token):
         return True
     words = _WORDS.findall(token)
@@ -75,19 +81,22 @@ def _kind(token: str, boxed: bool) -> str:
     return "style" if _is_style(token) else "other"
 
 
-# ------------------------------------------------------------------ signals
-# The token signal of hints: the teacher's gain under correct and wrong hints and their contrast, by kind of token.
-#
-# The figures hold for the policy's own rollouts on given problems, scored by its own weights: the token
-# signal as it is at the first step of training.
-
-SIGNALS = ("teacher_gap", "wrong_gap", "contrast")
-_HEADS = {"teacher_gap": "gap under h_c", "wrong_gap": "gap under h_w", "contrast": "e_ctr"}
+# ------------------------------------------------------------------ the signals of scored rollouts
 
 
 @dataclass(frozen=True)
 class SignalTable:
-    """Columns over all scored tokens: `kind`, `target` (was the rollout correct), and one per signal, in nats."""
+    """Signals of N scored tokens, in nats.
+
+    `columns` maps names of `SIGNALS` to `[N]`: `teacher_gap` = log π_T(y|h_c) − log π, `wrong_gap` (the same under the
+    wrong hints together) and `contrast`, the difference of the two. `kind [N]`, `target [N]` (bool: is the token's
+    rollout correct) and `rollout [N]` (its number) say what each token is.
+
+    `accuracy` is over all rollouts, `usable` the share of those with all the hints they need, and `missing` the number
+    of rollouts without a "correct" and without a "wrong" hint. Scored now, not read from a run, also
+    `old_log_prob [N]` of the policy, and under each of K wrong hints `contrast_log_prob [N, K]`, where
+    `contrast_valid [N, K]`.
+    """
 
     kind: np.ndarray
     target: np.ndarray
@@ -96,27 +105,40 @@ class SignalTable:
     accuracy: float
     usable: float
     rollouts: int = 0
-    missing: Mapping[str, int] = field(default_factory=dict)  # rollouts without a "correct" or without a "wrong" hint
-    old_log_prob: np.ndarray | None = None  # [N], of the policy
-    wrong: np.ndarray | None = None  # [N, K], log-probs under each wrong hint, and which of them there are
-    wrong_valid: np.ndarray | None = None
+    missing: Mapping[str, int] = field(default_factory=dict)
+    old_log_prob: np.ndarray | None = None
+    contrast_log_prob: np.ndarray | None = None
+    contrast_valid: np.ndarray | None = None
 
     def values(self, kind: str, target: str, signal: str) -> np.ndarray:
-        where = (self.kind == kind) & (self.target == (target == "correct"))
-        return self.columns[signal][where]
+        """A signal on the tokens of one kind, in `correct` or in `wrong` rollouts."""
+        return self.columns[signal][self._where(kind, target)]
 
     def mean(self, kind: str, target: str, signal: str) -> float | None:
         values = self.values(kind, target, signal)
         return float(values.mean()) if len(values) else None
 
+    def means(self) -> dict[str, dict[str, dict[str, float]]]:
+        """Target → kind → signal → mean, where there is such a token; the kind `other` is left out."""
+        found: dict[str, dict[str, dict[str, float]]] = {}
+        for target in ("correct", "wrong"):
+            for kind in KINDS[:-1]:
+                if self._where(kind, target).any():
+                    means = {name: float(self.values(kind, target, name).mean()) for name in self.columns}
+                    found.setdefault(target, {})[kind] = means
+        return found
+
     def sign_errors(self, target: str, signal: str = "contrast", kind: str = "conclusion") -> float | None:
-        """Share of rollouts whose mean signal on tokens of `kind` has the wrong sign for `target`."""
-        where = (self.kind == kind) & (self.target == (target == "correct"))
+        """Share of rollouts whose mean signal on tokens of `kind` has the wrong sign for `target`; None without any."""
+        where = self._where(kind, target)
         rollouts = np.unique(self.rollout[where])
         if not len(rollouts):
             return None
         means = np.array([self.columns[signal][where & (self.rollout == r)].mean() for r in rollouts])
         return float((means <= 0).mean() if target == "correct" else (means >= 0).mean())
+
+    def _where(self, kind: str, target: str) -> np.ndarray:
+        return (self.kind == kind) & (self.target == (target == "correct"))
 
 
 @dataclass(frozen=True)
@@ -141,7 +163,7 @@ def _kinds_of_text(problem: Problem, text: str, offsets: Sequence[tuple[int, int
 def hint_signals(
     engine: Scorer, task: Task, method: Method, settings: SignalSettings, kinds: Kinds = _kinds_of_text
 ) -> SignalTable:
-    """Sample a group for every training problem of `task`, draw hints as `method` does, and score them.
+    """Sample a group for every training problem of `task`, give hints as `method` does, and score the responses.
 
     `kinds` names the kind of each token of a response, given as (start, end) in its text.
     """
@@ -171,11 +193,8 @@ def score_groups(
         columns = dict.fromkeys(SIGNALS, empty)
         return SignalTable(empty.astype(str), empty.astype(bool), empty.astype(int), columns, accuracy, 0.0, **facts)
     scored = build_token_batch(engine, batch, method)
-    assert (
-        scored.teacher_log_prob is not None
-        and scored.contrast_log_prob is not None
-        and scored.contrast_valid is not None
-    )
+    assert scored.teacher_log_prob is not None
+    assert scored.contrast_log_prob is not None and scored.contrast_valid is not None
     wrong = marginal_log_prob(scored.contrast_log_prob, scored.contrast_valid)
     kind: list[str] = []
     for row in batch:
@@ -186,20 +205,20 @@ def score_groups(
         return values.double().cpu().numpy()
 
     return SignalTable(
-        np.array(kind),
-        scored.is_correct.cpu().numpy(),
-        scored.rollout.cpu().numpy(),
-        {
+        kind=np.array(kind),
+        target=scored.is_correct.cpu().numpy(),
+        rollout=scored.rollout.cpu().numpy(),
+        columns={
             "teacher_gap": column(scored.teacher_log_prob - scored.old_log_prob),
             "wrong_gap": column(wrong - scored.old_log_prob),
             "contrast": column(contrast(scored)),
         },
-        accuracy,
-        hinted.counts.usable / max(hinted.counts.rollouts, 1),
+        accuracy=accuracy,
+        usable=hinted.counts.usable / max(hinted.counts.rollouts, 1),
         **facts,
         old_log_prob=column(scored.old_log_prob),
-        wrong=column(scored.contrast_log_prob),
-        wrong_valid=scored.contrast_valid.cpu().numpy(),
+        contrast_log_prob=column(scored.contrast_log_prob),
+        contrast_valid=scored.contrast_valid.cpu().numpy(),
     )
 
 
@@ -210,33 +229,3 @@ def sample_groups(engine: Scorer, task: Task, method: Method, settings: SignalSe
     samples = engine.sample(prompts, settings.group_size, settings.sampling, seed)
     std = method.config.advantage_std
     return grade(engine.tokenizer, task, task.train, prompts, samples, divide_by_std=std)
-
-
-def markdown(table: SignalTable, kinds: Sequence[str] = KINDS) -> str:
-    """Mean signal, mean size of the last one and number of tokens, by kind and by target."""
-    signals = [name for name in SIGNALS if name in table.columns]
-    heads = [_HEADS[name] for name in signals]
-    lines = [
-        f"| kind | target | tokens | {' | '.join(heads)} | mean abs {heads[-1]} |",
-        "|---" * (len(heads) + 4) + "|",
-    ]
-    for kind in kinds:
-        for target in ("correct", "wrong"):
-            values = table.values(kind, target, signals[-1])
-            if len(values):
-                gains = [table.mean(kind, target, name) for name in signals]
-                cells = " | ".join(f"{gain:+.3f}" for gain in gains if gain is not None)
-                lines.append(f"| {kind} | {target} | {len(values)} | {cells} | {np.abs(values).mean():.3f} |")
-    return "\n".join(lines)
-
-
-def means(table: SignalTable) -> dict[str, dict[str, dict[str, float]]]:
-    """Target → kind → signal → mean in nats, where there is such a token; `other` is left out."""
-    found: dict[str, dict[str, dict[str, float]]] = {}
-    for target in ("correct", "wrong"):
-        for kind in KINDS[:-1]:
-            values = {name: table.mean(kind, target, name) for name in table.columns}
-            known = {name: value for name, value in values.items() if value is not None}
-            if known:
-                found.setdefault(target, {})[kind] = known
-    return found

@@ -15,7 +15,7 @@ from typing import Any
 from ..errors import InputError
 from ..records import Problem, Verdict
 
-_ROUNDING = 1e-6  # 0.7 + 0.2 + 0.1 is a little less than 1, in float32 by more than in float64
+_ROUNDING = 1e-6  # relative: 0.7 + 0.2 + 0.1 is a little less than 1, in float32 by more than in float64
 
 
 Result = Verdict | float  # what a verifier may return, checked
@@ -137,7 +137,11 @@ def _number(value: Any) -> float | None:
 
 def as_verdict(result: Result, success: float) -> Verdict:
     """A plain number is correct from `success` on."""
-    return result if isinstance(result, Verdict) else Verdict(result >= success - _ROUNDING, result)
+    return (
+        result
+        if isinstance(result, Verdict)
+        else Verdict(result >= success - _ROUNDING * max(1.0, abs(success)), result)
+    )
 
 
 def described(verifier: Any, response: str, subject: Any, complaint: str) -> str:
