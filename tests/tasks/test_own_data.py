@@ -1,10 +1,13 @@
-"""Data of one's own as it comes: gaps, numbers of other types, nested columns, doubled names."""
+"""Data of one's own as it comes: chats in every form that tables give them, gaps, numbers of other types."""
 
 from __future__ import annotations
 
+import csv
 import datetime
+import json
 from decimal import Decimal
 
+import numpy
 import pytest
 
 from rlcsd import InputError, Problem, Task
@@ -62,14 +65,108 @@ def test_a_chat_in_a_parquet_file_may_have_columns_of_its_own(tmp_path):
     assert (problem.history, problem.question) == ((("system", "Add."),), "1 + 2?")
 
 
-def test_a_cell_of_a_csv_file_may_hold_a_chat(tmp_path):
-    (tmp_path / "a.csv").write_text(
-        'question,answer\n"[{""role"": ""system"", ""content"": ""Add.""}, {""role"": ""user"", ""content"": ""1?""}]",2\n'
-        '"[{""x"": 1}] has how many keys?",1\n'
-    )
-    chat, text = built(tmp_path / "a.csv").train
-    assert (chat.history, chat.question) == ((("system", "Add."),), "1?")
-    assert (text.history, text.question) == ((), '[{"x": 1}] has how many keys?')
+CHAT = [{"role": "system", "content": "Add."}, {"role": "user", "content": "1?"}]
+PARTS = [{"role": "system", "content": "Add."}, {"role": "user", "content": [{"type": "text", "text": "1?"}]}]
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        CHAT,
+        PARTS,
+        tuple(CHAT),
+        [CHAT],
+        {"messages": CHAT},
+        {"messages": json.dumps(CHAT)},
+        {"role": ["system", "user"], "content": ["Add.", "1?"]},
+        [{"role": ["system", "user"], "content": ["Add.", "1?"], "name": None}],
+        [{**message, "name": None, "tool_calls": None} for message in CHAT],
+        json.dumps(CHAT),
+        json.dumps(CHAT, indent=2),
+        json.dumps(PARTS),
+        json.dumps({"messages": CHAT}),
+        json.dumps([CHAT]),
+        [json.dumps(CHAT)],
+        [json.dumps(message) for message in CHAT],
+        numpy.array(CHAT, dtype=object),
+    ],
+    ids=str,
+)
+def test_a_chat_is_read_however_a_table_holds_it(cell):
+    problem = checked_problem("row", cell, "2", None)
+    assert (problem.history, problem.question) == ((("system", "Add."),), "1?")
+
+
+@pytest.mark.parametrize("cell", ['{"role": "user", "content": "1?"}', {"role": "user", "content": "1?"}])
+def test_one_message_is_a_chat(cell):
+    assert checked_problem("row", cell, "2", None) == Problem("1?", "2")
+
+
+@pytest.mark.parametrize(
+    "text", ['[{"x": 1}]', '{"a": 1}', "[1, 2]", '[{"x": 1}] has how many keys?', "{not JSON", '["a"]', '"1?"', "[]"]
+)
+def test_a_text_that_is_json_and_no_chat_is_the_question(text):
+    assert checked_problem("row", text, "2", None) == Problem(text, "2")
+
+
+@pytest.mark.parametrize(
+    ("cell", "said"),
+    [
+        (None, "the question must be a text that is not empty, or a chat, not None"),
+        ([], "a chat is a list of messages"),
+        ([1, 2], "a message of a chat has a role and a content"),
+        ({"role": ["user"], "content": []}, "the question must be a text"),
+        ('[{"role": "user"}]', "a message of a chat has a role and a content"),
+        ('[{"role": "user", "content": "1?"}, {"role": "assistant", "content": "2"}]', "must be the user's"),
+        ([{"role": "user", "content": None}], "the content of a message must be text"),
+        ([None], "a message of a chat has a role and a content"),
+    ],
+)
+def test_what_is_neither_a_text_nor_a_chat_is_named(cell, said):
+    with pytest.raises(InputError, match=f"row: .*{said}"):
+        checked_problem("row", cell, "2", None)
+
+
+@pytest.mark.parametrize("format", ["csv", "jsonl", "parquet", "parquet-json"])
+def test_every_format_reads_a_chat_as_json(format, tmp_path):
+    texts = [json.dumps(CHAT), '[{"x": 1}] has how many keys?']
+    path = tmp_path / f"a.{format.partition('-')[0]}"
+    if format == "csv":
+        with path.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerows([["question", "answer"], *([text, "2"] for text in texts)])
+    elif format == "jsonl":
+        path.write_text("".join(json.dumps({"question": text, "answer": 2}) + "\n" for text in texts))
+    elif format == "parquet":
+        parquet(path, question=pyarrow.array(texts).dictionary_encode(), answer=[2, 2])
+    else:
+        column = pyarrow.array([texts[0], json.dumps(texts[1])]).cast(pyarrow.json_())
+        parquet(path, question=column, answer=pyarrow.array(["2", '"2"']).cast(pyarrow.json_()))
+    chat, text = built(path).train
+    assert (chat.history, chat.question, chat.answer) == ((("system", "Add."),), "1?", "2")
+    assert (text.history, text.question, text.answer) == ((), texts[1], "2")
+
+
+@pytest.mark.parametrize(
+    ("answer", "text"),
+    [
+        (numpy.float32(0.1), "0.1"),
+        (numpy.float16(0.1), "0.1"),
+        (numpy.float64(0.1), "0.1"),
+        (numpy.float32(3), "3"),
+        (numpy.int64(7), "7"),
+        (numpy.str_("x"), "x"),
+        (numpy.array(5), "5"),
+    ],
+)
+def test_a_scalar_of_numpy_is_the_number_that_it_shows(answer, text):
+    assert checked_problem("row", "1?", answer, None, answer) == Problem("1?", text, None, text)
+
+
+@pytest.mark.parametrize("answer", [numpy.bool_(True), numpy.float32("nan"), numpy.array([5])])
+def test_what_is_no_answer_in_numpy_is_named(answer):
+    with pytest.raises(InputError, match="row: the answer must be"):
+        checked_problem("row", "1?", answer, None)
 
 
 @pytest.mark.parametrize("name", ["average", "sums: hard", " ", 3])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pyarrow
 import pyarrow.parquet as parquet
 import pytest
@@ -83,6 +85,80 @@ def test_a_row_that_is_not_of_the_layout_is_named(changed, said):
     with pytest.raises(InputError, match=said) as error:
         from_row("file: row 3", {**AUTHORS, **changed})
     assert str(error.value).startswith("file: row 3")
+
+
+LOGIC_RL = {"solution_text_format": "(1) Ann is a knave\n(2) Bo is a knight", "statements": "(('says', 0), )"}
+
+
+@pytest.mark.parametrize(
+    ("ground_truth", "answer"),
+    [
+        (LOGIC_RL, LOGIC_RL["solution_text_format"]),
+        (json.dumps(LOGIC_RL), LOGIC_RL["solution_text_format"]),
+        ([LOGIC_RL], LOGIC_RL["solution_text_format"]),
+        (["34"], "34"),
+        ('["34"]', "34"),
+        ([[34.0]], "34"),
+        ({"target": ["x"], "numbers": None}, "x"),
+        ({"answer": 0.5, "unit": "m"}, "0.5"),
+        ({"answer": None, "solution": "7"}, "7"),
+        ({"answer": {"value": "7"}}, "7"),
+        ("[3]", "[3]"),
+        ('{"Ann": "knight"}', '{"Ann": "knight"}'),
+        (34, "34"),
+    ],
+)
+def test_a_ground_truth_may_be_a_struct_a_list_of_one_or_json_of_these(ground_truth, answer):
+    changed = {**AUTHORS, "reward_model": {"style": "rule", "ground_truth": ground_truth}}
+    assert from_row("row", changed)[1].answer == answer
+    assert from_row("row", {**changed, "reward_model": json.dumps(changed["reward_model"])})[1].answer == answer
+
+
+@pytest.mark.parametrize(
+    ("ground_truth", "said"),
+    [
+        ({"target": 98, "numbers": [44, 19, 35]}, "the answer must be in one of the fields answer, .* of ground_truth, "
+         "which has target, numbers"),
+        ({}, "which has none"),
+        (["1", "2"], "ground_truth must have one answer, not 2"),
+        ([], "ground_truth must have one answer, not 0"),
+        (None, "the answer must be a text"),
+        ({"answer": [True]}, "the answer must be a text"),
+    ],
+)  # fmt: skip
+def test_a_ground_truth_without_one_answer_is_named(ground_truth, said):
+    with pytest.raises(InputError, match=f"^row: .*{said}"):
+        from_row("row", {**AUTHORS, "reward_model": {"ground_truth": ground_truth}})
+
+
+def test_logic_rl_is_a_task_of_knights_and_knaves(tmp_path):
+    chat = [{"role": "user", "content": "Who is who?"}]
+    row = {"data_source": "kk_logic", "prompt": chat, "reward_model": {"style": "rule", "ground_truth": LOGIC_RL}}
+    write(tmp_path / "kk/train.parquet", [row] * 2)
+    values = {"root": str(tmp_path), "train": "kk", "verifier": "knights_and_knaves"}
+    task = build_task({"kind": "verl", "name": "kk", **values})
+    ((right, wrong),) = task.judge(
+        task.train[:1], [("\\boxed{Ann is a knave, Bo is a knight}", "\\boxed{Ann is a knight, Bo is a knight}")]
+    )
+    assert right.correct and not wrong.correct
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        json.dumps(AUTHORS["prompt"]),
+        [json.dumps(message) for message in AUTHORS["prompt"]],
+        {"role": ["system", "user"], "content": [message["content"] for message in AUTHORS["prompt"]]},
+        [AUTHORS["prompt"]],
+    ],
+)
+def test_columns_may_be_json_and_prompts_any_chat(prompt):
+    parts = {name: json.dumps(AUTHORS[name]) for name in ("reward_model", "extra_info")}
+    problem = from_row("row", {**AUTHORS, **parts, "prompt": prompt})[1]
+    assert problem == Problem(
+        "What is 1+1?", "2", r"It is \boxed{2}.", "aime24", {**AUTHORS, "prompt": prompt}, (("system", "Be exact."),)
+    )
+    assert from_row("row", {**AUTHORS, "prompt": "1?", "extra_info": None})[1].question == "1?"
 
 
 def test_a_missing_file_or_column_is_one_sentence(tmp_path, capsys):
