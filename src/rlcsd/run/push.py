@@ -8,8 +8,7 @@ from pathlib import Path
 import yaml
 
 from ..errors import InputError, MissingError, first_line
-from ..evaluation import markdown_table
-from ..report.run_results import summaries_of
+from ..evaluation import markdown_table, summaries_of
 from ..storage import read_jsonl
 from .checkpoint import best_step, checkpoint_of, step_of
 

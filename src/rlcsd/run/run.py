@@ -21,10 +21,9 @@ from ..config.schema import Config
 from ..engine.interface import Engine, build_engine
 from ..engine.local.local_engine import with_threads
 from ..errors import InputError
-from ..evaluation import Answered, EvaluationSettings, Summary, outcomes, summary
+from ..evaluation import Answered, EvaluationSettings, Summary, outcomes, summaries_of, summary
 from ..prepare import prepare
 from ..report.run_report import write_report
-from ..report.run_results import summaries_of
 from ..storage import append_jsonl, is_disk_full, remove_left_overs, write_text
 from ..tasks.task import Task, overlaps
 from ..trainer import StepResult, Trainer
