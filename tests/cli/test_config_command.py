@@ -10,6 +10,7 @@ from rlcsd.cli.config_command import keys_of
 from rlcsd.config.load import build_method, choices, load, to_yaml
 from rlcsd.methods import METHODS
 from rlcsd.tasks.registry import task_parameters
+from tests.methods.catalogue import overrides_of
 
 
 def dotted(values: dict, prefix: str = "") -> set[str]:
@@ -21,7 +22,7 @@ def dotted(values: dict, prefix: str = "") -> set[str]:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_key_of_a_resolved_config_has_a_type_and_a_meaning(method):
-    config = load([f"method={method}", *(["method.teacher_model=tiny"] if method in ("opd", "opd_ectr") else [])])
+    config = load(overrides_of(method))
     keys = {key.name: key for key in keys_of(config) if key.name not in ("method", "task")}
     keys |= {key.name: key for key in keys_of(build_method(config).config, "method.")}
     keys |= {key.name: key for key in keys_of(task_parameters(config.task), "task.")}

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from rlcsd.config.load import as_config, build_method, changed, choices, from_yaml, load, to_yaml
 from rlcsd.errors import InputError
 from rlcsd.methods import METHODS
+from tests.methods.catalogue import EIGHT, overrides_of
 
 
 def test_the_embedded_default_is_rlcsd_on_the_tiny_model():
@@ -19,7 +20,7 @@ def test_the_embedded_default_is_rlcsd_on_the_tiny_model():
     assert (config.model.path, config.method.name, config.task.name) == ("tiny", "rlcsd", "kk_tiny")
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if not name.startswith("opd")])
+@pytest.mark.parametrize("name", EIGHT)
 def test_published_hyper_parameters_are_every_methods_defaults(name):
     method = build_method(load([f"method={name}"])).config
     teacher = {"grpo": None, "opsd": "fixed", "opsd_ectr": "fixed", "sdpo": "ema", "srpo": "ema"}.get(name, "snapshot")
@@ -62,8 +63,8 @@ def test_every_choice_composes():
     for model in choices()["model"]:
         for method in choices()["method"]:
             if method != "plugin":
-                teacher = ["method.teacher_model=tiny"] if method.startswith("opd") else []
-                assert load([f"model={model}", f"method={method}", *teacher]).method.name == method
+                chosen = overrides_of(method) if method in METHODS else [f"method={method}"]
+                assert load([f"model={model}", *chosen]).method.name == method
 
 
 def test_a_mistake_is_one_input_error_that_names_key_and_value():

@@ -16,11 +16,7 @@ from rlcsd.methods.contrast import contrast, marginal_log_prob
 from rlcsd.methods.losses import clipped_kl, generalised_jsd, ppo_loss, ratio, with_tail
 from rlcsd.methods.rlsd import decayed
 from tests.methods.batches import policy_of, random_batch
-
-
-def built(name: str):
-    return METHODS[name].from_fields(**({"teacher_model": "tiny"} if name.startswith("opd") else {}))
-
+from tests.methods.catalogue import method_of
 
 lengths_strategy = st.lists(st.integers(1, 9), min_size=1, max_size=6)
 
@@ -28,7 +24,7 @@ lengths_strategy = st.lists(st.integers(1, 9), min_size=1, max_size=6)
 @pytest.mark.parametrize("name", METHODS)
 @given(lengths=lengths_strategy, seed=st.integers(0, 99), data=st.data())
 def test_the_loss_does_not_depend_on_the_cut(name, lengths, seed, data):
-    method = built(name)
+    method = method_of(name)
     logits, ids, batch = random_batch(method, lengths, seed)
     prepared = method.prepare(batch, 3)
     whole = method.token_loss(policy_of(logits, ids, prepared), prepared).sum()

@@ -18,6 +18,7 @@ OWN = """
 import torch
 from pydantic import Field
 from rlcsd.methods import CreditMethod, MethodConfig
+from tests.methods.catalogue import method_of
 
 class MineConfig(MethodConfig):
     epsilon: float = Field(0.2, gt=0)
@@ -38,9 +39,7 @@ def built(name: str, folder: Path):
     if name == "own":
         (folder / "mine.py").write_text(OWN)
         return method_class(f"{folder}/mine.py:Mine").from_fields()
-    return METHODS[name].from_fields(
-        **({"teacher_model": "tiny"} if name.startswith("opd") and name[3:4] in ("", "_") else {})
-    )
+    return method_of(name)
 
 
 def loss_and_gradient(method, logits, ids, batch):
@@ -84,12 +83,7 @@ def test_the_loss_reads_only_the_columns_that_the_method_declares(name, tmp_path
 @given(lengths=st.lists(st.integers(1, 6), min_size=2, max_size=6), seed=st.integers(0, 50), data=st.data())
 def test_parts_prepared_apart_with_added_sums_equal_the_whole(name, reduction, lengths, seed, data):
     fields = {"path_norm": "rollout" if reduction == "sequence" else "minibatch"} if name == "rlcsd" else {}
-    teacher = (
-        {"teacher_model": "tiny"}
-        if METHODS[name].Config.model_fields.get("teacher") and name in ("opd", "opd_ectr")
-        else {}
-    )
-    method = METHODS[name].from_fields(reduction=reduction, **fields, **teacher)
+    method = method_of(name, reduction=reduction, **fields)
     _, _, batch = random_batch(method, lengths, seed)
     whole = method.prepare(batch, 2)
     cut = data.draw(st.integers(1, len(lengths) - 1))
@@ -106,6 +100,5 @@ def test_parts_prepared_apart_with_added_sums_equal_the_whole(name, reduction, l
 
 
 def test_methods_know_their_own_names():
-    for name, cls in METHODS.items():
-        fields = {"teacher_model": "tiny"} if name in ("opd", "opd_ectr") else {}
-        assert cls.from_fields(**fields).config.name == name
+    for name in METHODS:
+        assert method_of(name).config.name == name

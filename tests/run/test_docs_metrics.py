@@ -10,6 +10,7 @@ import pytest
 from rlcsd.methods import METHODS
 from rlcsd.run import Run
 from rlcsd.storage import read_jsonl
+from tests.methods.catalogue import overrides_of
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 
@@ -37,11 +38,9 @@ def logged(tmp_path_factory):
     names: set[str] = set()
     for method in METHODS:
         folder = tmp_path_factory.mktemp(method)
-        other = ["method.teacher_model=tiny"] if method.startswith("opd") and method in ("opd", "opd_ectr") else []
         config = load(
             [
-                f"method={method}",
-                *other,
+                *overrides_of(method),
                 "steps=1",
                 "prompts_per_step=4",
                 "prompts_per_update=4",

@@ -6,7 +6,6 @@ import datetime
 import hashlib
 import json
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -43,7 +42,7 @@ def copy_of(run: Path, to: Path, *without: int) -> Path:
 
 
 def test_killed_runs_resume_to_the_same_run(tmp_path):
-    figures = kills.trials(tmp_path, kills=3, chain=2, seed=random.SystemRandom().randrange(2**31))
+    figures = kills.trials(tmp_path, kills=3, chain=2, seed=0)
     assert figures["identical"] == figures["runs"], figures
     assert figures["kills"] >= 3
 

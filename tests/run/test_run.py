@@ -17,6 +17,7 @@ from rlcsd.methods import METHODS
 from rlcsd.run import Run
 from rlcsd.run.checkpoint import latest_checkpoint
 from rlcsd.storage import read_jsonl
+from tests.methods.catalogue import overrides_of
 
 README = Path(__file__).parents[2] / "README.md"
 
@@ -27,8 +28,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_two_steps_of_every_method(name, tiny_config):
-    other = ["method.teacher_model=tiny"] if name.startswith("opd") else []
-    result = Run(tiny_config(f"method={name}", "learning_rate=1e-3", "warmup_steps=0", *other)).execute()
+    result = Run(tiny_config(*overrides_of(name), "learning_rate=1e-3", "warmup_steps=0")).execute()
     folder = Path(result["folder"])
     steps = [record for record in read_jsonl(folder / "metrics.jsonl") if "time/step" in record]
     assert [record["step"] for record in steps] == [1, 2]

@@ -1,7 +1,7 @@
 """Tasks by kind: the parameters that every task has, and from a config's `task` section to a `Task`.
 
 Each kind of task stands in a module of its own with its parameters (a `TaskParameters`) and its builder, and registers
-both here. `rlcsd.tasks` imports the modules of this package; experiments register theirs when the experiments is
+both here. `rlcsd.tasks` imports the modules of this package; experiments register theirs when they are
 imported. A user's own task needs no registration: `task=path/to/file.py:name`.
 """
 

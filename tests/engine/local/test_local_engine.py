@@ -12,7 +12,6 @@ import yaml
 from rlcsd.config.load import build_method, load
 from rlcsd.engine.local import LocalEngine, local_engine
 from rlcsd.engine.local.local_engine import cgroup_cpus, choose_threads
-from rlcsd.methods import METHODS
 from rlcsd.prepare import prepare, training_prompt
 from rlcsd.run import Run
 from rlcsd.run.console import Progress
@@ -20,6 +19,7 @@ from rlcsd.run.folder import resumed_config
 from rlcsd.stages.grade import grade
 from rlcsd.stages.score import build_token_batch
 from rlcsd.trainer import Trainer
+from tests.methods.catalogue import EIGHT
 
 
 def test_the_share_of_a_container(tmp_path):
@@ -75,7 +75,7 @@ def test_no_command_loads_torch_to_say_its_version():
 # One mini-batch of real rollouts of the tiny model, cut in several ways: the same gradient, in float32.
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if not name.startswith("opd")])
+@pytest.mark.parametrize("name", EIGHT)
 def test_the_gradient_of_real_rollouts_does_not_depend_on_the_cut(name, tiny_config):
     config = tiny_config(
         f"method={name}",

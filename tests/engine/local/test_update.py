@@ -14,8 +14,7 @@ from rlcsd.methods import METHODS
 from rlcsd.records import Pair, Rollout, Sample, TrainingExample, Verdict
 from rlcsd.stages.score import build_token_batch, correction_weights
 from tests.conftest import random_model
-
-EIGHT = [name for name in METHODS if not name.startswith("opd")]
+from tests.methods.catalogue import EIGHT
 
 
 def built(name: str):

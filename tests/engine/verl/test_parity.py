@@ -15,7 +15,8 @@ from rlcsd.engine.local import LocalEngine
 from rlcsd.methods import METHODS
 from rlcsd.records import Pair, Sampling
 from rlcsd.stages.score import build_token_batch
-from tests.engine.local.test_update import EIGHT, rows_for
+from tests.engine.local.test_update import rows_for
+from tests.methods.catalogue import EIGHT
 
 from .conftest import TASK
 
