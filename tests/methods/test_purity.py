@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 
 from rlcsd.methods import METHODS, method_class
 from tests.methods.batches import policy_of, random_batch
+from tests.methods.catalogue import method_of
 
 OWN = """
 import torch
 from pydantic import Field
 from rlcsd.methods import CreditMethod, MethodConfig
-from tests.methods.catalogue import method_of
 
 class MineConfig(MethodConfig):
     epsilon: float = Field(0.2, gt=0)
