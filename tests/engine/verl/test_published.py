@@ -49,3 +49,12 @@ def test_an_experiment_passes_verls_own_checks(model, task, method):
     assert (tree.trainer.nnodes, tree.trainer.n_gpus_per_node) == (2, 8)
     plan = gpu_plan(EIGHT_B, config, build_method(config))
     assert 0 < plan.resting < plan.peak < 80 * 2**30
+
+
+@pytest.mark.parametrize("alpha", ["model.lora.rank=64", "model.lora.alpha=128.0"])
+def test_servers_accept_adapters(alpha):
+    from verl.workers.config import HFModelConfig
+
+    tree = verl_config(load(["model=qwen3_4b", "model.path=tiny", "model.lora.rank=64", alpha, "engine=verl"]))
+    served = omega_conf_to_dataclass(tree.actor_rollout_ref.model, HFModelConfig)  # as each server builds its config
+    assert (served.lora_rank, served.lora_alpha, served.lora["merge"]) == (64, 128, True)

@@ -7,6 +7,8 @@ import signal
 import socket
 import subprocess
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -98,6 +100,35 @@ def test_a_start_that_fails_half_way_leaves_nothing_and_the_next_one_works(monke
     ray_cluster.leave()  # a second time does nothing
 
 
+def test_shared_memory_of_killed_processes_is_removed():
+    import ray
+
+    class Mapped:
+        """Maps segments as NCCL and vLLM do, without Python's tracker, which would remove them."""
+
+        def map(self, names: list[str]) -> None:
+            import mmap
+
+            self.files = [open(f"/dev/shm/{name}", "ab+") for name in names]  # noqa: SIM115
+            for file in self.files:
+                file.truncate(4096)
+            self.maps = [mmap.mmap(file.fileno(), 4096) for file in self.files]
+
+    mine, before = f"rlcsd_test_{os.getpid()}", f"rlcsd_before_{os.getpid()}"
+    Path(f"/dev/shm/{before}").touch()
+    try:
+        ray_cluster.join(SETTINGS)
+        actor = ray.remote(num_cpus=0)(Mapped).remote()
+        ray.get(actor.map.remote([mine, before]))
+        ray_cluster.record_segments()
+        ray.kill(actor)
+        ray_cluster.leave()
+        assert not Path(f"/dev/shm/{mine}").exists()
+        assert Path(f"/dev/shm/{before}").exists()  # somebody else's
+    finally:
+        Path(f"/dev/shm/{before}").unlink()
+
+
 def test_a_head_that_takes_no_connections_is_lost():
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
@@ -116,6 +147,27 @@ def test_processes_of_the_program_itself_are_left_alone():
     assert child.poll() is None
     os.kill(child.pid, signal.SIGKILL)
     child.wait()
+
+
+def test_processes_get_the_drivers_variables_of_hugging_face_nccl_and_vllm(monkeypatch):
+    passed = {"HF_ENDPOINT": "https://mirror", "HF_TOKEN": "secret", "NCCL_DEBUG": "INFO", "VLLM_USE_V1": "1"}
+    for name, value in (passed | {"EDITOR": "vi"}).items():
+        monkeypatch.setenv(name, value)
+    found = ray_cluster.inherited_environment()
+    assert found.items() >= passed.items() and "EDITOR" not in found
+
+
+def test_nodes_that_join_a_cluster_late_are_waited_for(monkeypatch):
+    import ray
+
+    counts = iter([1, 1, 2])  # nodes of a Slurm job, each second
+    node = {"Alive": True, "Resources": {"GPU": 8.0}}
+    monkeypatch.setattr(ray, "is_initialized", lambda: True)
+    monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(gcs_address="127.0.0.1:1"))
+    monkeypatch.setattr(ray, "nodes", lambda: [node] * next(counts))
+    ray_cluster.join(engine_settings(load(["engine=verl", "engine.nodes=2", "engine.ray_address=127.0.0.1:1"])))
+    assert next(counts, None) is None
+    ray_cluster.leave()
 
 
 @pytest.mark.slow

@@ -18,9 +18,9 @@ from tests.config.test_experiments import MODELS
 SCRIPTS = Path(__file__).parents[3] / "examples" / "cluster"
 STUBS = {  # each writes its words into a file; srun runs what stands behind its own options
     "scontrol": 'printf "node1\\nnode2\\nnode3\\n"',
-    "srun": 'say srun "$@"; while [[ $1 == --* ]]; do shift; done; "$@" & trap "kill -TERM $!" TERM; wait $! || wait $!',
+    "srun": 'say srun "$@"; say cpus "${SRUN_CPUS_PER_TASK-none}"; while [[ $1 == --* ]]; do shift; done; "$@" & trap "kill -TERM $!" TERM; wait $! || wait $!',
     "hostname": "echo 10.0.0.1 10.0.0.2",
-    "ray": 'say ray "$@"; trap "exit 0" TERM; for i in $(seq 300); do /bin/sleep 0.1; done',
+    "ray": '[ "$1" != status ] || exit "$(( RANDOM % 2 ))"; say ray "$@"; trap "exit 0" TERM; for i in $(seq 300); do /bin/sleep 0.1; done',
     "rlcsd": 'say rlcsd "$@"; trap "say stopped; exit 143" TERM; for i in $(seq ${SECONDS_OF_RUN:-1}0); do /bin/sleep 0.1; done',
     "sleep": "/bin/sleep 0.2",
 }
@@ -44,7 +44,7 @@ def started(tmp_path):
     return start
 
 
-SLURM = {"SLURM_JOB_NODELIST": "node[1-3]", "SLURM_JOB_NUM_NODES": "3"}
+SLURM = {"SLURM_JOB_NODELIST": "node[1-3]", "SLURM_JOB_NUM_NODES": "3", "SLURM_CPUS_PER_TASK": "64"}
 
 
 def overrides(calls: list[str]) -> list[str]:
@@ -63,6 +63,9 @@ def test_slurm_starts_ray_on_every_node_and_the_run_on_the_first(started):
     assert rays.count(["start", "--block", "--num-gpus=8", "--address=10.0.0.1:6379"]) == 2
     places = [word for call in calls if call.startswith("srun") for word in call.split() if "--nodelist" in word]
     assert sorted(places) == ["--nodelist=node1"] * 3 + ["--nodelist=node2", "--nodelist=node3"]
+    assert [call for call in calls if call.startswith("cpus")] == [
+        "cpus 64"
+    ] * 5  # of each srun, which does not inherit
     config = load(overrides(calls))
     assert config.engine.ray_address == "10.0.0.1:6379" and config.run_name == "first"
     assert (config.engine.nodes, config.engine.gpus_per_node) == (3, 8)

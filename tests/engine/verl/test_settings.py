@@ -25,6 +25,10 @@ BIG = ["model=qwen3_8b", "task=logic_kk", "method=rlcsd", "engine=verl"]
     [
         (["model.gguf_file=a.gguf"], "model.gguf_file: engine=verl loads safetensors alone"),
         (["model.lora.dropout=0.1"], "model.lora.dropout=0.1: engine=verl builds adapters without dropout"),
+        (
+            ["model.lora.rank=64", "model.lora.alpha=12.5"],
+            "model.lora.alpha=12.5: engine=verl takes whole numbers alone",
+        ),
         (["model.dtype=float32", "engine.attention=flash_attention_2"], "it does not compute in float32"),
         (
             ["engine.tensor_parallel=3", "engine.gpus_per_node=6"],

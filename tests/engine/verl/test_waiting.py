@@ -60,7 +60,7 @@ def test_results_are_in_order_and_errors_of_ours_stay_what_they_are(two):
 
 
 def test_whatever_else_a_worker_or_a_server_raises_is_a_sentence_and_a_file_with_the_stack(two):
-    words = r"^scoring: RuntimeError: CUDA error: an illegal memory access was encountered \(full traceback: (.+)\)$"
+    words = r"^scoring: RuntimeError: CUDA error: an illegal memory access was encountered \(full traceback: (.+); logs of workers and servers: .+\)$"
     with pytest.raises(InputError, match=words) as told:
         wait_for_results([two[0].wait.remote(0.0), two[1].break_down.remote()], "scoring", 60)
     assert "in break_down" in Path(re.match(words, str(told.value))[1]).read_text(encoding="utf-8")
@@ -88,7 +88,8 @@ def test_a_server_that_cannot_start_is_told_with_its_own_reason(ray_on_cpu):
 
     server = ray.remote(num_cpus=0)(Server).remote()
     with pytest.raises(
-        InputError, match=r"died \(ValueError: max_model_len \(99\) should be less than or equal to 64\)$"
+        InputError,
+        match=r"died \(ValueError: max_model_len \(99\) should be less than or equal to 64; logs of workers and servers: .+\)$",
     ):
         wait_for_results([server.ask.remote()], "starting the rollout servers", 60)
 

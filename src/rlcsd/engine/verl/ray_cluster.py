@@ -26,11 +26,14 @@ from ...errors import InputError, first_line
 from ...validation import as_yaml
 from .settings import environment
 
-# Environment variables that are passed on to every process of the run.
-_INHERITED = ("HF_HUB_OFFLINE", "HF_HOME", "OMP_NUM_THREADS", "PYTHONPATH", "TOKENIZERS_PARALLELISM", "VERL_PLATFORM")
+# Environment variables that every process of the run gets from the driver, by name and by prefix.
+_INHERITED = ("OMP_NUM_THREADS", "PYTHONPATH", "TOKENIZERS_PARALLELISM", "VERL_PLATFORM")
+_INHERITED_PREFIXES = ("HF_", "NCCL_", "VLLM_")
+_JOIN_SECONDS = 300.0  # for which a joined cluster may lack nodes: those of a Slurm job start one after the other
 _REQUIRED = ("gcs_server", "raylet")  # processes that Ray cannot do without
 _UNREACHABLE_SECONDS = 30.0  # without a connection to the head node, after which the cluster is given up
 _RAY_FOLDER = os.path.dirname(ray.__file__)
+_SHARED_MEMORY = "/dev/shm/"
 
 
 class RayProcesses:
@@ -40,6 +43,8 @@ class RayProcesses:
         self.unrelated = {child.pid for child in psutil.Process().children()}
         self.known: dict[int, psutil.Process] = {}
         self.required: dict[int, str] = {}
+        self.segments: set[str] = set()  # in shared memory, mapped by known processes
+        self.unrelated_segments = _segments()
 
     def refresh(self) -> None:
         """Record what runs now: children of a process that dies can no longer be found through it."""
@@ -67,15 +72,34 @@ class RayProcesses:
                 return f"its {name} died"
         return None
 
-    def kill(self) -> None:
-        """Kill every process that still runs."""
+    def record_segments(self) -> None:
+        """Record the shared-memory segments of the known processes (NCCL's, vLLM's), which outlive a kill."""
         self.refresh()
+        for pid in self.known:
+            with suppress(OSError), open(f"/proc/{pid}/maps", encoding="utf-8", errors="replace") as maps:
+                paths = (line.partition(_SHARED_MEMORY)[2].strip() for line in maps if _SHARED_MEMORY in line)
+                self.segments |= {path for path in paths if "/" not in path and not path.endswith("(deleted)")}
+
+    def kill(self) -> None:
+        """Kill every process that still runs, and remove the shared memory that they leave behind."""
+        self.record_segments()
         for process in self.known.values():
             with suppress(psutil.Error):
                 process.kill()
         psutil.wait_procs(list(self.known.values()), timeout=5)
+        for name in self.segments - self.unrelated_segments:
+            with suppress(OSError):
+                os.unlink(_SHARED_MEMORY + name)
         self.known.clear()
         self.required.clear()
+        self.segments.clear()
+
+
+def _segments() -> set[str]:
+    """The names of all shared-memory segments of this machine; none where it is not a folder."""
+    with suppress(OSError):
+        return set(os.listdir(_SHARED_MEMORY))
+    return set()
 
 
 def _is_running(process: psutil.Process) -> bool:
@@ -154,11 +178,16 @@ def _connect(settings: VerlEngineConfig) -> None:
         cpus = max(os.cpu_count() or 1, 4 * settings.gpus_per_node)
         gpus = None if settings.platform == "cuda" else settings.gpus_per_node  # logical GPUs on another platform
         options = {"address": "local", "num_cpus": cpus, "num_gpus": gpus, "include_dashboard": False}
-    variables = {name: os.environ[name] for name in _INHERITED if name in os.environ} | environment(settings)
+    variables = inherited_environment() | environment(settings)
     with _keep_sigterm_handler():
         ray.init(**options, runtime_env={"env_vars": variables}, log_to_driver=False, logging_level="ERROR")
     if _connection.processes is not None:
         _connection.processes.refresh()
+
+
+def inherited_environment() -> dict[str, str]:
+    """The driver's variables that workers and servers need: Hugging Face's, NCCL's and vLLM's, and a few by name."""
+    return {k: v for k, v in os.environ.items() if k in _INHERITED or k.startswith(_INHERITED_PREFIXES)}
 
 
 @contextmanager
@@ -183,9 +212,18 @@ def _keep_sigterm_handler() -> Iterator[None]:
 
 
 def _check_gpus(settings: VerlEngineConfig) -> None:
-    """Raise InputError unless `engine.nodes` nodes have `engine.gpus_per_node` GPUs."""
-    counts = [int(node["Resources"].get("GPU", 0)) for node in ray.nodes() if node["Alive"]]
-    enough = sum(count >= settings.gpus_per_node for count in counts)
+    """Wait until `engine.nodes` nodes have `engine.gpus_per_node` GPUs, for some time if a cluster was joined.
+
+    Raises:
+        InputError: there are fewer.
+    """
+    end = time.monotonic() + (min(_JOIN_SECONDS, settings.timeout) if settings.ray_address else 0.0)
+    while True:
+        counts = [int(node["Resources"].get("GPU", 0)) for node in ray.nodes() if node["Alive"]]
+        enough = sum(count >= settings.gpus_per_node for count in counts)
+        if enough >= settings.nodes or time.monotonic() >= end:
+            break
+        time.sleep(1.0)
     if enough < settings.nodes:
         raise InputError(
             f"engine.nodes={settings.nodes}, engine.gpus_per_node={settings.gpus_per_node}: the Ray cluster has "
@@ -197,6 +235,18 @@ def lost() -> str | None:
     """Why the cluster cannot be used any more, or None. Called about once a second during a wait."""
     processes, head = _connection.processes, _connection.head
     return (processes.lost() if processes else None) or (head.lost() if head else None)
+
+
+def record_segments() -> None:
+    """See `RayProcesses.record_segments`. Called before actors are killed; does nothing in a joined cluster."""
+    if _connection.processes is not None:
+        _connection.processes.record_segments()
+
+
+def log_folder() -> str:
+    """Where Ray writes the logs of workers and servers, on the node of each."""
+    node = getattr(ray._private.worker, "_global_node", None)
+    return str(node.get_logs_dir_path()) if node is not None else "/tmp/ray/session_latest/logs"
 
 
 def leave() -> None:

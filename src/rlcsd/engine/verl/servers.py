@@ -10,7 +10,7 @@ import ray
 
 from ...config.schema import Config
 from .compat import LLMServerManager, RayClassWithInitArgs, RayResourcePool, RayWorkerGroup
-from .ray_cluster import join, leave, lost
+from .ray_cluster import join, leave, lost, record_segments
 from .settings import engine_settings, verl_config
 from .waiting import run_with_timeout, translated_errors, wait_for_requests, wait_for_results
 from .worker import RlcsdWorker
@@ -130,6 +130,7 @@ class Cluster:
     def close(self) -> None:
         """End all processes, whatever state they are in, and Ray if it was started here."""
         if self.pool is not None and ray.is_initialized() and not lost():
+            record_segments()
             for group in reversed(self.groups):
                 group.kill()
             for placement_group in self.pool.pgs or ():

@@ -96,7 +96,7 @@ def overrides(config: Config, model: str | None = None) -> list[str]:
     if lora is not None:
         values |= {
             f"{_MODEL}.lora_rank": lora.rank,
-            f"{_MODEL}.lora_alpha": lora.alpha,
+            f"{_MODEL}.lora_alpha": int(lora.alpha),  # verl's class accepts no float
             f"{_MODEL}.target_modules": lora.target_modules,
             f"{_MODEL}.lora.merge": True,
         }
@@ -171,6 +171,8 @@ def _check_model(config: Config) -> None:
         )
     if model.lora is not None and model.lora.dropout:
         raise InputError(f"model.lora.dropout={model.lora.dropout}: engine=verl builds adapters without dropout; set 0")
+    if model.lora is not None and not float(model.lora.alpha).is_integer():
+        raise InputError(f"model.lora.alpha={model.lora.alpha}: engine=verl takes whole numbers alone")
     if attention(config) == "flash_attention_2" and model.dtype != "bfloat16":
         raise InputError(
             f"engine.attention=flash_attention_2: it does not compute in {model.dtype}; set model.dtype=bfloat16, or "

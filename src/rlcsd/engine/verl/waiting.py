@@ -17,7 +17,7 @@ from ray import exceptions
 
 from ...errors import InputError, first_line
 from ...storage import is_disk_full
-from .ray_cluster import lost
+from .ray_cluster import log_folder, lost
 
 T = TypeVar("T")
 _POLL_SECONDS = 1.0  # how often a wait checks that the cluster is still alive
@@ -147,14 +147,18 @@ def translate(error: Exception, what: str) -> Exception:
             "set engine.offload=all or model.gradient_checkpointing=true"
         )
     if isinstance(error, exceptions.RayActorError | exceptions.NodeDiedError | exceptions.WorkerCrashedError):
-        return InputError(f"{what}: a process of the cluster died ({_cause_of_death(error)})")
+        return InputError(f"{what}: a process of the cluster died ({_cause_of_death(error)}; {_logs()})")
     if isinstance(error, exceptions.RaySystemError | exceptions.GetTimeoutError | exceptions.ObjectLostError):
         return InputError(f"{what}: the Ray cluster is gone or lost data ({first_line(error)})")
     if isinstance(error, exceptions.RayTaskError) and _is_lost_peer(cause):
         return InputError(f"{what}: a worker lost its peers ({first_line(cause)})")
     return InputError(
-        f"{what}: {type(cause).__name__}: {first_line(cause)} (full traceback: {_write_traceback(error)})"
+        f"{what}: {type(cause).__name__}: {first_line(cause)} (full traceback: {_write_traceback(error)}; {_logs()})"
     )
+
+
+def _logs() -> str:
+    return f"logs of workers and servers: {log_folder()}"
 
 
 def _write_traceback(error: Exception) -> str:
