@@ -236,3 +236,29 @@ def test_no_state_holds_code(undisturbed):
     assert endings <= {".safetensors", ".json", ".jinja", ".txt"}
     facts = json.loads(next((undisturbed / "checkpoints").glob("*/state/step.json")).read_text())
     assert {"logs", "config", "data", "threads"} <= facts.keys()
+
+
+@pytest.mark.parametrize("error", [rlcsd.InputError("the judge is down"), RuntimeError("the judge is down")])
+def test_an_error_before_an_update_saves_the_steps_that_are_done(error, tiny_config, tmp_path, monkeypatch):
+    settings = ("steps=3", "save_every=0", "evaluation.before=false")
+    whole = Run(tiny_config(*settings, "run_name=whole")).execute()
+    from rlcsd import trainer
+
+    grade, calls = trainer.grade, []
+
+    def broken(*arguments, **options):
+        calls.append(1)
+        if len(calls) == 3:
+            raise error
+        return grade(*arguments, **options)
+
+    messages = []
+    run = Run(tiny_config(*settings, "run_name=cut"), watch=lambda event, facts: messages.append(facts.get("message")))
+    monkeypatch.setattr(trainer, "grade", broken)
+    with pytest.raises(type(error), match="the judge is down") as raised:
+        run.execute()
+    said = str(raised.value) if isinstance(error, rlcsd.InputError) else messages[-1]
+    assert "step 3" in said and said.endswith("goes on from the checkpoint of step 2")
+    resumed = rlcsd.train([], resume=tmp_path / "cut", progress=False)
+    assert resumed["after"] == whole["after"]
+    assert read_jsonl(tmp_path / "cut/rollouts.jsonl") == read_jsonl(tmp_path / "whole/rollouts.jsonl")

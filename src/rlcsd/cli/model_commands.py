@@ -91,7 +91,7 @@ def _chat(arguments: argparse.Namespace) -> None:
         if arguments.json:
             print(json.dumps(answers.as_dict(), ensure_ascii=False), flush=True)
         else:
-            answers.show(asked=question is None and not sys.stdin.isatty())
+            answers.show(with_question=question is None and not sys.stdin.isatty())
 
 
 def _is_override(word: str) -> bool:

@@ -1,4 +1,4 @@
-"""A run's base and its trained model, asked the same question."""
+"""`rlcsd chat RUN`: ask the base model and the trained model of a run the same question."""
 
 from __future__ import annotations
 
@@ -27,7 +27,11 @@ from .checkpoint import checkpoint_of
 
 @dataclass(frozen=True)
 class Answers:
-    """What both said. `correct` are the verifier's words, for a problem of the task; None for a free question."""
+    """The responses of both models, base first.
+
+    `reference` is the answer of a problem of the task and `correct` the verdict on each response; both are None for a
+    free question.
+    """
 
     question: str
     names: tuple[str, str]
@@ -37,22 +41,22 @@ class Answers:
 
     def as_dict(self) -> dict[str, Any]:
         base, trained = (
-            {"model": name, "response": text, **({"correct": self.correct[place]} if self.correct else {})}
-            for place, (name, text) in enumerate(zip(self.names, self.texts, strict=True))
+            {"model": name, "response": text, **({"correct": self.correct[index]} if self.correct else {})}
+            for index, (name, text) in enumerate(zip(self.names, self.texts, strict=True))
         )
         reference = {"reference": self.reference} if self.reference is not None else {}
         return {"question": self.question, **reference, "base": base, "trained": trained}
 
-    def show(self, asked: bool = False) -> None:
-        """Side by side on a terminal, one below the other in a file; `asked`: after the question."""
+    def show(self, with_question: bool = False) -> None:
+        """Print the responses, side by side on a terminal and one below the other elsewhere."""
         console = Console(highlight=False, force_jupyter=False)
         heads = [
-            f"{name}{'' if self.correct is None else ', right' if self.correct[place] else ', wrong'}"
-            for place, name in enumerate(self.names)
+            f"{name}{'' if self.correct is None else ', right' if self.correct[index] else ', wrong'}"
+            for index, name in enumerate(self.names)
         ]
         if self.reference is not None:
             console.print(Text(f"{self.question}\nreference answer: {self.reference}\n"), soft_wrap=True)
-        elif asked:
+        elif with_question:
             console.print(Text(f"? {self.question}\n"), soft_wrap=True)
         if console.is_terminal and not console.is_dumb_terminal:
             table = Table(expand=True)
@@ -66,10 +70,16 @@ class Answers:
 
 
 class Chat:
-    """Loads both models; draws as the run's evaluation does, unless overrides of its config say otherwise.
+    """Both models of a run, loaded. They sample as the run's evaluation does.
+
+    Args:
+        run: the folder of the run.
+        overrides: changes to its config, such as `evaluation.sampling.temperature=0`.
+        step: the step of the trained model's checkpoint, by default the newest.
+        problem: a problem of the task, as `SET:INDEX`, that `ask` poses when it gets no question.
 
     Raises:
-        InputError: no run or checkpoint there, an override that is not right, or no such problem.
+        InputError: there is no such run, checkpoint or problem, or an override is not valid.
     """
 
     def __init__(
@@ -83,32 +93,32 @@ class Chat:
         if problem is not None:
             self.task = build_task(config.task)
             self.problem = _problem(self.task, problem)
-        # The base is what the run began from, in 4 bits too; the checkpoint is a model, or an adapter of that base.
+        # A checkpoint is a whole model, or an adapter of the base that the run began with.
         model = config.model.model_copy(update={"path": str(checkpoint), "gguf_file": None})
         trained = config.model_copy(update={"model": model})
         self.names = (f"base ({config.model.path})", f"trained ({checkpoint.name})")
         self.engines: tuple[Engine, Engine] = tuple(  # type: ignore[assignment]
             build_engine(one, build_method(one)) for one in (config, trained)
         )
-        self.asked = 0
+        self.questions = 0
 
     def ask(self, question: str | None = None) -> Answers:
-        """Both answers to a question, or to the problem that was chosen."""
-        problem = self.problem if question is None and self.problem is not None else self._asked(question or "")
-        seed = random.Random(f"{self.config.seed}/chat/{self.asked}").getrandbits(62)
-        self.asked += 1
-        said = (self._answer(self.engines[0], problem, seed), self._answer(self.engines[1], problem, seed))
+        """The responses of both models to a question, or to the chosen problem."""
+        problem = self.problem if question is None and self.problem is not None else self._free_question(question or "")
+        seed = random.Random(f"{self.config.seed}/chat/{self.questions}").getrandbits(62)
+        self.questions += 1
+        texts = (self._response(self.engines[0], problem, seed), self._response(self.engines[1], problem, seed))
         if self.problem is None or self.task is None:
-            return Answers(problem.text, self.names, said)
-        ((base, trained),) = self.task.judge([self.problem], [said])
-        return Answers(problem.text, self.names, said, self.problem.answer, (base.correct, trained.correct))
+            return Answers(problem.text, self.names, texts)
+        ((base, trained),) = self.task.judge([self.problem], [texts])
+        return Answers(problem.text, self.names, texts, self.problem.answer, (base.correct, trained.correct))
 
-    def _asked(self, question: str) -> Problem:
-        """A free question, after the task's system message if it has one."""
+    def _free_question(self, question: str) -> Problem:
+        """A problem without an answer, with the task's system message if it has one."""
         first = getattr(self.config.task, "system_prompt", "")
         return Problem(question, "", history=(("system", first),) if first else ())
 
-    def _answer(self, engine: Engine, problem: Problem, seed: int) -> str:
+    def _response(self, engine: Engine, problem: Problem, seed: int) -> str:
         given = self.task.instruction if self.task is not None else getattr(self.config.task, "instruction", None)
         instruction = BOXED_INSTRUCTION if given is None else given
         prompt = student_prompt(engine.tokenizer, problem, instruction, self.config.model.thinking_eval)
@@ -122,8 +132,8 @@ class Chat:
 
 
 def _plain(config: Config) -> Config:
-    """The run's config for asking alone, on one device: no teacher, no reference, no new adapters unless the base is in
-    4 bits."""
+    """The run's config for sampling alone, on one device: without teacher and reference, and without new adapters
+    unless the base is in 4 bits."""
     engine = config.engine if config.engine.name == "local" else LocalEngineConfig()
     model = config.model if config.model.quantization else config.model.model_copy(update={"lora": None})
     return config.model_copy(
@@ -137,11 +147,12 @@ def _plain(config: Config) -> Config:
     )
 
 
-def _problem(task: Task, place: str) -> Problem:
-    name, _, number = place.rpartition(":")
+def _problem(task: Task, given: str) -> Problem:
+    """The problem named `SET:INDEX`."""
+    name, _, number = given.rpartition(":")
     sets = task.evaluations
     if name not in sets:
-        raise InputError(f"--problem {place}: reads SET:N; the sets are {', '.join(sets)}")
+        raise InputError(f"--problem {given}: reads SET:N; the sets are {', '.join(sets)}")
     if not number.isdigit() or int(number) >= len(sets[name]):
-        raise InputError(f"--problem {place}: {name} has the problems 0 to {len(sets[name]) - 1}")
+        raise InputError(f"--problem {given}: {name} has the problems 0 to {len(sets[name]) - 1}")
     return sets[name][int(number)]

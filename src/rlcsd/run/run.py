@@ -95,6 +95,9 @@ def train(
         return Run(chosen, task, folder, on_event).execute(resume=folder is not None)
 
 
+_WITHOUT_UPDATE = ("sample", "grade", "hint", "evaluate")  # phases in which the weights are those of the last step
+
+
 class Run:
     """One training run and its folder.
 
@@ -114,6 +117,7 @@ class Run:
         self, config: Config, task: Task | None = None, folder: Path | None = None, watch: Watcher | None = None
     ) -> None:
         self.watch = watch or (lambda event, facts: None)
+        self._current_phase = ""
         if folder is None:  # a resumed run has both in its config
             config = with_threads(with_newest_checkpoint(config))
         self.config = config
@@ -178,16 +182,33 @@ class Run:
                         self.save(number)
                 self.stop.check()
                 self._evaluate_if_due(number)
+                self._save_if_best(number)
             self._end(done)
         except Interrupted as interrupted:
             raise Interrupted(interrupted.number, self._stopped(done)) from None
-        except (InputError, OSError) as error:
-            if isinstance(error, OSError) and not is_disk_full(error) and self.folder.is_dir():
-                raise
-            if not self.folder.is_dir():
-                raise InputError(f"{self.folder}: the run folder was removed while the run was going on") from None
-            reason = "no space is left on the disk" if isinstance(error, OSError) else error
+        except Exception as error:
+            self._save_after(error, done)
+            self._explain(error, at)
+            raise
+
+    def _save_after(self, error: Exception, done: int) -> None:
+        """Save step `done` after an error that came before an update began: the weights are still those of that step.
+
+        Errors of guards come later: a run that has diverged keeps its last checkpoint.
+        """
+        if self._current_phase not in _WITHOUT_UPDATE or is_disk_full(error) or not done or self.saved == done:
+            return
+        with self.stop.deferred(), suppress(Exception):  # the error that is reported is the first
+            self.save(done)
+
+    def _explain(self, error: Exception, at: int) -> None:
+        """Raise InputError for an error in step `at` that is the user's, or warn how to resume after another one."""
+        if not self.folder.is_dir():
+            raise InputError(f"{self.folder}: the run folder was removed while the run was going on") from None
+        if isinstance(error, InputError) or is_disk_full(error):
+            reason = error if isinstance(error, InputError) else "no space is left on the disk"
             raise InputError(f"step {at}: {reason}{self._how_to_resume()}") from error
+        self._warn(f"step {at} failed with {type(error).__name__}{self._how_to_resume()}")
 
     def _end(self, done: int) -> None:
         """Save the last step of a run that stopped early, and write the report."""
@@ -226,6 +247,14 @@ class Run:
         save_checkpoint(folder, self.engine, step, facts)
         self.saved = step
         prune(folder, self.config.keep_last, self._best())
+
+    def _save_if_best(self, step: int) -> None:
+        """Save the step that has just been evaluated as the best so far, unless the config saves only at the end."""
+        c = self.config
+        if c.keep_best and c.save_every and self.saved != step and best_step(self.evaluations) == step:
+            with self.stop.deferred():
+                self.save(step)
+            self.stop.check()
 
     def _best(self) -> int | None:
         """The best evaluated step among those that have a checkpoint; pruning keeps it."""
@@ -353,6 +382,7 @@ class Run:
         return bool(every) and (step == 1 or step % every == 0)
 
     def _phase(self, phase: str, **facts: int) -> None:
+        self._current_phase = phase
         self.watch("phase", {"phase": phase, **facts})
 
     def _check_folder(self) -> None:
