@@ -10,7 +10,6 @@ from rlcsd.cli import main
 from rlcsd.errors import InputError
 from rlcsd.tasks.math_data import parse_band
 from rlcsd.tasks.parquet_layout import read_layout
-from rlcsd.tasks.task import Problem, normalised, overlaps
 
 
 @pytest.fixture
@@ -107,19 +106,6 @@ def test_a_data_set_by_its_hub_name(tmp_path, monkeypatch):
     assert (found.question, found.answer, found.extra) == ("1+1 in test?", "2", {"q": "1+1 in test?", "a": 2})
     with pytest.raises(InputError, match="hub:owner/name"):
         read_problems("task.train", "hub:sums", Columns())
-
-
-def test_overlap_sees_through_typesetting_and_not_through_operators():
-    train = [Problem("Let $x+y=1$. Find  $\\left(x\\right)$.", "1"), Problem("What is 2+2?", "4")]
-    sets = {
-        "one": [Problem("let x + y = 1, find (x)", "1"), Problem("Let $x-y=1$. Find $(x)$.", "1")],
-        "two": [Problem("What is 2+2?", "4")],
-    }
-    one, two = overlaps(train, sets)
-    assert (one.exact, one.normalised, one.problems) == (0, 1, 2)
-    assert (two.exact, two.normalised, two.problems) == (1, 1, 1)
-    assert "let x + y" in str(one)
-    assert normalised("x-y") != normalised("x+y")
 
 
 def test_the_command_reports_overlap(tmp_path, capsys):

@@ -10,7 +10,7 @@ from decimal import Decimal
 import numpy
 import pytest
 
-from rlcsd import InputError, Problem, Task
+from rlcsd import InputError, Problem
 from rlcsd.tasks.own_data import checked_problem
 from rlcsd.tasks.registry import build_task
 
@@ -167,13 +167,6 @@ def test_a_scalar_of_numpy_is_the_number_that_it_shows(answer, text):
 def test_what_is_no_answer_in_numpy_is_named(answer):
     with pytest.raises(InputError, match="row: the answer must be"):
         checked_problem("row", "1?", answer, None)
-
-
-@pytest.mark.parametrize("name", ["average", "sums: hard", " ", 3])
-def test_a_set_whose_name_means_something_else_is_refused(name):
-    problems = [Problem("1?", "1")]
-    with pytest.raises(InputError, match="an evaluation set cannot be called"):
-        Task("t", problems, {name: problems}, "exact")
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,13 @@
-"""Tasks from a user's file: a finished task, of which a few things can be changed, or a function with any keys."""
+"""Kinds of task behind the registry, and tasks from a user's file."""
 
 from __future__ import annotations
 
 import pytest
 
-from rlcsd import InputError
-from rlcsd.tasks.registry import build_task
+from rlcsd import InputError, Problem
+from rlcsd.tasks import registry
+from rlcsd.tasks.own_data import FileParameters
+from rlcsd.tasks.registry import PythonTaskParameters, TaskParameters, build_task, register, task_parameters
 
 MODULE = """
 from rlcsd import Problem, Task
@@ -53,3 +55,61 @@ def test_a_function_takes_keys_of_its_own(file):
     assert len(build_task({"name": f"{file}:task", "size": 5}).train) == 5
     with pytest.raises(InputError, match="it could not be built"):
         build_task({"name": f"{file}:task", "length": 5})
+
+
+class Sums(TaskParameters):
+    size: int = 2
+
+
+def sums(p: Sums):
+    return p.task([Problem(f"{n} + 1?", str(n + 1)) for n in range(p.size)], {}, "exact")
+
+
+@pytest.fixture
+def registered(monkeypatch):
+    monkeypatch.setattr(registry, "_kinds", dict(registry._kinds))
+    register("sums", Sums, sums)
+
+
+def test_a_registered_kind_is_checked_and_built(registered):
+    assert len(build_task({"name": "mine", "kind": "sums", "size": 4}).train) == 4
+    assert build_task({"name": "sums"}).name == "sums"  # the name is the kind where none is given
+    with pytest.raises(InputError, match=r"task\.sizes: unknown key; did you mean 'task.size'"):
+        task_parameters({"name": "sums", "sizes": 4})
+    with pytest.raises(InputError, match=r"task\.size='many'"):
+        task_parameters({"name": "sums", "size": "many"})
+
+
+def test_checked_parameters_build_the_task_as_well(registered):
+    parameters = task_parameters({"name": "mine", "kind": "sums", "size": 3})
+    assert isinstance(parameters, Sums)
+    assert build_task(parameters).train == build_task({"name": "mine", "kind": "sums", "size": 3}).train
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ({"name": "mine", "kind": "files", "train": "a.jsonl", "rewards": [{"verifier": "exact"}]}, FileParameters),
+        ({"name": "mine.py:task", "size": 5, "more": {"a": [1]}}, PythonTaskParameters),
+        ({"name": "mine.py:task", "kind": "plugin"}, PythonTaskParameters),
+    ],
+)
+def test_parameters_give_their_section_back(values, kind):
+    parameters = task_parameters(values)
+    assert type(parameters) is kind and parameters.name == values["name"]
+    assert parameters.model_dump(exclude_unset=True) == values
+
+
+def test_a_kind_that_the_core_does_not_know_is_looked_for_among_the_experiments(monkeypatch):
+    monkeypatch.setattr(registry, "_kinds", dict(registry._kinds))
+    monkeypatch.setattr(registry, "load_experiments", lambda: register("sums", Sums, sums))
+    assert len(build_task({"name": "sums"}).train) == 2
+    monkeypatch.setattr(registry, "load_experiments", lambda: pytest.fail("the kind is known"))
+    assert len(build_task({"name": "sums", "size": 1}).train) == 1
+
+
+def test_an_unknown_kind_is_named_with_what_was_probably_meant():
+    with pytest.raises(InputError, match=r"task\.kind=filles: did you mean 'files'"):
+        task_parameters({"name": "mine", "kind": "filles"})
+    with pytest.raises(InputError, match=r"task\.kind=xyz: known: .*files.*reasoning_gym"):
+        task_parameters({"name": "xyz"})
