@@ -1,12 +1,13 @@
 """Only exactly the right assignment is right."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlcsd import verifiers
 from rlcsd.errors import InputError
-from rlcsd.verifiers.boxed import last_boxed, without_thinking
+from rlcsd.verifiers.boxed import without_thinking
+from rlcsd.verifiers.knights_and_knaves import parse_assignment
 
 verify = verifiers.get("knights_and_knaves")
 ANSWER = "(1) Alice is a knight (2) Bob is a knave"
@@ -80,40 +81,6 @@ def test_names_of_verifiers():
         verifiers.get("knight_and_knaves")
     verifiers.register("always", lambda response, answer: 1.0)
     assert verifiers.get("always")("", "") == 1.0
-
-
-@pytest.mark.parametrize(
-    ("text", "content"),
-    [
-        (r"\boxed{1} and \boxed{2}", "2"),
-        (r"\boxed{\frac{1}{2}}", r"\frac{1}{2}"),
-        (r"\boxed{\{1, 2\}}", r"\{1, 2\}"),
-        (r"\boxed {x}", "x"),
-        (r"\boxed{1} then \boxed{2", None),
-        ("no box", None),
-    ],
-)
-def test_the_last_box_counts(text, content):
-    assert last_boxed(text) == content
-
-
-def test_thoughts_are_left_out_even_if_they_began_in_the_prompt():
-    assert without_thinking("<think>a\nb</think> c") == "c"
-    assert without_thinking("a</think> c") == "c"
-
-
-@pytest.mark.parametrize(
-    ("text", "left"),
-    [
-        ("a<think>b<think>c</think>d</think>e", "ae"),
-        ("a<think>b", "a"),
-        ("a<think>b</think>c<think>d", "ac"),
-        ("a</think>b</think>c", "c"),
-        ("<think></think>", ""),
-    ],
-)
-def test_thoughts_may_be_nested_or_unclosed(text, left):
-    assert without_thinking(text) == left
 
 
 # ---------------------------------------------------------------- phrasings, by an independent writer
@@ -198,3 +165,109 @@ def test_the_work_is_linear_in_the_length(unit):
     assert not verify(f"\\boxed{{{text}", ANSWER)
     assert not verify(f"\\boxed{{{text.replace('{', '').replace(chr(92), '')}}}", ANSWER)
     without_thinking(text)
+
+
+# ------------------------------------------------------------------ layouts of LaTeX, Markdown and lists
+
+PAIRS = {  # how a name and its role are put side by side, and how such pairs follow each other
+    "sentences": (r"\text{{{n} is a {r}}}", r", "),
+    "array": (r"\text{{{n}}} & \text{{{r}}}", r" \\ "),
+    "aligned": (r"\text{{{n}}} &: \text{{{r}}}", r" \\ "),
+    "aligned sentences": (r"&\text{{{n} is a {r}}}", r" \\ "),
+    "cases": (r"\text{{{n} is a {r},}}", r" \\ "),
+    "to": (r"\text{{{n}}} \to \text{{{r}}}", ", "),
+    "rightarrow": (r"{n} \rightarrow {r}", "; "),
+    "mapsto": (r"{n} \mapsto {r}", ", "),
+    "land": (r"\text{{{n} is a {r}}}", r" \land "),
+    "bars": ("{n}: {r}", " | "),
+    "parentheses": ("{n} ({r})", ", "),
+    "a in parentheses": ("{n} (a {r})", " and "),
+    "hyphen": ("{n} - {r}", ", "),
+    "dash": ("{n} – {r}", "; "),
+    "but": ("{n} is a {r}", ", but "),
+    "while": ("{n} is a {r}", " while "),
+    "bullets": ("- **{n}**: {R}", "\n"),
+    "json": ('"{n}": "{r}"', ", "),
+    "python": ("'{n}': '{r}'", ", "),
+    "equals": (r"\text{{{n}}} = \text{{{r}}}", r", \; "),
+}
+FRAMES = {
+    "array": (r"\begin{array}{ll} ", r" \end{array}"), "aligned": (r"\begin{aligned} ", r" \end{aligned}"),
+    "aligned sentences": (r"\begin{aligned} ", r" \\ \end{aligned}"), "cases": (r"\begin{cases} ", r" \end{cases}"),
+    "to": (r"\{", r"\}"), "json": ("{", "}"), "python": ("{", "}"), "land": (r"\color{red}{", "}"), "equals": ("$", "$"),
+}  # fmt: skip
+
+
+def by_heading(roles, style):
+    """Knights: Ann, Cy; Knaves: Bo."""
+    groups = {True: [n for n in roles if roles[n]], False: [n for n in roles if not roles[n]]}
+    lists = {role: style[1].join(names) if names else "none" for role, names in groups.items()}
+    return style[2].join(style[0].format(r={True: "Knights", False: "Knaves"}[role], ns=lists[role]) for role in groups)
+
+
+HEADINGS = [
+    ("{r}: {ns}", ", ", "; "),
+    (r"\text{{{r}: }} \{{{ns}\}}", ", ", ", "),
+    ("{r} = {ns}", " and ", ". "),
+    ("{r}: {ns}", ", ", "\n"),
+]
+
+
+@st.composite
+def laid_out(draw):
+    people = draw(st.lists(st.sampled_from(NAMES), min_size=1, max_size=6, unique=True))
+    roles = {name: draw(st.booleans()) for name in people}
+    layout = draw(st.sampled_from([*PAIRS, *range(len(HEADINGS)), "table"]))
+    if isinstance(layout, int):
+        return roles, layout, by_heading(roles, HEADINGS[layout])
+    words = [(name, "knight" if role else "knave") for name, role in roles.items()]
+    if layout == "table":
+        rows = "\n".join(f"| {name} | {word} |" for name, word in words)
+        return roles, layout, f"| Name | Role |\n|---|---|\n{rows}"
+    pattern, between = PAIRS[layout]
+    begin, end = FRAMES.get(layout, ("", ""))
+    text = between.join(pattern.format(n=name, r=word, R=word.capitalize()) for name, word in words)
+    return roles, layout, begin + text + end
+
+
+@given(laid_out(), st.data())
+@settings(max_examples=400)
+def test_the_right_roles_are_right_in_every_layout_and_others_wrong(case, data):
+    roles, layout, text = case
+    response = f"So \\boxed{{{text}}}."
+    assert verify(response, spelled(roles)), (layout, text)
+    flipped = data.draw(st.sampled_from(sorted(roles)))
+    for other in (
+        {**roles, flipped: not roles[flipped]},
+        {**roles, "Carol": False},
+        {n: r for n, r in roles.items() if n != flipped},
+    ):
+        assert not other or not verify(response, spelled(other)), (layout, text)
+
+
+@given(
+    laid_out(),
+    laid_out(),
+    st.sampled_from([" ", ", ", " or ", " not ", r" \\ ", " & ", " | ", ": ", " - ", " (", ") ", " but ", "; "]),
+)
+@settings(max_examples=400)
+def test_two_texts_together_never_say_what_neither_says(one, other, between):
+    """Whatever is read of a text, each person has the role that one of its halves gives."""
+    found = parse_assignment(one[2] + between + other[2])
+    for name, role in (found or {}).items():
+        given = [half[0][known] for half in (one, other) for known in half[0] if known.lower() == name]
+        assert role in given and len(set(given)) == 1
+
+
+@pytest.mark.parametrize(
+    "boxed",
+    [
+        "Alice: knight or Bob: knave", "Knights: Alice, Bob is a knave", "Alice (knight) is a knave, Bob (knave)", "Knights or knaves: Alice, Bob",
+        "Alice & Bob \\\\ knight & knave", "not Knights: Alice; Knaves: Bob", "Alice: knights; Bob: knaves", "Knight: Alice, Bob", "Alice (knight", r"Alice \lor knight",
+        r"Alice \to knight \to knave, Bob: knave", "Alice - Bob - knight", "Alice: knight, knave; Bob: knave", r"\neg (Alice is a knight), Bob is a knave",
+        "Knights: not Alice; Knaves: not Bob", "Knights: Alice? Knaves: Bob", "Knights: Alice; Knaves: Bob; Knights: Bob", "Knaves: none; Knights: Alice",
+        "Knights: all but Bob", r"Alice \not\to knave, Bob: knave", r"Alice \ne knave, Bob: knave", "Alice != knave, Bob: knave", r"\sout{Alice: knight, Bob: knave}",
+    ],
+)  # fmt: skip
+def test_layouts_that_say_something_else_are_wrong(boxed):
+    assert not verify(f"\\boxed{{{boxed}}}", ANSWER)

@@ -255,8 +255,8 @@ class Progressions(Reading):
         if self.name and other.name and self.name != other.name:
             return False
         steps = [step for _, step in self.terms + other.terms]
-        ratios = [_rational(step / steps[0]) for step in steps]
-        if None in ratios:
+        ratios = [ratio for step in steps if (ratio := _rational(step / steps[0])) is not None]
+        if len(ratios) < len(steps):
             return False
         from sympy import ilcm
 
@@ -271,7 +271,7 @@ class Progressions(Reading):
 
     def within(self, period: Any) -> list[Any] | None:
         """Every value in one period; None if they are too many."""
-        found = []
+        found: list[Any] = []
         for offset, step in self.terms:
             count = _rational(period / step)
             if count is None or abs(count) > 500 or len(found) > 1000:
@@ -310,15 +310,16 @@ def progressions(text: str) -> Reading | str | None:
     if re.search(r"[<>]|\\(?:ne|le|ge|in)(?![a-z])", value):
         return None
     domain = closed(found[3] or r"\mathbb{Z}")
-    name, terms = "", []
+    name, terms = "", list[tuple[Any, Any]]()
     if domain == r"\mathbb{Z}":
         parts = [part.strip() for part in split(value, (",", ";", r"\wordand", r"\wordor"))[0]]
         names = {part.partition("=")[0].strip() if "=" in part else "" for part in parts}
         if len(names - {""}) <= 1:
             name = closed(next(iter(names - {""}), ""))
-            terms = [term for part in parts for term in _linear(part.rpartition("=")[2], parameter) or [None]]
-    if terms and None not in terms:
-        return Progressions(name, [term for term in terms if term is not None], value)
+            found_terms = [_linear(part.rpartition("=")[2], parameter) for part in parts]
+            terms = [term for some in found_terms for term in some or ()] if None not in found_terms else []
+    if terms:
+        return Progressions(name, terms, value)
     return Family(value, parameter, domain)
 
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
-_LONGEST = 5000  # characters; what is longer is no short answer, and is left as it is
+_LONGEST = 2000  # characters; what is longer is no short answer, and is left as it is
 
 # ------------------------------------------------------------------ markup around an answer
 
@@ -35,6 +35,7 @@ _STYLE = re.compile(
     r"\\(?:text|textbf|textit|textrm|textsf|texttt|textnormal|textsl|emph|mathrm|mathbf|mathit|mathsf|mathtt|mathnormal|"
     r"boldsymbol|bm|mbox|hbox|underline|boxed|fbox|framebox|bbox|ensuremath)\s*(?:\[[^\[\]]*\]\s*)*(?=\{)"
 )
+_STOP = re.compile(r"(?<![.,;\\])[,;]*(?<!\\right)(?<!\\left)[.,;。]\Z")
 _INTRODUCTION = re.compile(
     r"(?P<box>\\text\{\s*)?(?:(?:so|thus|hence),? )?(?:the |my )?(?:final )?answer(?: is|\s*=|:)+\s*:?\s*(?(box)\})(?=\s*\S)",
     re.IGNORECASE,
@@ -54,10 +55,7 @@ def clean(text: str) -> str:
     while text != before:
         before = text
         text = _EDGES.sub("", text)
-        if text.endswith((".", ",", ";", "。")) and not text.endswith(
-            ("..", "\\.", "\\,", "\\;", "\\right.", "\\left.")
-        ):
-            text = text[:-1]
+        text = _STOP.sub("", text)
         if introduction := _INTRODUCTION.match(text):
             text = text[introduction.end() :]
         for wrapper in _WRAPPERS:
@@ -65,8 +63,9 @@ def clean(text: str) -> str:
                 text = found[2]
         style = _STYLE.match(text)
         begin = style.end() if style else 0
-        if text.startswith("{", begin) and closing(text, begin) == len(text) - 1 and (style or "," not in text):
-            text = text[begin + 1 : -1]
+        if text.startswith("{", begin) and closing(text, begin) == len(text) - 1:
+            inner = text[begin + 1 : -1]
+            text = inner if style or len(split(inner, (",",))[0]) == 1 else text  # {1,2} may be a set
     return text
 
 

@@ -126,21 +126,26 @@ class _Slot:
             return None, f"cannot be given its problem in a process of its own ({reason}); use verifier_seconds=None"
         complaint = ""
         for _ in range(attempts):
-            if self.process is None or not self.process.alive():
-                with _STARTING:
-                    self.process = self.start()
+            process = self._running()
             try:
-                self.process.pipe.send_bytes(packed)
-                if self.process.pipe.poll(seconds):
-                    answer: Answer = self.process.pipe.recv()
+                process.pipe.send_bytes(packed)
+                if process.pipe.poll(seconds):
+                    answer: Answer = process.pipe.recv()
                     return answer
-                self.process.end()
-                self.process = None
-                return None, f"took longer than {seconds:g} s and was ended"
             except (EOFError, OSError):
-                complaint = f"ended its process (exit code {self.process.end(1)})"
                 self.process = None
+                complaint = f"ended its process (exit code {process.end(1)})"
+                continue
+            self.process = None
+            process.end()
+            return None, f"took longer than {seconds:g} s and was ended"
         return None, complaint
+
+    def _running(self) -> Process:
+        if self.process is None or not self.process.alive():
+            with _STARTING:
+                self.process = self.start()
+        return self.process
 
 
 # ------------------------------------------------------------------ starting

@@ -32,7 +32,7 @@ _JOINED = re.compile(r"\s*(?:,|\\word(?:and|or))\s*")
 def equivalent(given: str, reference: str) -> bool:
     """True if the two answers denote the same value, list, set, condition, family, function, statement or words."""
     plain, plainly = spelled(given), spelled(reference)
-    return bool(plain and plainly) and same(plain, plainly)
+    return same(plain, plainly) if plain and plainly else False
 
 
 def same(given: str, reference: str) -> bool:
@@ -46,10 +46,10 @@ def same(given: str, reference: str) -> bool:
     ours, theirs = read(given), read(reference)
     if ours is None or theirs is None:
         return _same_signs(given, reference)
-    if isinstance(ours, str) and isinstance(theirs, str):
-        return same_value(ours, theirs) or (_has_signs(given) and _same_signs(given, reference))
     if isinstance(ours, str):
-        return theirs.same_as_value(ours)
+        if isinstance(theirs, Reading):
+            return theirs.same_as_value(ours)
+        return same_value(ours, theirs) or (_has_signs(given) and _same_signs(given, reference))
     if isinstance(theirs, str):
         return ours.same_as_value(theirs)
     return type(ours) is type(theirs) and ours.same(theirs)
@@ -202,12 +202,12 @@ def _expanded(text: str) -> str:
 
 
 def _chain(text: str) -> str:
-    r"""The end of a chain of equal values with a name before it: x = \frac64 = \frac32 is x = \frac32."""
+    r"""The end of a chain of values with a name before it: x = \frac64 = \frac32 says x = \frac32."""
     parts, signs = split(text, ("=",))
     name, *values = (part.strip() for part in parts)
-    if len(signs) < 2 or "," in text or not all(values) or not names_value(f"{name}="):
+    if len(signs) < 2 or re.search(r"[,;]|\\word", text) or not names_value(f"{name}="):
         return text
-    return f"{name}={values[-1]}" if all(same_value(value, values[-1]) for value in values[:-1]) else text
+    return f"{name}={values[-1]}" if all(parsed(value) is not None for value in values) else text
 
 
 def _both_signs(text: str) -> str:
