@@ -77,6 +77,7 @@ def test_a_name_of_another_project_is_answered_with_ours(key, ours):
         ("method.spare=0.5", "method.spare: unknown key; it is a key of method=rlcsd_extended"),
         ("method.learning_rate=1", "did you mean 'learning_rate'"),
         ("max_tokens=5", "did you mean 'sampling.max_tokens'"),
+        ("model.name=x", "model.name: unknown key; known: model.chat_template, model.dtype"),
         ("sampling.x=1", "known: sampling.max_tokens, sampling.temperature, sampling.top_k, sampling.top_p"),
         ("grad_norm=1", "grad_norm: unknown key; its name is 'max_grad_norm' now"),
         ("correction_cap=1", "correction_cap: unknown key; its name is 'importance_weight_cap' now"),

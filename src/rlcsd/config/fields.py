@@ -39,7 +39,7 @@ def without_nul(value: Any) -> Any:
     return value
 
 
-def inside_output_dir(name: str) -> str:
+def _inside_output_dir(name: str) -> str:
     parts = name.replace("\\", "/").split("/")
     if not parts[0] or parts[0].endswith(":") or any(part in (".", "..") for part in parts):
         raise ValueError("must stay inside output_dir: a name, without a leading / and without . or .. as a part")
@@ -48,7 +48,7 @@ def inside_output_dir(name: str) -> str:
     return name
 
 
-def chat_template_text(value: str) -> str:
+def _chat_template(value: str) -> str:
     """The text of a chat template, read from the file if `value` names one."""
     if "{{" in value or "{%" in value:
         return value
@@ -67,13 +67,13 @@ def _ordered(band: list[float]) -> list[float]:
     return band
 
 
-def thread_count(count: int) -> int:
+def _thread_count(count: int) -> int:
     if count > MAX_THREADS:
         raise ValueError(f"must be at most {MAX_THREADS}; this machine has {os.cpu_count()} CPUs")
     return count
 
 
-def device_name(name: str) -> str:
+def _device(name: str) -> str:
     if not re.fullmatch(r"auto|cpu|(cuda|xpu|npu|hpu)(:\d+)?", name):
         raise ValueError(
             "must be auto, cpu, cuda or cuda:NUMBER (losses are summed in float64, which mps does not have)"
@@ -84,6 +84,10 @@ def device_name(name: str) -> str:
 Text = Annotated[str, AfterValidator(_printable)]
 Count = Annotated[int, Field(ge=1, le=LARGEST)]
 CountOrZero = Annotated[int, Field(ge=0, le=LARGEST)]
+ThreadCount = Annotated[int, Field(ge=0), AfterValidator(_thread_count)]
+Device = Annotated[Text, AfterValidator(_device)]
+RunName = Annotated[Text, AfterValidator(_inside_output_dir)]
+ChatTemplate = Annotated[str, AfterValidator(without_nul), AfterValidator(_chat_template)]  # becomes the file's text
 Band = Annotated[list[float], Field(min_length=2, max_length=2), AfterValidator(_ordered)]
 
 T = TypeVar("T")

@@ -22,6 +22,8 @@ FORMER_VARIANTS = {"spares": "spare_agreed_tokens"}
 # Keys that rlcsd had, with their defaults; they are rlcsd_extended's now.
 _FORMER_SWITCHES = {"k_correct": 1, "evidence": "contrast", "shift": True, "weight_cap": None, "spare": None}
 
+_VAGUE = ("n", "name", "path")  # last parts of other projects' names that say nothing by themselves
+
 
 @dataclass(frozen=True)
 class OtherName:
@@ -52,8 +54,9 @@ def _by_ending() -> Mapping[str, OtherName]:
     found: dict[str, list[OtherName]] = {}
     for other in other_names():
         parts = other.name.split(".")
-        for start in range(len(parts)):
-            found.setdefault(".".join(parts[start:]), []).append(other)
+        for ending in (".".join(parts[start:]) for start in range(len(parts))):
+            if ending not in _VAGUE:
+                found.setdefault(ending, []).append(other)
     return {
         ending: others[0]
         for ending, others in found.items()
@@ -99,7 +102,8 @@ def _nearest(key: str, known: set[str]) -> str:
     def likeness(name: str) -> float:
         return SequenceMatcher(None, last, name.rpartition(".")[2]).ratio()
 
-    for names, enough in ((known, 1.0), (siblings, 0.55), (known, 0.75)):
+    elsewhere = {name for name in known if not name.endswith(".name")}
+    for names, enough in ((elsewhere, 1.0), (siblings, 0.55), (elsewhere, 0.75)):
         nearest = max(names, key=lambda name: (likeness(name), -name.count("."), name), default="")
         if nearest and likeness(nearest) >= enough:
             return f"did you mean {nearest!r}?"
@@ -123,10 +127,9 @@ def page() -> str:
     lines = [
         "# Names in other projects",
         "",
-        "Settings of TRL, verl and OpenRLHF, and what they are called here. Unknown keys are answered from it:",
-        "`rlcsd train num_generations=8` asks whether `group_size` was meant. `rlcsd config keys` explains each key.",
-        "",
-        "(Written by `python -m rlcsd.config.names > docs/names.md`.)",
+        "Settings of TRL, verl and OpenRLHF, and what they are called here. Settings of the same name are left out.",
+        "Unknown keys are answered from it: `rlcsd train num_generations=8` asks whether `group_size` was meant.",
+        "`rlcsd config keys` explains each key. (Written by `python -m rlcsd.config.names > docs/names.md`.)",
     ]
     for project in dict.fromkeys(other.project for other in other_names()):
         lines += ["", f"## {project}", "", f"| {project} | here | remark |", "|---|---|---|"]

@@ -7,21 +7,18 @@ what a named choice changes. `config.load` makes a `Config` from overrides, a ma
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     Field,
     SerializeAsAny,
-    ValidationError,
     field_serializer,
     field_validator,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
-from ..errors import suggestion
+from ..errors import InputError, suggestion
 from ..methods import ContrastConfig, MethodConfig, method_class
 from ..records import Sampling
 from ..tasks.registry import PythonTaskParameters, TaskParameters, task_parameters
@@ -30,15 +27,15 @@ from .fields import (
     MAX_THREADS,
     RESUMABLE,
     Band,
+    ChatTemplate,
     Count,
     CountOrZero,
+    Device,
     Resumable,
+    RunName,
     Section,
     Text,
-    chat_template_text,
-    device_name,
-    inside_output_dir,
-    thread_count,
+    ThreadCount,
     without_nul,
 )
 
@@ -66,7 +63,7 @@ class ModelConfig(Section):
     gguf_file: Text | None = Field(
         None, description="name of the GGUF file in the folder or repository that path names"
     )
-    chat_template: Annotated[str, AfterValidator(without_nul), AfterValidator(chat_template_text)] | None = Field(
+    chat_template: ChatTemplate | None = Field(
         None, description="chat template (Jinja) for a model that has none, a file or the text; kept as the text"
     )
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="number format of the weights")
@@ -149,8 +146,8 @@ class LocalEngineConfig(EngineConfig):
     """
 
     name: Literal["local"] = Field("local", description="the engine, which decides what other keys engine has")
-    device: Annotated[Text, AfterValidator(device_name)] = Field("auto", description="auto, cpu, cuda, cuda:1 …")
-    threads: Annotated[int, Field(ge=0), AfterValidator(thread_count)] = Field(
+    device: Device = Field("auto", description="auto, cpu, cuda, cuda:1 …")
+    threads: ThreadCount = Field(
         0,
         description=f"CPU threads, at most {MAX_THREADS}; 0: one for a small model, else as many as torch takes",
     )
@@ -256,17 +253,6 @@ else:
     AnyEngineConfig = SerializeAsAny[EngineConfig]
 
 
-def _engine_class(name: object) -> type[EngineConfig]:
-    """Raises ValidationError, located at `name`, for an unknown engine."""
-    if isinstance(name, str) and name in ENGINES:
-        return ENGINES[name]
-    unknown = PydanticCustomError("engine", "unknown engine; {hint}", {"hint": suggestion(str(name), ENGINES)})
-    raise ValidationError.from_exception_data("engine", [{"type": unknown, "loc": ("name",), "input": name}])
-
-
-# ------------------------------------------------------------------------------------------------------------- the run
-
-
 class Config(Section):
     """One run."""
 
@@ -333,7 +319,7 @@ class Config(Section):
     push_to_hub: Resumable[Text | None] = Field(
         None, description="owner/name of a model on the hub that the finished run is uploaded to; null: none"
     )
-    run_name: Resumable[Annotated[Text, AfterValidator(inside_output_dir)] | None] = Field(
+    run_name: Resumable[RunName | None] = Field(
         None, description="name of the run's folder in output_dir; null: from task, method, seed and time"
     )
     output_dir: Resumable[Text] = Field("runs", description="folder that run folders are put in")
@@ -357,7 +343,12 @@ class Config(Section):
     @field_validator("engine", mode="before")
     @classmethod
     def _engine_by_name(cls, value: Any) -> Any:
-        return _engine_class(value.get("name", "local")).model_validate(value) if isinstance(value, Mapping) else value
+        if not isinstance(value, Mapping):
+            return value
+        name = str(value.get("name", "local"))
+        if name not in ENGINES:
+            raise InputError(f"engine.name={name!r}: unknown engine; {suggestion(name, ENGINES)}")
+        return ENGINES[name].model_validate(value)
 
     @field_validator("method", mode="before")
     @classmethod
