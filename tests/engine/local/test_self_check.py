@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -13,17 +15,27 @@ from rlcsd.engine.local.model import Network, load_network, load_tokenizer
 from rlcsd.errors import InputError
 from rlcsd.records import Sampling
 from tests.conftest import ARCHITECTURES, random_model
+from tests.engine.local.planted_faults import FAULTS
 
 CPU = torch.device("cpu")
 
 
+def check(network: Network, seed: int = 0) -> None:
+    """The check with three random prompts of unequal length, two of which share a prefix."""
+    rng = random.Random(seed)
+    ids = [rng.randrange(network.core.config.get_text_config().vocab_size) for _ in range(25)]
+    prompts = [tuple(ids[:12]), tuple(ids[:9] + ids[12:20]), tuple(ids[20:])]
+    self_check.self_check(network, prompts, 0, seed)
+
+
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_all_paths_of_every_architecture_agree(architecture):
-    self_check.self_check(Network(random_model(architecture, loud=2.0)), 0)
+    check(Network(random_model(architecture, loud=2.0)))
 
 
-def test_bf16_agrees_within_its_rounding():
-    self_check.self_check(Network(random_model("qwen3", loud=1.0), autocast=True), 0)
+@pytest.mark.parametrize("loud", [1.0, 4.0])
+def test_bf16_agrees_within_its_rounding(loud):
+    check(Network(random_model("qwen3", loud=loud), autocast=True))
 
 
 @pytest.mark.parametrize("path", ["sampler", "scorer", "update"])
@@ -49,7 +61,7 @@ def test_a_path_that_computes_something_else_is_named(path, monkeypatch):
 
         monkeypatch.setattr(self_check.sampler, "sample", off)
     with pytest.raises(InputError, match=r"nats on average.*engine\.self_check=false"):
-        self_check.self_check(network, 0)
+        check(network)
 
 
 def saved(folder, model):
@@ -66,7 +78,7 @@ def test_dropout_of_the_models_own_config_is_off_and_that_of_adapters_stays(tmp_
     network.model.train()
     ids = torch.arange(5, 30)[None]
     assert torch.equal(network.model(ids).logits, network.model(ids).logits)
-    self_check.self_check(network, 0)
+    check(network)
     adapted = load_network(config.model_copy(update={"lora": LoraConfig(rank=2, dropout=0.5)}), CPU)
     assert any(isinstance(module, torch.nn.Dropout) and module.p == 0.5 for module in adapted.model.modules())
 
@@ -152,3 +164,22 @@ def test_an_adapters_small_update_survives_the_export(tmp_path):
     delta = merged[f"{name}.weight"].double() - base[f"{name}.base_layer.weight"].double()
     torch.testing.assert_close(delta, b @ a * (128 / 4), rtol=1e-2, atol=1e-8)
     assert peft.PeftConfig.from_pretrained(tmp_path / "adapter").r == 4
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_planted_fault_is_caught(fault, seed):
+    network = Network(random_model("mistral", seed=seed))  # it has a sliding window
+    if fault not in ("window_ignored", "stale_weights"):
+        network = Network(random_model("llama", seed=seed))
+    check(network, seed)
+    with FAULTS[fault](), pytest.raises(InputError, match="nats on average"):
+        check(network, seed)
+
+
+def test_gradient_checkpointing_passes_the_check():
+    """In train mode such a model keeps no cache, so sampler and scorer must run in eval mode."""
+    network = load_network(ModelConfig(gradient_checkpointing=True), CPU)
+    network.model.train()
+    self_check.self_check(network, self_check.check_prompts(load_tokenizer(ModelConfig())), 0)
+    assert network.model.training

@@ -29,13 +29,14 @@ from .memory import load_shape, rows_at_once, shape_of
 from .model import (
     Network,
     Teacher,
+    eval_mode,
     load_network,
     load_tokenizer,
     resolve_device,
     stop_ids,
     teacher_model_config,
 )
-from .self_check import self_check
+from .self_check import check_prompts, self_check
 from .update import MiniBatch, accumulate
 from .vllm import VllmSampler, vllm_wanted
 
@@ -60,7 +61,7 @@ class LocalEngine:
         self.optimizer_steps = 0
         self.first_rms = self._rms()
         if config.engine.self_check:
-            self_check(self.policy, self.tokenizer.pad_token_id)
+            self_check(self.policy, check_prompts(self.tokenizer), self.tokenizer.pad_token_id)
         self.vllm: VllmSampler | None = None
         if vllm_wanted(config, device):
             self.vllm = VllmSampler(config, TokenLimits.of(config, self.context_length))
@@ -134,17 +135,15 @@ class LocalEngine:
         if network is None:
             raise RuntimeError(f"this run has no {who}")
         rows = list(range(len(pairs))) if rows is None else rows
-        training = network.model.training
-        network.model.eval()
-        output = scoring.score(
-            network,
-            pairs,
-            pad_id=self.tokenizer.pad_token_id,
-            budget=self.config.engine.score_tokens,
-            top_k=top_k,
-            topk_ids=None if topk_handle is None else self.topk.ids_at(topk_handle, rows),
-        )
-        network.model.train(training)
+        with eval_mode(network.model):
+            output = scoring.score(
+                network,
+                pairs,
+                pad_id=self.tokenizer.pad_token_id,
+                budget=self.config.engine.score_tokens,
+                top_k=top_k,
+                topk_ids=None if topk_handle is None else self.topk.ids_at(topk_handle, rows),
+            )
         made = None
         if top_k:
             assert output.topk_ids is not None

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,20 @@ class Network:
                 f"model: {type(self.core).__name__} computes logits otherwise than by its output embedding; it "
                 "is not supported"
             )
+
+
+@contextmanager
+def eval_mode(model: nn.Module) -> Iterator[None]:
+    """The model in eval mode within this context, then in the mode it had.
+
+    Under gradient checkpointing, a model in train mode keeps no cache.
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)
 
 
 class Teacher:

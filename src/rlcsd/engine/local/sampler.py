@@ -17,7 +17,7 @@ from transformers import StaticCache
 
 from ...records import Sample, Sampling
 from .caches import padded
-from .model import cache_argument, sliding_windows
+from .model import cache_argument, eval_mode, sliding_windows
 
 _FIRST_SLOTS = 64  # cache slots for the response at first; then they grow by half
 _SHRINK_BELOW = 0.75  # ended rows are dropped once fewer than this share still write
@@ -189,11 +189,9 @@ def sample(
     stop = torch.tensor(list(stop_ids), device=model.device)
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     results: list[list[Sample]] = [[] for _ in prompts]
-    was_training = model.training
-    model.eval()
-    for chunk in _chunks(order, max(1, max_rows // n)):
-        samples = _decode(model, [prompts[index] for index in chunk], n, sampling, generator, stop, pad_id)
-        for position, index in enumerate(chunk):
-            results[index] = samples[position * n : (position + 1) * n]
-    model.train(was_training)
+    with eval_mode(model):
+        for chunk in _chunks(order, max(1, max_rows // n)):
+            samples = _decode(model, [prompts[index] for index in chunk], n, sampling, generator, stop, pad_id)
+            for position, index in enumerate(chunk):
+                results[index] = samples[position * n : (position + 1) * n]
     return results
