@@ -20,9 +20,8 @@ from PIL import Image
 from rlcsd.report.comparison import comparison, differences, results, written
 from rlcsd.report.figures import draw_comparison
 from rlcsd.report.page import write_page
-from rlcsd.report.rollout_reader import read_config
 from rlcsd.report.run_report import draw_dynamics
-from rlcsd.report.run_results import read_runs
+from rlcsd.report.run_results import read_config, read_runs
 from rlcsd.storage import read_jsonl, write_text
 from tests.report.browser import chromium, found, prefer
 

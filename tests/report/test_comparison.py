@@ -222,6 +222,9 @@ def behind(folder):
     plan_of(folder, 4, lambda record: True)
 
 
+NO_SPREAD = "No ± where all seeds have the same value: their spread is unknown."
+
+
 def cells_of(table):
     return {row[0]: dict(zip(table.head, row, strict=True)) for row in table.rows}
 
@@ -275,7 +278,28 @@ def test_runs_that_stop_early_end_where_they_like(tmp_path):
     behind(tmp_path / "r1")
     table = comparison(read_runs([tmp_path]))
     assert cells_of(table)["rlcsd"]["seen, after"].count == 2
-    assert not any("left out" in note for note in table.notes)
+    assert list(table.notes) == ["Evaluated after different numbers of steps: rlcsd 4 to 8.", NO_SPREAD]
+
+
+def test_a_run_that_is_half_done_is_marked(tmp_path):
+    write_run(tmp_path / "r", steps=16)
+    assert list(comparison(read_runs([tmp_path])).notes) == ["Evaluated before the last step: rlcsd, seed 0 (8 of 16)."]
+
+
+def test_runs_on_the_same_problems_have_one_start_whatever_they_train_on(tmp_path):
+    for size, problems in ((64, "ab"), (128, "ab"), (256, "bc")):
+        folder = write_run(tmp_path / str(size), task={"name": "kk_tiny", "train_per_size": size})
+        records = [json.loads(line) for line in (folder / "evaluations.jsonl").read_text().splitlines()]
+        lines(
+            folder / "evaluations.jsonl", [{**r, "outcomes": {"seen": dict.fromkeys(problems, 1.0)}} for r in records]
+        )
+    keys = ["method.name", "task.train_per_size"]
+    table = results(read_runs([tmp_path / "64", tmp_path / "128"], keys))
+    assert [row[1] for row in table.rows] == ["base", "rlcsd 64", "rlcsd 128"]
+    with pytest.raises(InputError, match="differ in the problems of seen"):
+        results(read_runs([tmp_path], keys))
+    notes = differences(read_runs([tmp_path], keys), "rlcsd 64", "seed").notes
+    assert "The problems of seen are not the same for rlcsd 256 as for rlcsd 64." in notes
 
 
 def test_seeds_may_differ_in_where_they_ran_and_what_they_logged(tmp_path):

@@ -87,6 +87,10 @@ def differences(runs: Sequence[RunResult], baseline: str, pairing: Pairing = "au
     ]
     head = ["run", "set", f"minus {baseline}", "95 %", "p", "p (Holm)", "pairs"]
     notes = progress_notes(grouped)
+    for label, name, _, _ in found:
+        ours, theirs = _by_problem(grouped[label], name), _by_problem(grouped[baseline], name)
+        if ours and theirs and ours.keys() != theirs.keys():
+            notes.append(f"The problems of {name} are not the same for {label} as for {baseline}.")
     if any(unit == "problems" for *_, unit in found):
         notes.append("Pairs of problems show whether these very runs differ; they say nothing about other seeds.")
     reasons = dict.fromkeys(d.missing for _, _, d, _ in found if d.missing)

@@ -31,8 +31,6 @@ _NO_DIFFERENCE = {
         "offload", "tensor_parallel", "rollout_memory", "rollout_rows", "rollout_eager", "timeout",
     )),
 }  # fmt: skip
-# What the accuracy of the model before training depends on.
-_BEFORE_TRAINING = ("model.", "task.", "evaluation.")
 _STOPPING = {"evaluation.patience", "evaluation.min_gain"}
 
 
@@ -220,16 +218,29 @@ def _check_pair(first: RunResult, run: RunResult, remedy: str) -> None:
 
 
 def different_start(runs: Sequence[RunResult]) -> str | None:
-    """A config key that lets runs start from different accuracies (model, task, how it is evaluated), if there is one.
+    """What keeps the evaluations before training of these runs from measuring the same: a config key, or a set.
 
-    Without one, their evaluations before training measure the same.
+    None if they do: one model, evaluated in one way on the same problems. Where a log does not have the problems, the
+    configs of the tasks must be equal.
     """
     for run in runs[1:]:
-        for key in sorted(run.config.keys() | runs[0].config.keys()):
-            measured = key.startswith(_BEFORE_TRAINING) and key not in _NO_DIFFERENCE | _STOPPING
-            if measured and run.config.get(key) != runs[0].config.get(key):
+        if key := _first_difference(runs[0], run, ("model.", "evaluation.")):
+            return key
+        ours, theirs = (one.before.outcomes if one.before is not None else {} for one in (run, runs[0]))
+        if not (ours and theirs):
+            if key := _first_difference(runs[0], run, ("task.",)):
                 return key
+            continue
+        for name in ours.keys() | theirs.keys():
+            if ours.get(name, {}).keys() != theirs.get(name, {}).keys():
+                return f"the problems of {name}"
     return None
+
+
+def _first_difference(first: RunResult, run: RunResult, sections: tuple[str, ...]) -> str | None:
+    keys = sorted(key for key in run.config.keys() | first.config.keys() if key.startswith(sections))
+    measured = [key for key in keys if key not in _NO_DIFFERENCE | _STOPPING]
+    return next((key for key in measured if run.config.get(key) != first.config.get(key)), None)
 
 
 def all_sets(runs: Sequence[RunResult], average: bool = True) -> list[str]:
@@ -263,25 +274,32 @@ def level(members: Sequence[RunResult]) -> list[RunResult]:
 
 
 def progress_notes(grouped: Mapping[Any, Sequence[RunResult]]) -> list[str]:
-    """Sentences on runs that are no result yet, or behind others, and on groups that were not trained equally long."""
-    notes, steps = [], []
-    waiting = [run for members in grouped.values() for run in members if run.after is None]
-    if waiting:
-        notes.append(f"Not evaluated after training: {'; '.join(map(_name, waiting))}.")
-    behind = []
+    """Sentences about runs that are no result yet, and about groups that were not trained equally long."""
+    waiting: list[str] = []
+    behind: list[str] = []
+    unfinished: list[str] = []
+    steps: list[tuple[str, str]] = []  # label, steps
     for members in grouped.values():
         kept = level(members)
         ends = sorted({run.after.step for run in kept if run.after is not None})
         if ends:
             steps.append((kept[0].label, f"{ends[0]}" if len(ends) == 1 else f"{ends[0]} to {ends[-1]}"))
-        behind += [
-            f"{_name(run)} (step {run.after.step}, the others {ends[-1]})"
-            for run in members
-            if run.after is not None and run not in kept
-        ]
+        for run in members:
+            planned = run.config.get("steps")
+            if run.after is None:
+                waiting.append(_name(run))
+            elif run not in kept:
+                behind.append(f"{_name(run)} (step {run.after.step}, the others {ends[-1]})")
+            elif isinstance(planned, int) and run.after.step < planned and not run.stops_early:
+                unfinished.append(f"{_name(run)} ({run.after.step} of {planned})")
+    notes = []
+    if waiting:
+        notes.append(f"Not evaluated after training: {'; '.join(waiting)}.")
     if behind:
         notes.append(f"Behind the runs beside them, so left out after training: {'; '.join(behind)}.")
-    if len({step for _, step in steps}) > 1:
+    if unfinished:
+        notes.append(f"Evaluated before the last step: {'; '.join(unfinished)}.")
+    if len({step for _, step in steps}) > 1 or any(" to " in step for _, step in steps):
         listed = "; ".join(f"{label} {step}" for label, step in dict.fromkeys(steps))
         notes.append(f"Evaluated after different numbers of steps: {listed}.")
     return notes
