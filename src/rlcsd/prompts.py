@@ -290,6 +290,7 @@ def check_rendering(tokenizer: Any, thinking: bool = True) -> None:
     """
     samples = ("Who is what?", " 1 + 1\n", "x <y> [z]", "é漢😀\n\n - a", "a" * 40)
     for content in samples:
+        rendered = render(tokenizer, content, thinking)  # raises InputError for a template that cannot be rendered
         expected = tokenizer.apply_chat_template(
             [{"role": "user", "content": content}],
             add_generation_prompt=True,
@@ -297,7 +298,7 @@ def check_rendering(tokenizer: Any, thinking: bool = True) -> None:
             return_dict=False,
             enable_thinking=thinking,
         )
-        if render(tokenizer, content, thinking) != list(expected):
+        if rendered != list(expected):
             raise InputError(
                 f"model: the prompt {content!r} has other token ids than its chat template gives; "
                 "set model.chat_template to a template that this tokenizer encodes as it is written"

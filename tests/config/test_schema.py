@@ -73,16 +73,16 @@ def test_a_method_in_a_file_is_checked_saved_and_sent_to_other_processes(tmp_pat
     assert from_yaml(tmp_path / "config.yaml").method.high == 7
     with pytest.raises(InputError, match=r"^method.hihg: unknown key; did you mean 'method.high'\?$"):
         load([overrides[0], "method.hihg=7"])
-    with pytest.raises(InputError, match="^method: low must be at most high$"):
+    with pytest.raises(InputError, match=r"^method: low must be at most high$"):
         load([overrides[0], "method.low=9"])
 
 
 def test_a_message_that_names_its_key_is_left_as_it_is():
-    with pytest.raises(InputError, match="^method.teacher_model: needed with method.teacher=model, and only there$"):
+    with pytest.raises(InputError, match=r"^method.teacher_model: needed with method.teacher=model, and only there$"):
         load(["method.teacher=model"])
-    with pytest.raises(InputError, match="^engine.sequence_parallel=3: must divide the number of GPUs, 1 × 8$"):
+    with pytest.raises(InputError, match=r"^engine.sequence_parallel=3: must divide the number of GPUs, 1 × 8$"):
         load(["engine=verl", "engine.sequence_parallel=3"])
-    with pytest.raises(InputError, match="^method=nobody: unknown method; known: grpo"):
+    with pytest.raises(InputError, match=r"^method=nobody: unknown method; known: grpo"):
         validated({"method": {"name": "nobody"}})
 
 
@@ -98,5 +98,5 @@ def test_a_config_without_a_task_is_for_a_task_that_is_passed_to_the_run():
     config = Config(sampling=SamplingConfig(max_tokens=5))
     assert config.model_dump()["task"] == {}
     assert validated(config.model_dump()) == config
-    with pytest.raises(InputError, match="^task: none is chosen"):
+    with pytest.raises(InputError, match=r"^task: none is chosen"):
         build_task(config.task)

@@ -61,8 +61,8 @@ def add_compare_command(commands: Any) -> None:
         "--by",
         nargs="+",
         metavar="KEY",
-        help="config keys that label a run; runs of one label must differ in nothing but the seed (default: method.name, "
-        "and model and task where they differ)",
+        help="config keys that label a run; runs of one label must differ in nothing but the seed (default: "
+        "method.name, and model and task where they differ)",
     )
     compare.add_argument("--baseline", metavar="LABEL", help="also the paired differences to these runs, with p-values")
     compare.add_argument(
