@@ -65,7 +65,7 @@ class Task:
             evaluations = {name: self._with_system_prompt(problems) for name, problems in self.evaluations.items()}
             object.__setattr__(self, "evaluations", evaluations)
         for _, problems in self._sets():
-            quick = self.verifier in map(get, _QUICK)
+            quick = any(self.verifier is get(name) for name in _QUICK)
             some = problems if quick else problems[:: -(-len(problems) // _TRIED)]
             self.judge(some, [("",)] * len(some))
 
