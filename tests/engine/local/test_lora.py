@@ -40,6 +40,7 @@ def test_an_adapter_folder_is_its_base_with_the_adapter(adapter):
     with torch.no_grad():
         torch.testing.assert_close(network.model(IDS).logits, logits, rtol=1e-4, atol=1e-4)
     assert not hasattr(network.model, "peft_config"), "merged: full fine-tuning goes on from it"
+    assert len(network.trainable()) == len(list(network.model.parameters())), "and all of it is trained"
     assert load_tokenizer(config).chat_template
 
 

@@ -12,7 +12,7 @@ import torch
 import rlcsd.engine.local.vllm as vllm_sampler
 from rlcsd.config.schema import Config, LocalEngineConfig, LoraConfig, ModelConfig, SamplingConfig
 from rlcsd.engine.local import LocalEngine
-from rlcsd.engine.local.model import load_network
+from rlcsd.engine.local.model import TINY, load_network
 from rlcsd.errors import InputError
 from rlcsd.methods import METHODS
 from rlcsd.records import Pair, Rollout, Sampling, TrainingExample, Verdict
@@ -133,3 +133,27 @@ def test_it_is_used_on_a_gpu_if_it_is_there_and_asked_for_by_name_only_where_it_
         chosen("vllm", False, "cuda")
     with pytest.raises(InputError, match="needs a GPU"):
         chosen("vllm", True, "cpu")
+
+
+@pytest.mark.parametrize("model", [{"gguf_file": "a.gguf"}, {"quantization": "4bit", "lora": LoraConfig(rank=4)}])
+def test_weights_that_it_cannot_be_given_are_sampled_by_the_local_sampler(model, monkeypatch):
+    monkeypatch.setattr(vllm_sampler, "find_spec", lambda name: object())
+    settings = config(**model)
+    assert not vllm_sampler.vllm_wanted(settings, torch.device("cuda"))
+    monkeypatch.setattr(vllm_sampler, "find_spec", lambda name: None)  # a plan says it on any machine
+    named = settings.model_copy(update={"engine": LocalEngineConfig(sampler="vllm")})
+    with pytest.raises(InputError, match=r"can only be sampled with engine\.sampler=local"):
+        vllm_sampler.vllm_wanted(named, torch.device("cpu"))
+
+
+def test_an_adapter_folder_is_served_as_its_base_with_the_adapter_merged(stand_in, monkeypatch, tmp_path):
+    network = load_network(ModelConfig(lora=LoraConfig(rank=4)), torch.device("cpu"))
+    with torch.no_grad():
+        for parameter in network.trainable():
+            parameter.add_(0.02)
+    network.model.save_pretrained(tmp_path)
+    monkeypatch.setattr("rlcsd.engine.local.local_engine.vllm_wanted", lambda config, device: True)
+    engine = LocalEngine(config(path=str(tmp_path)), METHODS["grpo"].from_fields())
+    assert StandIn.last.settings["model"] == str(TINY)
+    served, ours = StandIn.last.loaded, dict(engine.policy.core.named_parameters())
+    assert served.keys() == ours.keys() and all(torch.equal(served[name], ours[name]) for name in ours)

@@ -1,4 +1,4 @@
-"""What a test without a GPU needs, registered with verl: the CPU as a platform, and a rollout server on transformers.
+"""Registered with verl for tests without a GPU: the CPU as a platform, and a rollout server on transformers.
 
 Each process of a run imports this module (`engine.modules`), before it asks verl for its platform.
 """
@@ -18,7 +18,7 @@ from verl.plugin.platform.platform_manager import PlatformRegistry
 
 
 class _DeviceModule(types.ModuleType):
-    """What verl asks of `torch.cuda`, for the CPU."""
+    """The part of `torch.cuda` that verl uses, for the CPU."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -45,7 +45,7 @@ _device.manual_seed, _device.get_rng_state, _device.set_rng_state = (
 
 @PlatformRegistry.register(platform="cpu")
 class CpuPlatform(PlatformBase):
-    """Ray's logical GPUs stand for processes."""
+    """One of Ray's logical GPUs for each process."""
 
     device_name = property(lambda self: "cpu")
     vendor_name = property(lambda self: "cpu")
@@ -97,7 +97,7 @@ _PAUSE = 0.05  # seconds without a new request after which what has arrived is d
 
 
 class Server:
-    """Requests that arrive together are decoded side by side; each batch is drawn with its smallest seed."""
+    """Decodes requests that arrive together as one batch, sampled with the smallest of their seeds."""
 
     def __init__(self, path: str, dtype: str) -> None:
         from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -126,12 +126,12 @@ class Server:
                 await asyncio.sleep(_PAUSE)
             batch, self.waiting = sorted(self.waiting, key=lambda one: one[1]["seed"]), []
             try:
-                drawn = await asyncio.to_thread(self._decode, [prompt for prompt, _, _ in batch], batch[0][1])
+                samples = await asyncio.to_thread(self._decode, [prompt for prompt, _, _ in batch], batch[0][1])
             except Exception as error:
                 for _, _, future in batch:
                     future.set_exception(error)
                 continue
-            for (_, _, future), sample in zip(batch, drawn, strict=True):
+            for (_, _, future), sample in zip(batch, samples, strict=True):
                 extra = {"own_log_probs": sample.log_probs.tolist()}
                 future.set_result(
                     TokenOutput(
@@ -145,8 +145,8 @@ class Server:
 
         settings = Sampling(asked["temperature"], asked["top_p"], max(asked["top_k"], 0), asked["max_tokens"])
         stop = asked["stop_token_ids"]
-        drawn = sampler.sample(self.model, prompts, 1, settings, seed=asked["seed"], stop_ids=stop, pad_id=self.pad)
-        return [one[0] for one in drawn]
+        samples = sampler.sample(self.model, prompts, 1, settings, seed=asked["seed"], stop_ids=stop, pad_id=self.pad)
+        return [one[0] for one in samples]
 
     async def update_weights(self, named: dict[str, torch.Tensor]) -> None:
         ours = self.model.state_dict()
@@ -183,7 +183,7 @@ class Replica(RolloutReplica):
 
 
 class Adapter(rollout_base.BaseRollout):
-    """In the training worker: hands the policy's weights to this rank's server."""
+    """Sends the policy's weights from a training worker to this rank's server."""
 
     async def resume(self, tags: Any) -> None:
         return None
@@ -205,9 +205,9 @@ rollout_base._ROLLOUT_REGISTRY["rlcsd_cpu", "async"] = f"{__name__}.Adapter"
 
 
 def shared_attention(module: Any, query: Any, key: Any, value: Any, mask: Any, **options: Any) -> tuple[Any, None]:
-    """Ulysses attention without a GPU's kernel: verl's exchange of slices for heads, and sdpa on whole sequences.
+    """Ulysses attention without a GPU kernel: verl's exchange of slices for heads, and sdpa on whole sequences.
 
-    `query` is `[1, heads, tokens of this rank, d]`; packed rows are told apart by their positions.
+    `query` is `[1, heads, tokens of this rank, d]`; packed rows are distinguished by their positions.
     """
     from verl.utils import ulysses
 

@@ -25,7 +25,7 @@ def _serve(rank: int, ranks: int, port: int, pipe: Any) -> None:
     from rlcsd.engine.verl.settings import verl_config
     from rlcsd.engine.verl.worker import RlcsdWorker
 
-    kept: list[Any] = []  # what a worker lends: references within this process stand for Ray's
+    kept: list[Any] = []  # objects that workers send; an index stands for Ray's reference
     ray.put = lambda value: kept.append(value) or len(kept) - 1
     ray.get = lambda reference: kept[reference]
     workers: dict[str, RlcsdWorker] = {}
@@ -51,7 +51,7 @@ def _serve(rank: int, ranks: int, port: int, pipe: Any) -> None:
 
 
 class Ranks:
-    """So many processes over gloo."""
+    """`count` processes over gloo."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -84,7 +84,7 @@ class Ranks:
 
 
 class Piped:
-    """A group of workers, as `groups.Workers`."""
+    """A group of workers, with the interface of `servers.Workers`."""
 
     def __init__(self, ranks: Ranks, name: str, config: Config, model: str | None = None) -> None:
         self.all, self.name, self.settings = ranks, name, config.engine
@@ -100,7 +100,7 @@ class Piped:
 
 
 class Sampler:
-    """As `groups.Servers`: a transformers model in this process that is given the policy's weights."""
+    """The interface of `servers.Servers`: a transformers model in this process that gets the policy's weights."""
 
     def __init__(self, policy: Piped, config: Config) -> None:
         import torch
@@ -147,7 +147,7 @@ class Sampler:
 
 
 class PipedCluster:
-    """As `groups.Cluster`."""
+    """The interface of `servers.Cluster`."""
 
     def __init__(self, ranks: Ranks, config: Config, teacher_model: str | None = None) -> None:
         self.policy = Piped(ranks, "policy", config)

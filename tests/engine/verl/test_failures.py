@@ -1,4 +1,4 @@
-"""What dies, hangs or has no memory ends a call with one sentence, and closing the engine leaves no process behind."""
+"""A process that dies, hangs or runs out of memory ends a call with a one-line error; closing leaves no process."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def pids(engine) -> list[int]:
 
 
 def alive(processes: list[int], seconds: float = 20.0) -> list[int]:
-    """Those that still run after so long."""
+    """Those that still run after `seconds`."""
     end = time.monotonic() + seconds
     while time.monotonic() < end and (left := [pid for pid in processes if psutil.pid_exists(pid) and running(pid)]):
         time.sleep(0.2)
@@ -50,7 +50,7 @@ def engine(engines):
 
 @pytest.fixture(scope="module")
 def processes(engine) -> list[int]:
-    """Of the workers and then of the servers, asked while all of them answer."""
+    """Process ids of the workers, then of the servers, read while all of them answer."""
     return pids(engine)
 
 
@@ -67,14 +67,14 @@ def test_a_server_that_hangs_ends_the_call_in_time(engine):
     engine.servers.timeout = 900.0
 
 
-def test_a_server_that_dies_while_it_samples_is_told_in_a_sentence(engine, processes):
+def test_a_server_that_dies_while_it_samples_raises_a_one_line_error(engine, processes):
     os.kill(processes[-1], signal.SIGKILL)
-    with pytest.raises(InputError, match=r"^sampling: a process of the cluster died \(.+\)$") as told:
+    with pytest.raises(InputError, match=r"^sampling: a process of the cluster died \(.+\)$") as raised:
         engine.sample(PROMPTS, 8, FEW, 2)
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)
 
 
-def test_no_memory_is_told_with_what_to_lower(engine, processes):
+def test_out_of_memory_names_what_to_lower(engine, processes):
     import ray
     import torch
 
@@ -88,7 +88,7 @@ def test_no_memory_is_told_with_what_to_lower(engine, processes):
         engine.policy.call_each("score", "scoring", [task, task])
 
 
-def test_a_worker_that_dies_is_told_and_closing_leaves_nothing_behind(engine, processes):
+def test_a_worker_that_dies_raises_an_error_and_closing_leaves_no_process(engine, processes):
     os.kill(processes[1], signal.SIGKILL)
     begun = time.monotonic()
     with pytest.raises(InputError, match=r"^.+: a (process of the cluster died|worker lost)"):

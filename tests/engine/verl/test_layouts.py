@@ -1,4 +1,4 @@
-"""Every way of laying the work out over two ranks gives the local engine's figures: LoRA, offload, sequence parallelism,
+"""Every layout of the work over two ranks gives the local engine's numbers: LoRA, offload, sequence parallelism,
 other precisions, a teacher in workers of its own. The ranks run without Ray here (`ranks.py`)."""
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def local_of(method, *overrides: str, network: Network | None = None) -> LocalEn
 
 
 def compare(cluster, local, method, rows, columns_within: float, gradient_within: float) -> None:
-    """Evidence, and the gradient of the first update from it, of both engines."""
+    """Compare the token batch and the gradient of the first update from it of both engines."""
     theirs = method.prepare(build_token_batch(cluster, rows, method, 2.0), 2)
     ours = method.prepare(build_token_batch(local, rows, method, 2.0), 2)
     for name in ("teacher_log_prob", "teacher_entropy", "contrast_log_prob"):
@@ -79,12 +79,12 @@ def compare(cluster, local, method, rows, columns_within: float, gradient_within
 
 
 def agrees(cluster, within: float) -> None:
-    """What the sampler says of its own tokens is what the trainer's scorer says."""
+    """The sampler's log-probs of its own tokens are those of the trainer's scorer."""
     prompts = [tuple(range(10 + 3 * i, 18 + 4 * i)) for i in range(4)]
-    drawn = [some[0] for some in cluster.sample(prompts, 1, Sampling(max_tokens=20), 3)]
-    scores = cluster.score([Pair(p, s.ids) for p, s in zip(prompts, drawn, strict=True)], "policy")
-    told = torch.cat([sample.sampled_log_probs for sample in drawn])
-    assert float((scores.log_prob - told).abs().max()) < within
+    samples = [some[0] for some in cluster.sample(prompts, 1, Sampling(max_tokens=20), 3)]
+    scores = cluster.score([Pair(p, s.ids) for p, s in zip(prompts, samples, strict=True)], "policy")
+    served = torch.cat([sample.sampled_log_probs for sample in samples])
+    assert float((scores.log_prob - served).abs().max()) < within
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

@@ -78,10 +78,10 @@ def test_the_first_gradient_is_the_local_engines(name, count, both):
 
 
 def pairs_of(engine, count: int = 5) -> list[Pair]:
-    """The answers that the servers give to prompts of random ids."""
+    """The servers' responses to prompts of random ids."""
     prompts = [tuple(range(10 + 3 * i, 18 + 4 * i)) for i in range(count)]
-    drawn = engine.sample(prompts, 1, Sampling(max_tokens=20), 3)
-    return [Pair(prompt, samples[0].ids) for prompt, samples in zip(prompts, drawn, strict=True)]
+    groups = engine.sample(prompts, 1, Sampling(max_tokens=20), 3)
+    return [Pair(prompt, samples[0].ids) for prompt, samples in zip(prompts, groups, strict=True)]
 
 
 def learn(engine, rows, method, steps: int = 2, rate: float = 1e-2) -> None:
@@ -116,11 +116,11 @@ def test_servers_export_and_state_carry_what_was_learned(both, tmp_path_factory)
     assert min(float((a - b).abs().max()) for a, b in ((policy, teacher), (teacher, reference))) > 1e-2
     assert torch.allclose(reference, local.score(pairs, "policy").log_prob, atol=1e-4)
 
-    drawn = pairs_of(cluster)
-    samples = cluster.sample([pair.context for pair in drawn], 2, Sampling(max_tokens=20), 5)
-    again = [Pair(p.context, some[1].ids) for p, some in zip(drawn, samples, strict=True)]
-    told = torch.cat([some[1].sampled_log_probs for some in samples])
-    assert torch.allclose(cluster.score(again, "policy").log_prob, told, atol=2e-4)
+    pairs_sampled = pairs_of(cluster)
+    samples = cluster.sample([pair.context for pair in pairs_sampled], 2, Sampling(max_tokens=20), 5)
+    again = [Pair(p.context, some[1].ids) for p, some in zip(pairs_sampled, samples, strict=True)]
+    served = torch.cat([some[1].sampled_log_probs for some in samples])
+    assert torch.allclose(cluster.score(again, "policy").log_prob, served, atol=2e-4)
 
     folder = tmp_path_factory.mktemp("export")
     cluster.save(folder)

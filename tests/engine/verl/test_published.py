@@ -16,17 +16,17 @@ from tests.config.test_experiments import ALL, COMMON
 
 from .test_gpu_plan import EIGHT_B
 
-_COMPOSED: dict[tuple[str, ...], Any] = {}  # many experiments differ in nothing that verl is told
+_COMPOSED: dict[tuple[str, ...], Any] = {}  # many experiments have the same overrides
 
 
-def composed(told: tuple[str, ...], config: Config) -> Any:
+def composed(options: tuple[str, ...], config: Config) -> Any:
     """verl's tree of a config, and its parts as verl's classes."""
-    if told not in _COMPOSED:
+    if options not in _COMPOSED:
         tree = verl_config(config)
         parts = tree.actor_rollout_ref
         sections = (parts.actor, parts.rollout, parts.model, parts.rollout.checkpoint_engine)
-        _COMPOSED[told] = (tree, *(omega_conf_to_dataclass(section) for section in sections))
-    return _COMPOSED[told]
+        _COMPOSED[options] = (tree, *(omega_conf_to_dataclass(section) for section in sections))
+    return _COMPOSED[options]
 
 
 @pytest.mark.parametrize(("model", "task", "method"), ALL)

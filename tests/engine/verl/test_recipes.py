@@ -1,4 +1,4 @@
-"""The scripts for real clusters, run with programs in Slurm's and Ray's place that write down how they were called."""
+"""The scripts for real clusters, run with stubs of Slurm's and Ray's programs that record their calls."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rlcsd.engine.interface import memory_line
 from tests.config.test_experiments import MODELS
 
 SCRIPTS = Path(__file__).parents[3] / "examples" / "cluster"
-STUBS = {  # each writes its words into a file; srun runs what stands behind its own options
+STUBS = {  # each appends its arguments to a file; srun runs the command after its own options
     "scontrol": 'printf "node1\\nnode2\\nnode3\\n"',
     "srun": 'say srun "$@"; say cpus "${SRUN_CPUS_PER_TASK-none}"; while [[ $1 == --* ]]; do shift; done; "$@" & trap "kill -TERM $!" TERM; wait $! || wait $!',
     "hostname": "echo 10.0.0.1 10.0.0.2",
@@ -76,7 +76,7 @@ def test_slurm_starts_ray_on_every_node_and_the_run_on_the_first(started):
             start.make_context("start", list(words[1:]))
 
 
-def test_slurms_warning_reaches_the_run_which_can_save_and_go_on_elsewhere(started):
+def test_slurms_signal_reaches_the_run(started):
     process, log = started("slurm.sh", "--resume", "runs/first", **SLURM, SECONDS_OF_RUN="30")
     end = time.monotonic() + 30
     while not (log.exists() and "rlcsd train" in log.read_text()) and time.monotonic() < end:

@@ -73,7 +73,7 @@ def command(*arguments: str) -> subprocess.Popen[str]:
 
 
 def under_way(parent: Path, name: str, *more: str) -> tuple[subprocess.Popen[str], list[int]]:
-    """A run of its own that has saved a step, and the processes that it has started."""
+    """A run in a process of its own that has saved a step, and the ids of the processes that it started."""
     process = command(*RUN, "method=rlcsd", f"output_dir={parent}", f"run_name={name}", *more)
     end = time.monotonic() + 600
     while not checkpoints(parent / name / "checkpoints"):
@@ -126,9 +126,9 @@ def test_a_worker_that_dies_ends_the_run_with_a_checkpoint_that_resumes(ray_on_c
 
     config = load([*RUN, "method=sdpo", f"output_dir={tmp_path}", "run_name=died"])
     run = Run(config, watch=kill)
-    with pytest.raises(InputError, match=r"(?s)^step 2: .*died.*goes on from the checkpoint of step 1$") as told:
+    with pytest.raises(InputError, match=r"(?s)^step 2: .*died.*goes on from the checkpoint of step 1$") as raised:
         run.execute()
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)
     folder = tmp_path / "died"
     again = Run(resumed_config(folder, ["engine.gpus_per_node=1"]), folder=folder)
     again.execute(resume=True)

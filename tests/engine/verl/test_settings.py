@@ -64,10 +64,10 @@ def test_all_libraries_that_are_not_installed_are_named_at_once(here, monkeypatc
     if not expected and flash:
         check_engine(load(BIG))
         return
-    with pytest.raises(MissingError) as told:
+    with pytest.raises(MissingError) as raised:
         check_engine(load(BIG))
-    assert len(told.value.sentences) == len(expected) + (not flash)
-    assert "engine.attention=sdpa" in str(told.value) or flash
+    assert len(raised.value.sentences) == len(expected) + (not flash)
+    assert "engine.attention=sdpa" in str(raised.value) or flash
 
 
 def test_flash_attention_is_the_choice_on_gpus_in_16_bits_alone():
@@ -94,7 +94,7 @@ def test_context_and_stop_tokens_are_the_models_own_with_and_without_a_generatio
     assert stop_ids(load([f"model.path={folder}"]), Tokenizer()) == [7, 11]
 
 
-def test_mistakes_in_keys_are_told_with_this_engines_keys():
+def test_mistakes_in_keys_name_this_engines_keys():
     with pytest.raises(InputError, match="gpus_per_node"):
         load(["engine=verl", "engine.gpus_per_nod=4"])
     with pytest.raises(InputError, match=r"engine\.nodes"):
@@ -102,14 +102,14 @@ def test_mistakes_in_keys_are_told_with_this_engines_keys():
 
 
 @pytest.mark.skipif(find_spec("verl") is not None, reason="verl is installed")
-def test_without_verl_the_engine_is_refused_in_a_sentence():
+def test_without_verl_the_engine_says_what_to_install():
     config = load(["engine=verl"])
     with pytest.raises(InputError, match=r"verl is not installed; it was tested with verl from 0\.9\.1"):
         build_engine(config, build_method(config))
 
 
 @pytest.mark.parametrize("version", ["0.8.0", "0.9.2", "1.0.0"])
-def test_another_version_of_verl_is_refused_in_a_sentence(version, monkeypatch):
+def test_another_version_of_verl_is_refused(version, monkeypatch):
     monkeypatch.setattr(settings, "version", lambda name: version)
     with pytest.raises(InputError, match=rf"verl {version} is installed, and it was tested with verl from 0\.9\.1 to"):
         settings.check_version()

@@ -29,12 +29,12 @@ RANKS = st.integers(1, 5)
 
 @given(PAIRS, RANKS)
 def test_every_row_is_computed_once_and_a_context_on_one_rank(pairs, ranks):
-    placed = assign_by_context(pairs, ranks)
-    assert len(placed) == ranks
-    assert sorted(row for mine in placed for row in mine) == list(range(len(pairs)))
-    assert all(mine == sorted(mine) for mine in placed)
+    assigned = assign_by_context(pairs, ranks)
+    assert len(assigned) == ranks
+    assert sorted(row for mine in assigned for row in mine) == list(range(len(pairs)))
+    assert all(mine == sorted(mine) for mine in assigned)
     where: dict[tuple[int, ...], set[int]] = {}
-    for rank, mine in enumerate(placed):
+    for rank, mine in enumerate(assigned):
         for row in mine:
             where.setdefault(pairs[row].context, set()).add(rank)
     assert all(len(ranks) == 1 for ranks in where.values())
@@ -43,10 +43,10 @@ def test_every_row_is_computed_once_and_a_context_on_one_rank(pairs, ranks):
 def test_hints_of_one_question_stay_together_and_loads_are_even():
     questions = [tuple(range(100 * q, 100 * q + 50)) for q in range(8)]
     pairs = [Pair((*q, 7, hint), (1,) * 10) for q in questions for hint in (1, 2, 3) for _ in range(4)]
-    placed = assign_by_context(pairs, 4)
-    asked = [{pairs[row].context[:50] for row in mine} for mine in placed]
-    assert [len(some) for some in asked] == [2, 2, 2, 2]
-    assert len(set.union(*asked)) == 8
+    assigned = assign_by_context(pairs, 4)
+    questions_of = [{pairs[row].context[:50] for row in mine} for mine in assigned]
+    assert [len(some) for some in questions_of] == [2, 2, 2, 2]
+    assert len(set.union(*questions_of)) == 8
 
 
 def test_one_question_alone_is_spread_over_the_ranks_by_its_hints():
@@ -57,9 +57,9 @@ def test_one_question_alone_is_spread_over_the_ranks_by_its_hints():
 @given(st.lists(st.tuples(st.integers(1, 50), st.none() | st.integers(0, 3)), max_size=20))
 def test_rows_with_an_owner_go_there(rows):
     lengths, owners = [length for length, _ in rows], [owner for _, owner in rows]
-    placed = assign_by_length(lengths, owners, 4)
-    assert sorted(row for mine in placed for row in mine) == list(range(len(rows)))
-    assert all(owners[row] in (None, rank) for rank, mine in enumerate(placed) for row in mine)
+    assigned = assign_by_length(lengths, owners, 4)
+    assert sorted(row for mine in assigned for row in mine) == list(range(len(rows)))
+    assert all(owners[row] in (None, rank) for rank, mine in enumerate(assigned) for row in mine)
 
 
 def test_rows_without_an_owner_even_the_loads_out():
@@ -79,13 +79,13 @@ def test_rows_are_read_back_as_they_were_sent(pairs):
         ("evaluation", {"temperature": 0.6, "top_p": 0.95, "top_k": 20, "max_tokens": 38912}),
     ],
 )
-def test_servers_are_asked_to_draw_as_published(which, expected):
+def test_requests_have_the_published_sampling_parameters(which, expected):
     config = load(["model=qwen3_8b", "task=logic_kk", "method=rlcsd", "engine=verl"])
-    asked: list[dict[str, Any]] = []
+    received: list[dict[str, Any]] = []
 
     class Client:
         async def generate(self, request_id: str, *, prompt_ids: list[int], sampling_params: dict[str, Any]) -> Any:
-            asked.append({"id": request_id, "prompt": prompt_ids, **sampling_params})
+            received.append({"id": request_id, "prompt": prompt_ids, **sampling_params})
             return SimpleNamespace(token_ids=[5, 7], log_probs=[-0.1, -0.2])
 
     sampling = config.sampling if which == "training" else config.evaluation.sampling
@@ -96,10 +96,10 @@ def test_servers_are_asked_to_draw_as_published(which, expected):
 
     outputs = asyncio.run(answers())
     assert len(outputs) == 16 and all(sample_of(output, [7]).finished for output in outputs)
-    assert [one["prompt"] for one in asked] == [[1, 2]] * 8 + [[3]] * 8
-    assert all(one.items() >= {**expected, "logprobs": True, "stop_token_ids": [7]}.items() for one in asked)
-    assert len({one["seed"] for one in asked}) == len({one["id"] for one in asked}) == 16
-    assert all(0 <= one["seed"] < 2**31 for one in asked)
+    assert [one["prompt"] for one in received] == [[1, 2]] * 8 + [[3]] * 8
+    assert all(one.items() >= {**expected, "logprobs": True, "stop_token_ids": [7]}.items() for one in received)
+    assert len({one["seed"] for one in received}) == len({one["id"] for one in received}) == 16
+    assert all(0 <= one["seed"] < 2**31 for one in received)
 
 
 @pytest.mark.parametrize("output", [([], []), ([5, 7], None), ([5, 7], [-0.1])])

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.slow  # Ray's own half minute to start is too short on 
 
 
 class Process:
-    """An actor that does what a worker or a server may do."""
+    """An actor that fails in the ways of a worker or a server."""
 
     def process(self) -> int:
         return os.getpid()
@@ -53,17 +53,17 @@ def two(ray_on_cpu):
     return [remote.remote(), remote.remote()]
 
 
-def test_results_are_in_order_and_errors_of_ours_stay_what_they_are(two):
+def test_results_are_in_order_and_input_errors_are_passed_on(two):
     assert wait_for_results([two[0].wait.remote(0.5), two[1].wait.remote(0.0)], "waiting", 60) == ["done", "done"]
     with pytest.raises(InputError, match=r"^the state is of another model$"):
         wait_for_results([two[0].wait.remote(0.0), two[1].refuse.remote()], "loading", 60)
 
 
-def test_whatever_else_a_worker_or_a_server_raises_is_a_sentence_and_a_file_with_the_stack(two):
+def test_any_other_error_of_a_worker_or_server_is_one_line_and_a_file_with_the_traceback(two):
     words = r"^scoring: RuntimeError: CUDA error: an illegal memory access was encountered \(full traceback: (.+); logs of workers and servers: .+\)$"
-    with pytest.raises(InputError, match=words) as told:
+    with pytest.raises(InputError, match=words) as raised:
         wait_for_results([two[0].wait.remote(0.0), two[1].break_down.remote()], "scoring", 60)
-    assert "in break_down" in Path(re.match(words, str(told.value))[1]).read_text(encoding="utf-8")
+    assert "in break_down" in Path(re.match(words, str(raised.value))[1]).read_text(encoding="utf-8")
 
     class DeadError(Exception):
         """What vLLM's client raises when the process of its engine has died."""
@@ -77,7 +77,7 @@ def test_whatever_else_a_worker_or_a_server_raises_is_a_sentence_and_a_file_with
         run_with_timeout(lambda: (_ for _ in ()).throw(OSError(28, "No space left on device")), "saving", 60)
 
 
-def test_a_server_that_cannot_start_is_told_with_its_own_reason(ray_on_cpu):
+def test_a_server_that_cannot_start_gives_its_reason(ray_on_cpu):
     import ray
 
     class Server:
@@ -117,12 +117,12 @@ def test_a_call_that_hangs_ends_in_time(two):
     assert time.monotonic() - begun < 50
 
 
-def test_a_worker_that_lost_its_peers_is_told_so(two):
+def test_a_worker_that_lost_its_peers_says_so(two):
     with pytest.raises(InputError, match=r"^updating: a worker lost its peers \(.*Connection closed by peer"):
         wait_for_results([two[0].lose_peers.remote()], "updating", 60)
 
 
-def test_no_memory_is_told_with_what_to_lower(two):
+def test_out_of_memory_names_what_to_lower(two):
     with pytest.raises(InputError, match=r"^scoring: out of memory; lower engine\.micro_batch_tokens"):
         wait_for_results([two[0].allocate.remote()], "scoring", 120)
 
@@ -135,9 +135,9 @@ def test_a_death_ends_the_wait_for_the_others(two):
     time.sleep(1)
     os.kill(pid, signal.SIGKILL)
     begun = time.monotonic()
-    with pytest.raises(InputError, match=r"^updating: a process of the cluster died \(.+\)$") as told:
+    with pytest.raises(InputError, match=r"^updating: a process of the cluster died \(.+\)$") as raised:
         wait_for_results(references, "updating", 90)
-    assert time.monotonic() - begun < 60 and "\n" not in str(told.value)
+    assert time.monotonic() - begun < 60 and "\n" not in str(raised.value)
 
     async def ask() -> None:
         await two[1].wait.remote(0.0)

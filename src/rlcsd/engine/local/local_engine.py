@@ -25,6 +25,7 @@ from ...metrics import Metrics
 from ...records import Pair, Sample, Sampling, Scores, TokenBatch, TopKHandle
 from ..interface import TokenLimits
 from . import optimizer, sampler, scoring
+from .lora import adapter_folder
 from .memory import load_shape, rows_at_once, shape_of
 from .model import (
     Network,
@@ -65,6 +66,8 @@ class LocalEngine:
         self.vllm: VllmSampler | None = None
         if vllm_wanted(config, device):
             self.vllm = VllmSampler(config, TokenLimits.of(config, self.context_length))
+            if adapter_folder(config.model.path) is not None:
+                self.vllm.sync(self.policy)  # vLLM has loaded the adapter's base alone
 
     def _build_teacher(self, method: Method) -> Teacher | None:
         settings = method.config

@@ -122,7 +122,7 @@ def _load_adapter(model: Any, folder: Path, config: ModelConfig) -> Any:
     except Exception as error:  # no weights, other layers, other shapes: each raises its own type
         raise InputError(f"model.path={folder}: the adapter does not fit its base ({first_line(error)})") from None
     if merge:
-        return model.merge_and_unload().to(dtype)
+        return model.merge_and_unload().to(dtype).requires_grad_(True)  # peft has frozen the base
     _check_rank(model, folder, config.lora)
     return model
 

@@ -19,6 +19,7 @@ from ...config.schema import Config
 from ...errors import InputError, MissingError
 from ...records import Sample, Sampling
 from ..interface import TokenLimits
+from .lora import base_model_config
 from .model import Network, resolve_path
 
 
@@ -27,19 +28,19 @@ def vllm_wanted(config: Config, device: torch.device) -> bool:
 
     Raises:
         MissingError: it is named, and there is no vLLM or no GPU.
-        InputError: it is named, and the weights are in a GGUF file.
+        InputError: it is named, and the weights are in a GGUF file or in 4 bits.
     """
-    installed, name = find_spec("vllm") is not None, config.engine.sampler
+    installed, name, model = find_spec("vllm") is not None, config.engine.sampler, config.model
     if name == "vllm":
+        if model.gguf_file or model.quantization:
+            what = "from a GGUF file" if model.gguf_file else f"in 4 bits (model.quantization={model.quantization})"
+            raise InputError(f"engine.sampler=vllm: weights {what} can only be sampled with engine.sampler=local")
         if not installed:
             raise MissingError("engine.sampler=vllm: vLLM is not installed; pip install 'rlcsd[vllm]'")
         if device.type != "cuda":
             raise MissingError(f"engine.sampler=vllm: vLLM needs a GPU, and engine.device is {device.type}")
-        if config.model.gguf_file:
-            raise InputError(
-                "engine.sampler=vllm: weights from a GGUF file can only be sampled with engine.sampler=local"
-            )
-    return name == "vllm" or (name == "auto" and installed and device.type == "cuda" and not config.model.gguf_file)
+    possible = installed and device.type == "cuda" and not model.gguf_file and not model.quantization
+    return name == "vllm" or (name == "auto" and possible)
 
 
 def policy_weights(network: Network) -> Iterable[tuple[str, Tensor]]:
@@ -65,7 +66,7 @@ class VllmSampler:
 
         self.limits, self.vllm = limits, vllm
         self.llm: Any = vllm.LLM(
-            model=resolve_path(config.model.path),
+            model=resolve_path(base_model_config(config.model).path),
             dtype=config.model.dtype,
             gpu_memory_utilization=config.engine.vllm_memory,
             max_model_len=limits.sequence,
