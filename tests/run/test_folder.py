@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
+import rlcsd
+from rlcsd import Problem, Task
+from rlcsd.cli import main
 from rlcsd.config.load import load, to_yaml
+from rlcsd.run.chat import Chat
 from rlcsd.run.folder import evaluation_config
 
 
@@ -45,3 +51,24 @@ def test_parameters_that_only_the_task_of_the_run_has_may_change(run):
 
 def test_a_model_that_is_no_run_is_on_the_default_task():
     assert evaluation_config(["model.path=tiny"]).task.name == load([]).task.name
+
+
+def test_a_task_given_from_python_is_never_taken_for_that_of_the_config(tiny_config, tmp_path, capsys):
+    problems = [Problem(f"{n} + 1 = ?", str(n + 1)) for n in range(8)]
+    task = Task("plus_one", problems, {"held_out": problems[:2]}, "exact", instruction="Answer with a number.")
+    settings = ("steps=1", "sampling.max_tokens=8", "evaluation.sampling.max_tokens=8", "run_name=r")
+    rlcsd.train(tiny_config(*settings), task=task, progress=False)
+    run = str(tmp_path / "r")
+    for command in (
+        ["eval", f"model.path={run}"],
+        ["train", "--resume", run],
+        ["chat", run, "--problem", "seen_sizes:0"],
+    ):
+        assert main(command) == 2
+        assert "its task, plus_one, was given from Python" in capsys.readouterr().err
+    assert Chat(Path(run)).instruction == "Answer with a number."
+    rlcsd.train(["steps=2"], task=task, resume=run, progress=False)
+    assert (
+        main(["eval", f"model.path={run}", "task=kk_tiny", "task.eval_per_size=2", "evaluation.sampling.max_tokens=8"])
+        == 0
+    )

@@ -23,6 +23,7 @@ from ..records import Problem
 from ..tasks.registry import build_task
 from ..tasks.task import Task
 from .checkpoint import checkpoint_of
+from .folder import check_task_in_config, python_task
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,11 @@ class Chat:
         self.sampling, self.config = config.evaluation.sampling.settings(), config
         self.task: Task | None = None
         self.problem: Problem | None = None
+        given = python_task(run) or {}
+        self.instruction = given.get("instruction", getattr(config.task, "instruction", None))
+        self.system_prompt = given.get("system_prompt", getattr(config.task, "system_prompt", ""))
         if problem is not None:
+            check_task_in_config(run, "ask a question instead of --problem")
             self.task = build_task(config.task)
             self.problem = _problem(self.task, problem)
         # A checkpoint is a whole model, or an adapter of the base that the run began with.
@@ -115,11 +120,10 @@ class Chat:
 
     def _free_question(self, question: str) -> Problem:
         """A problem without an answer, with the task's system message if it has one."""
-        first = getattr(self.config.task, "system_prompt", "")
-        return Problem(question, "", history=(("system", first),) if first else ())
+        return Problem(question, "", history=(("system", self.system_prompt),) if self.system_prompt else ())
 
     def _response(self, engine: Engine, problem: Problem, seed: int) -> str:
-        given = self.task.instruction if self.task is not None else getattr(self.config.task, "instruction", None)
+        given = self.task.instruction if self.task is not None else self.instruction
         instruction = BOXED_INSTRUCTION if given is None else given
         prompt = student_prompt(engine.tokenizer, problem, instruction, self.config.model.thinking_eval)
         if len(prompt) + self.sampling.max_tokens > engine.context_length:

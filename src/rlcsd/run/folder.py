@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import sys
@@ -23,7 +24,11 @@ from ..config.schema import Config, may_change_on_resume
 from ..engine.interface import Engine
 from ..errors import InputError
 from ..methods import HintedConfig
-from .checkpoint import flat_config, is_free, latest_checkpoint
+from ..storage import write_text
+from ..tasks.task import Task
+from .checkpoint import data_hash, flat_config, is_free, latest_checkpoint
+
+_PYTHON_TASK = "task.json"
 
 # ------------------------------------------------------------------ a folder
 
@@ -139,6 +144,27 @@ def _checkpoint_of(key: str, path: str) -> str:
     return str(newest)
 
 
+def write_python_task(folder: Path, task: Task) -> None:
+    """Record in `task.json` that a program gave the run its task, which the config therefore does not describe."""
+    facts = {"name": task.name, "instruction": task.instruction, "system_prompt": task.system_prompt}
+    write_text(folder / _PYTHON_TASK, json.dumps({**facts, "data": data_hash(task)}, indent=2))
+
+
+def python_task(folder: Path) -> dict[str, Any] | None:
+    """What `write_python_task` recorded (name, instruction, system_prompt, data); None for a task of the config."""
+    path = folder / _PYTHON_TASK
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+
+
+def check_task_in_config(folder: Path, what: str, task: Task | None = None) -> None:
+    """Raise InputError if the task of a run is not in its config, and is not `task`. `what` says what to do instead."""
+    given = python_task(folder)
+    if given is not None and (task is None or data_hash(task) != given["data"]):
+        raise InputError(
+            f"{folder}: its task, {given['name']}, was given from Python, so it is not in the run's config; {what}"
+        )
+
+
 def resumed_config(folder: Path, overrides: Sequence[str] = ()) -> Config:
     """The config of the run in `folder`, changed by overrides of keys that a resumed run may change.
 
@@ -200,6 +226,8 @@ def _with_settings_of(run: Config, config: Config, overrides: Sequence[str]) -> 
     """`config` with task, evaluation and model of `run`, except for sections that an override chooses as a whole."""
     replaced = {override.partition("=")[0] for override in overrides}
     sections = [section for section in ("task", "evaluation", "model") if section not in replaced]
+    if "task" in sections:
+        check_task_in_config(Path(config.model.path), "choose a task, for example task=kk_tiny, or evaluate in Python")
     run = changed(run, [override for override in overrides if override.partition(".")[0] in sections])
     found = {section: getattr(run, section) for section in sections}
     if "model" in found:  # a checkpoint is a whole model, or an adapter that names its base

@@ -43,7 +43,15 @@ from .checkpoint import (
     step_of,
 )
 from .console import ProgressDisplay, Style
-from .folder import RunLock, environment, new_folder, resumed_config, with_newest_checkpoint
+from .folder import (
+    RunLock,
+    check_task_in_config,
+    environment,
+    new_folder,
+    resumed_config,
+    with_newest_checkpoint,
+    write_python_task,
+)
 from .plan import check_machine
 from .push import push
 from .rollout_log import rollout_records, sample_completion
@@ -121,9 +129,12 @@ class Run:
         if folder is None:  # a resumed run has both in its config
             config = with_threads(with_newest_checkpoint(config))
         self.config = config
+        self._given_task = task
         self._phase(f"building the task {config.task.name}".rstrip())
         prepared = prepare(config, task)
         self.method, self.task = prepared.method, prepared.task
+        if folder is not None:
+            check_task_in_config(folder, "resume it with the same one: rlcsd.train(resume=RUN, task=…)", self.task)
         check_machine(config)
         self.folder = folder or new_folder(config, self.task.name)
         self.lock = RunLock(self.folder)
@@ -314,6 +325,8 @@ class Run:
         start = self._restore() if resume else 0
         try:
             write_text(self.folder / "config.yaml", to_yaml(self.config))
+            if self._given_task is not None:
+                write_python_task(self.folder, self._given_task)
             write_text(self.folder / "environment.json", json.dumps(environment(self.engine), indent=2))
         except OSError as error:
             raise InputError(f"output_dir={self.config.output_dir}: cannot be written to ({error.strerror})") from None
