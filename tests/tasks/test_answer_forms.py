@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from rlcsd.tasks.answer_forms import answer_forms
@@ -79,3 +81,10 @@ def test_an_answer_comes_first_as_it_is(answer):
 )
 def test_another_answer_is_no_form(answer, never):
     assert never not in answer_forms(answer)
+
+
+@pytest.mark.parametrize("piece", [r"\frac{", r"\text{", r"\sqrt", "$", "*", "{", "cos^{2}(", r"\ ", "1{,}", "("])
+def test_whatever_a_model_writes_takes_little_time(piece):
+    begun = time.process_time()
+    assert len(answer_forms(piece * (9_000 // len(piece)))) < 40
+    assert time.process_time() - begun < 5

@@ -11,11 +11,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+# Beyond these, a text is no answer that somebody typeset. They bound the time for whatever a model writes.
+_MOST_CHARACTERS, _MOST_LAYERS, _MOST_COMMANDS = 10_000, 6, 100
 _FENCE = re.compile(r"```[\w+-]*\n(.*?)\n?```", re.DOTALL)
 _PAIRS = (
     ("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**"), ("__", "__"), ("*", "*"), ("_", "_"),
     ("``", "``"), ("`", "`"), ('"', '"'), ("'", "'"), ("“", "”"), ("‘", "’"), ("{", "}"),
 )  # fmt: skip
+_EMPHASIS = ("**", "__", "*", "_")
 _MARKUP = ("$$", "$", r"\(", r"\[", "**", "``", "`")
 _WRAPPER = re.compile(
     r"\\(?:text(?:bf|it|tt|rm|sf|sc|up|normal|md)?|math(?:bf|it|tt|rm|sf|bb|cal|frak|ord|normal)?|boldsymbol|bm|emph|"
@@ -71,6 +74,8 @@ def answer_forms(answer: str) -> list[str]:
     Unicode signs and as ASCII; as an expression in Python's notation; as a number without its thousands separators;
     and rows without Markdown's marks of lists and tables.
     """
+    if len(answer) > _MOST_CHARACTERS:
+        return [answer]
     forms = dict.fromkeys([answer])
     for layer in _layers(answer):
         for text in dict.fromkeys((layer, *_layers(_without_stop(layer)))):
@@ -92,7 +97,7 @@ def _layers(text: str) -> Iterator[str]:
     that both readings count.
     """
     text = text.strip()
-    while True:
+    for _ in range(_MOST_LAYERS):
         inner, certain = _inner(text)
         inner = inner.strip()
         if inner in ("", text):
@@ -119,7 +124,7 @@ def _inner(text: str) -> tuple[str, bool]:
         inner = text[len(opening) : -len(closing)]
         if len(text) <= len(opening + closing) or not (text.startswith(opening) and text.endswith(closing)):
             continue
-        if (opening == "{" and _closing(text, 0) < len(text) - 1) or (opening in "**__" and inner != inner.strip()):
+        if (opening == "{" and _closing(text, 0) < len(text) - 1) or (opening in _EMPHASIS and inner != inner.strip()):
             continue
         return inner, opening in _MARKUP and closing not in inner
     return text, True
@@ -157,7 +162,9 @@ def _plain(text: str) -> str:
     text = _SIZE.sub("", _COLOUR.sub("", text))
     text = _ROW_END.sub("\n", text)
     text = _SPACE.sub(" ", text).replace("\\!", "")
-    while wrapper := _WRAPPER.search(text):
+    for _ in range(_MOST_COMMANDS):
+        if (wrapper := _WRAPPER.search(text)) is None:
+            break
         end = _closing(text, wrapper.end() - 1)
         text = text[: wrapper.start()] + text[wrapper.end() : end] + text[end + 1 :]
     text = _with_arguments(_with_arguments(text, _FRACTION, 2), _ROOT, 1)
@@ -174,8 +181,7 @@ def _sign(command: re.Match[str]) -> str:
 
 def _with_arguments(text: str, command: re.Pattern[str], count: int) -> str:
     """`\\frac{a}{b}` as a/b and `\\sqrt{a}` as sqrt(a), from the inside out; arguments may be single characters."""
-    while found := list(command.finditer(text)):
-        match = found[-1]  # an inner one stands after the one around it
+    for match in reversed(list(command.finditer(text))[:_MOST_COMMANDS]):  # inner ones begin after outer ones
         arguments, end = [], match.end()
         for _ in range(count):
             argument, end = _argument(text, end)
@@ -244,7 +250,9 @@ def _expression(text: str) -> str:
 
 def _powers_of_functions(text: str) -> str:
     """cos(x)**3 for cos**3(x) and cos**(3)(x), which is how LaTeX writes it."""
-    while found := _FUNCTION_POWER.search(text):
+    for _ in range(_MOST_COMMANDS):
+        if (found := _FUNCTION_POWER.search(text)) is None:
+            break
         end = _closing(text, found.end() - 1, "()")
         text = f"{text[: found.start()]}{found[1]}{text[found.end() - 1 : end + 1]}**{found[2]}{text[end + 1 :]}"
     return text

@@ -1,7 +1,7 @@
-"""Files of data sets on the Hugging Face hub: one commit, resumed where a download broke off, checked by their hashes.
+"""Files of data sets on the Hugging Face hub: of one commit, downloads resumed, hashes checked.
 
-`HF_ENDPOINT`, `HF_TOKEN` and `HF_HUB_OFFLINE` count. The library resumes a download only within one process, so a file
-that is still incomplete stays beside its place, and the next call goes on with it.
+`HF_ENDPOINT`, `HF_TOKEN` and `HF_HUB_OFFLINE` count. The hub's library resumes a download only within one process, so
+an incomplete file is kept as `<name>.partial`, and the next call resumes it.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def snapshot(field: str, repo: str, revision: str | None = None) -> Snapshot:
 
 
 def remembered_snapshot(field: str, repo: str, folder: Path) -> Snapshot:
-    """`snapshot`, kept below `folder`; the one kept last where the hub cannot be reached."""
+    """`snapshot`, stored below `folder`; where the hub cannot be reached, the one that was stored last."""
     kept = folder / repo / "snapshot.json"
     try:
         source = snapshot(field, repo)
@@ -93,7 +93,7 @@ _CHECK = "check the name and the network (HF_ENDPOINT, HF_HUB_OFFLINE and HF_TOK
 
 
 def fetch(field: str, source: Snapshot, file: HubFile, folder: Path) -> Path:
-    """The file below `folder`, downloaded unless it is there already, whole and with the right hash.
+    """The path of the file below `folder`, downloaded unless it is there already, complete and with the right hash.
 
     Raises:
         InputError: it could not be fetched, in which case what has arrived is kept for the next call; or its hash is
@@ -147,7 +147,7 @@ def _download(source: Snapshot, file: HubFile, partial: Path) -> None:
 
 
 def is_whole(path: Path, file: HubFile) -> bool:
-    """Has a file the size and the hash that the hub gives?"""
+    """Whether a file has the size and the hash that the hub gives."""
     if path.stat().st_size != file.size:
         return False
     if file.sha256:

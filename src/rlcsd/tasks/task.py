@@ -64,8 +64,8 @@ class Task:
             object.__setattr__(self, "train", self._with_system_prompt(self.train))
             evaluations = {name: self._with_system_prompt(problems) for name, problems in self.evaluations.items()}
             object.__setattr__(self, "evaluations", evaluations)
+        quick = any(self.verifier == get(name) for name in _QUICK)
         for _, problems in self._sets():
-            quick = any(self.verifier is get(name) for name in _QUICK)
             some = problems if quick else problems[:: -(-len(problems) // _TRIED)]
             self.judge(some, [("",)] * len(some))
 
