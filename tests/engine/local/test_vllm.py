@@ -119,6 +119,25 @@ def test_adapters_are_merged_into_what_is_handed_over_and_stay_adapters():
     torch.testing.assert_close(network.model(ids).logits, adapted)
 
 
+def test_two_hundred_syncs_leave_the_frozen_base_bit_for_bit():
+    network = load_network(ModelConfig(dtype="bfloat16", lora=LoraConfig(rank=4)), torch.device("cpu"))
+    frozen = {name: p.clone() for name, p in network.model.named_parameters() if not p.requires_grad}
+    assert {parameter.dtype for parameter in frozen.values()} == {torch.bfloat16}
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(200):
+        with torch.no_grad():
+            for parameter in network.trainable():
+                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.05)
+        handed = dict(vllm_sampler.policy_weights(network))
+    parameters = dict(network.model.named_parameters())
+    assert all(torch.equal(parameters[name], before) for name, before in frozen.items())
+    layer = network.core.model.layers[0].mlp.up_proj
+    exact = layer.base_layer.weight.double() + layer.get_delta_weight("default").double()
+    merged = handed["model.layers.0.mlp.up_proj.weight"]
+    assert merged.dtype == torch.bfloat16
+    torch.testing.assert_close(merged.double(), exact, rtol=2**-8, atol=1e-6)
+
+
 def test_it_is_used_on_a_gpu_if_it_is_there_and_asked_for_by_name_only_where_it_can_be(monkeypatch):
     def chosen(sampler, installed, device):
         monkeypatch.setattr(vllm_sampler, "find_spec", lambda name: object() if installed else None)

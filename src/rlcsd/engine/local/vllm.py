@@ -43,18 +43,22 @@ def vllm_wanted(config: Config, device: torch.device) -> bool:
     return name == "vllm" or (name == "auto" and possible)
 
 
+@torch.no_grad()
 def policy_weights(network: Network) -> Iterable[tuple[str, Tensor]]:
-    """The policy's weights by the names of the plain model, adapters merged into copies of what they adapt."""
-    if network.core is network.model:
-        yield from ((name, parameter.detach()) for name, parameter in network.core.named_parameters())
-        return
-    network.model.merge_adapter()
-    try:
-        for name, parameter in network.core.named_parameters():
-            if "lora_" not in name:
-                yield name.replace(".base_layer", ""), parameter.detach().clone()
-    finally:
-        network.model.unmerge_adapter()
+    """The policy's weights by the names of the plain model, each adapter merged into a copy of what it adapts.
+
+    The frozen base is never written: merging and unmerging it in place in bf16 rounds it a little each time, and
+    teacher, reference and resumed runs share it.
+    """
+    adapted = {name: module for name, module in network.core.named_modules() if hasattr(module, "get_delta_weight")}
+    for name, parameter in network.core.named_parameters():
+        if "lora_" in name:
+            continue
+        layer = adapted.get(name.removesuffix(".base_layer.weight"))
+        weight = parameter.detach()
+        if layer is not None:
+            weight = sum((layer.get_delta_weight(adapter) for adapter in layer.active_adapters), weight.float())
+        yield name.replace(".base_layer", ""), weight.to(parameter.dtype)
 
 
 class VllmSampler:
