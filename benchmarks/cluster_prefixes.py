@@ -1,7 +1,7 @@
 """Scoring under hints with prefixes computed once, and with every hinted row in full, on ranks of a cluster.
 
-    python -m benchmarks.cluster_prefixes [--ranks 2] [--groups 4] [--question 150] [--hint 200] [--response 200]
-                                          [--rounds 5]
+    python benchmarks/cluster_prefixes.py [--ranks 2] [--groups 4] [--question 150] [--hint 200] [--response 200]
+                                          [--rounds 5] [--smoke]
 
 Needs verl (`make test-verl` makes an environment). On the CPU, over gloo, with the tiny model: tokens that go through
 the model are exact; seconds are those of this machine, medians of interleaved rounds: of the clock, and of the CPU time
@@ -11,13 +11,15 @@ question is scored under a correct hint and 4 wrong ones, which the group shares
 
 from __future__ import annotations
 
-import argparse
 import random
-import statistics
+import sys
 import time
+from pathlib import Path
 
 import psutil
+from common import median, options, parsed, write
 
+sys.path.insert(0, str(Path(__file__).parents[1]))
 from rlcsd.config.load import build_method, load
 from rlcsd.engine.verl.verl_engine import VerlEngine
 from rlcsd.records import Pair
@@ -36,9 +38,9 @@ def rows(groups: int, question: int, hint: int, response: int) -> list[Pair]:
     for _ in range(groups):
         asked, ending = some(question), some(20)
         contexts = [(*asked, *some(hint), *ending) for _ in range(6)]
-        for place in range(8):
+        for index in range(8):
             answer = some(response - rng.randrange(response // 2))
-            pairs += [Pair(contexts[place % 2], answer), *(Pair(contexts[2 + k], answer) for k in range(4))]
+            pairs += [Pair(contexts[index % 2], answer), *(Pair(contexts[2 + k], answer) for k in range(4))]
     return pairs
 
 
@@ -49,10 +51,12 @@ def cpu_seconds(ranks: Ranks) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    for name, value in {"ranks": 2, "groups": 4, "question": 150, "hint": 200, "response": 200, "rounds": 5}.items():
+    parser = options(__doc__, rounds=5)
+    for name, value in {"ranks": 2, "groups": 4, "question": 150, "hint": 200, "response": 200}.items():
         parser.add_argument(f"--{name}", type=int, default=value)
-    chosen = parser.parse_args()
+    chosen = parsed(parser)
+    if chosen.smoke:
+        chosen.groups, chosen.question, chosen.hint, chosen.response = 1, 10, 10, 10
     pairs = rows(chosen.groups, chosen.question, chosen.hint, chosen.response)
     pairs_of_ranks = [Ranks(chosen.ranks) for _ in range(2)]
     engines = []
@@ -79,11 +83,12 @@ def main() -> None:
     print(f"{len(pairs)} rows, {chosen.ranks} ranks; log-probs differ by {(columns[0] - columns[1]).abs().max():.1e}")
     print("| scoring | tokens through the model | seconds | CPU seconds of all ranks |\n|---|---|---|---|")
     for name, engine, *times in zip(("prefixes once", "every row in full"), engines, seconds, worked, strict=True):
-        print(f"| {name} | {engine.computed:,} | {' | '.join(f'{statistics.median(t):.2f}' for t in times)} |")
+        print(f"| {name} | {engine.computed:,} | {' | '.join(f'{median(t):.2f}' for t in times)} |")
     once, full = engines
-    fewer = [statistics.median(of[1]) / statistics.median(of[0]) for of in (seconds, worked)]
+    fewer = [median(of[1]) / median(of[0]) for of in (seconds, worked)]
     tokens = full.computed / once.computed
     print(f"\nin full over once: tokens {tokens:.2f}, seconds {fewer[0]:.2f}, CPU seconds {fewer[1]:.2f}")
+    write(chosen.json, {"tokens": tokens, "seconds": seconds, "cpu_seconds": worked})
 
 
 if __name__ == "__main__":

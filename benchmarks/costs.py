@@ -1,6 +1,6 @@
 """The cost model against measured points, and what it says of the published sizes.
 
-    python benchmarks/costs.py check [--json FILE]    # tokens and seconds by phase, on this machine
+    python benchmarks/costs.py check [--json FILE] [--smoke]   # tokens and seconds by phase, on this machine
     python benchmarks/costs.py ratio                  # a step of each method over grpo's, Qwen3-4B on 8 × H20
     python benchmarks/costs.py hours                  # 500 steps of rlcsd by model and GPU
 
@@ -16,22 +16,21 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
-from common import random_network, write
+from common import grpo_mini_batch, options, parsed, random_network, write
 from memory import MODELS, qwen3
 from scoring import pairs_of
 
 from rlcsd.config.load import build_method, load
-from rlcsd.engine.costs import DEVICES, Batch, Efficiency, after, flops, scoring_work, step_seconds, update_work
+from rlcsd.engine.costs import DEVICES, Batch, Efficiency, Work, after, flops, scoring_work, step_seconds, update_work
 from rlcsd.engine.local.memory import shape_of
 from rlcsd.engine.local.model import Network
 from rlcsd.engine.local.sampler import sample
 from rlcsd.engine.local.scoring import score
-from rlcsd.engine.local.update import MiniBatch, accumulate
-from rlcsd.records import Pair, Sampling, TokenBatch
+from rlcsd.engine.local.update import accumulate
+from rlcsd.records import Pair, Sampling
 
 PAPER = {"grpo": 759, "rlsd": 813, "rlcsd": 892, "sdpo": 961, "srpo": 1012, "opsd": 1036}  # seconds, arXiv 2606.11709
 POINTS = [  # hidden, layers, groups, K, response
@@ -42,7 +41,7 @@ HALF = tuple(float(correct == 4) for correct in range(9))
 
 @contextmanager
 def counted(network: Network) -> Iterator[dict[str, int]]:
-    """Tokens that enter the layers of a network meanwhile: `tokens`, and with `padded` ones."""
+    """Count the tokens that enter the layers of a network: `tokens`, and `padded` with the padding."""
     found = {"tokens": 0, "padded": 0}
 
     def count(_: Any, __: Any, inputs: dict[str, Any]) -> None:
@@ -65,46 +64,47 @@ def cpu_seconds(run: Callable[[], Any], rounds: int = 3) -> float:
     return min(found)
 
 
-def check(json: Path | None) -> None:
-    a, b = torch.randn(2, 1024, 1024)
-    rate = 2 * 1024**3 / cpu_seconds(lambda: a @ b, 10)
+def phases_of(network: Network, groups: int, k: int, length: int) -> dict[str, tuple[Work, float, Callable[[], Any]]]:
+    """By phase: the work that the model counts, its passes (a backward pass counts two), and the phase itself."""
+    method, grpo = (build_method(load(keys)) for keys in (["method=rlcsd", f"method.k_max={k}"], ["method=grpo"]))
+    pairs = pairs_of(groups, 8, k, length, length, 2048)
+    responses = list(dict.fromkeys(pair.response for pair in pairs))
+    mean = sum(map(len, responses)) / len(responses)
+    questions = {pair.response: pair.context[:36] for pair in reversed(pairs)}
+    rows = [Pair(questions[response], response) for response in responses]
+    batch = Batch(groups, 8, 48, mean, mean, template=2, correct=HALF)
+    mini_batch = grpo_mini_batch(rows)
+    prompts, sampling = [row.context for row in rows[::8]], Sampling(max_tokens=length)
+    return {
+        "sample": (
+            (after(0, 36) + after(36, length, head=True) * 8) * groups,
+            1.0,
+            lambda: sample(network.model, prompts, 8, sampling, seed=0, stop_ids=[], pad_id=0),
+        ),
+        "score": (scoring_work(batch, method), 1.0, lambda: score(network, pairs, pad_id=0, budget=4096)),
+        "update": (
+            update_work(replace(batch, prompt=36), grpo),
+            3.0,
+            lambda: accumulate(network, mini_batch, pad_id=0, budget=4096),
+        ),
+    }
+
+
+def check(arguments: argparse.Namespace) -> None:
+    size = 128 if arguments.smoke else 1024
+    a, b = torch.randn(2, size, size)
+    rate = 2 * size**3 / cpu_seconds(lambda: a @ b, 10)
     shares: dict[str, float] = {}
     records = []
     print("| phase | hidden | layers | K | response | tokens, model / counted | padding | seconds, model / measured |")
     print("|---" * 8 + "|")
-    for hidden, layers, groups, k, length in POINTS:
-        network, shape = random_network(hidden, layers, 2048), None
+    for hidden, layers, groups, k, length in [(64, 1, 1, 1, 8)] if arguments.smoke else POINTS:
+        network = random_network(hidden, layers, 2048)
         shape = shape_of(network.core.config, network.core)
-        method = build_method(load(["method=rlcsd", f"method.k_max={k}"]))
-        pairs = pairs_of(groups, 8, k, length, length, 2048)
-        responses = list(dict.fromkeys(pair.response for pair in pairs))
-        mean = sum(map(len, responses)) / len(responses)
-        questions = {response: next(p.context[:36] for p in pairs if p.response == response) for response in responses}
-        batch = Batch(groups, 8, 48, mean, mean, template=2, correct=HALF)
-        rows = [Pair(questions[response], response) for response in responses]
-        grpo = build_method(load(["method=grpo"]))
-        rollout = torch.arange(len(rows)).repeat_interleave(torch.tensor([len(row.response) for row in rows]))
-        ones = torch.ones(len(rollout))
-        batch = grpo.prepare(TokenBatch(rollout, ones, ones, -7 * ones, ones, ones.bool()), 1)
-        mini_batch = MiniBatch(rows, batch, grpo)
-        prompts, drawn = [row.context for row in rows[::8]], Sampling(max_tokens=length)
-        phases = {
-            "sample": (
-                (after(0, 36) + after(36, length, head=True) * 8) * groups,
-                1.0,
-                lambda n=network, p=prompts, s=drawn: sample(n.model, p, 8, s, seed=0, stop_ids=[], pad_id=0),
-            ),
-            "score": (scoring_work(batch, method), 1.0, lambda n=network, p=pairs: score(n, p, pad_id=0, budget=4096)),
-            "update": (
-                update_work(replace(batch, prompt=36), grpo),
-                3.0,
-                lambda n=network, m=mini_batch: accumulate(n, m, pad_id=0, budget=4096),
-            ),
-        }
-        for phase, (work, times, run) in phases.items():
+        for phase, (work, passes, run) in phases_of(network, groups, k, length).items():
             with counted(network) as count:
                 run()
-            seconds, needed = cpu_seconds(run), times * flops(shape, work) / rate
+            seconds, needed = cpu_seconds(run, 1 if arguments.smoke else 3), passes * flops(shape, work) / rate
             share = shares.setdefault(phase, needed / seconds)
             tokens, padding = work.tokens / count["tokens"], count["padded"] / count["tokens"]
             print(
@@ -116,14 +116,14 @@ def check(json: Path | None) -> None:
             records.append({**point, "tokens": tokens, "seconds": seconds, "predicted": needed / share})
     reached = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
     print(f"share of the matrix-product rate at the first point: {reached}")
-    write(json, {"points": records, "rate": rate})
+    write(arguments.json, {"points": records, "rate": rate})
 
 
 def published(method: str, *overrides: str) -> Any:
     return load([f"method={method}", "model=qwen3_4b", "task=math_deepmath", "engine=verl", *overrides])
 
 
-def ratio() -> None:
+def ratio(smoke: bool) -> None:
     shape = shape_of(qwen3(*MODELS["4B (Qwen3)"]))
     extremes = (0.25, *[0.5 / 7] * 7, 0.25)  # half of the groups all right or all wrong
     cases = {
@@ -140,7 +140,7 @@ def ratio() -> None:
 
     print(f"| mean response | grpo, s | {' | '.join(PAPER)} |\n" + "|---" * (len(PAPER) + 2) + "|")
     line("paper", {name: float(value) for name, value in PAPER.items()})
-    for name, (length, correct, overrides) in cases.items():
+    for name, (length, correct, overrides) in list(cases.items())[: 1 if smoke else None]:
         batch = Batch(64, 8, 200, length, 16384, solution=1024, correct=correct)
         seconds = {}
         for method in PAPER:
@@ -161,11 +161,10 @@ def hours() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("what", choices=("check", "ratio", "hours"))
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    {"check": lambda: check(arguments.json), "ratio": ratio, "hours": hours}[arguments.what]()
+    arguments = parsed(parser)
+    {"check": lambda: check(arguments), "ratio": lambda: ratio(arguments.smoke), "hours": hours}[arguments.what]()
 
 
 if __name__ == "__main__":

@@ -1,25 +1,21 @@
-"""Memory of the language-model head: whole logits against chunks, forward and backward.
+"""Memory of the language-model head, forward and backward: whole logits against chunks.
 
-    python benchmarks/head.py [--tokens 8192] [--vocab 151936] [--json FILE]
+    python benchmarks/head.py [--tokens 8192] [--vocab 151936] [--json FILE] [--smoke]
 
-Peak extra memory of log-probs of given tokens and their gradient. Each variant runs in a process of its own; on a CPU
-the peak is the process's highest resident set beyond what it held before.
+Peak memory of log-probs of given tokens and their gradient, beyond weights and states. Each variant runs in a process
+of its own; on a CPU the peak is that of the resident set.
 """
 
 from __future__ import annotations
 
-import argparse
-import multiprocessing
-import resource
-from pathlib import Path
-
 import torch
-from common import device, write
+from common import device, in_own_process, options, parsed, peak, resident, write
 
 from rlcsd.engine.head import Head
 
 
-def peak(variant: str, tokens: int, vocab: int, hidden: int, chunk: int, queue: multiprocessing.Queue) -> None:
+def measure(variant: str, tokens: int, vocab: int, hidden: int, chunk: int) -> tuple[int, float]:
+    """Bytes at the peak, and the sum of log-probs, which must be the same for both variants."""
     torch.manual_seed(0)
     where = device()
     projection = torch.nn.Linear(hidden, vocab, bias=False, device=where)
@@ -29,52 +25,32 @@ def peak(variant: str, tokens: int, vocab: int, hidden: int, chunk: int, queue: 
     (projection(states[:8]).sum() * 0).backward()  # libraries allocate their workspaces
     if where.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-    else:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    before = resident()
     if variant == "whole":
         loss = projection(states).log_softmax(-1).gather(-1, ids[:, None]).sum()
     else:
         loss = Head(projection, chunk=chunk)(states, ids, entropy=False).log_prob.sum()
     loss.backward()
-    after = (
-        torch.cuda.max_memory_allocated()
-        if where.type == "cuda"
-        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    )
-    queue.put((after - before, float(loss.detach())))
+    return peak() - before, float(loss.detach())
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__)
     parser.add_argument("--tokens", type=int, default=8192)
     parser.add_argument("--vocab", type=int, default=151_936)
     parser.add_argument("--hidden", type=int, default=64)
     parser.add_argument("--chunk", type=int, default=256)
-    parser.add_argument("--json", type=Path)
-    a = parser.parse_args()
-    context = multiprocessing.get_context("spawn")
+    a = parsed(parser)
+    if a.smoke:
+        a.tokens, a.vocab, a.chunk = 64, 512, 16
     found = {}
     for variant in ("whole", "chunked"):
-        queue = context.Queue()
-        process = context.Process(target=peak, args=(variant, a.tokens, a.vocab, a.hidden, a.chunk, queue))
-        process.start()
-        found[variant] = queue.get()
-        process.join()
-        print(
-            f"{variant:<8} {found[variant][0] / 2**30:6.2f} GiB beyond weights and states, sum of log-probs "
-            f"{found[variant][1]:.1f}"
-        )
+        found[variant] = in_own_process(measure, variant, a.tokens, a.vocab, a.hidden, a.chunk, smoke=a.smoke)
+        held, total = found[variant]
+        print(f"{variant:<8} {held / 2**30:6.2f} GiB beyond weights and states, sum of log-probs {total:.1f}")
     print(f"ratio {found['whole'][0] / max(found['chunked'][0], 1):.1f}")
-    write(
-        a.json,
-        {
-            "bytes": {name: value[0] for name, value in found.items()},
-            "tokens": a.tokens,
-            "vocab": a.vocab,
-            "chunk": a.chunk,
-        },
-    )
+    held = {name: value[0] for name, value in found.items()}
+    write(a.json, {"bytes": held, "tokens": a.tokens, "vocab": a.vocab, "chunk": a.chunk})
 
 
 if __name__ == "__main__":

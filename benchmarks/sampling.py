@@ -1,20 +1,16 @@
 """Sampling: the decode loop against transformers' `generate` on the same weights and prompts.
 
-    python benchmarks/sampling.py [--rounds 5] [--json FILE] [--model PATH]
+    python benchmarks/sampling.py [--rounds 5] [--json FILE] [--model PATH] [--smoke]
 
 Groups of 8 on puzzle prompts, temperature 1 without filters; responses end where they end, so lengths are ragged.
-`generate` gets each
-prompt 8 times in one batch, as a trainer would call it. Compared are tokens per second, counted up to each response's
-end.
+`generate` gets each prompt 8 times in one batch, as a trainer would call it. Compared are tokens per second, counted up
+to the end of each response.
 """
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-
 import torch
-from common import device, interleaved, median, write
+from common import device, interleaved, median, options, parsed, write
 
 from rlcsd.config.load import load
 from rlcsd.config.schema import ModelConfig
@@ -26,15 +22,16 @@ from rlcsd.tasks.registry import build_task
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--model", default="tiny")
+    parser = options(__doc__, rounds=5)
+    parser.add_argument("--model", default="tiny", help="as in model.path")
     parser.add_argument("--prompts", type=int, default=16)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+    arguments = parsed(parser)
+    if arguments.smoke:
+        arguments.prompts = 2
+    limit = 24 if arguments.smoke else 256
     config = ModelConfig(path=arguments.model)
     tokenizer, network = load_tokenizer(config), load_network(config, device())
-    task = build_task(load().task)
+    task = build_task(load([f"task.train_per_size={arguments.prompts}", "task.eval_per_size=1"]).task)
     prompts = [render(tokenizer, question_text(p.question, task.instruction)) for p in task.train[: arguments.prompts]]
     stop, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
     model = network.model.eval()
@@ -54,7 +51,7 @@ def main() -> None:
                 temperature=1.0,
                 top_k=0,
                 top_p=1.0,
-                max_new_tokens=256,
+                max_new_tokens=limit,
                 eos_token_id=stop,
                 pad_token_id=pad,
             )
@@ -63,7 +60,7 @@ def main() -> None:
         )
 
     def ours() -> None:
-        groups = sample(model, prompts, 8, Sampling(max_tokens=256), seed=next(seeds), stop_ids=[stop], pad_id=pad)
+        groups = sample(model, prompts, 8, Sampling(max_tokens=limit), seed=next(seeds), stop_ids=[stop], pad_id=pad)
         counts["ours"].append(sum(len(s.ids) for group in groups for s in group))
 
     seconds = interleaved({"generate": generate, "ours": ours}, arguments.rounds)

@@ -1,6 +1,6 @@
 """Teacher scoring: every (hinted prompt, response) pair in full against shared prefixes.
 
-    python benchmarks/scoring.py [--rounds 5] [--json FILE]
+    python benchmarks/scoring.py [--rounds 5] [--json FILE] [--smoke]
     python benchmarks/scoring.py --profile         # where the time of the first case goes
 
 Groups of G rollouts; each rollout is scored under one correct and K wrong siblings. "naive" scores each pair as one
@@ -9,12 +9,10 @@ padded row, with the same chunked head and the same token budget.
 
 from __future__ import annotations
 
-import argparse
 import random
-from pathlib import Path
 
 import torch
-from common import interleaved, matmul_rate, median, random_network, write
+from common import interleaved, matmul_rate, median, options, parsed, random_network, write
 
 from rlcsd.engine.local.caches import families, micro_batches
 from rlcsd.engine.local.model import Network
@@ -84,8 +82,8 @@ CASES = [  # hidden, G, K, hint, response: the target's case at two sizes, then 
 ]  # fmt: skip
 
 
-def print_profile() -> None:
-    hidden, size, k, hint, response = CASES[0]
+def print_profile(case: tuple[int, int, int, int, int]) -> None:
+    hidden, size, k, hint, response = case
     network, pairs = random_network(hidden=hidden, layers=4, vocab=2048), pairs_of(4, size, k, hint, response, 2048)
     score(network, pairs, pad_id=0, budget=BUDGET)
     with torch.profiler.profile() as profiler:
@@ -95,20 +93,19 @@ def print_profile() -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--profile", action="store_true")
-    arguments = parser.parse_args()
+    parser = options(__doc__, rounds=5)
+    parser.add_argument("--profile", action="store_true", help="where the time of the first case goes")
+    arguments = parsed(parser)
+    cases = [(64, 4, 2, 8, 8)] if arguments.smoke else CASES
     if arguments.profile:
-        return print_profile()
+        return print_profile(cases[0])
     print(
         "| hidden | G | K | hint : response | naive s | ours s | ratio | tokens ratio | share of the "
         "matrix-product rate |\n" + "|---" * 9 + "|"
     )
     records = []
-    for hidden, size, k, hint, response in CASES:
-        rate = matmul_rate()  # beside each case: machines change their pace
+    for hidden, size, k, hint, response in cases:
+        rate = matmul_rate(128 if arguments.smoke else 1024)  # beside each case: machines change their pace
         network = random_network(hidden=hidden, layers=4, vocab=2048)
         pairs = pairs_of(2 if size == 16 else 4, size, k, hint, response, 2048)
         torch.testing.assert_close(

@@ -1,6 +1,6 @@
 """Threads on a busy machine: a step of the demo with two threads and with one, alone and beside other programs.
 
-    python benchmarks/threads.py [--busy N] [--rounds N] [--nice N] [--json FILE]   # N busy loops, by default 2
+    python benchmarks/threads.py [--busy N] [--rounds N] [--nice N] [--json FILE] [--smoke]   # N busy loops, default 2
 
 Each case is a process of its own, loaded before anything is measured; the cases take turns. Whatever else runs on the
 machine counts too, so its load is printed; with `--nice -19` (as root) the benchmark and its busy loops go first.
@@ -8,16 +8,14 @@ machine counts too, so its load is printed; with `--nice -19` (as root) the benc
 
 from __future__ import annotations
 
-import argparse
 import os
 import statistics
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
-from common import write
+from common import SMOKE_STEP, options, parsed, write
 
 CASES = {"two threads": 2, "one thread": 1}
 STEP = """
@@ -26,7 +24,7 @@ from rlcsd.config.load import load
 from rlcsd.engine.interface import build_engine
 from rlcsd.prepare import prepare
 from rlcsd.trainer import Trainer
-config = load([f"engine.threads={sys.argv[1]}", "task.eval_per_size=2", "engine.self_check=false"])
+config = load([f"engine.threads={sys.argv[1]}", "task.eval_per_size=2", "engine.self_check=false", *sys.argv[2:]])
 prepared = prepare(config)
 trainer = Trainer(prepared, build_engine(config, prepared.method))
 trainer.step(1)
@@ -70,21 +68,21 @@ def busy(count: int) -> Iterator[None]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--busy", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--nice", type=int, default=0)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
-    os.nice(arguments.nice)
+    parser = options(__doc__, rounds=2)
+    parser.add_argument("--busy", type=int, default=2, help="busy loops beside the benchmark")
+    parser.add_argument("--nice", type=int, default=0, help="added to the priority; below 0 as root only")
+    arguments = parsed(parser)
+    if not arguments.smoke:
+        os.nice(arguments.nice)
     print(f"load before: {os.getloadavg()[0]:.1f}")
     running = {}
-    for name, threads in CASES.items():
-        running[name] = python(STEP, str(threads))
+    cases = dict(list(CASES.items())[-1:]) if arguments.smoke else CASES
+    for name, threads in cases.items():
+        running[name] = python(STEP, str(threads), *(SMOKE_STEP if arguments.smoke else ()))
         assert said(running[name]) == "ready"
     found: dict[str, dict[str, float]] = {}
     for count in (0, arguments.busy):
-        taken: dict[str, list[float]] = {name: [] for name in CASES}
+        taken: dict[str, list[float]] = {name: [] for name in cases}
         with busy(count):
             for _ in range(arguments.rounds):
                 for name, process in running.items():

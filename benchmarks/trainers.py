@@ -1,28 +1,26 @@
 """One training step against TRL's trainers, on the same weights, prompts and sizes; the candidates take turns.
 
-    pip install -c constraints.txt trl        # a peer of this benchmark alone
-    python benchmarks/trainers.py [--rounds 5] [--json FILE] [--model PATH] [--peer grpo|sdpo]
+    pip install 'rlcsd[trl]'
+    python benchmarks/trainers.py [--rounds 5] [--json FILE] [--model PATH] [--peer grpo|sdpo] [--smoke]
 
 A step is 16 puzzles × 8 rollouts of at most 256 tokens, temperature 1, and four optimizer steps, in float32 (bf16 on
-a GPU). TRL samples
-with transformers' `generate`, as it does without vLLM. sdpo: both distil the student's top 100 and a tail from an EMA
-teacher that is shown a successful sibling. Rates of learning are next to nothing, so all steps see the same policy.
+a GPU). TRL samples with transformers' `generate`, as it does without vLLM. sdpo: both distil the student's top 100 and
+a tail from an EMA teacher that is shown a successful sibling. Learning rates are next to nothing, so all steps see the
+same policy.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 
 import torch
-from common import device, median, synchronise, write
+from common import SMOKE_STEP, device, median, options, parsed, synchronise, write
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, TrainerCallback
 from transformers.utils import logging as transformers_logging
@@ -39,7 +37,7 @@ from rlcsd.tasks.task import Task
 from rlcsd.trainer import Trainer
 
 OURS = {"grpo": [], "sdpo": ["method.hint_source=own_rollout"]}
-UPDATES = 4
+UPDATES = 4  # optimizer steps of a training step
 
 
 class TakeTurns(TrainerCallback):  # type: ignore[misc]
@@ -121,12 +119,11 @@ def trl_trainer(peer: str, config: Config, task: Task, steps: int, folder: str, 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--model", default="tiny")
+    parser = options(__doc__, rounds=5)
+    parser.add_argument("--model", default="tiny", help="as in model.path")
     parser.add_argument("--peer", choices=tuple(OURS), action="append")
-    arguments = parser.parse_args()
+    arguments = parsed(parser)
+    smoke = [*SMOKE_STEP, "prompts_per_step=4", "task.train_per_size=4", "group_size=2", "sampling.max_tokens=16"]
     transformers_logging.set_verbosity_error()
     records = {}
     print("| method | TRL s/step | ours s/step | ours / TRL |\n|---|---|---|---|")
@@ -139,7 +136,7 @@ def main() -> None:
             "learning_rate=1e-9",
             "kl_coefficient=0",
         ]
-        config = load([*common, *OURS[peer]])
+        config = load([*common, *OURS[peer], *(smoke if arguments.smoke else [])])
         task = build_task(config.task)
         turns = TakeTurns(our_step(config, task))
         with tempfile.TemporaryDirectory() as folder:

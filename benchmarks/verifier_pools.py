@@ -1,19 +1,17 @@
 """A verifier in processes with a time limit: this project's own against pebble's pool (`pip install pebble`).
 
-    python benchmarks/verifier_pools.py [--responses 512] [--rounds 5] [--json FILE]
+    python benchmarks/verifier_pools.py [--responses 512] [--rounds 5] [--json FILE] [--smoke]
 
 Both fork, so that a verifier may be any function, and both limit each response to 10 seconds; rounds take turns.
 """
 
 from __future__ import annotations
 
-import argparse
 import multiprocessing
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
-from common import interleaved, median, write
+from common import interleaved, median, options, parsed, write
 from pebble import ProcessPool
 
 from rlcsd.verifiers.process import IsolatedVerifier
@@ -37,11 +35,11 @@ def _judge(response: str, answer: str) -> Any:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = options(__doc__, rounds=5)
     parser.add_argument("--responses", type=int, default=512)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path)
-    arguments = parser.parse_args()
+    arguments = parsed(parser)
+    if arguments.smoke:
+        arguments.responses = 8
     responses = [f"So the answer is {number}." + " and so on" * 200 for number in range(arguments.responses)]
     own = IsolatedVerifier(verifier, SECONDS, PROCESSES)
     context = multiprocessing.get_context("fork")
