@@ -1,10 +1,11 @@
 """How often a verdict on a mathematical answer is wrong, beside math-verify alone, and how long it takes.
 
-    python benchmarks/verdicts.py [--smoke] [--write docs/data.md] [--before SRC]
+    python benchmarks/verdicts.py [--smoke] [--before SRC]
 
 The tables are in `tests/data`: each lists answers that say the same as a reference and answers that do not. Every
-answer is judged in a box, as in a response. `--write` puts the table of error rates into a page, between its two marks.
-`--before` times another version of this package too, given its `src`, in turns with this one.
+answer is judged in a box, as in a response. The table of error rates is printed and written into `docs/data.md`; not so
+with `--smoke`, which judges a fraction of the answers. `--before` times another version of this package too, given its
+`src`, in turns with this one.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from scipy.stats import beta
 from rlcsd.verifiers import get
 
 DATA = Path(__file__).parents[1] / "tests" / "data"
+PAGE = Path(__file__).parents[1] / "docs" / "data.md"
 TABLES = {
     "answers.txt": "answers to competition problems",
     "answers_later.txt": "a second table",
@@ -85,6 +87,21 @@ def error_table(step: int) -> list[str]:
     return [f"| {' | '.join(columns)} |", "|---|---|---|---|---|", *rows]
 
 
+def positive_symbols(step: int) -> str:
+    """What it changes that a symbol of an answer stands for a positive number, unless an absolute value is there."""
+    from rlcsd.verifiers import formulas
+    from rlcsd.verifiers.statements import equivalent
+
+    accepted = {True: [0, 0], False: [0, 0]}  # by the setting: of answers that differ, of those that say the same
+    for file in TABLES:
+        for _, reference, given, same in list(pairs(DATA / file))[::step]:
+            for setting in accepted:
+                formulas.POSITIVE_SYMBOLS = setting
+                accepted[setting][same] += equivalent(given, reference)
+    more = [accepted[True][same] - accepted[False][same] for same in (True, False)]
+    return f"with positive symbols {more[0]} more right answers and {more[1]} more wrong ones are accepted"
+
+
 def timed(count: int) -> float:
     """Seconds of CPU time for so many verdicts on pairs of the first table, in one process that has been started."""
     import psutil
@@ -125,7 +142,6 @@ def times(count: int, rounds: int, before: Path | None) -> dict[str, list[float]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--smoke", action="store_true", help="a fraction of the tables, one short timing")
-    parser.add_argument("--write", type=Path, help="the page that is given the table")
     parser.add_argument("--before", type=Path, help="src of another version, to be timed beside this one")
     parser.add_argument("--time", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -135,9 +151,10 @@ def main() -> None:
         return
     table = error_table(40 if arguments.smoke else 1)
     print("\n".join(table))
-    if arguments.write:
-        before, _, rest = arguments.write.read_text().partition(BEGIN)
-        arguments.write.write_text("\n".join([before + BEGIN, *table, END]) + rest.partition(END)[2])
+    if not arguments.smoke:
+        before, _, rest = PAGE.read_text().partition(BEGIN)
+        PAGE.write_text("\n".join([before + BEGIN, *table, END]) + rest.partition(END)[2])
+    print(positive_symbols(40 if arguments.smoke else 1))
     count, rounds = (20, 1) if arguments.smoke else (1000, 3)
     for name, seconds in times(count, rounds, arguments.before).items():
         print(f"{name}: {count} verdicts in {', '.join(f'{s:.1f}' for s in seconds)} s of CPU time")

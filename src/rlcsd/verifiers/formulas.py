@@ -206,7 +206,9 @@ _PREPARED = (
     (re.compile(r"(\\frac\{-?\d+\}\{\d+\})\s*(?=[\d(]|\\frac|\\sqrt)"), r"\1\\cdot "),
     (re.compile(r"(?<![\w{}\\.])(\d+(?:\.\d+)?)\s*(?=\()|(?<=\d\))\s*()(?=[(\d])"), r"\1\\cdot "),
 )
-_DROPPED = re.compile(r"\\phantom|\\boxed|\\(?:s|n)?eqq|\d\s+\d|\\approx|\\equiv|\\(?:gcd|lcm)\s*\((?![\d\s,]*\))")
+_DROPPED = re.compile(
+    r"\\phantom|\\boxed|\\(?:s|n)?eqq|\d\s+\d|(?<![a-zA-Z\d_])\d+\s*_|\\approx|\\equiv|\\(?:gcd|lcm)\s*\((?![\d\s,]*\))"
+)
 
 
 def readable(text: str) -> str | None:

@@ -168,6 +168,7 @@ def spelled(text: str) -> str | None:
         text = pattern.sub(replacement, text)
     for pattern in _UNBRACED:
         text = pattern.sub(_braced, text)
+    text = re.sub(r"_\s*(\w)", r"_{\1}", text)
     if r"\equiv" in text:
         text = _MODULO.sub(lambda found: rf"\pmod{{{found[1] or found[2]}}}", text)
     if text.count("|") == 1:

@@ -31,8 +31,8 @@ _JOINED = re.compile(r"\s*(?:,|\\word(?:and|or))\s*")
 
 def equivalent(given: str, reference: str) -> bool:
     """True if the two answers denote the same value, list, set, condition, family, function, statement or words."""
-    plain, plainly = spelled(given), spelled(reference)
-    return same(plain, plainly) if plain and plainly else False
+    ours, theirs = spelled(given), spelled(reference)
+    return same(ours, theirs) if ours and theirs else False
 
 
 def same(given: str, reference: str) -> bool:
@@ -115,7 +115,7 @@ _OTHERWISE = re.compile(r"(?:otherwise|else)\b.*", re.DOTALL)
 
 def _cases(text: str) -> Reading | str | None:
     found = _CASES.fullmatch(text.removesuffix(r"\}").removeprefix(r"\{").strip())
-    if not found or r"\begin" in found[2]:
+    if not found or r"\begin" in found[2] or (found[1] is not None and not names_value(f"{found[1]}=")):
         return None
     rows = [[cell.strip() for cell in row.split("&")] for row in found[2].split(r"\\") if row.strip()]
     if all(len(row) == 1 or row[1].startswith(("=", "<", ">", r"\le", r"\ge", r"\ne", r"\equiv")) for row in rows):
@@ -147,7 +147,8 @@ class Function(Reading):
     def same_as_value(self, value: str) -> bool:
         if found := re.fullmatch(r"y\s*=(?![^=]*=)(.*)", value):
             value = found[1]
-        return "=" not in value and same(self.value, value)
+        uses_parameter = self.name or renamed(self.value, self.parameters, ["?"] * len(self.parameters)) != self.value
+        return bool(uses_parameter) and "=" not in value and same(self.value, value)
 
 
 _MAPSTO = re.compile(
@@ -180,7 +181,8 @@ def _approximation(text: str) -> Reading | str | None:
     if rounded is None or exact is None or not getattr(exact, "is_number", False):
         return ""
     decimals = len(after.partition(".")[2].strip())
-    near = abs(float(exact.evalf()) - float(rounded)) <= (10.0**-decimals if decimals else 0.5)
+    value = float(exact.evalf())
+    near = abs(value - float(rounded)) <= (10.0**-decimals if decimals else min(0.5, 0.1 * abs(value)))
     return read(before) if near else ""
 
 
