@@ -25,9 +25,9 @@ def write_config(folder: Path, method: str = "rlcsd", seed: int = 0, **more: Any
     return folder
 
 
-def summary(name: str, mean: float, samples: int = 1) -> dict[str, Any]:
+def summary(name: str, mean: float, samples: int = 1, problems: int = 10) -> dict[str, Any]:
     """A summary of an evaluation set as `evaluations.jsonl` has it."""
-    return Summary(name, 10, samples, mean, mean - 0.1, mean + 0.1, {1: mean}, 1.0, 0.0, 90.0).as_dict()
+    return Summary(name, problems, samples, mean, mean - 0.1, mean + 0.1, {1: mean}, 1.0, 0.0, 90.0).as_dict()
 
 
 def rollout(rng: random.Random, tokens: int, correct: bool, contrastive: bool = True, **changes: Any) -> dict[str, Any]:

@@ -36,7 +36,10 @@ _STOPPING = {"evaluation.patience", "evaluation.min_gain"}
 
 @dataclass(frozen=True)
 class EvaluatedStep:
-    """Held-out accuracy at one step: by evaluation set, as the reported average, and of each problem by set."""
+    """Held-out accuracy at one step: by evaluation set, as the reported average, and of each problem by set.
+
+    `outcomes` leaves out sets of which the log does not have every problem.
+    """
 
     step: int
     accuracy: Mapping[str, float]
@@ -116,18 +119,14 @@ def read_run(folder: Path, keys: Sequence[str] = ("method.name",)) -> RunResult:
 
 def _evaluated_step(record: dict[str, Any]) -> EvaluatedStep:
     summaries = summaries_of(record)
-    samples = {summary.name: summary.samples for summary in summaries}
-    outcomes = {
-        name: {problem: _exact(share, samples.get(name)) for problem, share in shares.items()}
-        for name, shares in record.get("outcomes", {}).items()
-    }
-    accuracy = {summary.name: summary.mean for summary in summaries}
-    return EvaluatedStep(record["step"], accuracy, reported_average(summaries) if summaries else None, outcomes)
-
-
-def _exact(share: float, samples: int | None) -> float:
-    """A share of `samples` responses; older logs have it to six digits, which sets equal differences apart."""
-    return round(share * samples) / samples if samples else share
+    outcomes = {}
+    for summary in summaries:
+        shares = record.get("outcomes", {}).get(summary.name, {})
+        if len(shares) == summary.problems:  # older logs have lost the repetitions of a problem
+            # Exact shares of the samples: older logs have them to six digits, which sets equal differences apart.
+            outcomes[summary.name] = {p: round(v * summary.samples) / summary.samples for p, v in shares.items()}
+    average = reported_average(summaries) if summaries else None
+    return EvaluatedStep(record["step"], {summary.name: summary.mean for summary in summaries}, average, outcomes)
 
 
 def find_runs(paths: Sequence[Path]) -> list[Path]:
