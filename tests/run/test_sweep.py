@@ -52,6 +52,7 @@ def test_seeds_of_one_setting_share_a_label():
         (["learning_rate=1,-1"], "learning_rate=-1"),
         (["seed=range(0,"], "seed=range"),
         (["learning_rate=interval(1,2)"], "interval"),
+        (["seed=range(0,1000)", "epochs=range(1,1000)"], "999000 combinations"),
     ],
 )
 def test_every_job_is_checked_before_the_first_begins(overrides, complaint, tmp_path, capsys):

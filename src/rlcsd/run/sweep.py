@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import math
 import re
 import shlex
 import traceback
@@ -25,7 +26,7 @@ from ..storage import append_jsonl, check_new_folder, read_jsonl, write_text
 from .folder import resumed_config
 
 _JOBS, _OUTCOMES = "sweep.json", "jobs.jsonl"
-_MAX_VALUES = 10_000
+_MAX_JOBS = 10_000
 
 
 @dataclass(frozen=True)
@@ -135,6 +136,8 @@ def jobs_of(overrides: Sequence[str], kept: Sequence[Job] = ()) -> list[Job]:
     for key in values:
         if kept and key not in swept and before.get(key) != values[key]:
             raise InputError(f"{key}={values[key][0]}: the sweep's other runs are without that; start another sweep")
+    if (count := math.prod(map(len, values.values()))) > _MAX_JOBS:
+        raise InputError(f"sweep: {count} combinations of values; a sweep takes at most {_MAX_JOBS}")
     jobs = dict[str, Job]()
     for combination in itertools.product(*([f"{key}={value}" for value in values[key]] for key in values)):
         job = _job(combination, swept)
@@ -206,8 +209,8 @@ def _range(override: str, text: str) -> list[str]:
         found = range(*(int(part) for part in text.split(",")))
     except (TypeError, ValueError):
         raise InputError(f"{override}: reads range(START,STOP) or range(START,STOP,STEP), in whole numbers") from None
-    if not 0 < len(found) <= _MAX_VALUES:
-        raise InputError(f"{override}: has {len(found)} values; a sweep takes from 1 to {_MAX_VALUES}")
+    if not 0 < len(found) <= _MAX_JOBS:
+        raise InputError(f"{override}: has {len(found)} values; a sweep takes from 1 to {_MAX_JOBS}")
     return list(map(str, found))
 
 
