@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import numpy
 import pyarrow
 import pyarrow.parquet as parquet
 import pytest
@@ -106,6 +107,7 @@ LOGIC_RL = {"solution_text_format": "(1) Ann is a knave\n(2) Bo is a knight", "s
         ("[3]", "[3]"),
         ('{"Ann": "knight"}', '{"Ann": "knight"}'),
         (34, "34"),
+        (0.5, "0.5"),
     ],
 )
 def test_a_ground_truth_may_be_a_struct_a_list_of_one_or_json_of_these(ground_truth, answer):
@@ -129,6 +131,18 @@ def test_a_ground_truth_may_be_a_struct_a_list_of_one_or_json_of_these(ground_tr
 def test_a_ground_truth_without_one_answer_is_named(ground_truth, said):
     with pytest.raises(InputError, match=f"^row: .*{said}"):
         from_row("row", {**AUTHORS, "reward_model": {"ground_truth": ground_truth}})
+
+
+def test_rows_of_pandas_have_arrays_of_numpy():
+    row = {
+        **AUTHORS,
+        "prompt": numpy.array(AUTHORS["prompt"], dtype=object),
+        "reward_model": {"style": "rule", "ground_truth": numpy.array([numpy.float32(0.1)])},
+        "extra_info": {"index": numpy.int64(0)},
+    }
+    _, problem = from_row("row", row)
+    assert (problem.history, problem.answer) == ((("system", "Be exact."),), "0.1")
+    assert problem.extra["extra_info"] == {"index": 0}
 
 
 def test_logic_rl_is_a_task_of_knights_and_knaves(tmp_path):

@@ -38,16 +38,16 @@ def checked_problem(
             raise InputError(f"{where}: {error}") from None
     if not isinstance(question, str) or not question.strip():
         raise InputError(f"{where}: the question must be a text that is not empty, or a chat, not {question!r}")
-    answer = _written(_plain(answer))
+    answer = _written(plain_values(answer))
     if not (isinstance(answer, str) and answer.strip()):
         raise InputError(f"{where}: the answer must be a text or a number that is not empty, not {answer!r}")
-    solution = _plain(solution)
+    solution = plain_values(solution)
     if not isinstance(solution, str | None):
         raise InputError(f"{where}: the solution must be a text or null, not {solution!r}")
     texts = (question, answer, solution or "", *(text for _, text in history))
     if any("\ud800" <= character <= "\udfff" for text in texts for character in text):
         raise InputError(f"{where}: its text holds half of a character (a lone surrogate), which no file can")
-    label = "" if group is None else str(_written(_plain(group)))
+    label = "" if group is None else str(_written(plain_values(group)))
     return Problem(question, answer, solution or None, label, dict(extra or {}), history)
 
 
@@ -61,7 +61,7 @@ def chat_in(cell: Any) -> Any:
     becomes in older data sets; as JSON, whole or message by message, where a format or a writer has no nested columns;
     as `{"messages": […]}`; and any of these as the only element of a list.
     """
-    cell = _plain(cell)
+    cell = plain_values(cell)
     if isinstance(cell, str):
         return _chat_of(json_in(cell)) or cell
     return _chat_of(cell) or cell
@@ -101,17 +101,17 @@ def json_in(cell: Any) -> Any:
         return cell
 
 
-def _plain(value: Any) -> Any:
+def plain_values(value: Any) -> Any:
     """numpy's arrays and scalars, also inside lists and mappings, as Python's own values."""
     if hasattr(value, "dtype"):
         if getattr(value, "ndim", 0):
-            return _plain(list(value))
+            return plain_values(list(value))
         item = value.item() if hasattr(value, "item") else value
         return float(str(value)) if isinstance(item, float) else item  # 0.1 of 32 bits is 0.1
     if isinstance(value, list | tuple):
-        return [_plain(element) for element in value]
+        return [plain_values(element) for element in value]
     if isinstance(value, Mapping):
-        return {key: _plain(element) for key, element in value.items()}
+        return {key: plain_values(element) for key, element in value.items()}
     return value
 
 

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from ..errors import InputError, MissingError, together
 from ..prompts import BOXED_INSTRUCTION, question_text
-from .own_data import chat_in, checked_problem, json_in
+from .own_data import chat_in, checked_problem, json_in, plain_values
 from .registry import VERIFIER, TaskParameters, register
 from .tabular import Row, read_rows
 from .task import Problem, Task
@@ -77,7 +77,7 @@ def _cell(where: str, row: Row, column: str) -> Any:
 
 def _struct(where: str, column: str, cell: Any) -> Mapping[str, Any]:
     """A cell that is a struct, or JSON of one."""
-    value = json_in(cell)
+    value = plain_values(json_in(cell))
     if not isinstance(value, Mapping):
         raise InputError(f"{where}: column {column!r} must be a struct, not {cell!r}")
     return value
