@@ -35,8 +35,8 @@ def write_report(folder: Path, figures: bool = True) -> Path:
         lines += [markdown_table(summaries_of(evaluations[-1]), before), ""]
     lines += _phase_table(metrics)
     if figures and metrics:
-        drawn = draw_dynamics(config, metrics, evaluations, folder / "report.png")
-        lines.append(f"![training dynamics]({drawn.name})")
+        figure = draw_dynamics(config, metrics, evaluations, folder / "report.png")
+        lines.append(f"![training dynamics]({figure.name})")
     path = folder / "report.md"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
