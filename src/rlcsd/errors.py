@@ -41,8 +41,8 @@ def first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def suggestion(name: str, known: Iterable[str]) -> str:
-    """`did you mean 'x'?` for the name nearest to `name`, or all names if none is near."""
+def suggestion(name: str, known: Iterable[str], otherwise: str | None = None) -> str:
+    """`did you mean 'x'?` for the name nearest to `name`; if none is near `otherwise`, by default all names."""
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(known)}"
+    return f"did you mean {close[0]!r}?" if close else otherwise or f"known: {', '.join(known)}"

@@ -133,7 +133,7 @@ class Trainer:
 
     def token_batch(self, batch: Sequence[TrainingExample]) -> TokenBatch:
         """The columns of one mini-batch; see `stages.score.build_token_batch`."""
-        return build_token_batch(self.engine, batch, self.method, self.correction_cap)
+        return build_token_batch(self.engine, batch, self.method, self.importance_weight_cap)
 
     def mini_batches(self, examples: Sequence[Sequence[TrainingExample]]) -> Iterator[list[TrainingExample]]:
         """The examples of `prompts_per_update` groups at a time; empty mini-batches are left out."""
@@ -173,7 +173,7 @@ class Trainer:
         return self.config.learning_rate * self.schedule(number)
 
     @property
-    def correction_cap(self) -> float | None:
+    def importance_weight_cap(self) -> float | None:
         return self.config.importance_weight_cap if self.config.rollout_correction == "token" else None
 
     def _prompt(self, problem: Problem) -> list[int]:

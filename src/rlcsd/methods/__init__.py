@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-
-from ..errors import InputError
+from ..errors import InputError, suggestion
 from ..plugins import load_attribute, load_experiments
 from ..records import StudentLogProbs, TokenBatch
 from .base import ContrastConfig, CreditMethod, HintedConfig, Method, MethodConfig, Sums
@@ -59,6 +57,5 @@ def method_class(name: str) -> type[Method]:
     load_experiments()
     if name in _registered:
         return _registered[name]
-    close = difflib.get_close_matches(name, METHODS, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(METHODS)}, or path/to/file.py:ClassName"
+    hint = suggestion(name, METHODS, f"known: {', '.join(METHODS)}, or path/to/file.py:ClassName")
     raise InputError(f"method={name}: unknown method; {hint}")

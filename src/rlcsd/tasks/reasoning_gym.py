@@ -6,14 +6,13 @@ therefore have ranges of seeds that cannot meet.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Any
 
 from pydantic import Field
 
-from ..errors import InputError, MissingError, first_line
+from ..errors import InputError, MissingError, first_line, suggestion
 from ..records import Problem
 from ..verifiers import last_boxed, without_thinking
 from .answer_forms import answer_forms
@@ -142,8 +141,7 @@ def build_datasets(parameters: Mapping[str, Mapping[str, Any]]) -> dict[str, Any
     found = {}
     for name, given in parameters.items():
         if name not in DATASETS or name == "composite":
-            close = difflib.get_close_matches(name, DATASETS, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else "for example countdown, knights_knaves or sudoku"
+            hint = suggestion(name, DATASETS, "for example countdown, knights_knaves or sudoku")
             raise InputError(f"task.dataset={name}: reasoning-gym has no such data set; {hint}")
         known = sorted(set(DATASETS[name][1].__dataclass_fields__) - {"seed", "size"})
         for key in given:
