@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -61,24 +62,23 @@ def build_token_batch(
     layout = Layout(tuple(len(sample) for sample in samples), engine.device)
     old = [sample.log_probs for sample in samples if sample.log_probs is not None]
     assert len(old) == len(samples)
+    correction = torch.cat([correction_weights(sample, importance_weight_cap) for sample in samples])
     batch = TokenBatch(
         rollout=layout.per_row(range(len(examples)), torch.long),
         advantage=layout.per_row([one.advantage for one in examples]),
         old_log_prob=torch.cat(old).to(engine.device),
-        correction=torch.cat([correction_weights(sample, importance_weight_cap) for sample in samples]).to(
-            engine.device
-        ),
+        correction=correction.to(engine.device),
         hinted=layout.per_row([one.teacher_prompt is not None for one in examples], torch.bool),
         is_correct=layout.per_row([one.rollout.is_correct for one in examples], torch.bool),
     )
     if not method.hinted:
         return batch
     batch = _blank_teacher(batch, method)
-    hinted = [index for index, one in enumerate(examples) if one.teacher_prompt is not None]
+    hinted = {row: one for row, one in enumerate(examples) if one.teacher_prompt is not None}
     if not hinted:
         return batch
     score = _score_sampled_tokens if method.topk_from == "none" else _score_topk
-    return score(engine, examples, hinted, method, batch, layout)
+    return score(engine, hinted, method, batch, layout)
 
 
 def _blank_teacher(batch: TokenBatch, method: Method) -> TokenBatch:
@@ -100,31 +100,29 @@ class _HintPair:
     pair: Pair
 
 
-def _hint_pairs(hinted: Sequence[int], examples: Sequence[TrainingExample], kind: str) -> list[_HintPair]:
-    """Pairs of the hinted examples with each of their prompts of one kind (a field of `TrainingExample`)."""
+Hinted = Mapping[int, TrainingExample]  # the examples that have a teacher, by their row in the mini-batch
+
+
+def _hint_pairs(hinted: Hinted, kind: Literal["extra_prompts", "contrast_prompts"]) -> list[_HintPair]:
+    """Pairs of the hinted examples with each of their prompts of one kind."""
     return [
-        _HintPair(row, slot, Pair(prompt, examples[row].rollout.sample.ids))
-        for row in hinted
-        for slot, prompt in enumerate(getattr(examples[row], kind))
+        _HintPair(row, slot, Pair(prompt, example.rollout.sample.ids))
+        for row, example in hinted.items()
+        for slot, prompt in enumerate(getattr(example, kind))
     ]
 
 
-def _teacher_pairs(hinted: Sequence[int], examples: Sequence[TrainingExample]) -> list[Pair]:
-    return [Pair(examples[row].teacher_prompt or (), examples[row].rollout.sample.ids) for row in hinted]
+def _teacher_pairs(hinted: Hinted) -> list[Pair]:
+    return [Pair(example.teacher_prompt or (), example.rollout.sample.ids) for example in hinted.values()]
 
 
 def _score_sampled_tokens(
-    engine: Scorer,
-    examples: Sequence[TrainingExample],
-    hinted: Sequence[int],
-    method: Method,
-    batch: TokenBatch,
-    layout: Layout,
+    engine: Scorer, hinted: Hinted, method: Method, batch: TokenBatch, layout: Layout
 ) -> TokenBatch:
     """One call for all hints, so that a hint which several rollouts share is computed once."""
-    extra = _hint_pairs(hinted, examples, "extra_prompts")
-    wrong = _hint_pairs(hinted, examples, "contrast_prompts") if method.needs_contrast else []
-    scores = engine.score([*_teacher_pairs(hinted, examples), *(one.pair for one in (*extra, *wrong))])
+    extra = _hint_pairs(hinted, "extra_prompts")
+    wrong = _hint_pairs(hinted, "contrast_prompts") if method.needs_contrast else []
+    scores = engine.score([*_teacher_pairs(hinted), *(one.pair for one in (*extra, *wrong))])
     teacher, under_extra, under_wrong = _split(
         scores.log_prob, int(batch.hinted.sum()), sum(len(one.pair.response) for one in extra)
     )
@@ -137,21 +135,13 @@ def _score_sampled_tokens(
     return _with_contrast(batch, wrong, under_wrong, layout) if method.needs_contrast else batch
 
 
-def _score_topk(
-    engine: Scorer,
-    examples: Sequence[TrainingExample],
-    hinted: Sequence[int],
-    method: Method,
-    batch: TokenBatch,
-    layout: Layout,
-) -> TokenBatch:
+def _score_topk(engine: Scorer, hinted: Hinted, method: Method, batch: TokenBatch, layout: Layout) -> TokenBatch:
     """The student's or the teacher's top-k tokens, and the teacher's log-probs at them under each hint."""
     handle = None
     if method.topk_from == "student":
-        handle = engine.score([examples[row].pair for row in hinted], "policy", top_k=method.top_k).topk
-    scores = engine.score(
-        _teacher_pairs(hinted, examples), top_k=0 if handle is not None else method.top_k, topk_handle=handle
-    )
+        handle = engine.score([example.pair for example in hinted.values()], "policy", top_k=method.top_k).topk
+    new = method.top_k if handle is None else 0
+    scores = engine.score(_teacher_pairs(hinted), top_k=new, topk_handle=handle)
     handle = handle or scores.topk
     batch = batch.with_columns(
         teacher_log_prob=_at_hinted(batch, scores.log_prob),
@@ -160,7 +150,7 @@ def _score_topk(
     )
     if not method.needs_contrast:
         return batch
-    wrong = _hint_pairs(hinted, examples, "contrast_prompts")
+    wrong = _hint_pairs(hinted, "contrast_prompts")
     position = {row: position for position, row in enumerate(hinted)}  # the handle's rows are the hinted examples
     pairs, rows = [one.pair for one in wrong], [position[one.row] for one in wrong]
     return _with_contrast(batch, wrong, engine.score(pairs, topk_handle=handle, rows=rows).log_prob, layout)
@@ -182,9 +172,8 @@ def _at_hinted(batch: TokenBatch, values: Tensor) -> Tensor:
     return column
 
 
-def _by_slot(pairs: Iterable[_HintPair], log_prob: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
+def _by_slot(pairs: Sequence[_HintPair], log_prob: Tensor, layout: Layout) -> tuple[Tensor, Tensor]:
     """Log-probs of the pairs, end to end, as `[N, K]`, and a mask `[N, K]` of the entries that exist."""
-    pairs = list(pairs)
     width = 1 + max(one.slot for one in pairs)
     columns = log_prob.new_zeros(len(layout), width)
     valid = torch.zeros(len(layout), width, dtype=torch.bool, device=log_prob.device)
