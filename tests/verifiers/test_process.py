@@ -44,16 +44,16 @@ def test_questions_are_answered_in_order(start):
 
 
 def test_one_that_hangs_or_dies_is_named_and_replaced(start):
-    pool = Pool(start, 1.0, 1)
+    pool = Pool(start, 3.0, 1)
     pool.ask([("warm",)])
     begun = time.monotonic()
     assert pool.ask([("hang",), ("a",), ("die",), ("b",)]) == [
-        (None, "took longer than 1 s and was ended"),
+        (None, "took longer than 3 s and was ended"),
         ("A", None),
         (None, "ended its process (exit code 3)"),
         ("B", None),
     ]
-    assert time.monotonic() - begun < 30
+    assert time.monotonic() - begun < 60
 
 
 def test_what_failed_once_may_be_asked_again(start):

@@ -9,7 +9,6 @@ from decimal import Decimal
 from fractions import Fraction
 
 import numpy as np
-import psutil
 import pytest
 import torch
 from hypothesis import given
@@ -17,7 +16,6 @@ from hypothesis import strategies as st
 
 from rlcsd import InputError, Problem, Reward, Task, Verdict
 from rlcsd.verifiers import grade
-from rlcsd.verifiers.process import IsolatedVerifier
 from rlcsd.verifiers.rewards import Form, form_of
 
 PROBLEM = Problem("Q?", "gold", extra={"column": "value"})
@@ -193,42 +191,6 @@ def test_one_that_raises_hangs_or_dies_later_is_named_with_its_row():
             task.judge([held_out], [("fine", *[response] * 40)])
     assert time.monotonic() - begun < 30  # 40 that hang are not waited for one by one
     assert all(verdict.correct for verdict in task.judge([held_out], [("fine", "fine")])[0])
-
-
-def test_processes_start_one_after_the_other():
-    """Some libraries let no second thread fork before the first is through."""
-    forking, together, watching = [0], [], [True]
-
-    def before():
-        forking[0] += 1
-        together.append(forking[0])
-        time.sleep(0.01 * watching[0])  # what is registered stays so
-
-    def after():
-        forking[0] -= 1
-
-    os.register_at_fork(before=before, after_in_parent=after)
-    try:
-        verifier = IsolatedVerifier(lambda r, a: time.sleep(0.05) or True, 30, processes=4)
-        assert all(verifier.batch(["x"] * 8, ["1"] * 8))
-        assert len(together) == 4 and max(together) == 1
-    finally:
-        watching[0] = False
-
-
-def test_processes_end_with_their_verifier():
-    """In a notebook many tasks are made one after the other."""
-    pids = []
-    for _ in range(3):
-        verifier = IsolatedVerifier(lambda r, a: float(os.getpid()), 30, processes=1)
-        pids.append(int(verifier("x", "1")))
-        kept = verifier  # the one before has gone now
-    del verifier
-    end = time.monotonic() + 30
-    while any(psutil.pid_exists(pid) and psutil.Process(pid).status() != "zombie" for pid in pids[:2]):
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    assert kept("x", "1") == pids[2]
 
 
 def test_a_row_that_no_process_can_be_given_is_named():

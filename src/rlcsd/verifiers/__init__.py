@@ -53,18 +53,23 @@ def _math(unfinished_thoughts: bool) -> Verifier:
 
 
 _OURS: tuple[Verifier, ...] = (exact, knights_and_knaves.verify)  # linear in the length of a response
-_VERIFIERS: dict[str, Callable[[bool], Verifier]] = {
-    "exact": lambda thoughts: partial(exact, unfinished_thoughts=True) if thoughts else exact,
-    "knights_and_knaves": lambda thoughts: (
-        partial(knights_and_knaves.verify, unfinished_thoughts=True) if thoughts else knights_and_knaves.verify
-    ),
+
+
+def _built_in(verify: Callable[..., Any]) -> Callable[..., Verifier]:
+    """Makes the verifier with the option `unfinished_thoughts`."""
+    return lambda unfinished_thoughts: partial(verify, unfinished_thoughts=True) if unfinished_thoughts else verify
+
+
+_VERIFIERS: dict[str, Callable[..., Verifier]] = {
+    "exact": _built_in(exact),
+    "knights_and_knaves": _built_in(knights_and_knaves.verify),
     "math": _math,
 }
 
 
 def register(name: str, verifier: Verifier) -> None:
     """Make `verifier` available to configs as `name`."""
-    _VERIFIERS[name] = lambda thoughts: verifier
+    _VERIFIERS[name] = lambda unfinished_thoughts: verifier
 
 
 def get(name: str, unfinished_thoughts: bool = False) -> Verifier:
@@ -85,7 +90,7 @@ def get(name: str, unfinished_thoughts: bool = False) -> Verifier:
         close = difflib.get_close_matches(name, _VERIFIERS, n=1)
         hint = f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(_VERIFIERS))}"
         raise InputError(f"verifier={name}: unknown verifier; {hint}")
-    return _VERIFIERS[name](unfinished_thoughts)
+    return _VERIFIERS[name](unfinished_thoughts=unfinished_thoughts)
 
 
 def _from_file(name: str) -> Verifier:

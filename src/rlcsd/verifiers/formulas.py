@@ -207,7 +207,7 @@ _PREPARED = (
     (re.compile(r"(?<![\w{}\\.])(\d+(?:\.\d+)?)\s*(?=\()|(?<=\d\))\s*()(?=[(\d])"), r"\1\\cdot "),
 )
 _DROPPED = re.compile(
-    r"\\phantom|\\boxed|\\(?:s|n)?eqq|\d\s+\d|(?<![a-zA-Z\d_])\d+\s*_|\\approx|\\equiv|\\(?:gcd|lcm)\s*\((?![\d\s,]*\))"
+    r"\\phantom|\\boxed|\d\s+\d|(?<![a-zA-Z\d_])\d+\s*_|\\approx|\\equiv|\\(?:gcd|lcm)\s*\((?![\d\s,]*\))"
 )
 
 

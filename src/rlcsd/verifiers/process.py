@@ -44,7 +44,7 @@ class Pool:
 
     Args:
         start: starts one; `forked` or `spawned`.
-        seconds: the limit for one question.
+        seconds: the limit for one question; starting a process does not count.
         processes: how many.
         attempts: how often a question is asked whose process ends, if not by the time limit.
     """
@@ -163,6 +163,9 @@ def forked(function: Callable[..., Answer]) -> Process:
     process = context.Process(target=_serve_fork, args=(function, theirs, os.getpid()), daemon=True)
     process.start()
     theirs.close()
+    with contextlib.suppress(EOFError, OSError):  # what ends at once is found out by the first question
+        if pipe.poll(_START_SECONDS):
+            pipe.recv()
     return Process(process, pipe)
 
 
@@ -174,6 +177,7 @@ def _serve_fork(function: Callable[..., Answer], pipe: Connection, parent: int) 
         signal.signal(number, signal.SIG_DFL)
     if "torch" in sys.modules:
         sys.modules["torch"].set_num_threads(1)  # the threads of the parent's OpenMP do not survive a fork
+    pipe.send("ready")
     _serve(function, pipe, parent)
 
 

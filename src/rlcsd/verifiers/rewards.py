@@ -1,4 +1,4 @@
-"""How a verifier is called, what it may return, and the sentence about one that does anything else."""
+"""Calls of verifiers, checks of what they return, and weighted sums of several rewards."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class VerifierError(InputError):
 
 @dataclass(frozen=True)
 class Form:
-    """The second argument of a verifier: the problem as a whole or its answer, passed by place or by its name."""
+    """The second argument of a verifier: the problem as a whole or its answer, passed by position or by its name."""
 
     whole: bool = False
     keyword: str | None = None
@@ -56,11 +56,11 @@ def form_of(verifier: Any) -> Form:
         parameters = list(inspect.signature(verifier).parameters.values())
     except (TypeError, ValueError):
         return Form()
-    by_place = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    by_position = [p for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
     variadic = any(p.kind is p.VAR_POSITIONAL for p in parameters)
     by_name = [p for p in parameters if p.kind is p.KEYWORD_ONLY and (p.default is p.empty or _takes_problem(p))]
-    if len(by_place) > 1:
-        return Form(_takes_problem(by_place[1]))
+    if len(by_position) > 1:
+        return Form(_takes_problem(by_position[1]))
     if variadic or not by_name:
         return Form()
     return Form(_takes_problem(by_name[0]), by_name[0].name)
@@ -161,8 +161,7 @@ def _short(text: str, most: int = 60) -> str:
     return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
-# ------------------------------------------------------------------ weighted
-# Several verifiers as one: the weighted sum of their rewards, each logged under its name.
+# ------------------------------------------------------------------ several verifiers as one
 
 Grader = Callable[[Any, Sequence[str], Sequence[Problem]], list[Verdict]]
 
