@@ -195,7 +195,7 @@ def _largest(values: np.ndarray) -> list[float] | None:
     sizes = np.where(np.isfinite(values), np.abs(values), -1.0)
     if not sizes.size or sizes.max() < 0:
         return None
-    index = int(sizes.argmax())
+    index = int(np.flatnonzero(sizes == sizes.max())[0])
     return [index, round(float(sizes[index]), 6)]
 
 
