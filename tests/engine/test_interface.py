@@ -10,15 +10,13 @@ from rlcsd.errors import InputError
 from rlcsd.records import Sampling
 
 
-def limits(context: int = 1000, prompt: int = 10, *overrides: str) -> TokenLimits:
+def limits(context: int = 1000, prompt: int = 10) -> TokenLimits:
     lengths = [f"max_prompt_tokens={prompt}", "sampling.max_tokens=20", "evaluation.sampling.max_tokens=40"]
-    return TokenLimits.of(load([*lengths, *overrides]), context)
+    return TokenLimits.of(load(lengths), context)
 
 
 def test_limits_come_from_the_config_and_never_exceed_the_context():
-    assert limits() == TokenLimits(context=1000, prompt=10, teacher_prompt=1000, response=40, sequence=50)
-    assert limits(45, 10, "max_teacher_tokens=60").teacher_prompt == 45
-    assert limits(45, 10, "max_teacher_tokens=30").teacher_prompt == 30
+    assert limits() == TokenLimits(context=1000, prompt=10, response=40, sequence=50)
     assert limits(45).sequence == 45
 
 

@@ -15,7 +15,7 @@ from rlcsd.methods import METHODS
 from rlcsd.prompts import TEMPLATES, hint_text, teacher_text
 from rlcsd.records import Group, Hint, Rollout, Sample, Verdict
 from rlcsd.stages.grade import group_advantages
-from rlcsd.stages.hint import TeacherPrompts, draw_hints, hinted_examples, teacher_context
+from rlcsd.stages.hint import TeacherPrompts, draw_hints, hinted_examples, teacher_context, teacher_token_limit
 from rlcsd.tasks.task import Problem
 
 SAMPLE = Sample((1,), torch.zeros(1), torch.zeros(1), True)
@@ -241,3 +241,8 @@ def test_a_rollout_without_room_for_a_hint_is_not_usable(tokenizer, unusable):
     assert figures["hints/unusable_groups"].value == 1
     assert len(hinted.examples[0]) == (4 if unusable == "plain" else 0)
     assert all(example.teacher_prompt is None for example in hinted.examples[0])
+
+
+@pytest.mark.parametrize(("chosen", "context", "limit"), [(None, 45, 45), (60, 45, 45), (30, 45, 30)])
+def test_the_teachers_limit_never_exceeds_the_context(chosen, context, limit):
+    assert teacher_token_limit(chosen, context) == limit
