@@ -20,7 +20,7 @@ class MissingError(InputError):
 
 
 def together(*steps: Callable[[], Any]) -> list[Any]:
-    """What each step returns. What they miss is told at once, not one thing after the other.
+    """The results of all steps. What they miss is reported in one error, not one thing after another.
 
     Raises:
         MissingError: with all sentences of all steps that raised one. Any other error is raised when it comes.

@@ -43,7 +43,7 @@ class Layout:
         return column.repeat_interleave(torch.tensor(self.lengths, device=self.device))
 
     def mask(self) -> Tensor:
-        """Bool `[B, T]`, T the longest row: which places of a padded matrix are tokens."""
+        """Bool `[B, T]`, T the longest row: True where a padded matrix holds a token."""
         lengths = torch.tensor(self.lengths, device=self.device)
         return torch.arange(max(self.lengths, default=0), device=self.device) < lengths[:, None]
 

@@ -44,9 +44,10 @@ BOXED_INSTRUCTION = "Put the final answer in \\boxed{}."
 
 
 def question_text(question: str, instruction: str = BOXED_INSTRUCTION, history: Sequence[Message] = ()) -> str:
-    """The user's turn as the student sees it; a conversation that itself asks for a box keeps its own words."""
-    asked = any("\\boxed" in text for text in (question, *(text for role, text in history if role != "assistant")))
-    return question if asked or not instruction else f"{question} {instruction}"
+    """The user's turn as the student sees it; without the instruction if the conversation already asks for a box."""
+    texts = [question, *(text for role, text in history if role != "assistant")]
+    has_instruction = any("\\boxed" in text for text in texts)
+    return question if has_instruction or not instruction else f"{question} {instruction}"
 
 
 def hint_text(text: str | None, answer: str) -> str:

@@ -80,7 +80,7 @@ class Problem:
 
     @property
     def text(self) -> str:
-        """All that is asked, as one text: the question, after the messages before it if there are any."""
+        """The whole conversation as one text: the question, after the messages before it if there are any."""
         return "\n\n".join([*(f"{role}: {text}" for role, text in self.history), self.question])
 
 
@@ -128,7 +128,7 @@ class Verdict:
     """What a verifier says of one response.
 
     `correct` decides accuracy, pools of hints and routes; `reward` is what the advantage is made of. `parts` are named
-    figures for the log, and `feedback` is what a teacher may be told of the response. A verdict is true if it is
+    figures for the log, and `feedback` may be shown to a teacher. A verdict is true if it is
     correct, and as a number it is its reward.
     """
 
@@ -190,7 +190,7 @@ class Hint:
     """What a teacher's prompt shows beside the question.
 
     `text` is a worked solution or a sibling's response (None: the answer alone), `answer` its final answer, and `index`
-    its rollout within the group (−1: from the data set). A hint of kind `feedback` holds what the verifier said of the
+    its rollout within the group (−1: from the data set). A hint of kind `feedback` holds the verifier's feedback on the
     rollout at `index`, and no answer.
     """
 

@@ -39,7 +39,7 @@ class TeacherSchedule:
     """When the teacher's weights follow the policy's.
 
     `fixed` keeps the weights of step 0 and `model` those of another model; `ema` takes in a share of the policy
-    after each optimizer step (SDPO, arXiv 2601.20802); `snapshot` copies the policy every so many steps (RLSD).
+    after each optimizer step (SDPO, arXiv 2601.20802); `snapshot` copies the policy every `snapshot_every` steps (RLSD).
     """
 
     kind: TeacherKind
@@ -82,7 +82,7 @@ class MethodConfig(BaseModel):
 TEACHER = "weights of the teacher: those of step 0, a moving average or a snapshot of the policy, or another model"
 HINT_SOURCE = (
     "the correct hint: the data set's solution (gt_cot) or its answer, "
-    "a correct sibling (own_rollout, self_rollout), what the verifier said of the rollout (feedback), or none"
+    "a correct sibling (own_rollout, self_rollout), the verifier's feedback on the rollout, or none"
 )
 TOP_K = "how many top-k tokens carry the divergence"
 ADD_TAIL = "one bucket for the rest of the vocabulary; otherwise the top-k log-probs are renormalised"

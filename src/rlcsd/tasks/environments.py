@@ -82,7 +82,7 @@ class RubricVerifier:
     """An environment's rubric: the reward is its weighted sum, and the parts are its functions' own figures.
 
     Correct is a reward of at least `success`; None: the functions of the largest weight all give 1, so that a right
-    answer stays right without the marks for its form. The feedback is what a judge of the rubric said.
+    answer stays right without the marks for its form. The feedback is that of the rubric's judge.
     """
 
     def __init__(self, environment: Any, success: float | None = None) -> None:
@@ -165,7 +165,7 @@ def load_environment(name: str, arguments: Mapping[str, Any]) -> Any:
 
 
 def environment_problems(environment: Any, train_size: int, eval_size: int) -> tuple[list[Problem], list[Problem]]:
-    """Training and evaluation problems: at most so many rows of the environment's two data sets.
+    """Training and evaluation problems: rows of the environment's two data sets, up to a number.
 
     Where it has one alone, the last rows of that are held out.
 

@@ -77,9 +77,9 @@ def get(name: str, unfinished_thoughts: bool = False) -> Verifier:
 
     Args:
         name: its name.
-        unfinished_thoughts: whether one of this package takes a box as the answer that stands in a thought (`<think>`)
-            which never ends. By default it does not: whoever reads the response is given no answer. A user's own
-            verifier is given the whole response and decides for itself.
+        unfinished_thoughts: whether this package's verifiers accept a box inside a thought (`<think>`) that never ends.
+            By default they do not, because a reader of the response would see no answer. A user's own verifier
+            receives the whole response and decides for itself.
 
     Raises:
         InputError: an unknown name, a library that is not installed, or a file without such a function.

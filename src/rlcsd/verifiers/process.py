@@ -158,11 +158,11 @@ def can_fork() -> bool:
 def forked(function: Callable[..., Answer]) -> Process:
     """A copy of this process that answers with `function(*question)`."""
     context = multiprocessing.get_context("fork")
-    pipe, theirs = context.Pipe()
+    pipe, child_end = context.Pipe()
     _PIPES.add(pipe)
-    process = context.Process(target=_serve_fork, args=(function, theirs, os.getpid()), daemon=True)
+    process = context.Process(target=_serve_fork, args=(function, child_end, os.getpid()), daemon=True)
     process.start()
-    theirs.close()
+    child_end.close()
     with contextlib.suppress(EOFError, OSError):  # what ends at once is found out by the first question
         if pipe.poll(_START_SECONDS):
             pipe.recv()
@@ -191,20 +191,20 @@ def spawned(factory: str, megabytes: int = 4096) -> Process:
         RuntimeError: it does not start.
     """
     context = multiprocessing.get_context("spawn")
-    pipe, theirs = context.Pipe()
+    pipe, child_end = context.Pipe()
     _PIPES.add(pipe)
     script = f"from {__name__} import serve_spawned; serve_spawned()"
-    command = [sys.executable, "-c", script, factory, str(theirs.fileno()), str(os.getpid()), str(megabytes)]
+    command = [sys.executable, "-c", script, factory, str(child_end.fileno()), str(os.getpid()), str(megabytes)]
     process = subprocess.Popen(
         command,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
-        pass_fds=[theirs.fileno()],
+        pass_fds=[child_end.fileno()],
         start_new_session=True,  # Ctrl-C is for the run
     )
-    theirs.close()
+    child_end.close()
     started, reason = Process(process, pipe), "no message"
     with contextlib.suppress(EOFError, OSError):
         if pipe.poll(_START_SECONDS) and (reason := pipe.recv()) == "ready":

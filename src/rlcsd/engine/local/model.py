@@ -100,9 +100,9 @@ class Network:
         """Raise InputError unless head(backbone(x)) equals the model's own logits."""
         ids = torch.arange(1, 9, device=self.device)[None] % self.core.config.get_text_config().vocab_size
         ours = self.head.logits(self.hidden(input_ids=ids)[0])
-        theirs = self.core(input_ids=ids).logits[0]
-        close = 1e-3 if theirs.dtype == torch.float32 else 3e-2  # the model's own logits may be rounded to bf16
-        if not torch.allclose(ours.float(), theirs.float(), atol=close, rtol=close):
+        library = self.core(input_ids=ids).logits[0]
+        close = 1e-3 if library.dtype == torch.float32 else 3e-2  # the model's own logits may be rounded to bf16
+        if not torch.allclose(ours.float(), library.float(), atol=close, rtol=close):
             raise InputError(
                 f"model: {type(self.core).__name__} computes logits otherwise than by its output embedding; it "
                 "is not supported"

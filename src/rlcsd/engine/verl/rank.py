@@ -239,9 +239,9 @@ class Rank:
         """
         part = self._topk_columns(batch, tokens)
         output = self.network.packed(pairs, topk_ids=part.topk_ids, entropy=self.regularisers.entropy > 0)
-        theirs = None if reference is None else reference[tokens]
+        at_tokens = None if reference is None else reference[tokens]
         scale = self.engine.get_data_parallel_size()  # FSDP2 averages gradients over ranks, but the loss is a sum
-        return backward(output, part, self.method, self.regularisers, theirs, mini_batch, scale)
+        return backward(output, part, self.method, self.regularisers, at_tokens, mini_batch, scale)
 
     def _topk_columns(self, batch: TokenBatch, tokens: Tensor) -> TokenBatch:
         """`batch[tokens]` with its top-k columns `[n, k]`; blank ones on a rank that stores none of its rows."""
