@@ -39,7 +39,8 @@ class TeacherSchedule:
     """When the teacher's weights follow the policy's.
 
     `fixed` keeps the weights of step 0 and `model` those of another model; `ema` takes in a share of the policy
-    after each optimizer step (SDPO, arXiv 2601.20802); `snapshot` copies the policy every `snapshot_every` steps (RLSD).
+    after each optimizer step (SDPO, arXiv 2601.20802); `snapshot` copies the policy every
+    `snapshot_every` steps (RLSD).
     """
 
     kind: TeacherKind
