@@ -245,6 +245,9 @@ class Pair:
     response: tuple[int, ...]
 
 
+HintKind = Literal["correct", "wrong"]
+
+
 @dataclass(frozen=True)
 class TopKHandle:
     """Names the top-k token ids of some responses, and log-probs at them, which stay inside the engine.

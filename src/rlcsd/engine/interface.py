@@ -19,7 +19,7 @@ from ..config.schema import Config
 from ..errors import InputError
 from ..methods.base import Method
 from ..metrics import Metrics
-from ..records import Pair, Sample, Sampling, Scores, TokenBatch, TopKHandle
+from ..records import HintKind, Pair, Sample, Sampling, Scores, TokenBatch, TopKHandle
 
 
 class Scorer(Protocol):
@@ -54,6 +54,7 @@ class Scorer(Protocol):
         top_k: int = 0,
         topk_handle: TopKHandle | None = None,
         rows: Sequence[int] | None = None,
+        hints: HintKind = "correct",
     ) -> Scores:
         """Log-probs of given responses under `who`, without gradient.
 
@@ -62,10 +63,11 @@ class Scorer(Protocol):
             who: `policy`, `teacher` or `reference`.
             top_k: if positive, keep the k most likely ids under `who` at each response token, and the teacher's
                 log-probs at them; `Scores.topk` is the handle, one row for each pair.
-            topk_handle: also compute the log-probs at the ids of this handle, and keep them. The first such call, for
-                all rows, gives the teacher's; the next gives those under wrong hints, of which the marginal over the
-                pairs of a row is kept (`methods.contrast.marginal_log_prob`).
+            topk_handle: also compute the log-probs at the ids of this handle, and keep them as `hints` says.
             rows: each pair's row in `topk_handle`; by default one after another.
+            hints: the hints in the contexts, for `topk_handle`. `correct`: one pair for each row, whose log-probs are
+                the teacher's. `wrong`: a row may have several pairs, and the marginal over them is kept
+                (`methods.contrast.marginal_log_prob`).
         """
         ...
 

@@ -153,7 +153,8 @@ def _score_topk(engine: Scorer, hinted: Hinted, method: Method, batch: TokenBatc
     wrong = _hint_pairs(hinted, "contrast_prompts")
     position = {row: position for position, row in enumerate(hinted)}  # the handle's rows are the hinted examples
     pairs, rows = [one.pair for one in wrong], [position[one.row] for one in wrong]
-    return _with_contrast(batch, wrong, engine.score(pairs, topk_handle=handle, rows=rows).log_prob, layout)
+    scores = engine.score(pairs, topk_handle=handle, rows=rows, hints="wrong")
+    return _with_contrast(batch, wrong, scores.log_prob, layout)
 
 
 # ------------------------------------------------------------------ from scores to columns

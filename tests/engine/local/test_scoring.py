@@ -105,7 +105,7 @@ def test_wrong_hints_are_marginalised_row_by_row():
     support = store.add(ids, [1, 2], teacher=-torch.ones(3, 2))
     assert torch.equal(store.ids_at(support, [1, 0, 1]), ids[[1, 2, 0, 1, 2]])
     one, two, three = (torch.full((size, 2), math.log(p)) for size, p in ((2, 0.2), (1, 0.5), (2, 0.4)))
-    store.keep(support, [1, 0, 1], torch.cat([one, two, three]))
+    store.keep(support, [1, 0, 1], torch.cat([one, two, three]), "wrong")
     found = store.columns(columns_of([True] * 3).with_columns(topk_handle=support), torch.arange(3))
     torch.testing.assert_close(found.contrast_topk.exp(), torch.tensor([[0.5, 0.5], [0.3, 0.3], [0.3, 0.3]]))
 

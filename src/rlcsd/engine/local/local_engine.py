@@ -22,7 +22,7 @@ from ...errors import InputError
 from ...methods.base import NO_STEP, HintedConfig, Method, TeacherSchedule, step_metrics
 from ...methods.losses import Regularisers
 from ...metrics import Metrics
-from ...records import Pair, Sample, Sampling, Scores, TokenBatch, TopKHandle
+from ...records import HintKind, Pair, Sample, Sampling, Scores, TokenBatch, TopKHandle
 from ..interface import TokenLimits
 from . import optimizer, sampler, scoring
 from .lora import adapter_folder
@@ -132,6 +132,7 @@ class LocalEngine:
         top_k: int = 0,
         topk_handle: TopKHandle | None = None,
         rows: Sequence[int] | None = None,
+        hints: HintKind = "correct",
     ) -> Scores:
         teacher = self.teacher.network if self.teacher is not None else None
         network = {"policy": self.policy, "teacher": teacher, "reference": self.reference}[who]
@@ -154,7 +155,7 @@ class LocalEngine:
             made = self.topk.add(output.topk_ids, lengths, output.topk_log_prob if who == "teacher" else None)
         if topk_handle is not None:
             assert output.topk_log_prob is not None
-            self.topk.keep(topk_handle, rows, output.topk_log_prob)
+            self.topk.keep(topk_handle, rows, output.topk_log_prob, hints)
         assert output.entropy is not None
         return Scores(output.log_prob, output.entropy, made)
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ...layout import Layout
 from ...methods.contrast import marginal_log_prob
-from ...records import Pair, TokenBatch, TopKHandle
+from ...records import HintKind, Pair, TokenBatch, TopKHandle
 from ..head import HeadOutput
 from .caches import Family, Ids, Prefix, appended, batches, extend, families, padded, prefill, response_block, selected
 from .model import Network, sliding_windows
@@ -151,14 +151,14 @@ class TopKStore:
         """Ids of some of the handle's responses end to end, `[sum of their lengths, k]`."""
         return torch.cat([self._entries[handle.key].ids[span] for span in _spans(handle, rows)])
 
-    def keep(self, handle: TopKHandle, rows: Sequence[int], log_probs: Tensor) -> None:
-        """Keep log-probs at the ids of some responses: on the first call the teacher's, of every response in order.
+    def keep(self, handle: TopKHandle, rows: Sequence[int], log_probs: Tensor, hints: HintKind) -> None:
+        """Keep log-probs at the ids of some responses, whose contexts show these hints.
 
-        On the second call they are those under wrong hints, a response as often as it has such hints; their marginal is
-        kept (`methods.contrast.marginal_log_prob`).
+        `correct`: every response once, in order; these are the teacher's. `wrong`: a response as often as it has wrong
+        hints; their marginal is kept (`methods.contrast.marginal_log_prob`).
         """
         entry = self._entries[handle.key]
-        if entry.teacher is None:
+        if hints == "correct":
             assert list(rows) == list(range(len(handle.lengths)))
             entry.teacher = log_probs
             return

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...records import Pair, TokenBatch
+from ...records import HintKind, Pair, TokenBatch
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class ScoreTask:
     """Score `rows` under `who` (policy, teacher or reference).
 
     With `top_k`, store the k most likely tokens under `key`; without it, a `key` asks for the log-probs of the tokens
-    stored under it, each row at the stored row that `indices` names.
+    stored under it, each row at the stored row that `indices` names; they are kept as those under these `hints`.
     """
 
     rows: Rows
@@ -52,6 +52,7 @@ class ScoreTask:
     top_k: int = 0
     key: int | None = None
     indices: tuple[int, ...] = ()
+    hints: HintKind = "correct"
 
 
 @dataclass(frozen=True)

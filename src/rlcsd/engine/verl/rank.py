@@ -95,7 +95,7 @@ class Rank:
             self.topk_handles[task.key] = self.topk.add(out.topk_ids, [len(pair.response) for pair in pairs], teacher)
         elif handle is not None:
             assert out.topk_log_prob is not None
-            self.topk.keep(handle, task.indices, out.topk_log_prob)
+            self.topk.keep(handle, task.indices, out.topk_log_prob, task.hints)
         assert out.entropy is not None
         return Columns(out.log_prob.float().cpu(), out.entropy.float().cpu(), self.network.computed)
 

@@ -22,7 +22,7 @@ from ...layout import Layout
 from ...methods.base import NO_STEP, Method, step_metrics, update_metrics
 from ...methods.losses import Regularisers
 from ...metrics import Metrics
-from ...records import Pair, Sample, Sampling, Scores, TokenBatch, TopKHandle
+from ...records import HintKind, Pair, Sample, Sampling, Scores, TokenBatch, TopKHandle
 from ..interface import TokenLimits
 from ..local.caches import Ids, families
 from ..local.model import context_length, load_tokenizer
@@ -79,6 +79,7 @@ class VerlEngine:
         top_k: int = 0,
         topk_handle: TopKHandle | None = None,
         rows: Sequence[int] | None = None,
+        hints: HintKind = "correct",
     ) -> Scores:
         workers = self.teacher if who == "teacher" and self.teacher is not None else self.policy
         self.servers.sleep()
@@ -102,6 +103,7 @@ class VerlEngine:
                 top_k,
                 key,
                 () if topk_handle is None else tuple(self.owners[topk_handle.key][rows[index]][1] for index in mine),
+                hints,
             )
             for mine in assignment
         ]
