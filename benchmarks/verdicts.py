@@ -17,6 +17,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from unittest.mock import patch
 
 from scipy.stats import beta
 
@@ -96,8 +97,8 @@ def positive_symbols(step: int) -> str:
     for file in TABLES:
         for _, reference, given, same in list(pairs(DATA / file))[::step]:
             for setting in accepted:
-                formulas.POSITIVE_SYMBOLS = setting
-                accepted[setting][same] += equivalent(given, reference)
+                with patch.object(formulas, "POSITIVE_SYMBOLS", setting):
+                    accepted[setting][same] += equivalent(given, reference)
     more = [accepted[True][same] - accepted[False][same] for same in (True, False)]
     return f"with positive symbols {more[0]} more right answers and {more[1]} more wrong ones are accepted"
 
