@@ -15,19 +15,21 @@ def response_text(tokenizer: Any, ids: Sequence[int]) -> str:
 
     Some vocabularies have `<think>` and `</think>` as special tokens. A verifier must still see where a thought ends.
     """
-    marks = _special_thinking_marks(tokenizer, len(tokenizer))
-    if not marks:
+    dropped = _dropped(tokenizer, len(tokenizer))
+    if dropped is None:
         return str(tokenizer.decode(ids, skip_special_tokens=True))
-    special = {index for index, token in tokenizer.added_tokens_decoder.items() if token.special}
-    dropped = (special | set(tokenizer.all_special_ids)) - marks
     return str(tokenizer.decode([token for token in ids if token not in dropped], skip_special_tokens=False))
 
 
 @lru_cache(maxsize=32)
-def _special_thinking_marks(tokenizer: Any, size: int) -> set[int]:
-    """`size` is a key of the cache, since a vocabulary may grow."""
-    added = tokenizer.added_tokens_decoder.items()
-    return {index for index, token in added if token.special and token.content in _THINKING_MARKS}
+def _dropped(tokenizer: Any, size: int) -> set[int] | None:
+    """Special tokens other than the marks of thinking; None if these marks are no special tokens.
+
+    `size` is a key of the cache, since a vocabulary may grow.
+    """
+    special = {index: token.content for index, token in tokenizer.added_tokens_decoder.items() if token.special}
+    marks = {index for index, content in special.items() if content in _THINKING_MARKS}
+    return (special.keys() | set(tokenizer.all_special_ids)) - marks if marks else None
 
 
 def token_offsets(tokenizer: Any, ids: Sequence[int]) -> tuple[str, list[tuple[int, int]]]:

@@ -7,11 +7,11 @@ A reading that a text clearly asks for and that fails is "", so that the text is
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .formulas import parsed, same_relation, same_value
+from .formulas import matched, parsed, same_relation, same_value
 from .latex import closed, number, split
 
 
@@ -24,17 +24,6 @@ class Reading:
     def same_as_value(self, value: str) -> bool:
         """Whether a plain formula says the same."""
         return False
-
-
-def matched(ours: Sequence[Any], theirs: Sequence[Any], alike: Callable[[Any, Any], bool]) -> bool:
-    """Whether the two lists pair off, in any order."""
-    left = list(theirs)
-    for one in ours:
-        index = next((i for i, other in enumerate(left) if alike(one, other)), None)
-        if index is None:
-            return False
-        del left[index]
-    return not left
 
 
 def renamed(text: str, names: Sequence[str], others: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -268,7 +269,7 @@ def _same_formulas(given: str, reference: str) -> bool:
         return False
     equations = [_equation_list(found) for found in (ours, theirs)]
     if equations[0] or equations[1]:
-        return len(equations[0]) == len(equations[1]) and _pair_off(*equations)
+        return matched(equations[0], equations[1], lambda a, b: same_relation((a.lhs, a.rhs), (b.lhs, b.rhs)))
     same = verify(theirs, ours, float_rounding=12, timeout_seconds=None, allow_set_relation_comp=True)
     return bool(same and _exactly(ours, theirs)) or (POSITIVE_SYMBOLS and _same_for_every_sign(ours, theirs))
 
@@ -281,14 +282,15 @@ def _equation_list(found: Any) -> list[Any]:
     return members if all(isinstance(member, Eq) for member in members) else []
 
 
-def _pair_off(ours: list[Any], theirs: list[Any]) -> bool:
+def matched(ours: Sequence[Any], theirs: Sequence[Any], alike: Callable[[Any, Any], bool]) -> bool:
+    """Whether the two lists pair off, in any order."""
     left = list(theirs)
     for one in ours:
-        partner = next((other for other in left if same_relation((one.lhs, one.rhs), (other.lhs, other.rhs))), None)
-        if partner is None:
+        index = next((i for i, other in enumerate(left) if alike(one, other)), None)
+        if index is None:
             return False
-        left.remove(partner)
-    return True
+        del left[index]
+    return not left
 
 
 def same_relation(ours: tuple[Any, Any], theirs: tuple[Any, Any], positive: bool = False) -> bool:

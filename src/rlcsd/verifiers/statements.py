@@ -20,8 +20,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .conditions import Reading, condition, matched, progressions, renamed, set_by_condition
-from .formulas import names_value, parsed, same_value
+from .conditions import Reading, condition, progressions, renamed, set_by_condition
+from .formulas import matched, names_value, parsed, same_value
 from .latex import TOKEN, closed, number, spelled, split
 
 _WORDS = re.compile(r"[A-Za-z][A-Za-z' -]*")
