@@ -628,10 +628,11 @@ def tables(records: Sequence[Facts]) -> str:
 
 def _tables(parts: Facts) -> str:
     facts = parts["machine"]
+    rates = ", ".join(f"{name} {facts[f'{name}_tflops']:.0f}" for name in ("bf16", "tf32", "float32"))
     head = (
         f"## {facts['device']}, {facts['date']}\n\ntorch {facts['torch']}, transformers {facts['transformers']}, CUDA "
-        f"{facts['cuda']}, commit {facts['commit']}. Measured rates: {facts['bf16_tflops']:.0f} TFLOP/s in bf16, "
-        f"{facts['tf32_tflops']:.0f} in TF32, {facts['float32_tflops']:.0f} in float32; copies of {facts['copy_tb_per_second']:.1f} TB/s."
+        f"{facts['cuda']}, commit {facts['commit']}. Measured rates of matrix products in TFLOP/s: {rates}; of copies "
+        f"{facts['copy_tb_per_second']:.1f} TB/s."
     )
     phase = [
         (model, name, *_speed(one))
