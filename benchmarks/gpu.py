@@ -277,11 +277,12 @@ def runs(bench: Bench) -> Facts:
         "rlcsd, bf16": ["method=rlcsd", "model.dtype=bfloat16"],
         "rlcsd, bf16, LoRA": ["method=rlcsd", "model.dtype=bfloat16", "model.lora.rank=4"],
         "sdpo, bf16, checkpointed": ["method=sdpo", "model.dtype=bfloat16", "model.gradient_checkpointing=true"],
+        "rlcsd, bf16, not deterministic": ["method=rlcsd", "model.dtype=bfloat16", "engine.deterministic=false"],
         "grpo, filters, reference": [
             "method=grpo", "kl_coefficient=0.01", "sampling.top_p=0.95", "sampling.top_k=20",
         ],
     }  # fmt: skip
-    repeated = {"grpo", "rlcsd", "rlcsd, bf16", "rlcsd, bf16, LoRA"}
+    repeated = {"grpo", "rlcsd", "rlcsd, bf16", "rlcsd, bf16, LoRA", "rlcsd, bf16, not deterministic"}
     facts: Facts = {}
     for name, overrides in settings.items():
         if bench.left < 20 and not bench.smoke:
@@ -415,6 +416,13 @@ def _phases(bench: Bench, model: str, *overrides: str) -> Facts:
             length,  # type: ignore[misc]
         )
     facts["passes_of_an_update"] = backward
+    torch.use_deterministic_algorithms(not engine.config.engine.deterministic, warn_only=True)
+    update = lambda: engine.update(pairs, plain, grpo, 1e-6)  # noqa: E731
+    update()
+    facts[f"update, grpo, deterministic={not engine.config.engine.deterministic}".lower()] = bench.timed(
+        update, cost(pairs, 3), length
+    )[1]
+    torch.use_deterministic_algorithms(engine.config.engine.deterministic and bench.cuda, warn_only=True)
     plan = memory_plan(engine.shape, engine.config, rlcsd)
     facts["planned_gib"] = {name: round(value / 2**30, 2) for name, value in plan.items()}
     return facts

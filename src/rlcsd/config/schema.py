@@ -165,6 +165,9 @@ class LocalEngineConfig(EngineConfig):
     self_check: Resumable[bool] = Field(
         True, description="compare sampler, scorer and update with a plain pass of the model before a run"
     )
+    deterministic: Resumable[bool] = Field(
+        True, description="on a GPU, kernels that give the same result each time, where there are any"
+    )
     head_chunk: Resumable[Count] = Field(4096, description="tokens whose logits are held at once")
 
 

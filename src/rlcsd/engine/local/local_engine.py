@@ -11,6 +11,7 @@ from __future__ import annotations
 import copy
 import math
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,8 @@ class LocalEngine:
     def __init__(self, config: Config, method: Method, network: Network | None = None, tokenizer: Any = None) -> None:
         device = resolve_device(config.engine.device)
         _set_threads(with_threads(config).engine.threads)
+        if device.type == "cuda":
+            _set_kernels(config.engine.deterministic)
         torch.manual_seed(config.seed)
         self.config = config
         self.tokenizer = tokenizer or load_tokenizer(config.model)
@@ -226,6 +229,23 @@ class LocalEngine:
 
     def close(self) -> None:
         """Nothing runs outside this process."""
+
+
+# ------------------------------------------------------------------ GPU kernels
+
+
+def _set_kernels(deterministic: bool) -> None:
+    """Which kernels this process takes on a GPU.
+
+    cuDNN's attention compiles a plan for each new shape, and shapes hardly repeat here: 0.1 s each on an H200, so
+    that scoring took 2.5 times as long with it (docs/gpu.md). Without `deterministic`, sums of gradients by atomic
+    additions make two runs of one seed differ.
+    """
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first product is computed
+    torch.use_deterministic_algorithms(deterministic, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation")
 
 
 # ------------------------------------------------------------------ CPU threads
