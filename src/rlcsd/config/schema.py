@@ -159,9 +159,17 @@ class LocalEngineConfig(EngineConfig):
         "adamw", description="the optimizer, with 32-bit or 8-bit states"
     )
     sampler: Literal["auto", "local", "vllm"] = Field(
-        "auto", description="auto: vLLM if it is installed and the device is a GPU"
+        "auto", description="auto: vLLM if it is installed and the device is a GPU; vllm: also its CPU build on a CPU"
     )
-    vllm_memory: Resumable[float] = Field(0.35, gt=0, lt=1, description="share of the GPU's memory that vLLM may take")
+    vllm_memory: Resumable[float] = Field(
+        0.35, gt=0, lt=1, description="share of the device's memory that vLLM may take while it samples"
+    )
+    vllm_sleep: Resumable[bool] = Field(
+        True, description="vLLM gives the GPU's memory back while the trainer scores and updates; nothing on a CPU"
+    )
+    vllm_adapters: Literal["auto", "merged"] = Field(
+        "auto", description="auto: vLLM is given adapters alone where it has kernels for them; merged: whole weights"
+    )
     self_check: Resumable[bool] = Field(
         True, description="compare sampler, scorer and update with a plain pass of the model before a run"
     )

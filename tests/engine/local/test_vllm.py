@@ -1,111 +1,79 @@
-"""The vLLM sampler against vLLM's interface, played by a small stand-in: what it is asked, and what comes of its
-answers."""
+"""The vLLM sampler as far as it can be tested without vLLM: when it is used, and what it is handed over."""
 
 from __future__ import annotations
-
-import sys
-from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
 
 import rlcsd.engine.local.vllm as vllm_sampler
 from rlcsd.config.schema import Config, LocalEngineConfig, LoraConfig, ModelConfig, SamplingConfig
-from rlcsd.engine.local import LocalEngine
-from rlcsd.engine.local.model import TINY, load_network
+from rlcsd.engine.local.model import load_network
 from rlcsd.errors import InputError
-from rlcsd.methods import METHODS
-from rlcsd.records import Pair, Rollout, Sampling, TrainingExample, Verdict
-from rlcsd.stages.score import with_old_log_probs
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
-class StandIn:
-    """`vllm.LLM` as far as it is used: answers prompt p with p's first id + 3, + 4 …, and remembers what it was told."""
-
-    def __init__(self, **settings):
-        self.settings, self.loaded, self.resets = settings, {}, 0
-        StandIn.last = self
-
-    def generate(self, requests, parameters, use_tqdm):
-        self.parameters = parameters
-
-        def one(prompt, number):
-            ids = [prompt["prompt_token_ids"][0] + 3 + i for i in range(2 + number)]
-            return SimpleNamespace(
-                token_ids=ids, logprobs=[{token: SimpleNamespace(logprob=-0.5 - i)} for i, token in enumerate(ids)]
-            )
-
-        return [
-            SimpleNamespace(outputs=[one(request, number) for number in range(parameters.n)]) for request in requests
-        ]
-
-    def apply_model(self, function):
-        function(
-            SimpleNamespace(
-                load_weights=lambda weights: self.loaded.update({name: tensor.clone() for name, tensor in weights})
-            )
-        )
-
-    def reset_prefix_cache(self):
-        self.resets += 1
-
-
-@pytest.fixture
-def stand_in(monkeypatch):
-    module = ModuleType("vllm")
-    module.LLM, module.SamplingParams = StandIn, lambda **settings: SimpleNamespace(**settings)
-    module.__spec__ = SimpleNamespace(name="vllm")
-    monkeypatch.setitem(sys.modules, "vllm", module)
-
-
-def config(**model) -> Config:
+def config(sampler: str = "auto", adapters: str = "auto", temperature: float = 1.0, **model) -> Config:
     return Config(
         model=ModelConfig(**model),
-        engine=LocalEngineConfig(device="cpu"),
-        sampling=SamplingConfig(max_tokens=64),
-        max_prompt_tokens=100,
+        engine=LocalEngineConfig(sampler=sampler, vllm_adapters=adapters),
+        sampling=SamplingConfig(temperature=temperature),
     )
 
 
 @pytest.fixture
-def engine(stand_in, monkeypatch):
-    monkeypatch.setattr("rlcsd.engine.local.local_engine.vllm_wanted", lambda config, device: True)
-    return LocalEngine(config(), METHODS["grpo"].from_fields())
+def installed(monkeypatch):
+    def set_to(value: bool) -> None:
+        monkeypatch.setattr(vllm_sampler, "find_spec", lambda name: object() if value else None)
+
+    set_to(True)
+    return set_to
 
 
-def test_what_is_drawn_and_what_the_policy_says_of_it_are_kept_apart(engine):
-    groups = engine.sample([[5, 6], [7]], 2, Sampling(0.9, 0.95, 0, 64), seed=3)
-    assert [[sample.ids for sample in group] for group in groups] == [[(8, 9), (8, 9, 10)], [(10, 11), (10, 11, 12)]]
-    sample = groups[0][1]
-    assert sample.sampled_log_probs.tolist() == [-0.5, -1.5, -2.5]
-    assert sample.log_probs is None and sample.entropy is None
-    own = engine.score([Pair((5, 6), (8, 9, 10))], "policy")
-    rows = [TrainingExample((5, 6), Rollout(one, "", Verdict(True, 1.0), None), 1.0) for one in groups[0]]
-    completed = with_old_log_probs(engine, [rows])[0][1].rollout.sample
-    assert completed.log_probs.tolist() == pytest.approx(own.log_prob.tolist(), abs=1e-4)
-    assert completed.entropy == pytest.approx(float(own.entropy.mean()), abs=1e-4)
-    asked = StandIn.last.parameters
-    assert (asked.n, asked.temperature, asked.top_p, asked.top_k, asked.max_tokens) == (2, 0.9, 0.95, -1, 64)
-    assert set(asked.stop_token_ids) == set(engine.stop_ids())
-    assert StandIn.last.settings["logprobs_mode"] == "processed_logprobs"
+def test_it_is_used_on_a_gpu_if_it_is_there_and_on_a_cpu_by_name(installed):
+    assert vllm_sampler.vllm_wanted(config("auto"), CUDA)
+    assert not vllm_sampler.vllm_wanted(config("auto"), CPU)
+    assert not vllm_sampler.vllm_wanted(config("local"), CUDA)
+    assert vllm_sampler.vllm_wanted(config("vllm"), CPU)
+    with pytest.raises(InputError, match=r"a GPU or a CPU, and engine\.device is mps"):
+        vllm_sampler.vllm_wanted(config("vllm"), torch.device("mps"))
+    installed(False)
+    assert not vllm_sampler.vllm_wanted(config("auto"), CUDA)
+    with pytest.raises(InputError, match="not installed"):
+        vllm_sampler.vllm_wanted(config("vllm"), CUDA)
 
 
-def test_weights_follow_each_update_in_place(engine, tmp_path):
-    with torch.no_grad():
-        next(iter(engine.policy.model.parameters())).add_(1.0)
-    engine.vllm.sync(engine.policy)
-    ours = dict(engine.policy.core.named_parameters())
-    assert StandIn.last.loaded.keys() == ours.keys()
-    assert all(torch.equal(StandIn.last.loaded[name], parameter) for name, parameter in ours.items())
-    assert StandIn.last.resets == 1
-    engine.save_state(tmp_path)
-    engine.load_state(tmp_path)
-    assert StandIn.last.resets == 2
+@pytest.mark.parametrize("model", [{"gguf_file": "a.gguf"}, {"quantization": "4bit", "lora": LoraConfig(rank=4)}])
+def test_weights_that_it_cannot_be_given_are_sampled_by_the_local_sampler(model, installed):
+    assert not vllm_sampler.vllm_wanted(config("auto", **model), CUDA)
+    installed(False)  # a plan says it on any machine
+    with pytest.raises(InputError, match=r"can only be sampled with engine\.sampler=local"):
+        vllm_sampler.vllm_wanted(config("vllm", **model), CPU)
+
+
+def test_a_temperature_that_it_would_raise_is_refused(installed):
+    with pytest.raises(InputError, match=r"sampling\.temperature=0\.005: vLLM samples at 0\.01 or more"):
+        vllm_sampler.vllm_wanted(config("vllm", temperature=0.005), CPU)
+    assert not vllm_sampler.vllm_wanted(config("local", temperature=0.005), CPU)
+
+
+def test_adapters_go_alone_where_it_has_kernels_for_them(tmp_path):
+    def alone(device: torch.device, **settings) -> bool:
+        return vllm_sampler.adapters_alone(config(**settings), device)
+
+    small, large = LoraConfig(rank=4), LoraConfig(rank=513)
+    assert alone(CPU, lora=small) and alone(CUDA, lora=small, dtype="bfloat16")
+    assert not alone(CUDA, lora=small), "vLLM's GPU kernels of adapters take 16 bits alone"
+    assert not alone(CPU, lora=large)
+    assert not alone(CPU, lora=small, adapters="merged")
+    assert not alone(CPU)
+    (tmp_path / "adapter_config.json").write_text("{}")
+    assert not alone(CPU, lora=small, path=str(tmp_path)), "the base holds an adapter that vLLM has not loaded"
 
 
 def test_adapters_are_merged_into_what_is_handed_over_and_stay_adapters():
-    network = load_network(ModelConfig(lora=LoraConfig(rank=4)), torch.device("cpu"))
-    plain = load_network(ModelConfig(), torch.device("cpu"))
+    network = load_network(ModelConfig(lora=LoraConfig(rank=4)), CPU)
+    plain = load_network(ModelConfig(), CPU)
     with torch.no_grad():
         for name, parameter in network.named_trainable().items():
             if "lora_B" in name:
@@ -119,8 +87,8 @@ def test_adapters_are_merged_into_what_is_handed_over_and_stay_adapters():
     torch.testing.assert_close(network.model(ids).logits, adapted)
 
 
-def test_two_hundred_syncs_leave_the_frozen_base_bit_for_bit():
-    network = load_network(ModelConfig(dtype="bfloat16", lora=LoraConfig(rank=4)), torch.device("cpu"))
+def test_two_hundred_hand_overs_leave_the_frozen_base_bit_for_bit():
+    network = load_network(ModelConfig(dtype="bfloat16", lora=LoraConfig(rank=4)), CPU)
     frozen = {name: p.clone() for name, p in network.model.named_parameters() if not p.requires_grad}
     assert {parameter.dtype for parameter in frozen.values()} == {torch.bfloat16}
     generator = torch.Generator().manual_seed(0)
@@ -136,43 +104,3 @@ def test_two_hundred_syncs_leave_the_frozen_base_bit_for_bit():
     merged = handed["model.layers.0.mlp.up_proj.weight"]
     assert merged.dtype == torch.bfloat16
     torch.testing.assert_close(merged.double(), exact, rtol=2**-8, atol=1e-6)
-
-
-def test_it_is_used_on_a_gpu_if_it_is_there_and_asked_for_by_name_only_where_it_can_be(monkeypatch):
-    def chosen(sampler, installed, device):
-        monkeypatch.setattr(vllm_sampler, "find_spec", lambda name: object() if installed else None)
-        settings = config().model_copy(update={"engine": LocalEngineConfig(sampler=sampler)})
-        return vllm_sampler.vllm_wanted(settings, torch.device(device))
-
-    assert chosen("auto", True, "cuda")
-    assert not chosen("auto", False, "cuda")
-    assert not chosen("auto", True, "cpu")
-    assert not chosen("local", True, "cuda")
-    with pytest.raises(InputError, match="not installed"):
-        chosen("vllm", False, "cuda")
-    with pytest.raises(InputError, match="needs a GPU"):
-        chosen("vllm", True, "cpu")
-
-
-@pytest.mark.parametrize("model", [{"gguf_file": "a.gguf"}, {"quantization": "4bit", "lora": LoraConfig(rank=4)}])
-def test_weights_that_it_cannot_be_given_are_sampled_by_the_local_sampler(model, monkeypatch):
-    monkeypatch.setattr(vllm_sampler, "find_spec", lambda name: object())
-    settings = config(**model)
-    assert not vllm_sampler.vllm_wanted(settings, torch.device("cuda"))
-    monkeypatch.setattr(vllm_sampler, "find_spec", lambda name: None)  # a plan says it on any machine
-    named = settings.model_copy(update={"engine": LocalEngineConfig(sampler="vllm")})
-    with pytest.raises(InputError, match=r"can only be sampled with engine\.sampler=local"):
-        vllm_sampler.vllm_wanted(named, torch.device("cpu"))
-
-
-def test_an_adapter_folder_is_served_as_its_base_with_the_adapter_merged(stand_in, monkeypatch, tmp_path):
-    network = load_network(ModelConfig(lora=LoraConfig(rank=4)), torch.device("cpu"))
-    with torch.no_grad():
-        for parameter in network.trainable():
-            parameter.add_(0.02)
-    network.model.save_pretrained(tmp_path)
-    monkeypatch.setattr("rlcsd.engine.local.local_engine.vllm_wanted", lambda config, device: True)
-    engine = LocalEngine(config(path=str(tmp_path)), METHODS["grpo"].from_fields())
-    assert StandIn.last.settings["model"] == str(TINY)
-    served, ours = StandIn.last.loaded, dict(engine.policy.core.named_parameters())
-    assert served.keys() == ours.keys() and all(torch.equal(served[name], ours[name]) for name in ours)

@@ -26,7 +26,6 @@ from ...metrics import Metrics
 from ...records import HintKind, Pair, Sample, Sampling, Scores, TokenBatch, TopKHandle
 from ..interface import TokenLimits
 from . import optimizer, sampler, scoring
-from .lora import adapter_folder
 from .memory import load_shape, rows_at_once, shape_of
 from .model import (
     Network,
@@ -40,7 +39,7 @@ from .model import (
 )
 from .self_check import check_prompts, self_check
 from .update import MiniBatch, accumulate
-from .vllm import VllmSampler, vllm_wanted
+from .vllm import VllmSampler, adapters_alone, vllm_wanted
 
 
 class LocalEngine:
@@ -68,9 +67,8 @@ class LocalEngine:
             self_check(self.policy, check_prompts(self.tokenizer), self.tokenizer.pad_token_id)
         self.vllm: VllmSampler | None = None
         if vllm_wanted(config, device):
-            self.vllm = VllmSampler(config, TokenLimits.of(config, self.context_length))
-            if adapter_folder(config.model.path) is not None:
-                self.vllm.sync(self.policy)  # vLLM has loaded the adapter's base alone
+            alone = network is None and adapters_alone(config, device)
+            self.vllm = VllmSampler(config, TokenLimits.of(config, self.context_length), self.policy, alone)
 
     def _build_teacher(self, method: Method) -> Teacher | None:
         settings = method.config
@@ -141,6 +139,8 @@ class LocalEngine:
         network = {"policy": self.policy, "teacher": teacher, "reference": self.reference}[who]
         if network is None:
             raise RuntimeError(f"this run has no {who}")
+        if self.vllm is not None:
+            self.vllm.sleep()
         rows = list(range(len(pairs))) if rows is None else rows
         with eval_mode(network.model):
             output = scoring.score(
@@ -169,6 +169,8 @@ class LocalEngine:
 
     def gradient(self, pairs: Sequence[Pair], batch: TokenBatch, method: Method) -> Metrics:
         """Accumulate the gradient of one prepared mini-batch, without an optimizer step."""
+        if self.vllm is not None:
+            self.vllm.sleep()
         reference = self.score(pairs, "reference").log_prob if self.reference is not None else None
         mini_batch = MiniBatch(pairs, batch, method, self.regularisers, reference, self.topk)
         budget = self.config.engine.micro_batch_tokens
@@ -190,7 +192,7 @@ class LocalEngine:
             if self.teacher is not None:
                 self.teacher.follow(self.policy, self.optimizer_steps)
             if self.vllm is not None:
-                self.vllm.sync(self.policy)
+                self.vllm.weights_changed()
         self.optimizer.zero_grad(set_to_none=True)
         return {**metrics, **step_metrics(self._rms() / self.first_rms, float(norm), learning_rate, finite)}
 
@@ -225,10 +227,11 @@ class LocalEngine:
         if self.teacher is not None:
             self.teacher.load_state(teacher)
         if self.vllm is not None:
-            self.vllm.sync(self.policy)
+            self.vllm.weights_changed()
 
     def close(self) -> None:
-        """Nothing runs outside this process."""
+        if self.vllm is not None:
+            self.vllm.close()
 
 
 # ------------------------------------------------------------------ GPU kernels

@@ -106,9 +106,29 @@ def with_adapters(model: Any, config: ModelConfig) -> Any:
         task_type="CAUSAL_LM",
     )
     try:
-        return get_peft_model(model, settings)
+        adapted = get_peft_model(model, settings)
     except ValueError as error:
         raise InputError(f"model.lora.target_modules={lora.target_modules}: {first_line(error)}") from None
+    _check_ends(adapted, f"model.lora.target_modules={lora.target_modules}", trained=True)
+    return adapted
+
+
+def _check_ends(model: Any, field: str, trained: bool) -> None:
+    """Raise InputError for adapters of the embedding or the head that would be lost or wrong without an error.
+
+    The chunked head takes the weights of the model's head as they are. Embedding and head that are one tensor cannot
+    take in an adapter that belongs to one of them.
+    """
+    core = model.get_base_model()
+    embedding, head = core.get_input_embeddings(), core.get_output_embeddings()
+    in_head, in_embedding = hasattr(head, "lora_A"), hasattr(embedding, "lora_A")
+    if trained and in_head:
+        raise InputError(f"{field}: the language-model head cannot have an adapter; leave it out")
+    if (in_head or in_embedding) and head.weight is embedding.weight:
+        raise InputError(
+            f"{field}: embedding and head of this model are the same weights, and an adapter of one of them cannot be "
+            "merged into the model; leave it out"
+        )
 
 
 def _load_adapter(model: Any, folder: Path, config: ModelConfig) -> Any:
@@ -121,6 +141,7 @@ def _load_adapter(model: Any, folder: Path, config: ModelConfig) -> Any:
         model = PeftModel.from_pretrained(model.float() if merge else model, str(folder), is_trainable=not merge)
     except Exception as error:  # no weights, other layers, other shapes: each raises its own type
         raise InputError(f"model.path={folder}: the adapter does not fit its base ({first_line(error)})") from None
+    _check_ends(model, f"model.path={folder}", trained=not merge)
     if merge:
         return model.merge_and_unload().to(dtype).requires_grad_(True)  # peft has frozen the base
     _check_rank(model, folder, config.lora)

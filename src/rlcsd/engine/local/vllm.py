@@ -1,34 +1,47 @@
-"""vLLM as the sampler of the local engine, in the same process and on the same GPU as the policy.
+"""vLLM as the sampler of the local engine, in the same process and on the same device as the policy.
 
 vLLM's kernels differ from the trainer's, so a sample carries only the log-probs that it was sampled with. The trainer
-asks the engine to score it under the policy; the rollout-correction weight is the ratio of the two. Being in one
-process, vLLM's weights are replaced in place after each update, without a copy on disk.
+asks the engine to score it under the policy; the rollout-correction weight is the ratio of the two.
+
+Weights that have changed are handed over when the next sample is asked for: whole weights in place, adapters alone as
+a new version. On a GPU vLLM sleeps while the trainer scores and updates, so that both use the same memory in turn.
+
+Tested with vLLM 0.31.0 (its CPU build). What is private in vLLM is used in `_cpu_build` and `VllmSampler.close`.
 """
 
 from __future__ import annotations
 
+import gc
+import logging
 import os
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from hashlib import blake2b
 from importlib.util import find_spec
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ...config.schema import Config
-from ...errors import InputError, MissingError
+from ...errors import InputError, MissingError, first_line
 from ...records import Sample, Sampling
 from ..interface import TokenLimits
-from .lora import base_model_config
+from .lora import adapter_folder, base_model_config
 from .model import Network, resolve_path
+
+_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes as `max_lora_rank`
+_LOWEST_TEMPERATURE = 0.01  # vLLM raises a lower one to it with no more than a warning
 
 
 def vllm_wanted(config: Config, device: torch.device) -> bool:
     """Whether vLLM samples: if `engine.sampler` names it, or is `auto` and vLLM and a GPU are there.
 
     Raises:
-        MissingError: it is named, and there is no vLLM or no GPU.
-        InputError: it is named, and the weights are in a GGUF file or in 4 bits.
+        MissingError: it is named, and vLLM is not installed or does not run on the device.
+        InputError: it is named, and cannot be given the weights or the temperature.
     """
     installed, name, model = find_spec("vllm") is not None, config.engine.sampler, config.model
     if name == "vllm":
@@ -37,10 +50,29 @@ def vllm_wanted(config: Config, device: torch.device) -> bool:
             raise InputError(f"engine.sampler=vllm: weights {what} can only be sampled with engine.sampler=local")
         if not installed:
             raise MissingError("engine.sampler=vllm: vLLM is not installed; pip install 'rlcsd[vllm]'")
-        if device.type != "cuda":
-            raise MissingError(f"engine.sampler=vllm: vLLM needs a GPU, and engine.device is {device.type}")
+        if device.type not in ("cuda", "cpu"):
+            raise MissingError(f"engine.sampler=vllm: vLLM runs on a GPU or a CPU, and engine.device is {device.type}")
     possible = installed and device.type == "cuda" and not model.gguf_file and not model.quantization
-    return name == "vllm" or (name == "auto" and possible)
+    wanted = name == "vllm" or (name == "auto" and possible)
+    for key, sampling in (("sampling", config.sampling), ("evaluation.sampling", config.evaluation.sampling)):
+        if wanted and 0 < sampling.temperature < _LOWEST_TEMPERATURE:
+            raise InputError(
+                f"{key}.temperature={sampling.temperature}: vLLM samples at {_LOWEST_TEMPERATURE} or more, or greedily "
+                "at 0; engine.sampler=local takes any"
+            )
+    return wanted
+
+
+def adapters_alone(config: Config, device: torch.device) -> bool:
+    """Whether vLLM keeps the base that it loads and is given the adapters, instead of weights that contain them.
+
+    Not if the base already contains another adapter (that of the model's folder), which vLLM has not loaded; nor where
+    vLLM has no kernel: larger ranks, and float32 on a GPU.
+    """
+    lora, kernel = config.model.lora, device.type == "cpu" or config.model.dtype == "bfloat16"
+    if lora is None or config.engine.vllm_adapters == "merged":
+        return False
+    return lora.rank <= _RANKS[-1] and kernel and adapter_folder(config.model.path) is None
 
 
 @torch.no_grad()
@@ -61,54 +93,203 @@ def policy_weights(network: Network) -> Iterable[tuple[str, Tensor]]:
         yield name.replace(".base_layer", ""), weight.to(parameter.dtype)
 
 
+def prompt_seed(seed: int, prompt: Sequence[int], earlier: int) -> int:
+    """The seed of a prompt's first response; vLLM gives response number i of a prompt this seed plus i.
+
+    It depends on `seed`, the prompt, and how many equal prompts came `earlier` in the batch, not on other prompts.
+    """
+    return int.from_bytes(blake2b(repr((seed, earlier, *prompt)).encode(), digest_size=7).digest())
+
+
+@contextmanager
+def _cpu_build() -> Iterator[dict[str, Any]]:
+    """Arguments of `vllm.LLM` for vLLM's CPU build; the engine is built within the context."""
+    import vllm._custom_ops as operators
+    from vllm.model_executor.layers import utils
+
+    # Packed for these two kernels, the original weights would be dropped, and `load_weights` could not replace them.
+    operators._supports_onednn = False
+    utils.check_cpu_sgl_kernel = lambda *shape_and_dtype: False
+    set_num_threads = torch.set_num_threads
+    try:
+        yield {"enforce_eager": True}  # compiling takes a minute and more
+    finally:
+        torch.set_num_threads = set_num_threads  # vLLM has put a function that does nothing in its place
+
+
 class VllmSampler:
-    """A vLLM engine beside the policy. Call `sync` after each update; `sample` is that of `engine.interface.Scorer`."""
+    """A vLLM engine beside the policy.
 
-    def __init__(self, config: Config, limits: TokenLimits) -> None:
-        os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")  # weights are passed within the process
+    Call `weights_changed` after each update, `sleep` before the trainer needs the device, and `close` at the end.
+    """
+
+    def __init__(self, config: Config, limits: TokenLimits, network: Network, alone: bool) -> None:
+        """Start vLLM with the weights of `network`; `alone` as by `adapters_alone`.
+
+        Raises:
+            MissingError: the installed vLLM is built for another device.
+            InputError: vLLM cannot serve adapters of this model.
+        """
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # weights are passed within the process
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
         import vllm
+        from vllm.platforms import current_platform
 
-        self.limits, self.vllm = limits, vllm
-        self.llm: Any = vllm.LLM(
-            model=resolve_path(base_model_config(config.model).path),
-            dtype=config.model.dtype,
-            gpu_memory_utilization=config.engine.vllm_memory,
-            max_model_len=limits.sequence,
-            logprobs_mode="processed_logprobs",  # of the distribution that is sampled from
-            enable_prefix_caching=True,  # a group shares its prompt
-            seed=config.seed,
+        logging.getLogger("vllm.renderers").setLevel(logging.ERROR)  # it warns that it has no tokenizer for chats
+        on_cpu = network.device.type == "cpu"
+        if current_platform.is_cpu() != on_cpu:
+            raise MissingError(
+                f"engine.sampler=vllm: the installed vLLM is built for {current_platform.device_type or 'no device'}, "
+                f"and the model is on {network.device.type}; install the other build, or set engine.sampler=local"
+            )
+        self.network, self.limits, self.vllm, self.alone = network, limits, vllm, alone
+        self.sleeps = config.engine.vllm_sleep and not on_cpu
+        self.asleep, self.current, self.version = False, False, 0
+        self.adapter: Any = None  # the request that names the newest version of the adapters
+        settings = {
+            "model": resolve_path(base_model_config(config.model).path),
+            "skip_tokenizer_init": True,  # it is given token ids, and told which ids end a response
+            "dtype": config.model.dtype,
+            "gpu_memory_utilization": config.engine.vllm_memory,
+            "max_model_len": limits.sequence,
+            "logprobs_mode": "processed_logprobs",  # of the distribution that is sampled from
+            "enable_prefix_caching": True,  # a group shares its prompt
+            "enable_sleep_mode": self.sleeps,
+            "seed": config.seed,
+        }
+        if alone:
+            assert config.model.lora is not None
+            rank = next(rank for rank in _RANKS if rank >= config.model.lora.rank)
+            settings |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": rank}
+        torch.cuda.empty_cache()  # vLLM counts what torch has cached as taken
+        if on_cpu:
+            with _cpu_build() as more:
+                self.llm: Any = self._start(settings | more)
+        else:
+            self.llm = self._start(settings)
+        self._hand_over()
+
+    def _start(self, settings: dict[str, Any]) -> Any:
+        try:
+            return self.vllm.LLM(**settings)
+        except Exception as error:
+            _free()  # what it has set up so far
+            if self.alone and "LoRA" in str(error):
+                raise self._refusal(error) from None
+            raise
+
+    @staticmethod
+    def _refusal(error: Exception) -> InputError:
+        return InputError(
+            f"engine.vllm_adapters=auto: vLLM cannot serve these adapters ({first_line(error)}); set "
+            "engine.vllm_adapters=merged"
         )
 
-    def sync(self, network: Network) -> None:
-        """Copy the policy's weights into vLLM, and drop caches that the old ones computed."""
-        self.llm.apply_model(lambda model: model.load_weights(policy_weights(network)))
+    # ------------------------------------------------------------------ weights and memory
+
+    def weights_changed(self) -> None:
+        """The policy has other weights now; the next `sample` hands them over."""
+        self.current = False
+
+    def sleep(self) -> None:
+        """Leave the GPU's memory to the trainer until the next `sample`."""
+        if not self.sleeps or self.asleep:
+            return
+        # Level 2 discards the weights, and the next sample hands them over again. What vLLM holds for adapters lies in
+        # the same memory but is neither parameter nor buffer: level 1 brings back all of it, from host memory.
+        self.llm.sleep(level=1 if self.alone else 2)
+        self.asleep, self.current = True, self.current and self.alone
+
+    def _wake(self) -> None:
+        """Ready to sample from the policy as it is now."""
+        if self.asleep:
+            torch.cuda.empty_cache()  # what the trainer has freed but torch has kept
+            self.llm.wake_up(tags=["weights"])
+        if not self.current:
+            self._hand_over()
+        if self.asleep:
+            torch.cuda.empty_cache()
+            self.llm.wake_up(tags=["kv_cache"])
+            self.asleep = False
+
+    def _hand_over(self) -> None:
+        """Copy the policy's weights into vLLM, and drop what the old ones have computed."""
+        if self.alone:
+            self._hand_over_adapters()
+        else:
+            self.llm.apply_model(lambda model: model.load_weights(policy_weights(self.network)))
         self.llm.reset_prefix_cache()
+        self.current = True
+
+    def _hand_over_adapters(self) -> None:
+        """Each version has a name and number of its own, because vLLM would reuse what it knows by the name."""
+        from vllm.lora.request import LoRARequest
+
+        engine = self.llm.llm_engine
+        if self.adapter is not None:
+            engine.remove_lora(self.version)
+        self.version += 1
+        with TemporaryDirectory(prefix="rlcsd-adapters-") as folder:  # vLLM takes adapters from files alone
+            self.network.model.save_pretrained(folder, save_embedding_layers=False)
+            self.adapter = LoRARequest(f"version-{self.version}", self.version, folder)
+            try:
+                engine.add_lora(self.adapter)
+            except ValueError as error:
+                raise self._refusal(error) from None
+
+    def close(self) -> None:
+        """End vLLM and free its memory, so that another engine can be opened in the process."""
+        if self.llm is not None:
+            self.llm.llm_engine.engine_core.shutdown()
+            self.llm = None
+            _free()
+
+    # ------------------------------------------------------------------ sampling
 
     def sample(
         self, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, seed: int, stop_ids: Sequence[int]
     ) -> list[list[Sample]]:
         """`n` responses to each prompt, without the policy's own log-probs.
 
+        Each response has random numbers of its own, whatever other prompts are in the batch.
+
         Raises InputError for a prompt that leaves too little room for its response.
         """
         self.limits.check_server(prompts, sampling)
-        parameters = self.vllm.SamplingParams(
-            n=n,
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            top_k=sampling.top_k or -1,
-            max_tokens=sampling.max_tokens,
-            stop_token_ids=list(stop_ids),
-            logprobs=0,  # of the sampled token alone
-            seed=seed % 2**31,
-            detokenize=False,
-        )
+        self._wake()
+        greedy = sampling.temperature == 0.0  # one response, `n` times: vLLM takes n = 1 alone
+        settings: dict[str, Any] = {
+            "n": 1 if greedy else n,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "top_k": sampling.top_k or -1,
+            "max_tokens": sampling.max_tokens,
+            "stop_token_ids": list(stop_ids),
+            "ignore_eos": True,  # these ids alone
+            "logprobs": 0,  # of the sampled token alone
+            "detokenize": False,
+        }
+        earlier, parameters = Counter[tuple[int, ...]](), []
+        for prompt in map(tuple, prompts):
+            parameters.append(self.vllm.SamplingParams(**settings, seed=prompt_seed(seed, prompt, earlier[prompt])))
+            earlier[prompt] += 1
         requests = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
-        outputs = self.llm.generate(requests, parameters, use_tqdm=False)
-        return [[self._sample(one, stop_ids) for one in output.outputs] for output in outputs]
+        outputs = self.llm.generate(requests, parameters, use_tqdm=False, lora_request=self.adapter)
+        groups = [[_sample(one, stop_ids, greedy) for one in output.outputs] for output in outputs]
+        return [group * n for group in groups] if greedy else groups
 
-    @staticmethod
-    def _sample(output: Any, stop_ids: Sequence[int]) -> Sample:
-        ids = tuple(output.token_ids)
-        sampled = [float(step[token].logprob) for token, step in zip(ids, output.logprobs, strict=True)]
-        return Sample(ids, None, torch.tensor(sampled), ids[-1] in stop_ids)
+
+def _free() -> None:
+    """Give back the memory of a vLLM engine to which nothing refers any more, and end its process group."""
+    from vllm.distributed.parallel_state import cleanup_dist_env_and_memory
+
+    gc.collect()
+    cleanup_dist_env_and_memory()
+
+
+def _sample(output: Any, stop_ids: Sequence[int], greedy: bool) -> Sample:
+    ids = tuple(output.token_ids)
+    sampled = [float(step[token].logprob) for token, step in zip(ids, output.logprobs, strict=True)]
+    # Greedily a token is certain; vLLM gives its log-prob at temperature 1.
+    log_probs = torch.zeros(len(ids)) if greedy else torch.tensor(sampled)
+    return Sample(ids, None, log_probs, ids[-1] in stop_ids)
