@@ -40,7 +40,8 @@ class Layout:
     def per_row(self, values: Sequence[float | bool | int], dtype: torch.dtype = torch.float32) -> Tensor:
         """One value for each row → `[N]`."""
         column = torch.tensor(list(values), dtype=dtype, device=self.device)
-        return column.repeat_interleave(torch.tensor(self.lengths, device=self.device))
+        repeats = torch.tensor(self.lengths, device=self.device)
+        return column.repeat_interleave(repeats, output_size=sum(self.lengths))
 
     def mask(self) -> Tensor:
         """Bool `[B, T]`, T the longest row: True where a padded matrix holds a token."""

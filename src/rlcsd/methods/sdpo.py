@@ -28,8 +28,9 @@ class SDPOConfig(DivergenceConfig):
 
 def at_tokens(student: StudentLogProbs, batch: TokenBatch, where: Tensor) -> tuple[StudentLogProbs, TokenBatch]:
     """Both records at the tokens where `where` (bool `[n]`) holds: a divergence exists only where there is a target."""
-    topk = None if student.topk_log_prob is None else student.topk_log_prob[where]
-    return StudentLogProbs(student.log_prob[where], topk), batch[where]
+    tokens = where.nonzero()[:, 0]  # once for all columns: to know how many there are, the host waits for a GPU
+    topk = None if student.topk_log_prob is None else student.topk_log_prob[tokens]
+    return StudentLogProbs(student.log_prob[tokens], topk), batch[tokens]
 
 
 def scattered(values: Tensor, where: Tensor) -> Tensor:

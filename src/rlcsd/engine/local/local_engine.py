@@ -201,7 +201,7 @@ class LocalEngine:
         weights = self.policy.trainable()
         wide = [torch.promote_types(weight.dtype, torch.float32) for weight in weights]
         norms = [torch.linalg.vector_norm(w.detach(), dtype=d) for w, d in zip(weights, wide, strict=True)]
-        total = torch.stack([norm.double().cpu() for norm in norms]).norm()
+        total = torch.stack([norm.double() for norm in norms]).norm()  # one look at the device
         return float(total) / math.sqrt(sum(weight.numel() for weight in weights))
 
     # ------------------------------------------------------------------ files

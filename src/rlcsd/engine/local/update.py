@@ -44,7 +44,7 @@ def rows_to_update(method: Method, batch: TokenBatch, lengths: Sequence[int], re
 
     The other rows need no forward pass: they have already counted in the weights of the means.
     """
-    needed = method.needs_update(batch).split(list(lengths))
+    needed = method.needs_update(batch).cpu().split(list(lengths))
     return [row for row, tokens in enumerate(needed) if regularisers.any or bool(tokens.any())]
 
 
