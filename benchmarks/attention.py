@@ -88,7 +88,7 @@ def work(case: str, net: Network, length: int) -> Callable[[], Any]:
         return lambda: scoring.score(net, pairs, pad_id=0, budget=4096)
     if case == "sample":
         prompts, sampling = [random_ids(length), random_ids(length - 100)], Sampling(max_tokens=4)
-        return lambda: sampler.sample(net.model, prompts, 2, sampling, seed=0, stop_ids=[], pad_id=0)
+        return lambda: sampler.sample(net, prompts, 2, sampling, seed=0, stop_ids=[], pad_id=0)
     prompt = random_ids(PROMPT)
     other = prompt if case == "update" else random_ids(PROMPT)
     batch = grpo_mini_batch([Pair(prompt, random_ids(length)), Pair(other, random_ids(SHORT))])
@@ -143,7 +143,7 @@ def short(arguments: argparse.Namespace) -> None:
     batch, sampling = grpo_mini_batch(rows), Sampling(max_tokens=sampled)
     phases: dict[str, Callable[[], Any]] = {
         "score": lambda: scoring.score(net, pairs, pad_id=0, budget=BUDGET),
-        "sample": lambda: sampler.sample(net.model, prompts, 8, sampling, seed=0, stop_ids=[], pad_id=0),
+        "sample": lambda: sampler.sample(net, prompts, 8, sampling, seed=0, stop_ids=[], pad_id=0),
         "update": lambda: accumulate(net, batch, pad_id=0, budget=BUDGET),
     }
 

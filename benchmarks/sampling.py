@@ -60,7 +60,7 @@ def main() -> None:
         )
 
     def ours() -> None:
-        groups = sample(model, prompts, 8, Sampling(max_tokens=limit), seed=next(seeds), stop_ids=[stop], pad_id=pad)
+        groups = sample(network, prompts, 8, Sampling(max_tokens=limit), seed=next(seeds), stop_ids=[stop], pad_id=pad)
         counts["ours"].append(sum(len(s.ids) for group in groups for s in group))
 
     seconds = interleaved({"generate": generate, "ours": ours}, arguments.rounds)

@@ -32,6 +32,50 @@ def test_values_and_gradients_equal_those_of_whole_logits(chunk, softcap):
         torch.testing.assert_close(mine, theirs)
 
 
+@pytest.mark.parametrize("where", ["autocast", "hidden states"])
+def test_in_bf16_operands_are_rounded_and_sums_are_not(where):
+    torch.manual_seed(0)
+    projection = torch.nn.Linear(64, 50, bias=True)
+    hidden = torch.randn(30, 64)
+    ids, support = torch.randint(50, (30,)), torch.randint(50, (30, 5))
+    if where == "hidden states":
+        projection, hidden = projection.bfloat16(), hidden.bfloat16()
+    hidden.requires_grad_()
+    with torch.autocast("cpu", torch.bfloat16, enabled=where == "autocast"):
+        output = Head(projection, 3.0, 7)(hidden, ids, support)
+
+    def rounded(tensor):
+        return tensor.detach().bfloat16().double()
+
+    inputs = [rounded(hidden), rounded(projection.weight), projection.bias.detach().double()]
+    for tensor in inputs:
+        tensor.requires_grad_()
+    logits = 3.0 * torch.tanh(torch.nn.functional.linear(*inputs) / 3.0)
+    full = logits.log_softmax(-1)
+    exact = [full.gather(-1, ids[:, None])[:, 0], -(full.exp() * full).sum(-1), full.gather(-1, support)]
+    found = [output.log_prob, output.entropy, output.topk_log_prob]
+    for mine, theirs in zip(found, exact, strict=True):
+        assert mine.dtype == torch.float32
+        torch.testing.assert_close(mine.double(), theirs, rtol=1e-5, atol=1e-5)
+    weights = [torch.randn(part.shape, dtype=torch.float64) for part in exact]
+    sums = [sum((part * weight).sum() for part, weight in zip(parts, weights, strict=True)) for parts in (found, exact)]
+    parameters = [hidden, projection.weight, projection.bias]
+    for mine, theirs in zip(
+        torch.autograd.grad(sums[0], parameters), torch.autograd.grad(sums[1], inputs), strict=True
+    ):
+        # The backward pass rounds the gradient of each logit to 8 bits, and the result to the operand's dtype.
+        assert float((mine - theirs).norm() / theirs.norm()) < 2**-8
+
+
+def test_a_bf16_product_to_float32_equals_the_product_of_rounded_operands():
+    """What a CUDA device multiplies by `torch.mm(…, out_dtype=torch.float32)`, other devices multiply in float32."""
+    hidden, weight = torch.randn(9, 32).bfloat16(), torch.randn(20, 32).bfloat16()
+    found = Head(torch.nn.Linear(32, 20, bias=False).bfloat16())
+    found.projection.weight.data = weight
+    exact = hidden.double() @ weight.double().T
+    torch.testing.assert_close(found.logits(hidden).double(), exact, rtol=1e-6, atol=1e-5)
+
+
 def test_top_k_takes_the_whole_of_a_small_vocabulary():
     head = Head(torch.nn.Linear(4, 5))
     output = head.top_k(torch.randn(3, 4), torch.tensor([0, 1, 2]), 100)

@@ -1,12 +1,17 @@
 """The language-model head in chunks of tokens, so that logits `[B, T, V]` are never held whole.
 
-With gradient, each chunk's logits are recomputed in the backward pass (activation checkpointing): gradients are exact,
-and peak memory is that of one chunk.
+Sampler, scorer and update all take their log-probs from it. With gradient, each chunk's logits are recomputed in the
+backward pass (activation checkpointing): gradients are exact, and peak memory is that of one chunk.
+
+Under bf16 autocast, and for bf16 hidden states, operands are rounded to bf16, products are summed in float32, and
+logits stay in float32. Any linear layer rounds its operands so under autocast, and so do the heads of vLLM and verl;
+but those round the logits as well, which moves log-probs by more than the contrast that selects a token.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -25,9 +30,48 @@ class HeadOutput:
     topk_log_prob: Tensor | None
 
 
-def _entropy(logits: Tensor, norm: Tensor) -> Tensor:
-    """H = log Z − E[logit] in nats, without writing the log-probs `[n, V]`."""
-    return norm - torch.linalg.vecdot(logits.softmax(dim=-1), logits)
+def entropy_of(logits: Tensor, norm: Tensor) -> Tensor:
+    """H = log Z − E[logit] in nats, given `norm` = log Z, without writing the log-probs `[n, V]`."""
+    with torch.autocast(logits.device.type, enabled=False):  # it would round both operands of the product
+        return norm - torch.linalg.vecdot(logits.softmax(dim=-1), logits)
+
+
+@cache
+def _multiplies_to_float32(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether a device has products of 16-bit matrices with a float32 result (torch 2.8 and later, on CUDA)."""
+    try:
+        ones = torch.ones(16, 16, device=device, dtype=dtype)
+        return bool((torch.mm(ones, ones.t(), out_dtype=torch.float32) == 16).all())
+    except (RuntimeError, TypeError):  # the operator is not there, or not for this device
+        return False
+
+
+def _product(a: Tensor, b: Tensor) -> Tensor:
+    """`a [n, m] @ b [m, k]` of two 16-bit matrices, summed and returned in float32."""
+    if _multiplies_to_float32(a.device, a.dtype):
+        return torch.mm(a, b, out_dtype=torch.float32)
+    return a.float() @ b.float()  # the same products, because those of two 16-bit numbers are exact in float32
+
+
+class _RoundedLinear(torch.autograd.Function):
+    """`hidden [n, H] @ weight [V, H].T` in float32 from 16-bit operands; the backward pass multiplies likewise.
+
+    `rounded` is the weight in the operands' dtype, made once for all chunks.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, rounded: Tensor) -> Tensor:
+        ctx.save_for_backward(hidden.to(rounded.dtype), rounded)
+        ctx.dtypes = hidden.dtype, weight.dtype
+        return _product(hidden.to(rounded.dtype), rounded.t())
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+        hidden, rounded = ctx.saved_tensors
+        gradient = gradients[0].to(rounded.dtype)
+        to_hidden = _product(gradient, rounded).to(ctx.dtypes[0]) if ctx.needs_input_grad[0] else None
+        to_weight = _product(gradient.t(), hidden).to(ctx.dtypes[1]) if ctx.needs_input_grad[1] else None
+        return to_hidden, to_weight, None
 
 
 class Head(nn.Module):
@@ -40,32 +84,48 @@ class Head(nn.Module):
         super().__init__()
         self.projection, self.softcap, self.chunk = projection, softcap, chunk
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Hidden states `[n, H]` → logits `[n, V]` in at least float32."""
-        # Without autocast: rounding logits to bf16 moves log-probs by more than the contrast that selects a token.
-        with torch.autocast(hidden.device.type, enabled=False):
-            projection: Any = self.projection
-            weight, bias = projection.weight, getattr(projection, "bias", None)
-            kind = torch.promote_types(torch.promote_types(weight.dtype, hidden.dtype), torch.float32)
-            logits = linear(hidden.to(kind), weight.to(kind), None if bias is None else bias.to(kind))
+    def rounded_weight(self, hidden_dtype: torch.dtype) -> Tensor | None:
+        """The weight `[V, H]` rounded as `logits` needs it for hidden states of this dtype, or None in float32.
+
+        A caller that computes logits many times with the same weights makes it once.
+        """
+        weight: Tensor = self.projection.weight  # type: ignore[assignment]
+        device = weight.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else hidden_dtype
+        return weight.detach().to(dtype) if dtype.itemsize == 2 else None
+
+    def logits(self, hidden: Tensor, rounded: Tensor | None = None) -> Tensor:
+        """Hidden states `[n, H]` → logits `[n, V]` in at least float32; `rounded` is that of `rounded_weight`."""
+        rounded = self.rounded_weight(hidden.dtype) if rounded is None else rounded
+        projection: Any = self.projection
+        weight, bias = projection.weight, getattr(projection, "bias", None)
+        with torch.autocast(hidden.device.type, enabled=False):  # it would round the logits
+            if rounded is None:
+                kind = torch.promote_types(torch.promote_types(weight.dtype, hidden.dtype), torch.float32)
+                logits = linear(hidden.to(kind), weight.to(kind), None if bias is None else bias.to(kind))
+            else:
+                logits = _RoundedLinear.apply(hidden, weight, rounded)
+                logits = logits if bias is None else logits + bias.float()
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
-    def _chunk(self, hidden: Tensor, ids: Tensor, topk_ids: Tensor | None, entropy: bool) -> tuple[Tensor, ...]:
-        logits = self.logits(hidden)
+    def _chunk(
+        self, hidden: Tensor, rounded: Tensor | None, ids: Tensor, topk_ids: Tensor | None, entropy: bool
+    ) -> tuple[Tensor, ...]:
+        logits = self.logits(hidden, rounded)
         norm = logits.logsumexp(dim=-1)
         columns = [logits.gather(-1, ids[:, None])[:, 0] - norm]
         if entropy:
-            columns.append(_entropy(logits, norm))
+            columns.append(entropy_of(logits, norm))
         if topk_ids is not None:
             columns.append(logits.gather(-1, topk_ids) - norm[:, None])
         return tuple(columns)
 
     def forward(self, hidden: Tensor, ids: Tensor, topk_ids: Tensor | None = None, entropy: bool = True) -> HeadOutput:
         """Log-probs (and entropy) of the ids `[n]` that follow `hidden [n, H]`, and, if given, of `topk_ids [n, k]`."""
-        parts = []
+        parts, rounded = [], self.rounded_weight(hidden.dtype)
         for start in range(0, max(len(ids), 1), self.chunk):
             part = slice(start, start + self.chunk)
-            inputs = (hidden[part], ids[part], None if topk_ids is None else topk_ids[part], entropy)
+            inputs = (hidden[part], rounded, ids[part], None if topk_ids is None else topk_ids[part], entropy)
             recompute = torch.is_grad_enabled() and len(ids) > self.chunk  # a single chunk is the peak either way
             parts.append(checkpoint(self._chunk, *inputs, use_reentrant=False) if recompute else self._chunk(*inputs))
         columns = [torch.cat(column) for column in zip(*parts, strict=True)]
@@ -75,11 +135,11 @@ class Head(nn.Module):
     @torch.no_grad()
     def top_k(self, hidden: Tensor, ids: Tensor, k: int) -> HeadOutput:
         """As `forward`, with the `k` most likely ids (all, if the vocabulary is smaller), without gradient."""
-        parts = []
+        parts, rounded = [], self.rounded_weight(hidden.dtype)
         for start in range(0, max(len(ids), 1), self.chunk):
-            logits = self.logits(hidden[start : start + self.chunk])
+            logits = self.logits(hidden[start : start + self.chunk], rounded)
             norm = logits.logsumexp(dim=-1)
             top = logits.topk(min(k, logits.shape[-1]), dim=-1)
             chosen = logits.gather(-1, ids[start : start + self.chunk, None])[:, 0]
-            parts.append((chosen - norm, _entropy(logits, norm), top.indices, top.values - norm[:, None]))
+            parts.append((chosen - norm, entropy_of(logits, norm), top.indices, top.values - norm[:, None]))
         return HeadOutput(*(torch.cat(column) for column in zip(*parts, strict=True)))

@@ -12,6 +12,7 @@ import torch
 from transformers.masking_utils import causal_mask_function
 
 from rlcsd.engine.local import attention, caches, sampler, scoring, self_check
+from rlcsd.engine.local.model import Network
 
 
 @contextmanager
@@ -64,10 +65,11 @@ def stale_weights() -> Iterator[None]:
     """The sampler has the weights of an earlier step: each is off by about a hundredth of the largest of its tensor."""
     real = sampler.sample
 
-    def sample(model, *arguments, **options):
-        old, generator = copy.deepcopy(model), torch.Generator().manual_seed(0)
+    def sample(network, *arguments, **options):
+        old = Network(copy.deepcopy(network.model), autocast=network.autocast_dtype is not None)
+        generator = torch.Generator().manual_seed(0)
         with torch.no_grad():
-            for weight in old.parameters():
+            for weight in old.model.parameters():
                 weight += torch.randn(weight.shape, generator=generator) * weight.abs().max() * 0.01
         return real(old, *arguments, **options)
 

@@ -58,8 +58,8 @@ def test_a_path_that_computes_something_else_is_named(path, monkeypatch):
     else:
         real_sample = self_check.sampler.sample
 
-        def off(model, prompts, n, sampling, **options):
-            return real_sample(model, prompts, n, Sampling(max_tokens=sampling.max_tokens), **options)[::-1]
+        def off(network, prompts, n, sampling, **options):
+            return real_sample(network, prompts, n, Sampling(max_tokens=sampling.max_tokens), **options)[::-1]
 
         monkeypatch.setattr(self_check.sampler, "sample", off)
     with pytest.raises(InputError, match=r"nats on average.*engine\.self_check=false"):
@@ -137,12 +137,12 @@ def test_a_model_without_attention_caches_is_refused(tmp_path):
 
 def test_rebatching_in_bf16_moves_log_probs_far_less_than_what_selects_a_token():
     network = Network(random_model("qwen3", vocab=400, loud=1.0), autocast=True)
-    hidden = torch.randn(64, 32, generator=torch.Generator().manual_seed(0)).bfloat16()
-    ids = torch.arange(64)
+    hidden = torch.randn(64, 32, generator=torch.Generator().manual_seed(0))
+    ids, weight = torch.arange(64), network.core.get_output_embeddings().weight
     with torch.no_grad(), network.precision():
         together = network.head(hidden, ids).log_prob
         apart = torch.cat([network.head(hidden[i : i + 1], ids[i : i + 1]).log_prob for i in range(64)])
-        exact = (hidden.double() @ network.model.get_output_embeddings().weight.double().T).log_softmax(-1)
+        exact = (hidden.bfloat16().double() @ weight.bfloat16().double().T).log_softmax(-1)
     assert float((together - apart).abs().max()) < 1e-5
     assert float((together.double() - exact.gather(-1, ids[:, None])[:, 0]).abs().max()) < 1e-5
 

@@ -141,11 +141,14 @@ class Server:
 
     def _decode(self, prompts: Any, asked: Any) -> list[Any]:
         from rlcsd.engine.local import sampler
+        from rlcsd.engine.local.model import Network
         from rlcsd.records import Sampling
 
         settings = Sampling(asked["temperature"], asked["top_p"], max(asked["top_k"], 0), asked["max_tokens"])
         stop = asked["stop_token_ids"]
-        samples = sampler.sample(self.model, prompts, 1, settings, seed=asked["seed"], stop_ids=stop, pad_id=self.pad)
+        samples = sampler.sample(
+            Network(self.model), prompts, 1, settings, seed=asked["seed"], stop_ids=stop, pad_id=self.pad
+        )
         return [one[0] for one in samples]
 
     async def update_weights(self, named: dict[str, torch.Tensor]) -> None:

@@ -136,12 +136,19 @@ class Sampler:
         from types import SimpleNamespace
 
         from rlcsd.engine.local import sampler
+        from rlcsd.engine.local.model import Network
         from rlcsd.records import Sampling
 
         asked = sampling_params
         settings = Sampling(asked["temperature"], asked["top_p"], max(asked["top_k"], 0), asked["max_tokens"])
         sample = sampler.sample(
-            self.model, [prompt_ids], 1, settings, seed=asked["seed"], stop_ids=asked["stop_token_ids"], pad_id=0
+            Network(self.model),
+            [prompt_ids],
+            1,
+            settings,
+            seed=asked["seed"],
+            stop_ids=asked["stop_token_ids"],
+            pad_id=0,
         )[0][0]
         return SimpleNamespace(token_ids=sample.ids, log_probs=sample.sampled_log_probs.tolist())
 

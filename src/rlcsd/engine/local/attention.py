@@ -23,6 +23,7 @@ from transformers.masking_utils import sdpa_mask
 NAME = "sdpa_in_blocks"
 MASK_ENTRIES = 2**22  # largest mask that is written at once: 4 MiB of booleans, 16 MiB in float32
 _max_entries = MASK_ENTRIES
+_query_positions: Tensor | None = None
 _NO_GROUPS = nn.Module()  # stands for a module whose keys have as many heads as its queries
 
 
@@ -35,6 +36,20 @@ def mask_entries(count: int) -> Iterator[None]:
         yield
     finally:
         _max_entries = before
+
+
+@contextmanager
+def query_positions(positions: Tensor) -> Iterator[None]:
+    """Within this context, each row has one query, which stands at its own position `[R]` among the keys.
+
+    Models that take their masks from elsewhere see in `attention_mask` alone which keys a query attends to.
+    """
+    global _query_positions
+    before, _query_positions = _query_positions, positions
+    try:
+        yield
+    finally:
+        _query_positions = before
 
 
 @dataclass(frozen=True)
@@ -98,6 +113,10 @@ def mask(
     **options: Any,
 ) -> Tensor | MaskPattern | None:
     """Replaces `sdpa_mask` of transformers: the same mask, None for plain causality, a pattern if it is large."""
+    if _query_positions is not None:
+        rows, keys = (torch.arange(count, device=_query_positions.device) for count in (batch_size, kv_length))
+        allowed = options["mask_function"](rows[:, None, None, None], 0, _query_positions[:, None, None, None], keys)
+        return allowed.expand(batch_size, 1, 1, kv_length)
     options |= {"attention_mask": attention_mask, "local_size": local_size}
     causal = allow_is_causal_skip  # transformers sets it exactly where it wants causality, within a window or not
     beginning = causal and q_length > 1 and int(q_offset) == 0
@@ -117,6 +136,11 @@ def attention(
     `[B, heads, T, D]` → `[B, T, heads, D]`. With gradient each block is recomputed in the backward pass, because it
     would keep its mask until then.
     """
+    if query.shape[2] == 1 and key.shape[1] < query.shape[1] and isinstance(attention_mask, Tensor):
+        # Heads that share keys are as many queries of one head, so keys and values need not be repeated for each.
+        grouped = query.reshape(len(query), key.shape[1], -1, query.shape[3])
+        found, _ = sdpa_attention_forward(_NO_GROUPS, grouped, key, value, attention_mask, **options)
+        return found.transpose(1, 2).reshape(len(query), 1, query.shape[1], -1), None
     if not isinstance(attention_mask, MaskPattern):
         output: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
         return output
@@ -136,6 +160,15 @@ def attention(
         else:
             outputs.append(attend(*block))
     return torch.cat(outputs, dim=1), None
+
+
+def without_cudnn_attention() -> None:
+    """Take cuDNN's kernels out of torch's choice on CUDA.
+
+    They compile a plan for every new shape, and in training hardly a shape comes twice: a tenth of a second each on an
+    H200, 2.5 times the seconds of scoring (`benchmarks/gpu.py`, `docs/gpu.md`).
+    """
+    torch.backends.cuda.enable_cudnn_sdp(False)
 
 
 def attend_in_blocks(model: Any) -> None:

@@ -115,7 +115,7 @@ class LocalEngine:
         longest = max(map(len, prompts)) + sampling.max_tokens
         with self.policy.precision():
             return sampler.sample(
-                self.policy.model,
+                self.policy,
                 prompts,
                 n,
                 sampling,

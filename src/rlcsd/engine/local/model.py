@@ -76,6 +76,24 @@ class Network:
             self.device.type, dtype=self.autocast_dtype or torch.bfloat16, enabled=self.autocast_dtype is not None
         )
 
+    @contextmanager
+    def rounded_weights(self) -> Iterator[None]:
+        """Within this context, linear layers of the backbone hold their weights in autocast's dtype.
+
+        Autocast rounds them anew in each pass without gradient, which costs a sampled token as much as reading them.
+        """
+        held: list[tuple[nn.Module, str, Any]] = []
+        try:
+            for module in self.backbone.modules() if self.autocast_dtype else ():
+                for name, tensor in module._parameters.items() if isinstance(module, nn.Linear) else ():
+                    if tensor is not None and tensor.dtype == torch.float32:
+                        held.append((module, name, tensor))
+                        module._parameters[name] = nn.Parameter(tensor.detach().to(self.autocast_dtype), False)
+            yield
+        finally:
+            for module, name, tensor in held:
+                module._parameters[name] = tensor
+
     def hidden(self, cache: Any = None, **inputs: Any) -> Tensor:
         """Last hidden states `[B, T, H]`. With a `cache`, the inputs follow the tokens in it, and it grows in place."""
         if cache is not None:

@@ -1,175 +1,300 @@
-"""The decode loop: each prompt is prefilled once; its responses are decoded side by side over a static KV cache.
+"""The decode loop: responses are decoded side by side in rows of one KV cache, and a row that has ended takes the next.
 
-Simplified: a batch is sampled to its end before the next begins (no continuous batching), which keeps the random
-numbers of a response independent of timing. The static cache of transformers is edited in place for two savings: it
-starts small and grows, because attention runs over every slot, and rows that have ended are dropped.
+Every row has its own position: its slots hold prompt and response from slot 0 on, so no row waits for another. The
+host looks at the rows once every few tokens. When enough of them have ended, or the cache is full, it is laid out anew:
+waiting responses enter, slots grow by half, and rows that no longer fit wait until there is room again; what they have
+written is then part of their prefill.
+
+Each response has a stream of random numbers of its own, so neither memory nor the order of responses nor how often the
+host looks decides what a seed samples; they change it by rounding alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import warnings
+from collections import defaultdict, deque
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
-from transformers import StaticCache
+from transformers import Cache, DynamicCache
+from transformers.cache_utils import DynamicLayer
 
+from ...errors import first_line
 from ...records import Sample, Sampling
-from .caches import padded
-from .model import cache_argument, eval_mode, sliding_windows
+from ..head import entropy_of
+from .attention import query_positions
+from .caches import Ids, batches, padded
+from .model import Network, eval_mode
 
-_FIRST_SLOTS = 64  # cache slots for the response at first; then they grow by half
-_SHRINK_BELOW = 0.75  # ended rows are dropped once fewer than this share still write
+_MORE_SLOTS = 64  # slots beyond the longest row at first; then they grow by half
+_BUSY = 0.75  # the cache is laid out anew once fewer than this share of its rows still write
+_LOOK_EVERY = 16  # tokens between two looks of the host at another device
 
 
-def filtered_log_probs(logits: Tensor, sampling: Sampling) -> Tensor:
-    """Log-probs `[R, V]` after temperature, then top-k, then top-p (nucleus); excluded tokens get −inf."""
-    scaled = logits / sampling.temperature
-    if 0 < sampling.top_k < scaled.shape[-1]:
-        kth = scaled.topk(sampling.top_k, dim=-1).values[:, -1:]
-        scaled = scaled.masked_fill(scaled < kth, -torch.inf)
+# ------------------------------------------------------------------ random numbers
+
+
+def _mixed(state: Tensor) -> Tensor:
+    """The output function of SplitMix64 (Steele, Lea and Flood, 2014) on 64-bit integers."""
+    # Shifts of int64 copy the sign; the masks make them shifts of unsigned numbers.
+    state = (state ^ ((state >> 30) & (2**34 - 1))) * -0x40A7B892E31B1A47
+    state = (state ^ ((state >> 27) & (2**37 - 1))) * -0x6B2FB644ECCEEE15
+    return state ^ ((state >> 31) & (2**33 - 1))
+
+
+def stream_starts(seed: int, responses: Tensor) -> Tensor:
+    """The state `[R]` in which the stream of each response `[R]` (its number in the call) begins."""
+    key = torch.tensor((seed + 2**63) % 2**64 - 2**63, device=responses.device)
+    return _mixed(_mixed(key) + responses)
+
+
+def uniforms(starts: Tensor, first: Tensor, count: int) -> Tensor:
+    """Numbers `first [R]` to `first + count - 1` of each stream, float64 `[R, count]` in (0, 1]: SplitMix64."""
+    steps = first[:, None] + torch.arange(1, count + 1, device=first.device)
+    bits = _mixed(starts[:, None] + steps * -0x61C8864680B583EB)
+    return 1 - ((bits >> 11) & (2**53 - 1)).double() * 2.0**-53
+
+
+# ------------------------------------------------------------------ one token
+
+
+def filtered(scaled: Tensor, sampling: Sampling) -> Tensor:
+    """Logits `[R, V]`, already over the temperature, with −inf at what top-k and then top-p (nucleus) exclude.
+
+    Tokens of equal logits stay or go together. With top-k, the nucleus is found among the k most likely tokens, so the
+    vocabulary is not sorted.
+    """
+    vocabulary = scaled.shape[-1]
+    top_k = sampling.top_k if 0 < sampling.top_k < vocabulary else vocabulary
+    if top_k == vocabulary and sampling.top_p >= 1.0:
+        return scaled
+    largest = scaled.topk(top_k, dim=-1).values if top_k < vocabulary else scaled.sort(dim=-1, descending=True).values
+    least = largest[:, -1:]
     if sampling.top_p < 1.0:
-        ordered, order = scaled.sort(dim=-1, descending=True)
-        probs = ordered.softmax(dim=-1)
-        # A token stays while the mass *before* it is below top_p, so the most likely one always stays.
-        outside = probs.cumsum(dim=-1) - probs >= sampling.top_p
-        scaled = scaled.masked_fill(outside.scatter(-1, order, outside), -torch.inf)
-    return scaled.log_softmax(dim=-1)
+        kept = scaled.masked_fill(scaled < least, -torch.inf) if top_k < vocabulary else scaled
+        probs = (largest - kept.logsumexp(dim=-1, keepdim=True)).exp()
+        # A token stays while the mass before it is below top_p, so the most likely one always stays.
+        stays = probs.cumsum(dim=-1) - probs < sampling.top_p
+        least = largest.gather(-1, stays.sum(dim=-1, keepdim=True).clamp(min=1) - 1)
+    return scaled.masked_fill(scaled < least, -torch.inf)
 
 
-def sample_tokens(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Sample the next token of each row from logits `[R, V]`.
+def sample_tokens(logits: Tensor, sampling: Sampling, uniform: Tensor) -> tuple[Tensor, Tensor]:
+    """Sample the next token of each row from logits `[R, V]`, given numbers `uniform [R]` in (0, 1].
 
     Returns ids `[R]` and, `[R, 3]`: the log-prob at temperature 1 without filters, the log-prob in the distribution
     that was sampled from, and the entropy in nats. Temperature 0 is greedy.
     """
-    scored = logits.log_softmax(dim=-1)
-    entropy = -(scored.exp() * scored).sum(dim=-1)
+    norm = logits.logsumexp(dim=-1)
+    entropy = entropy_of(logits, norm)
+
+    def at(values: Tensor, ids: Tensor) -> Tensor:
+        return values.gather(-1, ids[:, None])[:, 0]
+
     if sampling.temperature == 0.0:
         ids = logits.argmax(dim=-1)
-        return ids, torch.stack([scored.gather(-1, ids[:, None])[:, 0], torch.zeros_like(entropy), entropy], dim=1)
-    plain = sampling.temperature == 1.0 and sampling.top_p >= 1.0 and sampling.top_k == 0
-    sampled_from = scored if plain else filtered_log_probs(logits, sampling)
-    picked = torch.multinomial(sampled_from.exp(), 1, generator=generator)
-    return picked[:, 0], torch.stack(
-        [scored.gather(-1, picked)[:, 0], sampled_from.gather(-1, picked)[:, 0], entropy], dim=1
-    )
+        return ids, torch.stack([at(logits, ids) - norm, torch.zeros_like(norm), entropy], dim=1)
+    scaled = logits if sampling.temperature == 1.0 else logits / sampling.temperature
+    scaled = filtered(scaled, sampling)
+    # The first token whose cumulated probability reaches a share of the whole: never one of probability 0.
+    cumulated = scaled.softmax(dim=-1).cumsum(dim=-1, dtype=torch.float64)
+    ids = torch.searchsorted(cumulated, uniform[:, None] * cumulated[:, -1:])[:, 0].clamp(max=logits.shape[-1] - 1)
+    scored = at(logits, ids) - norm
+    sampled = scored if scaled is logits else at(scaled, ids) - scaled.logsumexp(dim=-1)
+    return ids, torch.stack([scored, sampled, entropy], dim=1)
 
 
-class _GrowingCache(StaticCache):  # type: ignore[misc]
-    """A static cache of one dtype, of which rows can be selected and whose slots can grow in number."""
+# ------------------------------------------------------------------ rows of the cache
 
-    def __init__(self, dtype: torch.dtype, **options: Any) -> None:
-        super().__init__(**options)
-        self.dtype = dtype
+
+class _RowsLayer(DynamicLayer):  # type: ignore[misc]
+    """Keys and values `[R, heads, S, D]` of one layer, where row r writes its next token at slot `positions[r]`."""
+
+    is_compileable = True  # so that transformers writes a mask for each token, which hides slots not yet written
+
+    def __init__(self, keys: Tensor, values: Tensor, rows: Tensor, positions: Tensor) -> None:
+        super().__init__()
+        self.keys, self.values, self.rows, self.positions = keys, values, rows, positions
+        self.device, self.is_initialized = keys.device, True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        # Under autocast, normalised keys are float32 and values bf16; a static cache holds one dtype.
-        return super().update(key_states.to(self.dtype), value_states.to(self.dtype), *args, **kwargs)
+        # Under autocast, normalised keys are float32 and values bf16.
+        self.keys[self.rows, :, self.positions] = key_states[:, :, 0].to(self.keys.dtype)
+        self.values[self.rows, :, self.positions] = value_states[:, :, 0].to(self.values.dtype)
+        return self.keys, self.values
 
-    def keep_rows(self, rows: Tensor) -> None:
-        for layer in self.layers:
-            layer.keys = layer.keys.index_select(0, rows)
-            layer.values = layer.values.index_select(0, rows)
-            layer.batch_size = len(rows)
+    def get_mask_sizes(self, query_length: Any) -> tuple[int, int]:
+        return self.keys.shape[2], 0
 
-    def grow(self, slots: int) -> None:
-        for layer in self.layers:
-            layer.keys = pad(layer.keys, (0, 0, 0, slots))
-            layer.values = pad(layer.values, (0, 0, 0, slots))
-            layer.max_cache_len += slots
+    def get_seq_length(self) -> int:
+        """As if each row's next token had the last slot: causality then hides nothing, and the mask decides."""
+        return int(self.keys.shape[2]) - 1
 
 
-class _Decoding:
-    """The state of a batch: responses to a few prompts, decoded side by side in R rows, of which some have ended."""
+class _Rows:
+    """R rows that decode side by side. What changes with a token is changed in place, on the device.
 
-    def __init__(self, model: Any, prompts: Sequence[Sequence[int]], n: int, limit: int, filler: int) -> None:
-        """Prefill the prompts; `limit` is the maximum number of tokens of a response."""
-        self.model, self.limit = model, limit
-        ids, mask = padded(prompts, filler, model.device, left=True)
-        # Layers with a sliding window hold a fixed number of slots, so there all slots are taken at once.
-        self.slots = limit if sliding_windows(model.config) else min(limit, _FIRST_SLOTS)
-        device = model.device.type
-        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else model.dtype
-        self.cache = _GrowingCache(dtype, config=model.config, max_cache_len=ids.shape[1] + self.slots)
-        mask_with_slots = pad(mask, (0, self.slots), value=1)  # slots not yet written are hidden by causality
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
-        cache = cache_argument(model, self.cache)
-        output = model(ids, attention_mask=mask_with_slots, position_ids=positions, logits_to_keep=1, **cache)
-        origin = torch.arange(len(prompts), device=ids.device).repeat_interleave(n)  # the prompt of each row
-        self.cache.keep_rows(origin)
-        self.logits = output.logits[origin, -1].float()
-        self.mask, self.position = mask_with_slots[origin], positions[origin, -1]
-        self.rows = torch.arange(len(origin), device=ids.device)  # the response that each row writes
-        self.writing = torch.ones(len(origin), dtype=torch.bool, device=ids.device)
+    Row r feeds its last token at `position[r]` and samples token number `count[r]` of its response. A row whose
+    response has ended stays where it is, and what it samples is never read.
+    """
 
-    def advance(self, token: Tensor, step: int) -> None:
-        """Feed the tokens `[R]` of step number `step` (from 0); `logits` are then those of the next."""
-        if step == self.slots:
-            self._grow(min(self.limit - self.slots, self.slots // 2))
-        if int(self.writing.sum()) < _SHRINK_BELOW * len(self.writing):
-            token = self._drop_ended(token)
-        self.position = self.position + 1
-        cache = cache_argument(self.model, self.cache)
-        inputs = {"attention_mask": self.mask, "position_ids": self.position[:, None]}
-        self.logits = self.model(token[:, None], **inputs, **cache).logits[:, -1].float()
+    def __init__(self, network: Network, sampling: Sampling, stop: Tensor, look_every: int, cuda_graph: bool) -> None:
+        self.network, self.sampling, self.stop = network, sampling, stop
+        self.look_every, self.cuda_graph = look_every, cuda_graph
+        self.cache: list[tuple[Tensor, Tensor]] = []  # keys and values of each layer, none before the first layout
+        self.layers: Cache | None = None
+        self.rounded: Tensor | None = None
+        self.graph: Any = None
 
-    def _grow(self, slots: int) -> None:
-        self.cache.grow(slots)
-        self.mask, self.slots = pad(self.mask, (0, slots), value=1), self.slots + slots
+    @property
+    def slots(self) -> int:
+        return int(self.cache[0][0].shape[2]) if self.cache else 0
 
-    def _drop_ended(self, token: Tensor) -> Tensor:
-        keep = self.writing.nonzero()[:, 0]
-        self.cache.keep_rows(keep)
-        self.rows, self.position, self.mask, self.writing = (
-            column[keep] for column in (self.rows, self.position, self.mask, self.writing)
-        )
-        return token[keep]
+    def keep(self, rows: Sequence[int], count: int, slots: int) -> None:
+        """Make room for `count` rows of `slots` slots, of which the first are these rows of the cache."""
+        self.graph = self.layers = None  # which hold the old cache
+        source = torch.tensor(rows, dtype=torch.long, device=self.network.device)
+
+        def moved(old: Tensor) -> Tensor:
+            new = old.new_zeros(count, old.shape[1], slots, old.shape[3])  # what a mask hides must be finite
+            width = min(slots, old.shape[2])
+            new[: len(rows), :, :width] = old[:, :, :width].index_select(0, source)
+            return new
+
+        for index, (keys, values) in enumerate(self.cache):  # one layer at a time exists twice
+            self.cache[index] = moved(keys), moved(values)
+
+    def fill(self, prefixes: Sequence[tuple[Ids, list[int]]], pad: int, count: int, slots: int) -> None:
+        """Compute the caches of prefixes, each for all rows that begin with it."""
+        ids, _ = padded([prefix for prefix, _ in prefixes], pad, self.network.device, left=False)
+        computed = DynamicCache()  # without the model's config: all tokens are kept, also in layers with a window
+        positions = torch.arange(ids.shape[1], device=ids.device)[None].expand_as(ids)
+        self.network.hidden(computed, input_ids=ids, position_ids=positions)  # causality hides the padding
+        device = ids.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.network.model.dtype
+        rows = [row for _, several in prefixes for row in several]
+        source = [index for index, (_, several) in enumerate(prefixes) for _ in several]
+        for index, layer in enumerate(computed.layers):
+            if index == len(self.cache):
+                shapes = [(count, kind.shape[1], slots, kind.shape[3]) for kind in (layer.keys, layer.values)]
+                self.cache.append(tuple(torch.zeros(shape, dtype=dtype, device=ids.device) for shape in shapes))
+            for whole, part in zip(self.cache[index], (layer.keys, layer.values), strict=True):
+                whole[rows, :, : ids.shape[1]] = part[source].to(dtype)
+
+    def begin(self, tokens: Sequence[int], positions: Sequence[int], counts: Sequence[int], starts: Tensor) -> None:
+        """Set what each row feeds next, how many tokens it has written, and its stream of random numbers."""
+        device = self.network.device
+
+        def column(values: Sequence[int]) -> Tensor:
+            return torch.tensor(values, device=device)
+
+        self.token, self.position, self.count = column(tokens), column(positions), column(counts)
+        self.starts, self.writing = starts.to(device), torch.ones_like(self.token)
+        rows = torch.arange(len(tokens), device=device)
+        self.layers = Cache(layers=[_RowsLayer(keys, values, rows, self.position) for keys, values in self.cache])
+        self.ids = self.token.new_zeros(len(tokens), self.look_every)
+        self.values = torch.zeros(*self.ids.shape, 3, device=device)  # see `sample_tokens`
+        self.uniform = torch.zeros(self.ids.shape, dtype=torch.float64, device=device)
+        self.column = self.token.new_zeros(1)
+
+    def decode(self, steps: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Sample `steps` tokens in each row.
+
+        Returns on the host ids `[R, steps]`, values `[R, steps, 3]` (`sample_tokens`), and `count` and `writing` `[R]`.
+        """
+        self.uniform.copy_(uniforms(self.starts, self.count, self.look_every))
+        self.column.zero_()
+        for step in range(steps):
+            if self.cuda_graph and self.graph is None and step > 0:  # the first step makes what a capture must not
+                self._capture()
+            if self.graph is None:
+                self._step()
+            else:
+                self.graph.replay()
+        state = torch.stack([self.count, self.writing]).cpu()
+        return self.ids[:, :steps].cpu(), self.values[:, :steps].cpu(), state[0], state[1]
+
+    def _step(self) -> None:
+        slots = torch.arange(self.slots, device=self.token.device)
+        inputs = {"input_ids": self.token[:, None], "position_ids": self.position[:, None]}
+        mask = (slots <= self.position[:, None]).long()
+        with query_positions(self.position):
+            hidden = self.network.hidden(self.layers, attention_mask=mask, **inputs)[:, -1]
+        if self.rounded is None:
+            self.rounded = self.network.head.rounded_weight(hidden.dtype)
+        logits = self.network.head.logits(hidden, self.rounded)
+        uniform = self.uniform.index_select(1, self.column)[:, 0]
+        ids, values = sample_tokens(logits, self.sampling, uniform)
+        self.ids.index_copy_(1, self.column, ids[:, None])
+        self.values.index_copy_(1, self.column, values[:, None].to(self.values.dtype))
+        self.column += 1
+        self.token.copy_(ids)
+        self.position += self.writing
+        self.count += self.writing
+        ended = (ids[:, None] == self.stop).any(dim=1) | (self.count >= self.sampling.max_tokens)
+        self.writing *= ~ended
+
+    def _capture(self) -> None:
+        """Record one step as a CUDA graph, for the rows and slots of this layout."""
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph):
+                self._step()
+        except RuntimeError as error:
+            warnings.warn(
+                f"engine.cuda_graph=true: this model's decode step cannot be captured ({first_line(error)}); "
+                "responses are decoded without a graph",
+                stacklevel=2,
+            )
+            self.cuda_graph = False
+        else:
+            self.graph = graph
+
+
+# ------------------------------------------------------------------ all responses
+
+
+class _Responses:
+    """All responses of a call by number, on the host: what each has written, and which wait for a row."""
+
+    def __init__(self, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, spare: int) -> None:
+        """`spare`: columns for what a row samples after its response has ended."""
+        count, limit = len(prompts) * n, sampling.max_tokens
+        self.prompts, self.n, self.limit = prompts, n, limit
+        self.ids = torch.empty(count, limit + spare, dtype=torch.long)
+        self.values = torch.empty(count, limit + spare, 3)
+        self.lengths = [0] * count
+        # Prompts of like length together; `batches` pads them to the longest.
+        self.waiting = deque(sorted(range(count), key=lambda index: len(prompts[index // n])))
+
+    def tokens(self, response: int) -> list[int]:
+        """Prompt and response so far."""
+        return [*self.prompts[response // self.n], *self.ids[response, : self.lengths[response]].tolist()]
+
+    def size(self, response: int, more: int = 0) -> int:
+        """Tokens of prompt and response so far, and of up to `more` that follow."""
+        return len(self.prompts[response // self.n]) + min(self.lengths[response] + more, self.limit)
+
+    def write(self, responses: Sequence[int], ids: Tensor, values: Tensor, lengths: Sequence[int]) -> None:
+        """Append what the rows of these responses sampled, `ids [R, T]` and `values [R, T, 3]`."""
+        rows = torch.tensor(responses)[:, None]
+        columns = torch.tensor([self.lengths[index] for index in responses])[:, None] + torch.arange(ids.shape[1])
+        self.ids[rows, columns], self.values[rows, columns] = ids, values
+        for index, length in zip(responses, lengths, strict=True):
+            self.lengths[index] = length
+
+    def sample(self, response: int, stop: set[int]) -> Sample:
+        length = self.lengths[response]
+        ids = self.ids[response, :length].tolist()
+        scored, sampled, entropies = (column.clone() for column in self.values[response, :length].T)
+        return Sample(tuple(ids), scored, sampled, ids[-1] in stop, entropies)
 
 
 @torch.inference_mode()
-def _decode(
-    model: Any,
-    prompts: Sequence[Sequence[int]],
-    n: int,
-    sampling: Sampling,
-    generator: torch.Generator,
-    stop: Tensor,
-    filler: int,
-) -> list[Sample]:
-    """`n` samples for each of a few prompts, prompt by prompt."""
-    limit, count, device = sampling.max_tokens, len(prompts) * n, model.device
-    state = _Decoding(model, prompts, n, limit, filler)
-    written = torch.full((count, limit), filler, device=device)
-    values = torch.zeros(count, limit, 3, device=device)  # see `sample_tokens`
-    lengths = torch.full((count,), limit, device=device)
-    for step in range(limit):
-        token, value = sample_tokens(state.logits, sampling, generator)
-        written[state.rows, step], values[state.rows, step] = token, value  # what follows a row's end is never read
-        ended = state.writing & torch.isin(token, stop)
-        lengths[state.rows[ended]] = step + 1
-        state.writing &= ~ended
-        if step + 1 == limit or not bool(state.writing.any()):
-            break
-        state.advance(token, step)
-    finished = torch.isin(written.gather(1, lengths[:, None] - 1)[:, 0], stop)
-    columns = (written.tolist(), values.transpose(1, 2).tolist(), lengths.tolist(), finished.tolist())
-    return [_sample(ids, row, length, end) for ids, row, length, end in zip(*columns, strict=True)]
-
-
-def _sample(ids: list[int], values: list[list[float]], length: int, finished: bool) -> Sample:
-    scored, sampled, entropies = (torch.tensor(column[:length]) for column in values)
-    return Sample(tuple(ids[:length]), scored, sampled, finished, entropies)
-
-
-def _chunks(order: Sequence[int], size: int) -> Iterator[list[int]]:
-    for start in range(0, len(order), size):
-        yield list(order[start : start + size])
-
-
 def sample(
-    model: Any,
+    network: Network,
     prompts: Sequence[Sequence[int]],
     n: int,
     sampling: Sampling,
@@ -178,20 +303,84 @@ def sample(
     stop_ids: Sequence[int],
     pad_id: int,
     max_rows: int = 256,
+    max_slots: int | None = None,
+    budget: int = 32768,
+    look_every: int | None = None,
+    cuda_graph: bool = False,
 ) -> list[list[Sample]]:
     """`n` responses to each prompt; a response includes the stop token that ends it.
 
-    Prompts are sorted by length and decoded in batches of at most `max_rows` responses (or one prompt's `n`), so
-    memory is bounded by `rows × (longest prompt + max_tokens)` cache slots. Random numbers go to responses by batch, so
-    the same seed repeats only with the same `max_rows`.
+    Args:
+        max_rows: maximum number of responses that are decoded side by side.
+        max_slots: maximum of rows × slots, the tokens that the cache has room for; one row may exceed it.
+        budget: tokens of one forward pass over prompts, padding included, unless one prompt alone has more.
+        look_every: tokens between two looks of the host; by default 1 on the CPU, where a look costs nothing.
+        cuda_graph: replay the decode step as a CUDA graph.
     """
-    generator = torch.Generator(device=model.device).manual_seed(seed)
-    stop = torch.tensor(list(stop_ids), device=model.device)
-    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
-    results: list[list[Sample]] = [[] for _ in prompts]
-    with eval_mode(model):
-        for chunk in _chunks(order, max(1, max_rows // n)):
-            samples = _decode(model, [prompts[index] for index in chunk], n, sampling, generator, stop, pad_id)
-            for position, index in enumerate(chunk):
-                results[index] = samples[position * n : (position + 1) * n]
-    return results
+    look_every = look_every or (1 if network.device.type == "cpu" else _LOOK_EVERY)
+    responses = _Responses(prompts, n, sampling, look_every)
+    starts = stream_starts(seed, torch.arange(len(prompts) * n))
+    stop = torch.tensor(list(stop_ids), dtype=torch.long, device=network.device)
+    rows = _Rows(network, sampling, stop, look_every, cuda_graph and network.device.type == "cuda")
+    inside: list[int] = []  # the response of each row
+    busy: list[int] = []  # rows that still write
+    with eval_mode(network.model), network.rounded_weights():
+        while busy or responses.waiting:
+            needed = max((responses.size(inside[row], look_every) for row in busy), default=0)
+            if len(busy) < max(1, _BUSY * len(inside)) or needed > rows.slots:
+                inside = _lay_out(rows, responses, inside, busy, starts, pad_id, max_rows, max_slots, budget)
+                busy = list(range(len(inside)))
+            steps = min(look_every, max(responses.limit - responses.lengths[inside[row]] for row in busy))
+            ids, values, counts, writing = rows.decode(steps)
+            responses.write(inside, ids, values, counts.tolist())
+            busy = writing.nonzero()[:, 0].tolist()
+    samples = [responses.sample(index, set(stop_ids)) for index in range(len(prompts) * n)]
+    return [samples[start : start + n] for start in range(0, len(samples), n)]
+
+
+def _lay_out(
+    rows: _Rows,
+    responses: _Responses,
+    inside: Sequence[int],
+    busy: Sequence[int],
+    starts: Tensor,
+    pad: int,
+    max_rows: int,
+    max_slots: int | None,
+    budget: int,
+) -> list[int]:
+    """Lay out the cache anew: rows that still write, as far as there is room, then waiting responses.
+
+    Returns the response of each row.
+    """
+
+    def room(chosen: Sequence[int]) -> int:
+        """Slots for these responses, so many that the cache is not laid out again at once."""
+        return max(responses.size(one, max(rows.look_every, responses.size(one) // 8)) for one in chosen)
+
+    def fits(chosen: Sequence[int]) -> bool:
+        return len(chosen) == 1 or max_slots is None or len(chosen) * room(chosen) <= max_slots
+
+    kept = sorted(busy, key=lambda row: -responses.size(inside[row]))  # the shortest cost least to compute again
+    while kept and not fits([inside[row] for row in kept]):
+        responses.waiting.appendleft(inside[kept.pop()])
+    crowded = len(kept) < len(busy)
+    chosen = [inside[row] for row in kept]
+    while responses.waiting and len(chosen) < max_rows and not crowded and fits([*chosen, responses.waiting[0]]):
+        chosen.append(responses.waiting.popleft())
+    slots = max(responses.size(one, max(_MORE_SLOTS, responses.lengths[one] // 2)) for one in chosen)
+    slots = max(room(chosen), slots if max_slots is None else min(slots, max_slots // len(chosen)))
+
+    rows.keep(kept, len(chosen), slots)
+    prefixes: dict[Ids, list[int]] = defaultdict(list)
+    texts = [responses.tokens(response) for response in chosen]
+    for row in range(len(kept), len(chosen)):
+        # The first token that a row decodes is its last one, so its logits need no pass of their own.
+        prefixes[tuple(texts[row][:-1] or texts[row])].append(row)
+    items = list(prefixes.items())
+    for batch in batches([len(prefix) for prefix, _ in items], budget):
+        rows.fill([items[index] for index in batch], pad, len(chosen), slots)
+    sizes = [len(text) for text in texts]
+    lengths = [responses.lengths[response] for response in chosen]
+    rows.begin([text[-1] for text in texts], [size - 1 for size in sizes], lengths, starts[chosen])
+    return chosen

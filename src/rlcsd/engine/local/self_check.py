@@ -62,7 +62,7 @@ def _check(network: Network, prompts: Sequence[Ids], pad_id: int, tokens: int, s
     with eval_mode(network.model):
         with network.precision():
             sampling = Sampling(max_tokens=tokens)
-            groups = sampler.sample(network.model, prompts, 1, sampling, seed=seed, stop_ids=[], pad_id=pad_id)
+            groups = sampler.sample(network, prompts, 1, sampling, seed=seed, stop_ids=[], pad_id=pad_id)
         samples = [group[0] for group in groups]
         pairs = [Pair(prompt, sample.ids) for prompt, sample in zip(prompts, samples, strict=True)]
         plain = _plain(network, pairs)
