@@ -10,7 +10,9 @@ export HF_HUB_OFFLINE := 1
 export TOKENIZERS_PARALLELISM := false
 
 LOCK := uv pip compile --quiet --universal --no-annotate --python-version 3.11 --extra all --extra dev
-.PHONY: lock demo test lint types unit slow golden real-model test-trl test-verl test-vllm test-page clean
+LOCK_GPU := uv pip compile --quiet --universal --no-annotate --python-version 3.11 --extra vllm --extra verl --extra data \
+	--extra quantization --extra trackers
+.PHONY: lock lock-gpu demo test lint types unit slow golden real-model test-trl test-install test-verl test-vllm test-page clean
 
 $(BIN)/.ready: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=…")'
@@ -37,6 +39,13 @@ unit: $(BIN)/.ready
 
 test-trl: $(BIN)/.ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/adapters -m 'slow or not slow'
+
+# The locked sets still install: resolves them against the package index.
+test-install: $(BIN)/.ready
+	$(BIN)/python -m pytest tests/test_install.py -m 'slow or not slow' -rs
+
+lock-gpu:  # the set for GPUs, for all extras that may be in one environment with vLLM and verl; needs uv
+	$(LOCK_GPU) -c constraints-gpu.txt --no-emit-package rlcsd pyproject.toml -o requirements-gpu.lock
 
 lock:  # the newest versions that fit; needs uv
 	$(LOCK) -c constraints.txt --no-emit-package rlcsd pyproject.toml -o requirements.lock

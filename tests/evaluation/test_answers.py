@@ -8,6 +8,7 @@ import pytest
 
 import rlcsd.evaluation.answers as evaluation
 from rlcsd.cli import main
+from rlcsd.engine.local import LocalEngine
 
 QUICK = [
     "task.train_sizes=[3]",
@@ -25,27 +26,41 @@ def test_a_broken_off_evaluation_ends_as_a_whole_one(tmp_path, monkeypatch, caps
     calls, real = [], evaluation.answer_problems
 
     def counted(*arguments):
-        calls.append(arguments[1])
-        if len(calls) == 3:
+        calls.append({name for name, _ in arguments[1]})
+        if len(calls) == 3:  # of three batches, which both sets share
             raise KeyboardInterrupt
         return real(*arguments)
 
     monkeypatch.setattr(evaluation, "answer_problems", counted)
     assert main([*COMMAND, str(tmp_path / "broken")]) == 130
     kept = tmp_path / "broken/samples.jsonl"
-    assert len(kept.read_text().splitlines()) == 6
+    assert len(kept.read_text().splitlines()) == 8
     kept.write_text(kept.read_text()[:-20])  # cut off in the middle of a line
     capsys.readouterr()
     calls.clear()
-    calls.extend(["", "", ""])
+    calls.extend([{}, {}, {}])
     assert main([*COMMAND, str(tmp_path / "broken")]) == 0
-    assert calls[3:] == ["seen_sizes", "unseen_sizes", "unseen_sizes"]  # the cut batch, and those never begun
+    assert len(calls[3:]) == 2  # the cut batch, and the one never begun
     assert capsys.readouterr().out == table
     for name in ("eval.md", "eval.json", "samples.jsonl", "config.yaml"):
         assert (tmp_path / "broken" / name).read_text() == (tmp_path / "whole" / name).read_text()
     assert "| average | 12 |" in table
     names = [summary["name"] for summary in json.loads((tmp_path / "whole/eval.json").read_text())]
     assert names == ["seen_sizes", "unseen_sizes", "average"]
+
+
+def test_all_sets_are_answered_in_one_call_of_the_engine(tmp_path, monkeypatch):
+    """A server would otherwise wait once a set for the longest response."""
+    calls, real = [], LocalEngine.sample
+
+    def counted(engine, prompts, *arguments):
+        calls.append(len(prompts))
+        return real(engine, prompts, *arguments)
+
+    monkeypatch.setattr(LocalEngine, "sample", counted)
+    command = [word for word in COMMAND[:-1] if not word.startswith("evaluation.batch")]
+    assert main([*command, "engine.self_check=false"]) == 0
+    assert calls == [12]
 
 
 def test_a_finished_evaluation_is_read_not_repeated(tmp_path, monkeypatch, capsys):

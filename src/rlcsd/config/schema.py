@@ -110,8 +110,10 @@ class EvaluationConfig(Section):
     min_gain: Resumable[float] = Field(
         0.0, ge=0, description="by how much a mean accuracy must be better to count as better"
     )
-    batch: Count = Field(
-        128, description="problems answered at a time; an interrupted evaluation resumes after the last whole batch"
+    batch: Count | None = Field(
+        None,
+        description="problems answered at a time, over all sets; null: all. rlcsd eval --out resumes after the last "
+        "whole batch",
     )
 
 
@@ -208,7 +210,8 @@ class VerlEngineConfig(EngineConfig):
     )
     attention: Resumable[Text] = Field(
         "auto",
-        description="attention of the trainer, a name that transformers knows; auto: flash_attention_2 in bfloat16",
+        description="attention of the trainer, a name that transformers knows; auto: flash_attention_2 in bfloat16 if "
+        "flash-attn is installed, else sdpa",
     )
     rollout: Text = Field("vllm", description="rollout server, a name that verl knows")
     tensor_parallel: Resumable[Count] = Field(1, description="GPUs of one rollout server")

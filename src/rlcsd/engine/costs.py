@@ -192,6 +192,12 @@ def update_work(batch: Batch, method: Method, regularised: bool = False, shared:
     return total
 
 
+def sampling_work(batch: Batch) -> tuple[Work, Work]:
+    """Prefill, each prompt once, and decoding."""
+    row = after(batch.prompt, batch.response, head=True)
+    return after(0, batch.prompt) * batch.prompts, row * (batch.prompts * batch.group_size)
+
+
 def step_work(batch: Batch, method: Method, config: Config) -> dict[str, Work]:
     """Work by phase: `prefill` and `decode` (sampling), `score` (without gradient), `update` (one forward pass).
 
@@ -208,9 +214,10 @@ def step_work(batch: Batch, method: Method, config: Config) -> dict[str, Work]:
     # The student's own top-k, the reference, and the log-probs that a server does not give.
     passes = (method.topk_from == "student") + (config.kl_coefficient > 0) + (getattr(e, "sampler", "vllm") != "local")
     score = scoring_work(batch, method, shared) + own * passes
+    prefill, decode = sampling_work(batch)
     return {
-        "prefill": after(0, batch.prompt) * batch.prompts,
-        "decode": row * (batch.prompts * batch.group_size),
+        "prefill": prefill,
+        "decode": decode,
         "score": score,
         "update": update_work(batch, method, regularised, not (cluster or config.model.gradient_checkpointing)),
     }
@@ -240,12 +247,48 @@ def step_seconds(
     longest = flops(shape, after(0, batch.prompt) + after(batch.prompt, batch.longest, head=True))
     whole = flops(shape, work["update"])
     busiest = max(whole / devices, updates * longest / getattr(config.engine, "sequence_parallel", 1) if whole else 0.0)
-    decode = max(flops(shape, work["decode"]) / passes, _reading(shape, batch, config, device, devices, efficiency))
     return {
-        "sample": flops(shape, work["prefill"]) / passes + decode,
+        "sample": sampling_seconds(shape, batch, config, device, devices, efficiency),
         "score": flops(shape, work["score"]) / passes,
         "update": backward * busiest / (efficiency.update * device.flops),
     }
+
+
+def sampling_seconds(
+    shape: Shape,
+    batch: Batch,
+    config: Config,
+    device: Device,
+    devices: int = 1,
+    efficiency: Efficiency = Efficiency(),
+) -> float:
+    """Estimated seconds until the last response of `batch` has ended, in bf16, by servers that vLLM runs."""
+    passes = efficiency.forward * device.flops * devices
+    prefill, decode = (flops(shape, work) / passes for work in sampling_work(batch))
+    return prefill + max(decode, _reading(shape, batch, config, device, devices, efficiency))
+
+
+def evaluations(config: Config, steps: int) -> int:
+    """How often a run of `steps` steps measures held-out accuracy."""
+    every = config.evaluation.every
+    during = steps // every if every else 0
+    return int(config.evaluation.before) + during + int(not every or steps % every > 0)
+
+
+def evaluation_seconds(
+    shape: Shape,
+    problems: int,
+    config: Config,
+    device: Device,
+    devices: int = 1,
+    efficiency: Efficiency = Efficiency(),
+) -> float:
+    """Estimated seconds of one evaluation of `problems` problems; each batch waits for a response of full length."""
+    e, limit = config.evaluation, config.evaluation.sampling.max_tokens
+    size = e.batch or max(problems, 1)
+    sizes = [size] * (problems // size) + [problems % size] * (problems % size > 0)
+    batches = [Batch(count, e.samples, config.max_prompt_tokens / 4, limit / 2, limit) for count in sizes]
+    return sum(sampling_seconds(shape, batch, config, device, devices, efficiency) for batch in batches)
 
 
 def _reading(shape: Shape, batch: Batch, config: Config, device: Device, devices: int, efficiency: Efficiency) -> float:
@@ -273,22 +316,35 @@ def planned_batch(config: Config) -> Batch:
     return Batch(config.prompts_per_step, config.group_size, config.max_prompt_tokens / 4, limit / 2, limit)
 
 
-def hours_line(config: Config, method: Method, steps: int | None) -> str:
-    """One line for a run's plan: estimated hours of training on each kind of GPU, or why there is no estimate.
+def hours_line(config: Config, method: Method, steps: int | None, problems: int | None = None) -> str:
+    """One line for a run's plan: estimated hours on each kind of GPU, or why there is no estimate.
 
-    The estimate is for 100 steps if the number of steps is not known.
+    Args:
+        steps: the estimate is for 100 steps if their number is not known.
+        problems: those of all evaluation sets; None: not known, and evaluation is not counted.
     """
     try:
         shape = load_shape(config.model)
     except InputError as error:
         return f"not estimated: {error}"
     devices = config.engine.gpus if isinstance(config.engine, VerlEngineConfig) else 1
-    batch = planned_batch(config)
+    batch, count = planned_batch(config), steps or 100
 
-    def hours(device: Device) -> str:
-        value = (steps or 100) * sum(step_seconds(shape, batch, method, config, device, devices).values()) / 3600
-        return f"{value:,.0f}" if value >= 10 else f"{value:.1f}" if value >= 0.1 else "under 0.1"
+    def evaluating(device: Device) -> float:
+        return evaluations(config, count) * evaluation_seconds(shape, problems or 0, config, device, devices) / 3600
 
-    listed = ", ".join(f"{name} {hours(device)}" for name, device in DEVICES.items())
+    def training(device: Device) -> float:
+        return count * sum(step_seconds(shape, batch, method, config, device, devices).values()) / 3600
+
+    listed = ", ".join(f"{name} {_hours(training(one) + evaluating(one))}" for name, one in DEVICES.items())
     what = "estimated" if steps else "estimated for 100 steps"
-    return f"{what} on {devices} × {listed} (responses of half the limit, sampled by vLLM; without evaluation)"
+    of_it = "without evaluation"
+    if problems is not None:
+        times = evaluations(config, count)
+        shares = f", on H100 {_hours(evaluating(DEVICES['H100']))} hours of it" if problems else ""
+        of_it = f"with {times} evaluation{'s' * (times != 1)} of {problems} problems{shares}"
+    return f"{what} on {devices} × {listed} (responses of half the limit, sampled by vLLM; {of_it})"
+
+
+def _hours(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.1f}" if value >= 0.1 else "under 0.1"

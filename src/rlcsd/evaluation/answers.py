@@ -1,4 +1,4 @@
-"""Held-out accuracy: every evaluation set of a task, answered and graded in batches that can be resumed.
+"""Held-out accuracy: all evaluation sets of a task, answered and graded together or in batches that can be resumed.
 
 Called by runs (`run.run`) and by `rlcsd eval`, which keeps the answers in an `EvaluationFolder`.
 """
@@ -27,13 +27,13 @@ from .summary import Answered, Summary, average, markdown_table, summarise
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """`samples` responses to each problem, `batch` problems at a time; each batch has a seed of its own."""
+    """`samples` responses to each problem, `batch` problems at a time (None: all); each batch has a seed of its own."""
 
     samples: int
     sampling: Sampling
     seed: int = 0
     thinking: bool = True
-    batch: int = 128
+    batch: int | None = None
 
     @staticmethod
     def of(config: Config) -> EvaluationSettings:
@@ -42,6 +42,7 @@ class EvaluationSettings:
 
 
 Keeper = Callable[[Sequence[Answered]], None]
+Key = tuple[str, int]  # the name of an evaluation set, and the index of a problem in it
 
 
 def check(tokenizer: Any, task: Task, settings: EvaluationSettings, room: int, context_length: int) -> None:
@@ -64,9 +65,9 @@ def check(tokenizer: Any, task: Task, settings: EvaluationSettings, room: int, c
 
 
 def answer_problems(
-    engine: Scorer, dataset: str, problems: Mapping[int, Problem], task: Task, settings: EvaluationSettings, seed: int
+    engine: Scorer, problems: Mapping[Key, Problem], task: Task, settings: EvaluationSettings, seed: int
 ) -> list[Answered]:
-    """Sample and grade the responses to some problems of a set, by their index in it, in one call of the engine."""
+    """Sample and grade the responses to problems of any evaluation sets, in one call of the engine."""
     prompts = [student_prompt(engine.tokenizer, p, task.instruction, settings.thinking) for p in problems.values()]
     sampled = engine.sample(prompts, settings.samples, settings.sampling, seed)
     texts = [tuple(response_text(engine.tokenizer, sample.ids) for sample in samples) for samples in sampled]
@@ -84,7 +85,9 @@ def answer_problems(
             tuple(sample.finished for sample in samples),
             tuple(verdict.correct for verdict in verdicts),
         )
-        for (index, problem), samples, written, verdicts in zip(problems.items(), sampled, texts, judged, strict=True)
+        for ((dataset, index), problem), samples, written, verdicts in zip(
+            problems.items(), sampled, texts, judged, strict=True
+        )
     ]
 
 
@@ -95,30 +98,30 @@ def _still_valid(item: Answered, problem: Problem, settings: EvaluationSettings)
     return same_problem and all(len(column) == settings.samples for column in columns)
 
 
-def answer_set(
+def answer_batches(
     engine: Scorer,
-    dataset: str,
+    problems: Mapping[Key, Problem],
     task: Task,
     settings: EvaluationSettings,
-    done: Mapping[tuple[str, int], Answered],
+    done: Mapping[Key, Answered],
     keep: Keeper,
 ) -> list[Answered]:
-    """All problems of one set, batch by batch; a whole batch in `done` is taken from there, others go to `keep`."""
-    problems = task.evaluations[dataset]
-    order = sorted(range(len(problems)), key=lambda index: len(problems[index].text))  # similar lengths together
+    """All problems, `settings.batch` at a time; a whole batch in `done` is taken from there, others go to `keep`.
+
+    A batch may hold problems of several sets: a server answers them side by side, and waits once for the longest.
+    """
+    order = sorted(problems, key=lambda key: len(problems[key].text))  # similar lengths together
+    size = settings.batch or len(order)
     answered: list[Answered] = []
-    for start in range(0, len(order), settings.batch):
-        indices = order[start : start + settings.batch]
-        earlier = [done[dataset, index] for index in indices if (dataset, index) in done]
-        batch = [item for item in earlier if _still_valid(item, problems[item.index], settings)]
-        if len(batch) < len(indices):
-            seed = random.Random(f"{settings.seed}/evaluation/{dataset}/{start}").getrandbits(62)
-            batch = answer_problems(
-                engine, dataset, {index: problems[index] for index in indices}, task, settings, seed
-            )
+    for start in range(0, len(order), size):
+        keys = order[start : start + size]
+        batch = [done[key] for key in keys if key in done and _still_valid(done[key], problems[key], settings)]
+        if len(batch) < len(keys):
+            seed = random.Random(f"{settings.seed}/evaluation/{start}").getrandbits(62)
+            batch = answer_problems(engine, {key: problems[key] for key in keys}, task, settings, seed)
             keep(batch)
         answered += batch
-    return sorted(answered, key=lambda item: item.index)
+    return answered
 
 
 def evaluate(
@@ -130,12 +133,15 @@ def evaluate(
 ) -> tuple[list[Summary], list[Answered]]:
     """Every evaluation set of the task: a summary per set, per kind where a set has several, and the average of sets.
 
-    `done` are answers of an earlier, interrupted evaluation; `keep` is given each new batch of answers.
+    All sets are answered together. `done` are answers of an earlier, interrupted evaluation; `keep` is given each new
+    batch of answers.
     """
+    problems = {(name, n): problem for name, group in task.evaluations.items() for n, problem in enumerate(group)}
     earlier = {(item.dataset, item.index): item for item in done}
+    by_key = {(one.dataset, one.index): one for one in answer_batches(engine, problems, task, settings, earlier, keep)}
     summaries, sets = [], []
     for name in task.evaluations:
-        sets.append(answer_set(engine, name, task, settings, earlier, keep))
+        sets.append([by_key[name, index] for index in range(len(task.evaluations[name]))])
         kinds: dict[str, list[Answered]] = defaultdict(list)
         for item in sets[-1]:
             kinds[item.group].append(item)

@@ -73,7 +73,7 @@ class BaseModel:
     def answer(self, task: Task, problems: Sequence[Problem], seed: int) -> list[Answered]:
         """Answer and grade each problem, in the given order."""
         settings = EvaluationSettings(_SAMPLES, self.config.sampling.settings())
-        return answer_problems(self.engine, "val", dict(enumerate(problems)), task, settings, seed)
+        return answer_problems(self.engine, {("val", n): one for n, one in enumerate(problems)}, task, settings, seed)
 
     def signal_settings(self, seed: int) -> SignalSettings:
         return SignalSettings(self.config.group_size, self.config.sampling.settings(), seed=seed)

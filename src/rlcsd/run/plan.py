@@ -49,7 +49,7 @@ def plan(config: Config, resume: Path | None = None) -> str:
         f"tokens     at most {tokens:,} sampled per step" + (f", {steps * tokens:,} in all" if steps else ""),
         f"engine     {engine_line(config)}",
         f"memory     {memory_line(config, method)}",
-        f"hours      {hours_line(config, method, steps)}",
+        f"hours      {hours_line(config, method, steps, _evaluation_problems(prepared))}",
     ]
     if prepared is not None:
         found = overlaps(prepared.task.train, prepared.task.evaluations)
@@ -78,6 +78,10 @@ def _task_lines(config: Config, prepared: Prepared | None, lengths_checked: bool
     sets = ", ".join(f"{name} {len(problems)}" for name, problems in task.evaluations.items())
     lines = [f"task       {task.name}: {len(prepared.problems)} training problems{remark}; {sets}"]
     return [*lines, f"data       {task.source}"] if task.source else lines
+
+
+def _evaluation_problems(prepared: Prepared | None) -> int | None:
+    return None if prepared is None else sum(map(len, prepared.task.evaluations.values()))
 
 
 def _missing(config: Config) -> Sequence[str]:

@@ -55,24 +55,37 @@ def test_an_adapter_folder_is_refused_for_it_is_no_whole_model(tmp_path):
         check_engine(load([*BIG, f"model.path={tmp_path}"]))
 
 
-@pytest.mark.parametrize("here", [(), ("vllm",), ("kernels",), ("vllm", "flash_attn")])
-def test_all_libraries_that_are_not_installed_are_named_at_once(here, monkeypatch):
+def with_packages(monkeypatch, *here):
     monkeypatch.setattr(settings, "find_spec", lambda name: ModuleSpec(name, None) if name in here else None)
     monkeypatch.setattr(settings, "check_version", lambda: None)
-    expected = [] if "vllm" in here else ["engine.rollout=vllm: vllm is not installed; pip install vllm"]
-    flash = "flash_attn" in here or "kernels" in here
-    if not expected and flash:
-        check_engine(load(BIG))
-        return
+
+
+def test_all_libraries_that_are_not_installed_are_named_at_once(monkeypatch):
+    with_packages(monkeypatch)
     with pytest.raises(MissingError) as raised:
-        check_engine(load(BIG))
-    assert len(raised.value.sentences) == len(expected) + (not flash)
-    assert "engine.attention=sdpa" in str(raised.value) or flash
+        check_engine(load([*BIG, "engine.attention=flash_attention_2"]))
+    server, attention = raised.value.sentences
+    assert "vllm is not installed; pip install -c requirements-gpu.lock 'rlcsd[vllm]'" in server
+    assert "set engine.attention=sdpa" in attention
 
 
-def test_flash_attention_is_the_choice_on_gpus_in_16_bits_alone():
-    assert attention(load(BIG)) == "flash_attention_2"
-    assert attention(load([*BIG, "model.dtype=float32"])) == "sdpa"
+@pytest.mark.parametrize(
+    ("here", "overrides", "expected"),
+    [
+        (["vllm"], [], "sdpa"),
+        (["vllm", "kernels"], [], "sdpa"),  # kernels would fetch flash attention from the hub
+        (["vllm", "kernels"], ["engine.attention=flash_attention_2"], "flash_attention_2"),
+        (["vllm", "flash_attn"], [], "flash_attention_2"),
+        (["vllm", "flash_attn"], ["model.dtype=float32"], "sdpa"),
+        (["vllm", "flash_attn"], ["engine.platform=cpu"], "sdpa"),
+        (["vllm", "flash_attn"], ["engine.attention=sdpa"], "sdpa"),
+    ],
+)
+def test_flash_attention_is_chosen_where_it_is_installed_and_never_missed(here, overrides, expected, monkeypatch):
+    with_packages(monkeypatch, *here)
+    config = load([*BIG, *overrides])
+    assert attention(config) == expected
+    check_engine(config)
     assert attention(load([*BIG, "engine.platform=cpu"])) == "sdpa"
     assert attention(load([*BIG, "engine.attention=eager"])) == "eager"
 

@@ -114,11 +114,13 @@ def verl_config(config: Config, model: str | None = None, extra: Sequence[str] =
 
 
 def attention(config: Config) -> str:
-    """The trainer's attention: `auto` is flash attention on NVIDIA GPUs in bfloat16, and sdpa elsewhere."""
+    """The trainer's attention: `auto` is flash attention on NVIDIA GPUs in bfloat16 where flash-attn is installed, and
+    sdpa elsewhere."""
     e = engine_settings(config)
     if e.attention != "auto":
         return e.attention
-    return "flash_attention_2" if e.platform == "cuda" and config.model.dtype == "bfloat16" else "sdpa"
+    flash = e.platform == "cuda" and config.model.dtype == "bfloat16" and find_spec("flash_attn") is not None
+    return "flash_attention_2" if flash else "sdpa"
 
 
 def stop_ids(config: Config, tokenizer: Any) -> list[int]:
@@ -197,15 +199,19 @@ def _check_heads(config: Config) -> None:
         )
 
 
+def _install(server: str) -> str:
+    return "-c requirements-gpu.lock 'rlcsd[vllm]'" if server == "vllm" else server
+
+
 def _check_libraries(config: Config) -> None:
     e = engine_settings(config)
     missing = []
     if e.rollout in _SERVER_PACKAGES and find_spec(e.rollout) is None:
-        missing.append(f"engine.rollout={e.rollout}: {e.rollout} is not installed; pip install {e.rollout}")
+        missing.append(f"engine.rollout={e.rollout}: {e.rollout} is not installed; pip install {_install(e.rollout)}")
     if attention(config) == "flash_attention_2" and not any(find_spec(name) for name in _FLASH_PACKAGES):
         missing.append(
             "engine.attention=flash_attention_2: flash-attn is not installed; pip install flash-attn "
-            "--no-build-isolation, or set engine.attention=sdpa"
+            "--no-build-isolation, which compiles it for the torch that is installed, or set engine.attention=sdpa"
         )
     if missing:
         raise MissingError(*missing)
