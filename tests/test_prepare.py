@@ -8,7 +8,7 @@ from transformers import get_scheduler
 
 import rlcsd
 from rlcsd.config.load import load
-from rlcsd.prepare import learning_rate_schedule
+from rlcsd.prepare import learning_rate_schedule, too_late, with_whole_steps
 
 
 def rates(steps: int, *overrides: str) -> list[float]:
@@ -62,3 +62,24 @@ def test_warmup_stable_decay_decays_in_its_last_fifth():
 def test_what_a_schedule_cannot_take_is_one_sentence(overrides, words):
     with pytest.raises(rlcsd.InputError, match=words):
         rates(20, *overrides)
+
+
+@pytest.mark.parametrize(("steps", "whole"), [(100, (10, 25, 25)), (7, (1, 2, 2)), (1, (1, 1, 1))])
+def test_shares_of_a_run_become_steps(steps, whole):
+    config = with_whole_steps(load(["task=own"]), steps)
+    assert (config.warmup_steps, config.save_every, config.evaluation.every) == whole
+    assert too_late(config, steps) == ()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (["warmup_steps=50"], ["the warm-up covers all 40 steps, so learning_rate=0.0001 is never reached"]),
+        (["warmup_steps=40"], ["is first reached at the end"]),
+        (["save_every=40"], ["no checkpoint comes before the end of 40 steps"]),
+        (["save_every=0", "warmup_steps=39"], []),  # asked for
+    ],
+)
+def test_what_comes_after_the_end_is_said(overrides, said):
+    found = too_late(load(overrides), 40)
+    assert len(found) == len(said) and all(words in sentence for words, sentence in zip(said, found, strict=True))

@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from .config.schema import Config
     from .errors import InputError
     from .run import train
+    from .run.evaluate import evaluate
     from .tasks.task import Problem, Reward, Task, Verdict
 
 __version__ = "0.1.0"
-__all__ = ["Config", "InputError", "Problem", "Reward", "Task", "Verdict", "load_config", "train"]
+__all__ = ["Config", "InputError", "Problem", "Reward", "Task", "Verdict", "evaluate", "load_config", "train"]
 
 # Each name is imported when it is first used: verifier processes and `rlcsd --help` do not load torch.
 _MODULES = {
@@ -29,6 +30,7 @@ _MODULES = {
     "Reward": "tasks.task:Reward",
     "Task": "tasks.task:Task",
     "Verdict": "tasks.task:Verdict",
+    "evaluate": "run.evaluate:evaluate",
     "load_config": "config.load:load",
     "train": "run.run:train",
 }

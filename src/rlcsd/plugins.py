@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import sys
 import traceback
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def described(error: BaseException, path: str) -> str:
 
 
 def load_attribute(field: str, name: str) -> Any:
-    """The attribute that `path/to/file.py:Name` names, None if the file has none of that name.
+    """The attribute that `path/to/file.py:Name` names (dotted names too), None if the file has none of that name.
 
     Raises:
         InputError: there is no such file, or it cannot be imported.
@@ -44,7 +45,10 @@ def load_attribute(field: str, name: str) -> Any:
     except Exception as error:
         del sys.modules[spec.name]
         raise InputError(f"{field}={name}: {path} cannot be imported ({described(error, path)})") from None
-    return getattr(module, attribute, None)
+    try:
+        return attrgetter(attribute)(module)
+    except AttributeError:
+        return None
 
 
 def load_experiments() -> None:

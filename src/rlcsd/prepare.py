@@ -29,6 +29,7 @@ from .tasks.task import Task
 from .verifiers import silent
 
 Schedule = Callable[[int], float]
+_WORTH_SAVING = 10  # steps of a run that one would not like to lose
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,11 @@ class Prepared:
     """All that a `Trainer` needs beside an engine.
 
     Attributes:
+        config: the run's config, with numbers of steps in place of shares of the run.
         problems: the training problems whose prompt fits `max_prompt_tokens`.
         steps: number of training steps.
         schedule: the factor of `learning_rate` at each training step, from 1 to `steps`.
+        warnings: what is allowed and rarely meant, a sentence each.
     """
 
     config: Config
@@ -47,6 +50,7 @@ class Prepared:
     problems: Sequence[Problem]
     steps: int
     schedule: Schedule
+    warnings: tuple[str, ...] = ()
 
 
 def prepare(config: Config, task: Task | None = None, *, tokenizer: Any = None, check_prompts: bool = True) -> Prepared:
@@ -71,7 +75,38 @@ def prepare(config: Config, task: Task | None = None, *, tokenizer: Any = None, 
         problems = fitting_problems(tokenizer, task, config, context)
         check_evaluation(tokenizer, task, EvaluationSettings.of(config), max_sequence(config, context), context)
     steps = config.steps or max(1, config.epochs * len(problems) // config.prompts_per_step)
-    return Prepared(config, method, task, problems, steps, learning_rate_schedule(config, steps))
+    config = with_whole_steps(config, steps)
+    schedule = learning_rate_schedule(config, steps)
+    return Prepared(config, method, task, problems, steps, schedule, too_late(config, steps))
+
+
+def with_whole_steps(config: Config, steps: int) -> Config:
+    """The config with numbers of steps in place of shares of the run: at least one step each."""
+
+    def whole(value: int | float) -> int:
+        return value if isinstance(value, int) else max(1, round(value * steps))
+
+    evaluation = config.evaluation.model_copy(update={"every": whole(config.evaluation.every)})
+    changed = {"warmup_steps": whole(config.warmup_steps), "save_every": whole(config.save_every)}
+    return config.model_copy(update={**changed, "evaluation": evaluation})
+
+
+def too_late(config: Config, steps: int) -> tuple[str, ...]:
+    """A sentence for each thing that a run of so many steps plans for later than its end."""
+    found = []
+    if config.warmup_steps >= steps > 1:
+        reached = "first reached at the end" if config.warmup_steps == steps else "never reached"
+        found.append(
+            f"warmup_steps={config.warmup_steps}: the warm-up covers all {steps} steps, so learning_rate="
+            f"{config.learning_rate:g} is {reached}; "
+            "a share of the run is warmup_steps=0.1"
+        )
+    if config.save_every >= steps >= _WORTH_SAVING:
+        found.append(
+            f"save_every={config.save_every}: no checkpoint comes before the end of {steps} steps, so a run that is "
+            "killed begins anew; a share of the run is save_every=0.25"
+        )
+    return tuple(found)
 
 
 def training_prompt(tokenizer: Any, task: Task, config: Config, problem: Problem) -> list[int]:
@@ -132,6 +167,7 @@ def learning_rate_schedule(config: Config, steps: int) -> Schedule:
     Raises:
         InputError: an argument that the schedule does not take or lacks, or a warm-up that leaves no step to decay.
     """
+    config = with_whole_steps(config, steps)
     name: str = config.lr_scheduler_type
     arguments = dict(config.lr_scheduler_kwargs)
     if name == "constant":

@@ -194,3 +194,39 @@ def test_the_nine_experiments_compose_with_the_sources_of_their_names():
         assert config.method.name == name
         assert (hint == "gt_cot") == (source == "solution")
         assert one_sided == (method == "rlcsd" and source != "contrast")
+
+
+OWN = [["task=files", "task.train=x.jsonl"], ["task=mine.py:task"], ["task=own"], ["task=reasoning_gym", "task.dataset=countdown"],
+       ["task=environment", "task.environment=x"]]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "model", [[], ["model.path=some/model"], ["model.path=some/model", "model.lora.rank=8"]], ids=str
+)
+def test_a_task_of_ones_own_has_one_set_of_defaults(model):
+    """However it is given, so that a task that moves from a notebook to a file is trained as before."""
+    made = [load([*task, *model]) for task in OWN] + [as_config({"model": {"path": "some/model"}}, "own")] * (
+        len(model) == 1
+    )
+    plain = [{key: value for key, value in config.model_dump().items() if key != "task"} for config in made]
+    assert all(one == plain[0] for one in plain)
+    rates = {0: 1e-4, 1: 1e-6, 2: 1e-5}  # the package's tiny model, all weights, adapters
+    assert made[0].learning_rate == rates[len(model)]
+    assert (made[0].steps, made[0].sampling.max_tokens, made[0].evaluation.sampling.max_tokens) == (100, 1024, 1024)
+
+
+def test_what_is_given_wins_over_the_defaults_of_ones_own_task():
+    assert load(["task=own", "learning_rate=3e-3", "model.lora.rank=4"]).learning_rate == 3e-3
+    assert as_config({"learning_rate": 3e-3}, "own").learning_rate == 3e-3
+    assert as_config(["learning_rate=3e-3"], "own").task.kind == "own"
+    assert as_config(["task=kk_tiny"], "own").task.name == "kk_tiny"
+    assert (load(["task=own", "epochs=3"]).steps, load(["task=own", "epochs=3", "steps=5"]).steps) == (None, 5)
+
+
+@pytest.mark.parametrize("key", ["warmup_steps", "save_every", "evaluation.every"])
+@pytest.mark.parametrize(
+    ("value", "said"), [("1.5", "a share of all steps"), ("0.0", "a share"), ("-1", "at least 0"), ("true", "")]
+)
+def test_steps_are_whole_or_a_share(key, value, said):
+    with pytest.raises(InputError, match=f"{key}={value}.*{said}"):
+        load([f"{key}={value}"])

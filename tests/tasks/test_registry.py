@@ -113,3 +113,21 @@ def test_an_unknown_kind_is_named_with_what_was_probably_meant():
         task_parameters({"name": "mine", "kind": "filles"})
     with pytest.raises(InputError, match=r"task\.kind=xyz: known: .*files.*reasoning_gym"):
         task_parameters({"name": "xyz"})
+
+
+def test_a_change_of_a_finished_task_reaches_its_verifier(tmp_path):
+    """Its limit, its success and its reading of thoughts, which the verifier of the finished task had bound already."""
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "import time\nfrom rlcsd import Problem, Reward, Task\n\ndef half(response, answer):\n"
+        "    time.sleep(5 if response == 'slow' else 0)\n    return 0.5\n\nPROBLEMS = [Problem('Q?', 'a')]\n"
+        "SLOW = Task('t', PROBLEMS, {}, half)\nWEIGHED = Task('t', PROBLEMS, {}, [Reward(half)])\n"
+        "BOXED = Task('t', PROBLEMS, {}, 'exact')\n"
+    )
+    slow = build_task({"name": f"{path}:SLOW", "verifier_seconds": 0.3})
+    with pytest.raises(InputError, match=r"took longer than 0.3 s"):
+        slow.judge(slow.train, [("slow",)])
+    weighed = build_task({"name": f"{path}:WEIGHED", "success": 0.5})
+    assert weighed.judge(weighed.train, [("a",)])[0][0].correct
+    boxed = build_task({"name": f"{path}:BOXED", "unfinished_thoughts": True})
+    assert boxed.judge(boxed.train, [("<think>\\boxed{a}",)])[0][0].correct

@@ -6,8 +6,7 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import closing
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,35 +27,10 @@ def add_eval_command(commands: Any) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    from ..config.load import build_method
-    from ..engine.interface import build_engine
-    from ..engine.local.local_engine import with_threads
-    from ..evaluation import Answered, EvaluationFolder, EvaluationSettings, check, evaluate, markdown_table
-    from ..run.console import counter
-    from ..run.folder import evaluation_config
-    from ..tasks.registry import build_task
+    from ..evaluation import markdown_table
+    from ..run.evaluate import evaluate, print_warning
 
-    config = evaluation_config(arguments.overrides)
-    folder = EvaluationFolder(arguments.out, config) if arguments.out else None
-    task = build_task(config.task)
-    if not task.evaluations:
-        raise InputError(f"task={task.name}: it has no evaluation sets; give task.evaluations.NAME=FILE")
-    settings = EvaluationSettings.of(config)
-    with closing(build_engine(with_threads(config), build_method(config))) as engine:
-        check(engine.tokenizer, task, settings, engine.max_sequence, engine.context_length)
-        done = folder.open() if folder is not None else []
-        total = max(0, sum(map(len, task.evaluations.values())) - len(done))
-        with counter("problems", total) as count:
-
-            def keep(batch: Sequence[Answered]) -> None:
-                if folder is not None:
-                    folder.keep(batch)
-                count(len(batch))
-
-            summaries, answered = evaluate(engine, task, settings, done, keep)
-    if folder is not None:
-        folder.finish(summaries, answered)
-    print(markdown_table(summaries))
+    print(markdown_table(evaluate(None, arguments.overrides, out=arguments.out, warn=print_warning)))
 
 
 def add_chat_command(commands: Any) -> None:
@@ -77,6 +51,7 @@ def add_chat_command(commands: Any) -> None:
 
 def _chat(arguments: argparse.Namespace) -> None:
     from ..run.chat import Chat
+    from ..run.evaluate import print_warning
 
     overrides = [word for word in arguments.overrides if _is_override(word)]
     questions = [word for word in arguments.overrides if not _is_override(word)]
@@ -85,7 +60,7 @@ def _chat(arguments: argparse.Namespace) -> None:
     question = questions[0] if questions else None
     if question is not None and arguments.problem is not None:
         raise InputError(f"--problem {arguments.problem}: give either a question or a problem")
-    chat = Chat(arguments.run_folder, overrides, arguments.step, arguments.problem)
+    chat = Chat(arguments.run_folder, overrides, arguments.step, arguments.problem, warn=print_warning)
     for asked in [question] if question is not None else [None] if arguments.problem else _questions():
         answers = chat.ask(asked)
         if arguments.json:

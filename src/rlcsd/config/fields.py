@@ -73,6 +73,14 @@ def _thread_count(count: int) -> int:
     return count
 
 
+def _steps_or_share(value: int | float) -> int | float:
+    if isinstance(value, float) and not 0 < value < 1:
+        raise ValueError("must be a whole number of steps, or a share of all steps between 0 and 1")
+    if not 0 <= value <= LARGEST:
+        raise ValueError("must be at least 0" if value < 0 else f"must be at most {LARGEST}")
+    return value
+
+
 def _device(name: str) -> str:
     if not re.fullmatch(r"auto|cpu|(cuda|xpu|npu|hpu)(:\d+)?", name):
         raise ValueError(
@@ -84,6 +92,7 @@ def _device(name: str) -> str:
 Text = Annotated[str, AfterValidator(_printable)]
 Count = Annotated[int, Field(ge=1, le=LARGEST)]
 CountOrZero = Annotated[int, Field(ge=0, le=LARGEST)]
+StepsOrShare = Annotated[int | float, AfterValidator(_steps_or_share)]  # a float is a share of the run's steps
 ThreadCount = Annotated[int, Field(ge=0), AfterValidator(_thread_count)]
 Device = Annotated[Text, AfterValidator(_device)]
 RunName = Annotated[Text, AfterValidator(_inside_output_dir)]

@@ -65,8 +65,8 @@ def load(overrides: Sequence[str] = (), values: Mapping[str, Any] | None = None)
     return validated(plain)
 
 
-def as_config(config: Config | Mapping[str, Any] | Sequence[str] | None) -> Config:
-    """A checked Config from any form that `rlcsd.train` takes.
+def as_config(config: Config | Mapping[str, Any] | Sequence[str] | None, task: str | None = None) -> Config:
+    """A checked Config from any form that `rlcsd.train` takes; `task` is the choice of the task if it makes none.
 
     The forms are a `Config`, overrides as on the command line, a mapping, or None for the default config. In a mapping,
     a group's name with a text value chooses an entry of that group, as in `{"model": "qwen3_4b"}`.
@@ -77,10 +77,13 @@ def as_config(config: Config | Mapping[str, Any] | Sequence[str] | None) -> Conf
     if isinstance(config, Config):
         return validated(config.model_dump())
     if isinstance(config, Mapping):
+        config = config if task is None or "task" in config else {"task": task, **config}
         groups = {name: config[name] for name in (*_GROUP_NAMES, "variant") if isinstance(config.get(name), str)}
         values = {key: value for key, value in config.items() if key not in groups}
         return load([f"{name}={choice}" for name, choice in groups.items()], values)
-    return load(list(config or []))
+    overrides = list(config or [])
+    chosen = task is None or any(split_override(override)[0] == "task" for override in overrides)
+    return load(overrides if chosen else [f"task={task}", *overrides])
 
 
 def changed(config: Config, overrides: Sequence[str]) -> Config:
@@ -236,14 +239,28 @@ def _composed(overrides: Sequence[str], grammar: Sequence[str], values: Mapping[
         for key, value in values.items():
             OmegaConf.update(dotted, key, value, force_add=True)
         OmegaConf.set_struct(composed, False)
+        rates = composed.pop("learning_rates", None)
         defaults = Config().model_dump(exclude={"engine", "method", "task"})  # these depend on what is chosen
         merged = OmegaConf.merge(defaults, composed, dotted)
+        if rates is not None and not any("learning_rate" in given for given in (composed, dotted)):
+            merged.learning_rate = rates[_trained_weights(merged)]
+        given = {split_override(override)[0] for override in overrides} | {*values}
+        if rates is not None and "epochs" in given and "steps" not in given:
+            merged.steps = None
         _check_references(OmegaConf.to_container(merged, resolve=False))
         resolved = OmegaConf.to_container(merged, resolve=True)
     except (HydraException, OmegaConfBaseException) as error:
         raise InputError(f"{' '.join(overrides)}: {str(error).splitlines()[0]}") from None
     assert isinstance(resolved, dict)
     return {str(key): value for key, value in resolved.items()}
+
+
+def _trained_weights(config: Any) -> str:
+    """What kind of weights a composed config trains: a key of `learning_rates` in groups/task/own.yaml."""
+    model = config.model
+    if (GROUPS.parents[1] / "bases" / str(model.path)).is_dir():
+        return "packaged"
+    return "all_weights" if model.get("lora") is None else "lora"
 
 
 def _check_references(value: Any, key: str = "") -> None:

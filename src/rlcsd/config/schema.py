@@ -34,6 +34,7 @@ from .fields import (
     Resumable,
     RunName,
     Section,
+    StepsOrShare,
     Text,
     ThreadCount,
     without_nul,
@@ -96,8 +97,8 @@ class SamplingConfig(Section):
 class EvaluationConfig(Section):
     """When and how held-out accuracy is measured."""
 
-    every: Resumable[CountOrZero] = Field(
-        50, description="steps between evaluations; 0: only before and after training"
+    every: Resumable[StepsOrShare] = Field(
+        50, description="steps between evaluations, or that share of the run; 0: only before and after training"
     )
     samples: Count = Field(1, description="responses per problem: the n of mean@n")
     sampling: SamplingConfig = Field(
@@ -304,7 +305,9 @@ class Config(Section):
         default_factory=dict, description="arguments of that schedule, for example {min_lr_rate: 0.1}"
     )
     weight_decay: float = Field(0.01, ge=0, description="decoupled weight decay of the optimizer")
-    warmup_steps: CountOrZero = Field(50, description="training steps of linear learning-rate warm-up")
+    warmup_steps: StepsOrShare = Field(
+        50, description="training steps of linear learning-rate warm-up, or that share of the run, such as 0.1"
+    )
     max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
     kl_coefficient: float = Field(
         0.0, ge=0, description="weight of the reference KL (low_var_kl) that is added to the loss"
@@ -317,7 +320,9 @@ class Config(Section):
         None, description="maximum tokens of teacher prompt and response together; null: the model's context"
     )
     guard: Resumable[GuardConfig] = Field(GuardConfig(), description="when a run counts as diverged")
-    save_every: Resumable[CountOrZero] = Field(50, description="steps between checkpoints; 0: only at the end")
+    save_every: Resumable[StepsOrShare] = Field(
+        50, description="steps between checkpoints, or that share of the run; 0: only at the end"
+    )
     keep_last: Resumable[Count | None] = Field(3, description="newest checkpoints that are kept; null: all")
     keep_best: Resumable[bool] = Field(
         True, description="also keep the checkpoint of the highest mean held-out accuracy"

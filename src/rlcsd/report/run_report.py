@@ -29,6 +29,7 @@ def write_report(folder: Path, figures: bool = True) -> Path:
         f"learning rate {config['learning_rate']:g}, G = {config['group_size']}, "
         f"reference KL {config['kl_coefficient']:g}. Intervals: 95 %, over problems.",
         "",
+        *_given_task(config["task"]),
     ]
     if evaluations and evaluations[-1]["sets"]:
         before = summaries_of(evaluations[0]) if evaluations[0]["step"] == 0 and len(evaluations) > 1 else []
@@ -40,6 +41,17 @@ def write_report(folder: Path, figures: bool = True) -> Path:
     path = folder / "report.md"
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
+
+
+def _given_task(task: Mapping[str, Any]) -> list[str]:
+    """What is known of a task that was given from Python."""
+    if "origin" not in task:
+        return []
+    return [
+        f"The task {task['name']} was {task['origin']}. Its problems are in `task/` (SHA-256 {task['data'][:12]}…); "
+        f"verifier: {task['verifier']}.",
+        "",
+    ]
 
 
 def _phase_table(metrics: Records) -> list[str]:

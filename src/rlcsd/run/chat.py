@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from ..records import Problem
 from ..tasks.registry import build_task
 from ..tasks.task import Task
 from .checkpoint import checkpoint_of
-from .folder import check_task_in_config, python_task
+from .folder import with_task_of_run
 
 
 @dataclass(frozen=True)
@@ -78,25 +79,32 @@ class Chat:
         overrides: changes to its config, such as `evaluation.sampling.temperature=0`.
         step: the step of the trained model's checkpoint, by default the newest.
         problem: a problem of the task, as `SET:INDEX`, that `ask` poses when it gets no question.
+        task: the run's task, where it was given from Python and cannot be rebuilt from the folder.
+        warn: told if the code of such a task has changed.
 
     Raises:
         InputError: there is no such run, checkpoint or problem, or an override is not valid.
     """
 
     def __init__(
-        self, run: Path, overrides: Sequence[str] = (), step: int | None = None, problem: str | None = None
+        self,
+        run: Path,
+        overrides: Sequence[str] = (),
+        step: int | None = None,
+        problem: str | None = None,
+        task: Task | None = None,
+        warn: Callable[[str], None] = warnings.warn,
     ) -> None:
         checkpoint = checkpoint_of(run, step)
         config = changed(_plain(from_yaml(run / "config.yaml")), overrides)
         self.sampling, self.config = config.evaluation.sampling.settings(), config
         self.task: Task | None = None
         self.problem: Problem | None = None
-        given = python_task(run) or {}
-        self.instruction = given.get("instruction", getattr(config.task, "instruction", None))
-        self.system_prompt = given.get("system_prompt", getattr(config.task, "system_prompt", ""))
+        self.instruction = getattr(config.task, "instruction", None)
+        self.system_prompt = getattr(config.task, "system_prompt", "")
         if problem is not None:
-            check_task_in_config(run, "ask a question instead of --problem")
-            self.task = build_task(config.task)
+            config, task = with_task_of_run(run, config, task, warn)
+            self.task = task if task is not None else build_task(config.task)
             self.problem = _problem(self.task, problem)
         # A checkpoint is a whole model, or an adapter of the base that the run began with.
         model = config.model.model_copy(update={"path": str(checkpoint), "gguf_file": None})

@@ -6,8 +6,6 @@ or not at all, carries a manifest of hashes, and holds no code: tensors are in s
 
 from __future__ import annotations
 
-import dataclasses
-import hashlib
 import json
 import random
 from collections.abc import Collection, Mapping, Sequence
@@ -32,6 +30,7 @@ from ..storage import (
     whole_folder,
     write_manifest,
 )
+from ..tasks.given_task import data_hash
 from ..tasks.task import Task
 
 LOGS = ("metrics.jsonl", "rollouts.jsonl", "evaluations.jsonl")
@@ -206,39 +205,6 @@ def flat_config(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[prefix + key] = value
     return flat
-
-
-def data_hash(task: Task) -> str:
-    """SHA-256 of all problems of a task, in their order."""
-    digest = hashlib.sha256()
-    for problems in (task.train, *(task.evaluations[name] for name in sorted(task.evaluations))):
-        for problem in problems:
-            record = {field.name: getattr(problem, field.name) for field in dataclasses.fields(problem)}
-            if not problem.history:
-                del record["history"]  # runs from before problems had a history resume
-            digest.update(json.dumps(_canonical(record), sort_keys=True).encode())
-        digest.update(b"\n")
-    return digest.hexdigest()
-
-
-def _canonical(value: Any) -> Any:
-    """A value of a problem as JSON data that is the same in every process."""
-    if isinstance(value, Mapping):
-        return {_key(key): _canonical(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_canonical(item) for item in value]
-    if isinstance(value, set | frozenset):
-        return sorted(json.dumps(_canonical(item), sort_keys=True) for item in value)
-    if value is None or isinstance(value, str | int | float):
-        return value
-    if callable(value) or str(value) == object.__repr__(value):
-        return getattr(value, "__qualname__", type(value).__qualname__)  # its repr has its address in memory
-    return str(value)
-
-
-def _key(key: Any) -> str:
-    plain = key is None or isinstance(key, str | int | float)
-    return next(iter(json.loads(json.dumps({key: 0})))) if plain else str(_canonical(key))
 
 
 def log_lengths(folder: Path) -> dict[str, int]:

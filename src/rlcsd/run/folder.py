@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -24,11 +23,10 @@ from ..config.schema import Config, may_change_on_resume
 from ..engine.interface import Engine
 from ..errors import InputError
 from ..methods import HintedConfig
-from ..storage import write_text
+from ..tasks.given_task import AGAIN, GivenTaskParameters, check_same, read_copy, record
+from ..tasks.registry import changed_task
 from ..tasks.task import Task
-from .checkpoint import data_hash, flat_config, is_free, latest_checkpoint
-
-_PYTHON_TASK = "task.json"
+from .checkpoint import flat_config, is_free, latest_checkpoint
 
 # ------------------------------------------------------------------ a folder
 
@@ -144,25 +142,37 @@ def _checkpoint_of(key: str, path: str) -> str:
     return str(newest)
 
 
-def write_python_task(folder: Path, task: Task) -> None:
-    """Record in `task.json` that a program gave the run its task, which the config therefore does not describe."""
-    facts = {"name": task.name, "instruction": task.instruction, "system_prompt": task.system_prompt}
-    write_text(folder / _PYTHON_TASK, json.dumps({**facts, "data": data_hash(task)}, indent=2))
+def with_given_task(config: Config, task: Task) -> tuple[Config, Task]:
+    """The config with the record of a task given from Python, and the task with what the config changes of it."""
+    parameters = config.task
+    if isinstance(parameters, GivenTaskParameters):
+        changes = {k: v for k, v in parameters.model_dump(exclude_unset=True).items() if k not in ("name", "kind")}
+        task = changed_task(task.name, task, changes) if changes else task
+    return config.model_copy(update={"task": record(task)}), task
 
 
-def python_task(folder: Path) -> dict[str, Any] | None:
-    """What `write_python_task` recorded (name, instruction, system_prompt, data); None for a task of the config."""
-    path = folder / _PYTHON_TASK
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+def with_task_of_run(
+    folder: Path, config: Config, task: Task | None, warn: Callable[[str], None]
+) -> tuple[Config, Task | None]:
+    """The config and the task of the run in `folder` that is resumed or evaluated.
 
+    A task that was given from Python is read from its copy in the folder, unless it is given again as `task`. None: it
+    is the config that describes the task.
 
-def check_task_in_config(folder: Path, what: str, task: Task | None = None) -> None:
-    """Raise InputError if the task of a run is not in its config, and is not `task`. `what` says what to do instead."""
-    given = python_task(folder)
-    if given is not None and (task is None or data_hash(task) != given["data"]):
+    Raises:
+        InputError: `task` is another one, or none is given and it cannot be rebuilt.
+    """
+    if task is None and (folder / "task.json").is_file():  # of a version that kept no problems
         raise InputError(
-            f"{folder}: its task, {given['name']}, was given from Python, so it is not in the run's config; {what}"
+            f"{folder}: its task was given from Python and is not kept in the folder; pass it again: {AGAIN}"
         )
+    if not isinstance(config.task, GivenTaskParameters):
+        return config, task
+    if task is None:
+        return config, read_copy(folder, config.task, warn)
+    check_same(folder, task, config.task)
+    again = record(task).model_copy(update={"verifier": config.task.verifier})
+    return config.model_copy(update={"task": again}), task
 
 
 def resumed_config(folder: Path, overrides: Sequence[str] = ()) -> Config:
@@ -201,6 +211,13 @@ def plugins_of(folder: Path) -> list[str]:
     return [f"{key}={value}" for key, value in named if isinstance(value, str) and ":" in value]
 
 
+def evaluated_run(overrides: Sequence[str]) -> Path | None:
+    """The run folder that `model.path` names among the overrides of `rlcsd eval`; None if it is no run."""
+    chosen = {override.lstrip("+").partition("=")[0]: override.partition("=")[2] for override in overrides}
+    folder = Path(chosen.get("model.path", "").strip("'\""))
+    return folder if is_run(folder) else None
+
+
 def evaluation_config(overrides: Sequence[str]) -> Config:
     """The config of `rlcsd eval`.
 
@@ -212,8 +229,8 @@ def evaluation_config(overrides: Sequence[str]) -> Config:
     """
     overrides = [override.lstrip("+") for override in overrides]
     chosen = {override.partition("=")[0]: override.partition("=")[2] for override in overrides}
-    folder = Path(chosen.get("model.path", "").strip("'\""))
-    if not is_run(folder):
+    folder = evaluated_run(overrides)
+    if folder is None:
         return with_newest_checkpoint(load(["method=grpo", *overrides, "kl_coefficient=0"]))
     run = from_yaml(folder / "config.yaml")
     # Parameters of the run's task need not be those of the default task; another task is chosen whole.
@@ -226,8 +243,6 @@ def _with_settings_of(run: Config, config: Config, overrides: Sequence[str]) -> 
     """`config` with task, evaluation and model of `run`, except for sections that an override chooses as a whole."""
     replaced = {override.partition("=")[0] for override in overrides}
     sections = [section for section in ("task", "evaluation", "model") if section not in replaced]
-    if "task" in sections:
-        check_task_in_config(Path(config.model.path), "choose a task, for example task=kk_tiny, or evaluate in Python")
     run = changed(run, [override for override in overrides if override.partition(".")[0] in sections])
     found = {section: getattr(run, section) for section in sections}
     if "model" in found:  # a checkpoint is a whole model, or an adapter that names its base

@@ -18,7 +18,7 @@ from ..engine.local.model import PACKAGED, load_tokenizer
 from ..errors import InputError, MissingError, together
 from ..prepare import Prepared, prepare
 from ..tasks.task import overlaps
-from .folder import new_folder
+from .folder import new_folder, with_task_of_run
 from .push import check_hub
 from .tracking import check_trackers
 
@@ -32,8 +32,11 @@ def plan(config: Config, resume: Path | None = None) -> str:
     """
     prepared, missing = None, list[str]()
     tokenizer = _tokenizer(config.model)
+    task = None
+    if resume is not None:
+        config, task = with_task_of_run(resume, config, None, missing.append)
     try:
-        prepared = prepare(config, tokenizer=tokenizer, check_prompts=tokenizer is not None)
+        prepared = prepare(config, task, tokenizer=tokenizer, check_prompts=tokenizer is not None)
     except MissingError as error:
         missing += error.sentences
     if resume is None:
@@ -53,6 +56,7 @@ def plan(config: Config, resume: Path | None = None) -> str:
     ]
     if prepared is not None:
         found = overlaps(prepared.task.train, prepared.task.evaluations)
+        lines += [f"warning    {sentence}" for sentence in prepared.warnings]
         lines += [f"overlap    {overlap}" for overlap in found if overlap.normalised]
     lines += [f"missing    {sentence}" for sentence in missing]
     return "\n".join(lines)

@@ -25,6 +25,7 @@ from ..evaluation import Answered, EvaluationSettings, Summary, outcomes, summar
 from ..prepare import prepare
 from ..report.run_report import write_report
 from ..storage import append_jsonl, is_disk_full, remove_left_overs, write_text
+from ..tasks.given_task import GivenTaskParameters, data_hash, write_copy
 from ..tasks.task import Task, overlaps
 from ..trainer import StepResult, Trainer
 from .checkpoint import (
@@ -32,7 +33,6 @@ from .checkpoint import (
     check_same_run,
     checkpoints,
     cut_logs,
-    data_hash,
     load_checkpoint,
     log_lengths,
     newest_whole,
@@ -45,12 +45,12 @@ from .checkpoint import (
 from .console import ProgressDisplay, Style
 from .folder import (
     RunLock,
-    check_task_in_config,
     environment,
     new_folder,
     resumed_config,
+    with_given_task,
     with_newest_checkpoint,
-    write_python_task,
+    with_task_of_run,
 )
 from .plan import check_machine
 from .push import push
@@ -87,7 +87,7 @@ def train(
     """
     folder = Path(resume) if resume is not None else None
     if folder is None:
-        chosen = as_config(config)
+        chosen = as_config(config, "own" if task is not None else None)
     elif isinstance(config, Config | Mapping):
         raise InputError('resume: the run has its config; give changes as overrides, for example ["steps=60"]')
     else:
@@ -126,15 +126,17 @@ class Run:
     ) -> None:
         self.watch = watch or (lambda event, facts: None)
         self._current_phase = ""
-        if folder is None:  # a resumed run has both in its config
+        if folder is not None:
+            config, task = with_task_of_run(folder, config, task, self._warn)
+        else:  # a resumed run has all three in its config
             config = with_threads(with_newest_checkpoint(config))
+            if task is not None:
+                config, task = with_given_task(config, task)
         self.config = config
-        self._given_task = task
         self._phase(f"building the task {config.task.name}".rstrip())
         prepared = prepare(config, task)
-        self.method, self.task = prepared.method, prepared.task
-        if folder is not None:
-            check_task_in_config(folder, "resume it with the same one: rlcsd.train(resume=RUN, task=…)", self.task)
+        self.config = config = prepared.config
+        self.method, self.task, self._remarks = prepared.method, prepared.task, prepared.warnings
         check_machine(config)
         self.folder = folder or new_folder(config, self.task.name)
         self.lock = RunLock(self.folder)
@@ -325,8 +327,8 @@ class Run:
         start = self._restore() if resume else 0
         try:
             write_text(self.folder / "config.yaml", to_yaml(self.config))
-            if self._given_task is not None:
-                write_python_task(self.folder, self._given_task)
+            if isinstance(self.config.task, GivenTaskParameters) and not resume:
+                write_copy(self.folder, self.task)
             write_text(self.folder / "environment.json", json.dumps(environment(self.engine), indent=2))
         except OSError as error:
             raise InputError(f"output_dir={self.config.output_dir}: cannot be written to ({error.strerror})") from None
@@ -343,6 +345,8 @@ class Run:
             "evaluate_every": c.evaluation.every,
         }
         self.watch("start", {**facts, **about, "start": start, "evaluations": self.evaluations})
+        for remark in self._remarks:
+            self._warn(remark)
         return start
 
     def _restore(self) -> int:

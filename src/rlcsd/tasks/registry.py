@@ -175,7 +175,7 @@ def _python_task(parameters: PythonTaskParameters) -> Task:
     name, values = parameters.name, parameters.model_extra or {}
     attribute = load_attribute("task", name)
     if isinstance(attribute, Task):
-        return _changed(name, attribute, values) if values else attribute
+        return changed_task(name, attribute, values) if values else attribute
     if attribute is not None and callable(attribute):
         try:
             attribute = attribute(**values)
@@ -189,9 +189,13 @@ def _python_task(parameters: PythonTaskParameters) -> Task:
     return attribute
 
 
-def _changed(name: str, task: Task, values: Mapping[str, Any]) -> Task:
-    """The task with other values of what every task has, its data and its verifier aside."""
-    known = ("instruction", "system_prompt", "success", "verifier_seconds")
+def changed_task(name: str, task: Task, values: Mapping[str, Any]) -> Task:
+    """The task with other values of what every task has, its data and its verifier aside.
+
+    Raises:
+        InputError: a value that cannot be, or a key that a finished task has no such value for.
+    """
+    known = ("instruction", "system_prompt", "success", "verifier_seconds", "unfinished_thoughts")
     for key in values:
         if key not in known:
             raise InputError(

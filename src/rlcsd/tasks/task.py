@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, cast
 from ..errors import InputError
 from ..prompts import BOXED_INSTRUCTION
 from ..records import Problem, Verdict
-from ..verifiers import Reward, Verifier, VerifierError, WeightedRewards, get, grade, grade_groups, isolated
+from ..verifiers import (
+    Reward,
+    Verifier,
+    VerifierError,
+    WeightedRewards,
+    as_given,
+    get,
+    grade,
+    grade_groups,
+    isolated,
+    reading_thoughts,
+)
 
 if TYPE_CHECKING:  # the module needs torch, and tasks do not
     from ..metrics import Metrics
@@ -82,6 +93,7 @@ class Task:
             raise InputError(f"task={self.name}: {where} cannot be verified ({error})") from error
 
     def _callable(self, verifier: Verifier | str | Sequence[Reward]) -> Verifier:
+        verifier = as_given(verifier)  # that of another task (dataclasses.replace) is bound to the other's settings
         if isinstance(verifier, Sequence) and not isinstance(verifier, str):
             for reward in verifier:
                 if not isinstance(reward, Reward):
@@ -91,7 +103,7 @@ class Task:
         found = get(verifier, self.unfinished_thoughts) if isinstance(verifier, str) else verifier
         if not callable(found):
             raise InputError(f"task={self.name}: the verifier must be a function or a name, not {found!r}")
-        return isolated(found, self.verifier_seconds)
+        return isolated(reading_thoughts(found, self.unfinished_thoughts), self.verifier_seconds)
 
     def _with_system_prompt(self, problems: Sequence[Problem]) -> list[Problem]:
         """The problems, each with the system prompt unless it has one of its own."""

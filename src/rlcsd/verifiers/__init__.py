@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
@@ -14,6 +15,7 @@ from . import knights_and_knaves
 from .boxed import last_boxed, without_thinking
 from .latex import clean
 from .process import IsolatedVerifier, can_fork
+from .reference import Reference, label_of, reference_to, referred
 from .rewards import Reward, VerifierError, WeightedRewards, as_result, as_verdict, checked, described, form_of, name_of
 
 # (response text, reference answer) → a bool, a finite number or a `Verdict`. One whose second parameter is called
@@ -52,6 +54,7 @@ def _math(unfinished_thoughts: bool) -> Verifier:
     return MathVerifier(unfinished_thoughts=unfinished_thoughts)
 
 
+_OUR_NAMES = ("exact", "knights_and_knaves")
 _OURS: tuple[Verifier, ...] = (exact, knights_and_knaves.verify)  # linear in the length of a response
 
 
@@ -116,6 +119,72 @@ def isolated(verifier: Verifier, seconds: float | None) -> Verifier:
     return IsolatedVerifier(verifier, seconds)
 
 
+def as_given(verifier: Any) -> Any:
+    """What a task was given, of the verifier that it holds: a callable outside its process, or a list of `Reward`."""
+    if isinstance(verifier, IsolatedVerifier):
+        return verifier.verifier
+    if isinstance(verifier, WeightedRewards):
+        return [replace(reward, verifier=as_given(reward.verifier)) for reward in verifier.rewards]
+    return verifier
+
+
+def reading_thoughts(verifier: Any, unfinished: bool) -> Any:
+    """The verifier, if it is one of this package, with its option `unfinished_thoughts`; another one as it is."""
+    if _plain(verifier) in _OURS:
+        return partial(_plain(verifier), unfinished_thoughts=True) if unfinished else _plain(verifier)
+    if _is_math(verifier) and verifier.unfinished_thoughts != unfinished:
+        return type(verifier)(verifier.pool.seconds, verifier.pool.processes, unfinished)
+    return verifier
+
+
+def reads_boxes(verifier: Any) -> bool:
+    """Is what decides over a response one of this package's verifiers, which read its last box and nothing else?"""
+    given = as_given(verifier)
+    if isinstance(given, list):
+        return any(reads_boxes(reward.verifier) for reward in given)
+    return _plain(given) in _OURS or _is_math(given)
+
+
+# ------------------------------------------------------------------ for another process
+
+
+def reference_of(verifier: Any) -> Reference:
+    """JSON data from which `from_reference` gives the verifier in another process.
+
+    Raises:
+        NotImportableError: it is code that cannot be imported again.
+    """
+    given = as_given(verifier)
+    if isinstance(given, list):
+        return {"rewards": [{**_weight(reward), "verifier": reference_of(reward.verifier)} for reward in given]}
+    for name, function in zip(_OUR_NAMES, _OURS, strict=True):
+        if _plain(given) is function:
+            return {"built_in": name}
+    return {"built_in": "math"} if _is_math(given) else reference_to(given)
+
+
+def from_reference(reference: Reference, warn: Callable[[str], None]) -> Any:
+    """The verifier of `reference_of`, as a `Task` takes it; `warn` is told if its source has changed.
+
+    Raises:
+        InputError: it cannot be imported any more.
+    """
+    if "rewards" in reference:
+        return [Reward(**{**r, "verifier": from_reference(r["verifier"], warn)}) for r in reference["rewards"]]
+    return reference["built_in"] if "built_in" in reference else referred(reference, warn)
+
+
+def described_reference(reference: Reference) -> str:
+    """The reference for a reader: a name, `file.py:name`, or several of them."""
+    if "rewards" in reference:
+        return ", ".join(described_reference(reward["verifier"]) for reward in reference["rewards"])
+    return str(reference["built_in"]) if "built_in" in reference else label_of(reference)
+
+
+def _weight(reward: Reward) -> dict[str, Any]:
+    return {"weight": float(reward.weight), "name": reward.label, "decides": reward.decides}
+
+
 def silent(verifier: Any) -> bool:
     """Is it known that the verifier never says more than right or wrong? So it is with those of this package."""
     if isinstance(verifier, WeightedRewards):
@@ -124,7 +193,11 @@ def silent(verifier: Any) -> bool:
         return silent(verifier.verifier)
     if getattr(verifier, "silent", False):
         return True
-    return _plain(verifier) in _OURS or type(verifier).__module__ == f"{__name__}.math"
+    return _plain(verifier) in _OURS or _is_math(verifier)
+
+
+def _is_math(verifier: Any) -> bool:
+    return type(verifier).__module__ == f"{__name__}.math"
 
 
 def _plain(verifier: Any) -> Any:

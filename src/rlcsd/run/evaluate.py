@@ -1,0 +1,88 @@
+"""`rlcsd eval` and `rlcsd.evaluate`: held-out accuracy of any model on any task, or of a run on its own task."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from contextlib import closing, nullcontext
+from pathlib import Path
+
+from .. import evaluation
+from ..config.load import build_method
+from ..config.schema import Config
+from ..engine.interface import build_engine
+from ..engine.local.local_engine import with_threads
+from ..errors import InputError
+from ..evaluation import Answered, EvaluationFolder, EvaluationSettings, Summary
+from ..tasks.registry import build_task
+from ..tasks.task import Task
+from .console import counter
+from .folder import evaluated_run, evaluation_config, with_given_task, with_task_of_run
+
+Warn = Callable[[str], None]
+
+
+def evaluate(
+    model: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    task: Task | None = None,
+    out: str | Path | None = None,
+    progress: bool = True,
+    warn: Warn = warnings.warn,
+) -> list[Summary]:
+    """Held-out accuracy: a summary of each evaluation set, and of their average if there are several.
+
+        rlcsd.evaluate("runs/mine")[0].mean
+        rlcsd.evaluate("runs/mine", task=task)  # where the run's task cannot be rebuilt from its folder
+        rlcsd.evaluate("Qwen/Qwen3-0.6B", ["task=kk_tiny", "evaluation.samples=4"])
+
+    Args:
+        model: a run's folder, which stands for its newest checkpoint, its task and its evaluation settings; or
+            anything that `model.path` takes. None: `overrides` name it.
+        overrides: `key=value` overrides, as of `rlcsd eval`.
+        task: replaces the task; of a run that was given one from Python, the same one.
+        out: folder for `eval.json`, `eval.md` and `samples.jsonl`; an interrupted evaluation resumes there.
+        progress: shows a counter of problems on stderr.
+        warn: told if code that a run refers to has changed since.
+
+    Raises:
+        InputError: no such model or task, or a run whose task has to be given again.
+    """
+    overrides = [*([] if model is None else [f"model.path='{model}'"]), *overrides]
+    config, task = _chosen(overrides, task, warn)
+    folder = EvaluationFolder(Path(out), config) if out is not None else None
+    task = task if task is not None else build_task(config.task)
+    if not task.evaluations:
+        raise InputError(f"task={task.name}: it has no evaluation sets; give task.evaluations.NAME=FILE")
+    settings = EvaluationSettings.of(config)
+    with closing(build_engine(with_threads(config), build_method(config))) as engine:
+        evaluation.check(engine.tokenizer, task, settings, engine.max_sequence, engine.context_length)
+        done = folder.open() if folder is not None else []
+        total = max(0, sum(map(len, task.evaluations.values())) - len(done))
+        with counter("problems", total) if progress else nullcontext(lambda number: None) as count:
+
+            def keep(batch: Sequence[Answered]) -> None:
+                if folder is not None:
+                    folder.keep(batch)
+                count(len(batch))
+
+            summaries, answered = evaluation.evaluate(engine, task, settings, done, keep)
+    if folder is not None:
+        folder.finish(summaries, answered)
+    return summaries
+
+
+def _chosen(overrides: Sequence[str], task: Task | None, warn: Warn) -> tuple[Config, Task | None]:
+    """The config of the evaluation, and its task if the config alone does not describe it."""
+    run = evaluated_run(overrides)
+    other = any(override.lstrip("+").startswith("task=") for override in overrides)
+    config = evaluation_config([*overrides, *(["task=own"] if run is None and task is not None and not other else [])])
+    if run is not None and not other:
+        return with_task_of_run(run, config, task, warn)
+    return (config, None) if task is None else with_given_task(config, task)
+
+
+def print_warning(message: str) -> None:
+    """Say it as `rlcsd` says what concerns the user."""
+    print(f"rlcsd: {message}", file=sys.stderr)
