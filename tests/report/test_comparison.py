@@ -43,8 +43,7 @@ def test_seeds_are_averaged_by_label_and_one_seed_has_no_interval(tmp_path):
     write_run(tmp_path / "b", "grpo", 0, 0.4, 0.5)
     runs = [read_run(tmp_path / name) for name in ("a0", "a1", "b")]
     table = comparison_table(runs)
-    half = 12.706 * (0.2 / 2**0.5) / 2**0.5
-    assert f"0.700 ± {half:.3f}" in table
+    assert "| 0.700 (0.600, 0.800) |" in table and "one degree of freedom" in table
     (alone,) = [line for line in table.splitlines() if line.startswith("| grpo | 1 |")]
     assert "±" not in alone and "nan" not in table
     assert read_run(tmp_path / "b", ["method.name", "method.tau"]).label == "grpo 0.1"
@@ -54,11 +53,11 @@ def test_an_evaluation_after_some_steps_is_no_accuracy_before(tmp_path):
     folder = write_run(tmp_path / "a", before=0.4, after=0.6)
     records = [json.loads(line) for line in (folder / "evaluations.jsonl").read_text().splitlines()]
     lines(folder / "evaluations.jsonl", [{**records[0], "step": 4}, records[1]])
-    (row,) = comparison([read_run(folder)]).rows
-    assert row[2] is None and row[3].mean == 0.6
+    assert cells_of(comparison([read_run(folder)]))["rlcsd"]["seen, before"] is None
+    assert cells_of(comparison([read_run(folder)]))["rlcsd"]["seen, after"].mean == 0.6
     lines(folder / "evaluations.jsonl", records[:1])
-    (row,) = comparison([read_run(folder)]).rows
-    assert row[2].mean == 0.4 and row[3] is None
+    assert cells_of(comparison([read_run(folder)]))["rlcsd"]["seen, before"].mean == 0.4
+    assert cells_of(comparison([read_run(folder)]))["rlcsd"]["seen, after"] is None
 
 
 def test_runs_are_found_in_a_folder_of_runs(tmp_path):
@@ -80,9 +79,8 @@ def test_labels_tell_models_and_tasks_apart(tmp_path):
         (["a", "a"], "the same run twice"),
         (["a", "."], "the same run twice"),
         (["a", "./b/../a"], "the same run twice"),
-        (["a", "copy"], "one run twice"),
-        (["a", "other"], "they differ in method.tau"),
-        (["a", "another"], "they differ in method.tau"),
+        (["a", "other", "--by", "method.name"], "they differ in method.tau"),
+        (["a", "another", "--by", "method.name"], "they differ in method.tau"),
         (["nothing"], "no run here"),
         (["a", "--by", "method.nothing"], "--by method.nothing"),
         (["a", "b", "--baseline", "sdpo"], "--baseline sdpo"),
@@ -104,6 +102,43 @@ def test_what_cannot_be_compared_is_one_sentence(tmp_path, capsys, monkeypatch, 
     assert main(["compare", *arguments]) == 2
     said = capsys.readouterr().err
     assert sentence in said and said.count("\n") == 1
+
+
+def test_two_runs_of_one_method_and_seed_are_two_rows(tmp_path):
+    """They were refused as one run twice, or, where their configs differ, for want of --by."""
+    for name, after in (("a", 0.6), ("copy", 0.7)):
+        write_run(tmp_path / name, after=after)
+    write_run(tmp_path / "b", seed=1, after=0.8)
+    write_run(tmp_path / "fast", learning_rate=0.1, after=0.2)
+    for name in ("a", "copy", "b"):
+        write_config(tmp_path / name, seed=int(name == "b"), learning_rate=0.01)
+    table = comparison(read_runs([tmp_path]))
+    shown = {row[0]: (row[1], row[table.head.index("seen, after")].mean) for row in table.rows}
+    slow = "rlcsd learning_rate=0.01"
+    assert shown == {
+        slow: ("2", pytest.approx(0.7)),
+        f"{slow} #2": ("1", 0.7),
+        "rlcsd learning_rate=0.1": ("1", 0.2),
+    }
+    assert f"{slow} #2, seed 0: copy has the config and the seed of a." in table.notes
+    draw_comparison(read_runs([tmp_path]), tmp_path / "figure.png")
+
+
+def test_runs_that_learned_nothing_are_marked(tmp_path, capsys):
+    for name, seed, updates in (("a", 0, 0.0), ("b", 1, 4.0)):
+        folder = write_run(tmp_path / name, "grpo", seed)
+        records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        counts = {"update/count": 4.0, "update/skipped": 1.0, "update/empty": 3.0 - updates / 2}
+        lines(folder / "metrics.jsonl", [{**record, **counts} for record in records])
+    write_run(tmp_path / "old", "rlcsd")  # a log of an older version, without these counts
+    runs = read_runs([tmp_path])
+    updates = {row[0]: row[2] for row in comparison(runs).rows}
+    assert updates == {"grpo": "16", "rlcsd": None}
+    (note,) = [note for note in results(runs).notes if "Learned nothing" in note]
+    assert "grpo, seed 0 (a)" in note and "seed 1" not in note
+    assert comparison(read_runs([tmp_path / "a"])).rows[0][2] == "0 (learned nothing)"
+    draw_comparison(runs, tmp_path / "figure.png")
+    assert "Learned nothing" in (tmp_path / "figure.svg").read_text()
 
 
 def set_method(folder, **fields):
@@ -149,16 +184,17 @@ def test_the_papers_table_in_three_formats(tmp_path):
     sets = ("amc23", "aime24", "unseen_sizes: 9 people", "unseen_sizes", "average")
     write_run(tmp_path / "a", "grpo", 0, 0.4, 0.5, sets=sets)
     write_run(tmp_path / "b", "rlcsd", 0, 0.4, 0.7, sets=sets)
-    write_run(tmp_path / "c", "rlcsd", 1, 0.4, 0.8, sets=sets)
+    write_run(tmp_path / "c", "rlcsd", 1, 0.4, 0.75, sets=sets)
+    write_run(tmp_path / "d", "rlcsd", 2, 0.4, 0.8, sets=sets)
     table = results(read_runs([tmp_path]))
     assert list(table.head) == ["model", "method", "AMC23", "AIME24", "9 people", "average"]
     assert [row[1] for row in table.rows] == ["base", "grpo", "rlcsd"]
     markdown = written(table, "markdown").splitlines()
-    assert markdown[3].startswith("| tiny | grpo | 50.0 | 50.0 |") and "75.0 ± 63.5" in markdown[4]
+    assert markdown[3].startswith("| tiny | grpo | 50.0 | 50.0 |") and "75.0 ± 12.4" in markdown[4]
     parsed = list(csv.DictReader(io.StringIO(written(table, "csv"))))
-    assert parsed[2]["AMC23"] == "75.0" and parsed[2]["AMC23 ±"] == "63.5" and parsed[1]["AMC23 ±"] == ""
+    assert parsed[2]["AMC23"] == "75.0" and parsed[2]["AMC23 ±"] == "12.4" and parsed[1]["AMC23 ±"] == ""
     latex = written(table, "latex")
-    assert latex.startswith(r"\begin{tabular}{llrrrr}") and r"75.0 $\pm$ 63.5" in latex
+    assert latex.startswith(r"\begin{tabular}{llrrrr}") and r"75.0 $\pm$ 12.4" in latex
 
 
 def test_the_table_of_hint_sources(tmp_path):

@@ -12,12 +12,18 @@ from rlcsd.report.statistics import holm, mean_interval, paired_difference
 
 
 def test_the_t_interval_is_that_of_the_tables():
-    found = mean_interval([0.6, 0.8])
-    assert found.mean == pytest.approx(0.7)
-    assert found.half == pytest.approx(12.7062 * 0.1, rel=1e-4)
     assert mean_interval([1.0, 2.0, 3.0, 4.0]).half == pytest.approx(
         3.18245 * np.std([1, 2, 3, 4], ddof=1) / 2, rel=1e-5
     )
+
+
+def test_two_values_are_shown_and_have_no_interval():
+    """0.6 and 0.8 were 0.7 ± 1.27: a t-interval with one degree of freedom."""
+    found = mean_interval([0.6, 0.8])
+    assert (found.mean, found.half, found.values) == (pytest.approx(0.7), None, (0.6, 0.8))
+    pair = paired_difference([0.6, 0.9], [0.5, 0.4])
+    assert (pair.mean, pair.low, pair.p) == (pytest.approx(0.3), None, None)
+    assert "one degree of freedom" in pair.missing
 
 
 def test_one_value_has_no_interval():
@@ -98,16 +104,16 @@ def outcomes(rng, experiments, problems, accuracy, other, samples=1):
     return shares(accuracy), shares(other)
 
 
-@pytest.mark.parametrize("seeds", [2, 3, 4, 8])
+@pytest.mark.parametrize("seeds", [3, 4, 8])
 def test_no_difference_between_seeds_is_found_in_one_of_twenty_experiments(seeds):
     """500 null experiments: accuracies of 200 problems."""
     rng = np.random.default_rng(seeds)
     a, b = rng.binomial(200, 0.5, (2, 500, seeds)) / 200
     found = [paired_difference(x, y) for x, y in zip(a, b, strict=True)]
     share = np.mean([one.p is not None and one.p < 0.05 for one in found])
-    assert share <= 0.08 and (seeds == 2 or share >= 0.02)  # with two, equal differences have no p-value
+    assert 0.02 <= share <= 0.08
     covered = np.mean([one.low <= 0 <= one.high for one in found if one.low is not None])
-    assert covered >= 0.92 and (seeds == 2 or covered <= 0.98)
+    assert 0.92 <= covered <= 0.98
 
 
 @pytest.mark.parametrize(("problems", "samples"), [(6, 1), (12, 1), (12, 4), (60, 1), (60, 4), (300, 1)])
@@ -130,12 +136,12 @@ def test_the_interval_of_a_difference_covers_it(problems, accuracy, other):
     assert np.mean([low <= accuracy - other <= high for low, high in found]) >= 0.91
 
 
-@pytest.mark.parametrize("seeds", [2, 3, 5, 10])
+@pytest.mark.parametrize("seeds", [3, 5, 10])
 def test_the_interval_of_a_mean_over_seeds_covers_it(seeds):
     rng = np.random.default_rng(seeds)
     found = [mean_interval(one) for one in rng.binomial(100, 0.3, (500, seeds)) / 100]
     covered = [one.low <= 0.3 <= one.high for one in found if one.low is not None]
-    assert np.mean(covered) >= 0.92 and (seeds == 2 or np.mean(covered) <= 0.98)
+    assert 0.92 <= np.mean(covered) <= 0.98
     assert len(covered) > 450
 
 

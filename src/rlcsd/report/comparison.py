@@ -38,12 +38,13 @@ _LAST = 5  # steps whose mean stands for the end of a curve
 
 
 def comparison(runs: Sequence[RunResult]) -> Table:
-    """One row per label: accuracy before and after on each set, final entropy and length; mean ± 95 % over seeds."""
+    """One row per label: updates, accuracy before and after on each set, final entropy and length; mean ± 95 % over
+    seeds."""
     names, grouped = all_sets(runs), by_label(runs)
-    head = ["run", "seeds", *(f"{name}, {when}" for name in names for when in ("before", "after"))]
+    head = ["run", "seeds", "updates", *(f"{name}, {when}" for name in names for when in ("before", "after"))]
     rows: list[list[Cell]] = []
     for label, members in grouped.items():
-        row: list[Cell] = [label, str(len(members))]
+        row: list[Cell] = [label, str(len(members)), _updates(members)]
         for name in names:
             row += [_estimate(accuracies(members, name, trained).values()) for trained in (False, True)]
         row += [_estimate(_ends(members, "actor/entropy")), _rounded(_ends(members, "rollout/length"))]
@@ -196,6 +197,14 @@ def _by_problem(runs: Sequence[RunResult], name: str) -> dict[str, float]:
     return {problem: float(np.mean([one[problem] for one in known])) for problem in sorted(common)}
 
 
+def _updates(members: Sequence[RunResult]) -> str | None:
+    """Optimizer steps that changed weights, summed over the runs; None if no log has them."""
+    made = sum(run.updates for run in members if run.updates is not None)
+    if all(run.updates is None for run in members):
+        return None
+    return f"{made} (learned nothing)" if not made else str(made)
+
+
 def _ends(members: Sequence[RunResult], metric: str) -> list[float]:
     """The mean of a metric over the last steps of each run of a group that has come as far as the others."""
     curves = [curve(run.metrics, metric) for run in members]
@@ -210,7 +219,10 @@ def _ends(members: Sequence[RunResult], metric: str) -> list[float]:
 def _notes(rows: Sequence[Sequence[Cell]], grouped: Mapping[Any, Sequence[RunResult]]) -> list[str]:
     notes = progress_notes(grouped)
     estimates = [cell for row in rows for cell in row if isinstance(cell, Estimate)]
-    if any(cell.count > 1 and cell.half is None for cell in estimates):
+    without = [cell for cell in estimates if cell.count > 1 and cell.half is None]
+    if any(len(cell.values) == 2 and np.ptp(cell.values) > 0 for cell in without):
+        notes.append("Two seeds: mean and both values; an interval of two values (one degree of freedom) says nothing.")
+    if any(np.ptp(cell.values) == 0 for cell in without):
         notes.append("No ± where all seeds have the same value: their spread is unknown.")
     return notes
 
@@ -222,9 +234,7 @@ def _estimate(values: Iterable[float]) -> Estimate | None:
 
 def _rounded(values: Sequence[float]) -> Cell:
     found = _estimate(values)
-    if found is None:
-        return None
-    return f"{found.mean:.0f}" if found.half is None else f"{found.mean:.0f} ± {found.half:.0f}"
+    return None if found is None else _text(found, Table([], [], digits=0))
 
 
 def _interval(difference: Difference) -> str | None:
@@ -272,7 +282,10 @@ def _text(cell: Cell, table: Table) -> str:
     if isinstance(cell, str):
         return cell
     mean = _number(cell.mean, table)
-    return mean if cell.half is None else f"{mean} ± {_number(cell.half, table)}"
+    if cell.half is not None:
+        return f"{mean} ± {_number(cell.half, table)}"
+    both = [_number(value, table) for value in cell.values]
+    return f"{mean} ({both[0]}, {both[1]})" if len(both) == 2 and both[0] != both[1] else mean
 
 
 def _markdown(table: Table) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -56,7 +56,7 @@ class EvaluatedStep:
 @dataclass(frozen=True)
 class RunResult:
     """What one run folder holds. `before` is the evaluation before the first step, `after` the last one after it, and
-    `config` is flat: `method.name`, `seed` …"""
+    `config` is flat: `method.name`, `seed` …; `repeats` is a run beside it with the same config and seed."""
 
     label: str
     seed: int
@@ -65,6 +65,13 @@ class RunResult:
     metrics: Sequence[Mapping[str, Any]]
     before: EvaluatedStep | None
     after: EvaluatedStep | None
+    repeats: Path | None = None
+
+    @property
+    def updates(self) -> int | None:
+        """Optimizer steps that changed weights; None if the log does not have them."""
+        by_step = updates_by_step(self.metrics)
+        return sum(by_step.values()) if by_step else None
 
     @property
     def stops_early(self) -> bool:
@@ -148,17 +155,24 @@ def find_runs(paths: Sequence[Path]) -> list[Path]:
 
 
 def read_runs(paths: Sequence[Path], keys: Sequence[str] | None = None) -> list[RunResult]:
-    """The runs of `find_runs`; without `keys`, labels have what differs of method, model and task.
+    """The runs of `find_runs`; without `keys`, labels have the method, and what else differs but the seed.
 
     Raises:
         InputError: as `find_runs` and `read_run`.
     """
     folders = find_runs(paths)
-    if keys is None:
-        configs = [_flat(read_config(folder)) for folder in folders]
-        differing = [key for key in ("model.path", "task.name") if len({str(c.get(key)) for c in configs}) > 1]
-        keys = ["method.name", *(key for key in differing if all(key in c for c in configs))]
-    return [read_run(folder, keys) for folder in folders]
+    if keys is not None:
+        return [read_run(folder, keys) for folder in folders]
+    configs = [_flat(read_config(folder)) for folder in folders]
+    differing = [key for key in ("model.path", "task.name") if len({str(c.get(key)) for c in configs}) > 1]
+    keys = ["method.name", *(key for key in differing if all(key in c for c in configs))]
+    runs = [read_run(folder, keys) for folder in folders]
+    found = []
+    for run in runs:
+        differ = [key for other in runs if other.label == run.label for key in _differences(run, other)]
+        more = [f"{key}={run.config[key]}" for key in sorted(set(differ)) if key in run.config]
+        found.append(replace(run, label=" ".join([run.label, *more])))
+    return found
 
 
 def _is_run(folder: Path) -> bool:
@@ -195,21 +209,47 @@ def cells(runs: Sequence[RunResult], key: Callable[[RunResult], Key], remedy: st
 
 
 def by_label(runs: Sequence[RunResult]) -> dict[str, list[RunResult]]:
-    """The runs of each label, in the order of their first run. Raises InputError as `cells` does."""
-    return cells(runs, lambda run: run.label, "add such a key to --by")
+    """The runs of each label, in the order of their first run.
+
+    A run that has the config and the seed of an earlier one is no further seed: it gets a label of its own, `grpo #2`.
+
+    Raises:
+        InputError: two runs of a label differ in more than the seed.
+    """
+    first: dict[str, RunResult] = {}
+    by_seed: dict[tuple[str, int], list[RunResult]] = defaultdict(list)
+    numbered = []
+    for run in runs:
+        _check_same_experiment(first.setdefault(run.label, run), run, _REMEDY)
+        same = by_seed[run.label, run.seed]
+        same.append(run)
+        again = replace(run, label=f"{run.label} #{len(same)}", repeats=same[0].folder)
+        numbered.append(run if len(same) == 1 else again)
+    return cells(numbered, lambda run: run.label, _REMEDY)
+
+
+_REMEDY = "add such a key to --by"
+
+
+def _differences(first: RunResult, run: RunResult) -> list[str]:
+    """The keys in which two runs are not seeds of one experiment."""
+    keys = sorted(run.config.keys() | first.config.keys())
+    return [key for key in keys if key not in _NO_DIFFERENCE and run.config.get(key) != first.config.get(key)]
+
+
+def _check_same_experiment(first: RunResult, run: RunResult, remedy: str) -> None:
+    if differ := _differences(first, run):
+        raise InputError(
+            f"{run.folder} and {first.folder}: both are {run.label} but no two seeds of one experiment; they differ in "
+            f"{', '.join(differ[:4])}: {remedy}"
+        )
 
 
 def _check_pair(first: RunResult, run: RunResult, remedy: str) -> None:
     if run is first:
         return
+    _check_same_experiment(first, run, remedy)
     both = f"{run.folder} and {first.folder}: both are {run.label}"
-    differ = [
-        key
-        for key in sorted(run.config.keys() | first.config.keys())
-        if key not in _NO_DIFFERENCE and run.config.get(key) != first.config.get(key)
-    ]
-    if differ:
-        raise InputError(f"{both} but no two seeds of one experiment; they differ in {', '.join(differ[:4])}: {remedy}")
     if run.seed == first.seed:
         raise InputError(
             f"{both} with seed {run.seed} and the same config, so they are one run twice; name one of them"
@@ -292,6 +332,12 @@ def progress_notes(grouped: Mapping[Any, Sequence[RunResult]]) -> list[str]:
             elif isinstance(planned, int) and run.after.step < planned and not run.stops_early:
                 unfinished.append(f"{_name(run)} ({run.after.step} of {planned})")
     notes = []
+    every = [run for members in grouped.values() for run in members]
+    if idle := [f"{_name(run)} ({run.folder.name})" for run in every if run.updates == 0]:
+        notes.append(f"Learned nothing, because no step changed a weight: {'; '.join(idle)}. See their report.md.")
+    for run in every:
+        if run.repeats is not None:
+            notes.append(f"{_name(run)}: {run.folder.name} has the config and the seed of {run.repeats.name}.")
     if waiting:
         notes.append(f"Not evaluated after training: {'; '.join(waiting)}.")
     if behind:
@@ -302,6 +348,17 @@ def progress_notes(grouped: Mapping[Any, Sequence[RunResult]]) -> list[str]:
         listed = "; ".join(f"{label} {step}" for label, step in dict.fromkeys(steps))
         notes.append(f"Evaluated after different numbers of steps: {listed}.")
     return notes
+
+
+def updates_by_step(metrics: Sequence[Mapping[str, Any]]) -> dict[int, int]:
+    """Step → optimizer steps that changed weights, for the steps whose log has them."""
+    return {
+        record["step"]: round(
+            record["update/count"] - (record.get("update/skipped") or 0) - (record.get("update/empty") or 0)
+        )
+        for record in metrics
+        if record.get("update/count") is not None
+    }
 
 
 def _name(run: RunResult) -> str:

@@ -19,7 +19,9 @@ from ..evaluation import LEAST_PROBLEMS, interval_over_problems
 LEVEL = 0.95
 SINGLE = "a single pair has no spread"
 EQUAL = "all differences are equal, so their spread is unknown"
+TWO = "two seeds leave one degree of freedom, with which an interval says nothing"
 FEW = f"fewer than {LEAST_PROBLEMS} problems cannot differ significantly"
+_FEWEST_SEEDS = 3  # of an interval: that of two values is 13 times as wide as their distance from the mean
 _DIGITS = 9  # values that agree in these are equal: 2/3 − 1/3, 1/3 and 1 − 2/3 are not, bit by bit
 _EXACT = 20_000  # assignments of signs that are all counted, assignments with equal sums as one
 _DRAWS = 9999  # assignments that are drawn where there are more
@@ -27,12 +29,16 @@ _DRAWS = 9999  # assignments that are drawn where there are more
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over `count` values and its interval; `low` and `high` are None where the values do not tell it."""
+    """A mean of `values` and its interval; `low` and `high` are None where the values do not tell it."""
 
     mean: float
     low: float | None
     high: float | None
-    count: int
+    values: tuple[float, ...]
+
+    @property
+    def count(self) -> int:
+        return len(self.values)
 
     @property
     def half(self) -> float | None:
@@ -56,17 +62,17 @@ class Difference:
 
 
 def mean_interval(values: Sequence[float], level: float = LEVEL) -> Estimate:
-    """Mean and t-interval. One value, or several equal ones, have no interval.
+    """Mean and t-interval. One value, two, or several equal ones, have no interval.
 
     Raises:
         ValueError: no value, or one that is not finite.
     """
     array = _finite(values)
-    mean, count = float(array.mean()), len(array)
-    if np.ptp(array) < 10.0**-_DIGITS:
-        return Estimate(mean, None, None, count)
-    half = float(stats.t.ppf((1 + level) / 2, count - 1) * stats.sem(array))
-    return Estimate(mean, mean - half, mean + half, count)
+    mean, every = float(array.mean()), tuple(array.tolist())
+    if len(every) < _FEWEST_SEEDS or np.ptp(array) < 10.0**-_DIGITS:
+        return Estimate(mean, None, None, every)
+    half = float(stats.t.ppf((1 + level) / 2, len(every) - 1) * stats.sem(array))
+    return Estimate(mean, mean - half, mean + half, every)
 
 
 def paired_difference(
@@ -96,7 +102,8 @@ def paired_difference(
         return Difference(mean, *found, _sign_flips(difference, seed), count)
     estimate = mean_interval(difference.tolist(), level)
     if estimate.low is None:
-        return Difference(mean, None, None, None, count, SINGLE if count == 1 else EQUAL)
+        reason = SINGLE if count == 1 else EQUAL if np.ptp(difference) < 10.0**-_DIGITS else TWO
+        return Difference(mean, None, None, None, count, reason)
     return Difference(mean, estimate.low, estimate.high, float(stats.ttest_1samp(difference, 0.0).pvalue), count)
 
 
