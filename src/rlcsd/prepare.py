@@ -6,7 +6,7 @@ refuses the same configs in the same words.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,6 +39,7 @@ class Prepared:
     Attributes:
         config: the run's config, with numbers of steps in place of shares of the run.
         problems: the training problems whose prompt fits `max_prompt_tokens`.
+        sizes: number of problems of each set of the task, `train` for those of `problems`.
         steps: number of training steps.
         schedule: the factor of `learning_rate` at each training step, from 1 to `steps`.
         warnings: what is allowed and rarely meant, a sentence each.
@@ -48,18 +49,27 @@ class Prepared:
     method: Method
     task: Task
     problems: Sequence[Problem]
+    sizes: Mapping[str, int]
     steps: int
     schedule: Schedule
     warnings: tuple[str, ...] = ()
 
 
-def prepare(config: Config, task: Task | None = None, *, tokenizer: Any = None, check_prompts: bool = True) -> Prepared:
+def prepare(
+    config: Config,
+    task: Task | None = None,
+    *,
+    tokenizer: Any = None,
+    check_prompts: bool = True,
+    sizes: Mapping[str, int] | None = None,
+) -> Prepared:
     """Build the method and the task of a run, and check what can be checked without weights.
 
     Args:
         task: replaces the config's task.
         tokenizer: replaces that of `model.path`.
         check_prompts: False leaves out what needs a tokenizer; then `problems` are all training problems.
+        sizes: those of the run, where `task` holds fewer problems than it will have (`TaskParameters.preview`).
 
     Raises:
         MissingError: the task's data is not on this machine.
@@ -74,10 +84,11 @@ def prepare(config: Config, task: Task | None = None, *, tokenizer: Any = None, 
         context = context_length(config.model)
         problems = fitting_problems(tokenizer, task, config, context)
         check_evaluation(tokenizer, task, EvaluationSettings.of(config), max_sequence(config, context), context)
-    steps = config.steps or max(1, config.epochs * len(problems) // config.prompts_per_step)
+    sizes = sizes or {"train": len(problems), **{name: len(found) for name, found in task.evaluations.items()}}
+    steps = config.steps or max(1, config.epochs * sizes["train"] // config.prompts_per_step)
     config = with_whole_steps(config, steps)
     schedule = learning_rate_schedule(config, steps)
-    return Prepared(config, method, task, problems, steps, schedule, too_late(config, steps))
+    return Prepared(config, method, task, problems, sizes, steps, schedule, too_late(config, steps))
 
 
 def with_whole_steps(config: Config, steps: int) -> Config:

@@ -12,6 +12,8 @@ from rlcsd.config.load import choices, load
 from rlcsd.engine.architectures import known_architecture
 from rlcsd.engine.local.memory import load_shape
 from rlcsd.engine.local.model import PACKAGED
+from rlcsd.errors import InputError
+from rlcsd.prepare import prepare
 from rlcsd.run.plan import plan
 from rlcsd.verifiers.math import MathVerifier
 
@@ -120,3 +122,19 @@ def test_the_config_stands_behind_verbose(capsys):
     assert long.startswith(short)
     assert "learning_rate:" in long[len(short) :]
     assert plan(load(["steps=7"])) + "\n" == short
+
+
+def test_a_plan_knows_the_sizes_of_puzzles_that_it_does_not_draw():
+    words = ["task.train_sizes=[4,5]", "task.unseen_sizes=[6]", "sampling.max_tokens=128", "max_prompt_tokens=400",
+             "task.train_per_size=40", "task.eval_per_size=21", "epochs=2", "steps=null"]  # fmt: skip
+    shown = plan(load(words))
+    whole = prepare(load(words))
+    assert len(whole.task.train) == len(whole.problems) == 80
+    assert "80 training problems (of 32 drawn for this plan, 0 are longer" in shown
+    assert f"steps      {whole.steps}," in shown
+    assert ", ".join(f"{name} {len(found)}" for name, found in whole.task.evaluations.items()) in shown
+
+
+def test_a_plan_draws_puzzles_that_may_run_out():
+    with pytest.raises(InputError, match="essentially different puzzles of 2 people"):
+        plan(load(["task.train_sizes=[2,4]", "task.unseen_sizes=[]", "task.train_per_size=3000"]))

@@ -17,6 +17,7 @@ from ..engine.interface import check_engine, engine_line, memory_line
 from ..engine.local.model import PACKAGED, load_tokenizer
 from ..errors import InputError, MissingError, together
 from ..prepare import Prepared, prepare
+from ..tasks.registry import TaskParameters, build_task
 from ..tasks.task import overlaps
 from .folder import new_folder, with_task_of_run
 from .push import check_hub
@@ -36,7 +37,11 @@ def plan(config: Config, resume: Path | None = None) -> str:
     if resume is not None:
         config, task = with_task_of_run(resume, config, None, missing.append)
     try:
-        prepared = prepare(config, task, tokenizer=tokenizer, check_prompts=tokenizer is not None)
+        sizes = None
+        if task is None and isinstance(config.task, TaskParameters):
+            preview = config.task.preview(config.prompts_per_step)
+            task, sizes = (build_task(preview[0]), preview[1]) if preview is not None else (None, None)
+        prepared = prepare(config, task, tokenizer=tokenizer, check_prompts=tokenizer is not None, sizes=sizes)
     except MissingError as error:
         missing += error.sentences
     if resume is None:
@@ -45,6 +50,9 @@ def plan(config: Config, resume: Path | None = None) -> str:
     method, steps = build_method(config), prepared.steps if prepared is not None else config.steps
     updates = config.prompts_per_step // config.prompts_per_update
     tokens = config.prompts_per_step * config.group_size * config.sampling.max_tokens
+    evaluated = None
+    if prepared is not None:
+        evaluated = sum(size for name, size in prepared.sizes.items() if name != "train")
     lines = [
         *_task_lines(config, prepared, lengths_checked=tokenizer is not None),
         f"steps      {steps or f'{config.epochs} epochs'}, each {config.prompts_per_step} prompts × "
@@ -52,7 +60,7 @@ def plan(config: Config, resume: Path | None = None) -> str:
         f"tokens     at most {tokens:,} sampled per step" + (f", {steps * tokens:,} in all" if steps else ""),
         f"engine     {engine_line(config)}",
         f"memory     {memory_line(config, method)}",
-        f"hours      {hours_line(config, method, steps, _evaluation_problems(prepared))}",
+        f"hours      {hours_line(config, method, steps, evaluated)}",
     ]
     if prepared is not None:
         found = overlaps(prepared.task.train, prepared.task.evaluations)
@@ -75,17 +83,16 @@ def _task_lines(config: Config, prepared: Prepared | None, lengths_checked: bool
     """The task with the sizes of its sets, and where its data comes from."""
     if prepared is None:
         return [f"task       {config.task.name}: its data is not here"]
-    task, left_out = prepared.task, len(prepared.task.train) - len(prepared.problems)
+    task, drawn = prepared.task, len(prepared.task.train)
+    left_out = drawn - len(prepared.problems)
     remark = f" ({left_out} longer than max_prompt_tokens are left out)" if left_out else ""
     if not lengths_checked:
         remark = f" (prompt lengths not checked: there is no tokenizer for {config.model.path} here)"
-    sets = ", ".join(f"{name} {len(problems)}" for name, problems in task.evaluations.items())
-    lines = [f"task       {task.name}: {len(prepared.problems)} training problems{remark}; {sets}"]
+    elif drawn < prepared.sizes["train"]:
+        remark = f" (of {drawn} drawn for this plan, {left_out} are longer than max_prompt_tokens)"
+    sets = ", ".join(f"{name} {size}" for name, size in prepared.sizes.items() if name != "train")
+    lines = [f"task       {task.name}: {prepared.sizes['train']} training problems{remark}; {sets}"]
     return [*lines, f"data       {task.source}"] if task.source else lines
-
-
-def _evaluation_problems(prepared: Prepared | None) -> int | None:
-    return None if prepared is None else sum(map(len, prepared.task.evaluations.values()))
 
 
 def _missing(config: Config) -> Sequence[str]:

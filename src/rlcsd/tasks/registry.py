@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -93,6 +93,13 @@ class TaskParameters(BaseModel):
             source,
             self.unfinished_thoughts,
         )
+
+    def preview(self, least: int) -> tuple[Self, dict[str, int]] | None:
+        """A smaller version with `least` training problems or more, and the sizes of the sets that it stands for.
+
+        For a plan, which need not make all problems of a task that draws them. None: the task has to be built.
+        """
+        return None
 
     def check_verifiers(self, own: str) -> None:
         """Raise InputError for a verifier that is not there, before any data is read."""

@@ -8,7 +8,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field
 
@@ -22,6 +22,8 @@ from .puzzle_text import DIRECT, NAMES, answer_text, assignment_text, puzzle_tex
 from .puzzles import FORMS, Puzzle, canonical_form, draw_puzzle
 
 Split = Literal["train", "val", "test"]
+_SCARCE = 3  # people: of puzzles of so few there are only thousands
+_PREVIEWED = 16  # puzzles of each size that a plan draws
 _MAX_REJECTIONS = 4000  # draws in a row without a new puzzle before the supply counts as exhausted
 
 
@@ -132,6 +134,22 @@ class KnightsAndKnavesParameters(TaskParameters):
         None, description="folder of data sets: where the published puzzles of these sizes are there, they are used"
     )
 
+    def preview(self, least: int) -> tuple[Self, dict[str, int]] | None:
+        """Fewer puzzles of each size, unless there are sizes of which the puzzles may run out."""
+        sizes = [*self.train_sizes, *self.unseen_sizes]
+        if min(sizes) <= _SCARCE or self.uses_published():
+            return None
+        trained, unseen = len(set(self.train_sizes)), len(set(self.unseen_sizes))
+        some = max(_PREVIEWED, -(-least // trained))
+        fewer = {"train_per_size": min(self.train_per_size, some), "eval_per_size": min(self.eval_per_size, _PREVIEWED)}
+        counts = {"train": trained * self.train_per_size, "seen_sizes": trained * self.eval_per_size}
+        if unseen:
+            counts["unseen_sizes"] = unseen * self.eval_per_size
+        return self.model_copy(update=fewer), counts
+
+    def uses_published(self) -> bool:
+        return self.published is not None and is_published(Path(self.published) / range_name(self.train_sizes))
+
 
 def knights_and_knaves(p: KnightsAndKnavesParameters) -> Task:
     """The published puzzles if they are there, else puzzles drawn now.
@@ -140,7 +158,7 @@ def knights_and_knaves(p: KnightsAndKnavesParameters) -> Task:
         InputError: a size out of range or both trained on and called unseen, or too few puzzles of some size.
     """
     name = range_name(p.train_sizes)
-    if p.published is not None and is_published(Path(p.published) / name):
+    if p.published is not None and p.uses_published():
         sets = "+".join([f"{name}_test", *(range_name([size]) for size in p.unseen_sizes)])
         source = sources_in_use(p.published, name, sets)
         return p.task(*read_task_sets(p.published, name, sets), "knights_and_knaves", source=source)
