@@ -143,10 +143,7 @@ class EngineConfig(Section):
 
 
 class LocalEngineConfig(EngineConfig):
-    """One process on one device.
-
-    The budgets of sampling (`sample_rows`, `sample_gib`) also change which responses a seed samples.
-    """
+    """One process on one device."""
 
     name: Literal["local"] = Field("local", description="the engine, which decides what other keys engine has")
     device: Device = Field("auto", description="auto, cpu, cuda, cuda:1 …")
@@ -156,8 +153,16 @@ class LocalEngineConfig(EngineConfig):
     )
     micro_batch_tokens: Resumable[Count] = Field(16384, description="tokens of one forward pass with gradient")
     score_tokens: Resumable[Count] = Field(32768, description="tokens of one forward pass without gradient")
-    sample_rows: Count = Field(256, description="maximum responses decoded side by side")
-    sample_gib: float = Field(16.0, gt=0, description="GiB that their caches may take: fewer rows for long responses")
+    sample_rows: Resumable[Count] = Field(256, description="maximum responses decoded side by side")
+    sample_gib: Resumable[float | None] = Field(
+        None,
+        gt=0,
+        description="most GiB that their caches may take; null: what the GPU has beside weights and optimizer states, "
+        "16 on a CPU",
+    )
+    cuda_graph: Resumable[bool] = Field(
+        False, description="replay the kernels of each token as one CUDA graph in the local sampler"
+    )
     optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = Field(
         "adamw", description="the optimizer, with 32-bit or 8-bit states"
     )

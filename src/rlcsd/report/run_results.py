@@ -27,8 +27,9 @@ _NO_DIFFERENCE = {
     "keep_best", "log_rollouts", "show_completion_every", "evaluation.every", "evaluation.before",
     *(f"engine.{key}" for key in (
         "device", "threads", "micro_batch_tokens", "score_tokens", "head_chunk", "sample_rows", "sample_gib",
-        "self_check", "vllm_memory", "vllm_sleep", "nodes", "gpus_per_node", "ray_address", "share_prefixes",
-        "sequence_parallel", "offload", "tensor_parallel", "rollout_memory", "rollout_rows", "rollout_eager", "timeout",
+        "cuda_graph", "self_check", "vllm_memory", "vllm_sleep", "nodes", "gpus_per_node", "ray_address",
+        "share_prefixes", "sequence_parallel", "offload", "tensor_parallel", "rollout_memory", "rollout_rows",
+        "rollout_eager", "timeout",
     )),
 }  # fmt: skip
 _STOPPING = {"evaluation.patience", "evaluation.min_gain"}

@@ -10,7 +10,7 @@ import torch
 from rlcsd.config.load import build_method, load
 from rlcsd.engine import interface
 from rlcsd.engine.local import LocalEngine
-from rlcsd.engine.local.memory import cache_bytes, load_shape, memory_line, memory_plan, rows_at_once
+from rlcsd.engine.local.memory import cache_bytes, load_shape, memory_line, memory_plan, sample_slots
 from rlcsd.engine.local.model import load_network
 from rlcsd.errors import InputError
 
@@ -95,11 +95,20 @@ def test_moments_in_eight_bits_need_a_library(monkeypatch):
         LocalEngine(config, build_method(config))
 
 
-def test_long_responses_are_decoded_fewer_at_a_time_but_a_prompts_own_together():
-    config = load(["engine.sample_gib=0.01"])
+def test_the_samplers_cache_takes_what_a_gpu_has_left():
+    config = load([])
     shape = load_shape(config.model)
-    assert cache_bytes(shape, config, 1) == 4 * 2 * 64 * 4  # layers, keys and values, 2 heads of 32, float32
-    few, many = rows_at_once(shape, config, 8, 300), rows_at_once(shape, config, 8, 100)
-    assert 8 < few < many <= 256
-    assert few * cache_bytes(shape, config, 300) <= 0.01 * 2**30
-    assert rows_at_once(shape, config, 8, 100_000) == 8
+    a_token = cache_bytes(shape, config, 1)
+    assert a_token == 4 * 2 * 64 * 4  # layers, keys and values, 2 heads of 32, float32
+    assert sample_slots(shape, config, 50e9, None) == 16 * 2**30 // a_token
+    half = load(["engine.sample_gib=8"])
+    assert sample_slots(shape, half, 0.0, None) == sample_slots(shape, half, 0.0, 80 * 2**30) == 8 * 2**30 // a_token
+    few, many = (sample_slots(shape, config, static, 80 * 2**30) for static in (60 * 2**30, 20 * 2**30))
+    assert (many - few) * a_token == pytest.approx(40 * 2**30 * 4 / 5, rel=1e-6)  # one of 4 layers twice at times
+    assert 20 * 2**30 + many * a_token * 5 / 4 < 0.9 * 80 * 2**30
+    assert sample_slots(shape, config, 80 * 2**30, 80 * 2**30) == 1  # one row at a time
+
+
+def test_the_plan_of_sampling_is_bounded_by_the_cache():
+    long = ["sampling.max_tokens=900", "max_prompt_tokens=100", "engine.sample_rows=10000", "prompts_per_step=64"]
+    assert plan(*long)["sampling"] > plan(*long, "engine.sample_gib=0.01")["sampling"] > 0.01 * 2**30

@@ -162,15 +162,6 @@ def attention(
     return torch.cat(outputs, dim=1), None
 
 
-def without_cudnn_attention() -> None:
-    """Take cuDNN's kernels out of torch's choice on CUDA.
-
-    They compile a plan for every new shape, and in training hardly a shape comes twice: a tenth of a second each on an
-    H200, 2.5 times the seconds of scoring (`benchmarks/gpu.py`, `docs/gpu.md`).
-    """
-    torch.backends.cuda.enable_cudnn_sdp(False)
-
-
 def attend_in_blocks(model: Any) -> None:
     """Make a transformers model use these functions, if it takes its attention from the registry."""
     if getattr(model, "_supports_attention_backend", False) and model.config._attn_implementation == "sdpa":

@@ -26,7 +26,7 @@ from ...metrics import Metrics
 from ...records import HintKind, Pair, Sample, Sampling, Scores, TokenBatch, TopKHandle
 from ..interface import TokenLimits
 from . import optimizer, sampler, scoring
-from .memory import load_shape, rows_at_once, shape_of
+from .memory import device_memory, load_shape, memory_plan, sample_slots, shape_of, static_bytes
 from .model import (
     Network,
     Teacher,
@@ -57,6 +57,11 @@ class LocalEngine:
         self.policy.model.train()
         self.shape = shape_of(self.policy.core.config, self.policy.core)
         self.teacher = self._build_teacher(method)
+        other = (
+            self.teacher.network.core if self.teacher is not None and self.teacher.schedule.kind == "model" else None
+        )
+        plan = memory_plan(self.shape, config, method, None if other is None else shape_of(other.config, other))
+        self.sample_slots = sample_slots(self.shape, config, static_bytes(plan), device_memory(config))
         self.topk = scoring.TopKStore()
         self.regularisers = Regularisers(config.kl_coefficient, config.entropy_coefficient)
         self.reference = self._build_reference()
@@ -112,7 +117,7 @@ class LocalEngine:
     def sample(self, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, seed: int) -> list[list[Sample]]:
         if self.vllm is not None:
             return self.vllm.sample(prompts, n, sampling, seed, self.stop_ids())
-        longest = max(map(len, prompts)) + sampling.max_tokens
+        engine = self.config.engine
         with self.policy.precision():
             return sampler.sample(
                 self.policy,
@@ -122,7 +127,10 @@ class LocalEngine:
                 seed=seed,
                 stop_ids=self.stop_ids(),
                 pad_id=self.tokenizer.pad_token_id,
-                max_rows=rows_at_once(self.shape, self.config, n, longest),
+                max_rows=engine.sample_rows,
+                max_slots=self.sample_slots,
+                budget=engine.score_tokens,
+                cuda_graph=engine.cuda_graph,
             )
 
     def score(

@@ -6,6 +6,8 @@ reference, and the largest of the three phases (sampling, scoring, update).
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,15 +15,17 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from ...config.schema import Config, ModelConfig
-from ...errors import InputError, first_line
+from ...errors import InputError, MissingError, first_line
 from ...methods.base import HintedConfig, Method
 from .attention import MASK_ENTRIES
-from .model import architecture
+from .model import architecture, resolve_device
 
 _STATE_BYTES = {"adamw": 8.0, "adamw_8bit": 2.1, "paged_adamw_8bit": 0.0}  # optimizer states per trained parameter
 _FOUR_BITS = 0.52  # bytes of a 4-bit weight with its share of the scales
 _HEAD_COPIES = 3  # of a chunk's logits at once: logits, softmax, gradient
-_SAMPLE_COPIES = 6  # of the logits that a token is sampled from: scaled, sorted, order, cumulated, masked, softmax
+_SAMPLE_COPIES = 7  # of the logits that a token is sampled from: scaled, sorted, order (8 bytes), masked, softmax …
+_CPU_GIB = 16.0  # of the sampler's caches without a GPU
+_USABLE = 0.9  # share of a GPU's memory that a plan may fill; the rest is libraries' and the allocator's
 
 
 @dataclass(frozen=True)
@@ -98,8 +102,9 @@ def update_bytes(shape: Shape, config: Config, tokens: int, stream: float | None
 
 
 def head_bytes(shape: Shape, config: Config, tokens: int) -> float:
-    """The logits of one chunk with their copies."""
-    return min(config.engine.head_chunk, tokens) * shape.vocabulary * 4 * _HEAD_COPIES
+    """The logits of one chunk with their copies, and in bf16 the rounded weight."""
+    rounded = 2 * shape.vocabulary * shape.hidden if config.model.dtype == "bfloat16" else 0
+    return min(config.engine.head_chunk, tokens) * shape.vocabulary * 4 * _HEAD_COPIES + rounded
 
 
 def pass_bytes(shape: Shape, config: Config, tokens: int) -> float:
@@ -124,29 +129,60 @@ def scoring_bytes(shape: Shape, config: Config, context: int, response: int) -> 
     return 2 * cache_bytes(shape, config, positions) + 4 * tokens * shape.hidden + work
 
 
-def sampling_bytes(shape: Shape, config: Config, rows: int, prompts: int, prompt: int, longest: int) -> float:
-    """The larger of the prefill of `prompts`, of `prompt` tokens each, and the last tokens of `rows` responses.
+def sampling_bytes(
+    shape: Shape, config: Config, rows: int, prompts: int, prompt: int, longest: int, slots: float = math.inf
+) -> float:
+    """Rounded weights, and the larger of a prefill and of the last tokens of `rows` responses.
 
-    `longest` is prompt and response in tokens.
+    The prefill is of `prompts`, of `prompt` tokens each, in batches of `engine.score_tokens`. `longest` is prompt and
+    response in tokens; the cache holds at most `slots` tokens, but one response always.
     """
-    prefill = pass_bytes(shape, config, prompts * prompt) + cache_bytes(shape, config, (prompts + rows) * prompt)
-    choice = rows * shape.vocabulary * 4 * _SAMPLE_COPIES
-    return max(prefill, cache_bytes(shape, config, rows * longest) + choice)
+    batch = max(prompt, min(prompts * prompt, config.engine.score_tokens))
+    prefill = pass_bytes(shape, config, batch) + cache_bytes(shape, config, batch + min(rows * prompt, slots))
+    cache = cache_bytes(shape, config, max(longest, min(rows * longest, slots)))
+    grown = cache * (1 + 1 / shape.layers)  # a layer exists twice while the cache is laid out anew
+    return _rounded_weights(shape, config) + max(prefill, grown + _choice_bytes(shape, config, rows))
 
 
-def cache_bytes(shape: Shape, config: Config, tokens: int) -> float:
+def _rounded_weights(shape: Shape, config: Config) -> float:
+    """The sampler's bf16 copy of weights that are trained in float32."""
+    half = config.model.dtype == "bfloat16"
+    return 2.0 * shape.parameters if half and config.model.lora is None else 0.0
+
+
+def _choice_bytes(shape: Shape, config: Config, rows: int) -> float:
+    return rows * shape.vocabulary * 4.0 * _SAMPLE_COPIES
+
+
+def cache_bytes(shape: Shape, config: Config, tokens: float) -> float:
     """Keys and values of `tokens` positions in all layers."""
     return tokens * shape.layers * 2 * shape.keys * (2 if config.model.dtype == "bfloat16" else 4)
 
 
-def rows_at_once(shape: Shape, config: Config, n: int, longest: int) -> int:
-    """The number of responses that are decoded side by side, at least the `n` of one prompt.
+def device_memory(config: Config) -> int | None:
+    """Bytes of memory of the GPU that the engine uses; None on a CPU, and for a device that is not there."""
+    try:
+        device = resolve_device(config.engine.device)
+    except MissingError:
+        return None
+    return int(torch.cuda.mem_get_info(device)[1]) if device.type == "cuda" else None
 
-    It is `engine.sample_rows`, or less if their caches would exceed `engine.sample_gib`. `longest` is prompt and
-    response in tokens.
+
+def sample_slots(shape: Shape, config: Config, static: float, memory: int | None) -> int:
+    """Tokens that the sampler's cache has room for: on a GPU what is left beside `static` bytes and a token's logits.
+
+    It follows from the device's whole `memory` and the plan, not from what happens to be free, so a machine repeats it.
+    `engine.sample_gib` bounds it.
     """
-    within = int(config.engine.sample_gib * 2**30 / cache_bytes(shape, config, longest))
-    return max(n, min(config.engine.sample_rows, within))
+    given = config.engine.sample_gib
+    room = (given or _CPU_GIB) * 2**30
+    if memory is not None:
+        work = _choice_bytes(shape, config, config.engine.sample_rows)
+        work = max(work, pass_bytes(shape, config, config.engine.score_tokens))
+        left = _USABLE * memory - static - _rounded_weights(shape, config) - work
+        room = left * shape.layers / (shape.layers + 1)
+        room = room if given is None else min(room, given * 2**30)
+    return max(1, int(room / cache_bytes(shape, config, 1)))
 
 
 def shared_prompt_bytes(shape: Shape, config: Config) -> float:
@@ -186,19 +222,26 @@ def memory_plan(shape: Shape, config: Config, method: Method, teacher_shape: Sha
         twins += 1
     c = config
     longest = c.max_prompt_tokens + c.sampling.max_tokens
-    rows = min(rows_at_once(shape, c, c.group_size, longest), c.prompts_per_step * c.group_size)
+    rows = min(c.engine.sample_rows, c.prompts_per_step * c.group_size)
     scorer = teacher_shape or shape  # its contexts are the prompt and a sibling as the hint
     plan = {
         "weights": frozen + 4.0 * trained,
         "gradients": 4.0 * trained,
         "optimizer": _STATE_BYTES[c.engine.optimizer] * trained,
         "teacher and reference": 4.0 * trained * twins + (4.0 * teacher_shape.parameters if teacher_shape else 0.0),
-        "sampling": sampling_bytes(shape, c, rows, -(-rows // c.group_size), c.max_prompt_tokens, longest),
         "scoring": scoring_bytes(scorer, c, longest, c.sampling.max_tokens) if method.hinted else 0.0,
         "update": update_bytes(shape, c, max(c.engine.micro_batch_tokens, longest)) + shared_prompt_bytes(shape, c),
     }
-    static = sum(plan[name] for name in ("weights", "gradients", "optimizer", "teacher and reference"))
+    static = static_bytes(plan)
+    slots = sample_slots(shape, c, static, device_memory(c))
+    prompts = -(-rows // c.group_size)
+    plan["sampling"] = sampling_bytes(shape, c, rows, prompts, c.max_prompt_tokens, longest, slots)
     return {**plan, "peak": static + max(plan["sampling"], plan["scoring"], plan["update"])}
+
+
+def static_bytes(plan: Mapping[str, float]) -> float:
+    """What a plan's phases have beside them."""
+    return sum(plan[name] for name in ("weights", "gradients", "optimizer", "teacher and reference"))
 
 
 def memory_line(config: Config, method: Method) -> str:

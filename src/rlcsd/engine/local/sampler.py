@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import warnings
 from collections import defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -133,6 +134,20 @@ class _RowsLayer(DynamicLayer):  # type: ignore[misc]
         return int(self.keys.shape[2]) - 1
 
 
+@contextmanager
+def _unsorted_writes() -> Iterator[None]:
+    """Without torch's deterministic mode, which sorts the indices of every write; here each write has its own slot."""
+    enabled, warn_only = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+    )
+    torch.use_deterministic_algorithms(False)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(enabled, warn_only=warn_only)
+
+
 class _Rows:
     """R rows that decode side by side. What changes with a token is changed in place, on the device.
 
@@ -178,8 +193,9 @@ class _Rows:
         source = [index for index, (_, several) in enumerate(prefixes) for _ in several]
         for index, layer in enumerate(computed.layers):
             if index == len(self.cache):
-                shapes = [(count, kind.shape[1], slots, kind.shape[3]) for kind in (layer.keys, layer.values)]
-                self.cache.append(tuple(torch.zeros(shape, dtype=dtype, device=ids.device) for shape in shapes))
+                shapes = [(count, part.shape[1], slots, part.shape[3]) for part in (layer.keys, layer.values)]
+                keys, values = (torch.zeros(shape, dtype=dtype, device=ids.device) for shape in shapes)
+                self.cache.append((keys, values))
             for whole, part in zip(self.cache[index], (layer.keys, layer.values), strict=True):
                 whole[rows, :, : ids.shape[1]] = part[source].to(dtype)
 
@@ -324,7 +340,7 @@ def sample(
     rows = _Rows(network, sampling, stop, look_every, cuda_graph and network.device.type == "cuda")
     inside: list[int] = []  # the response of each row
     busy: list[int] = []  # rows that still write
-    with eval_mode(network.model), network.rounded_weights():
+    with eval_mode(network.model), network.rounded_weights(), _unsorted_writes():
         while busy or responses.waiting:
             needed = max((responses.size(inside[row], look_every) for row in busy), default=0)
             if len(busy) < max(1, _BUSY * len(inside)) or needed > rows.slots:
