@@ -19,6 +19,28 @@ class MissingError(InputError):
         self.sentences = sentences
 
 
+class OutOfMemoryError(InputError):
+    """Memory ran out. `phase` is what ran (empty if it is not known yet), `override` a `key=value` for the resumption.
+
+    The policy is that of the last finished update, unless the phase is `optimizer step`.
+    """
+
+    def __init__(self, sentence: str, phase: str = "", override: str | None = None) -> None:
+        super().__init__(sentence)
+        self.phase, self.override = phase, override
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error, of any library, means that the memory of the host or of a device was too small."""
+    if isinstance(error, MemoryError | OutOfMemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError | OSError) and any(
+        words in text
+        for words in ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory")
+    )
+
+
 def together(*steps: Callable[[], Any]) -> list[Any]:
     """The results of all steps. What they miss is reported in one error, not one thing after another.
 

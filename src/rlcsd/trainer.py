@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from time import perf_counter
 
 from .engine.interface import Engine
+from .engine.throughput import PhaseMeter
 from .health import Health
 from .metrics import Mean, Metrics, Sum, combined
 from .prepare import Prepared, training_prompt
@@ -43,21 +44,29 @@ class StepResult:
 
 
 class Clock:
-    """Measures the seconds of each phase of a step; `on_phase` is called with a phase's name as it begins."""
+    """Measures the seconds of each phase of a step, and with `meter` what the device does in it.
 
-    def __init__(self, on_phase: Callable[[str], None] = lambda phase: None) -> None:
+    `on_phase` is called with a phase's name as it begins.
+    """
+
+    def __init__(self, on_phase: Callable[[str], None] = lambda phase: None, meter: PhaseMeter | None = None) -> None:
         self.seconds: dict[str, float] = {}
-        self.on_phase = on_phase
+        self.on_phase, self.meter = on_phase, meter
 
     @contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
         self.on_phase(phase)
+        if self.meter is not None:
+            self.meter.begin()
         start = perf_counter()
         yield
+        if self.meter is not None:
+            self.meter.end(phase)
         self.seconds[phase] = self.seconds.get(phase, 0.0) + perf_counter() - start
 
     def metrics(self) -> dict[str, float]:
-        return {f"time/{phase}": seconds for phase, seconds in self.seconds.items()}
+        times = {f"time/{phase}": seconds for phase, seconds in self.seconds.items()}
+        return times | (self.meter.metrics(self.seconds) if self.meter is not None else {})
 
 
 class Trainer:
@@ -78,7 +87,7 @@ class Trainer:
 
     def step(self, number: int) -> StepResult:
         """One training step: `prompts_per_step` groups, and an optimizer step for each mini-batch of them."""
-        clock = Clock(self.on_phase)
+        clock = Clock(self.on_phase, PhaseMeter(self.engine, self.config))
         with clock("sample"):
             problems = self.problems(number)
             prompts = [self._prompt(problem) for problem in problems]

@@ -138,7 +138,7 @@ def differences(one: Path, other: Path) -> list[str]:
 
 
 def _timeless(record: dict[str, object]) -> dict[str, object]:
-    return {key: value for key, value in record.items() if not key.startswith("time/")}
+    return {key: value for key, value in record.items() if not key.startswith(("time/", "perf/"))}
 
 
 def trials(root: Path, kills: int, chain: int, seed: int, forks: float = 0.0) -> dict[str, object]:

@@ -12,6 +12,7 @@ from rlcsd.run import Run
 from rlcsd.storage import read_jsonl
 from tests.methods.catalogue import overrides_of
 
+PHASES = ("sample", "score", "update")
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
 
 
@@ -56,6 +57,7 @@ def logged(tmp_path_factory):
                 "figures=false",
                 "trackers=[]",
                 "engine.threads=1",
+                "engine.peak_tflops=0.1",
             ]
         )
         result = Run(config).execute()
@@ -71,6 +73,7 @@ def test_every_logged_name_is_documented(logged):
 def test_every_documented_name_is_logged(logged):
     sometimes = {"hints/without_correct", "hints/without_wrong", "rlcsd/selected_weight", "rlcsd/residual_agrees"}
     sometimes |= {"reward/<name>", "hints/without_feedback"}
+    sometimes |= {f"perf/memory_{kind}/{phase}" for kind in ("allocated", "reserved") for phase in PHASES}  # of GPUs
     sometimes |= {f"style/{name}" for name in ("right_verdicts", "worked", "interjections")}  # of the roll call alone
     missing = {pattern for pattern in documented() if not any(matches(name, pattern) for name in logged)} - sometimes
     assert not missing

@@ -17,13 +17,13 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import NoReturn
 
-from ..errors import InputError
+from ..errors import InputError, is_out_of_memory
 from ..plugins import add_experiment_commands
 from ..run.stop import Interrupted
 from ..storage import is_disk_full
 from .config_command import add_config_command
 from .data_commands import add_data_command
-from .model_commands import add_chat_command, add_eval_command, add_push_command
+from .model_commands import add_chat_command, add_eval_command, add_export_command, add_push_command
 from .report_commands import add_compare_command, add_inspect_command, add_show_command
 from .train_commands import add_sweep_command, add_train_command
 
@@ -49,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
         add_sweep_command,
         add_chat_command,
         add_push_command,
+        add_export_command,
         add_eval_command,
         add_inspect_command,
         add_show_command,
@@ -106,8 +107,7 @@ def _machine_error(error: Exception) -> str | None:
         return "no space is left where the output goes; free some, then resume with `rlcsd train --resume RUN`"
     if isinstance(error, OSError) and error.errno in _PATH_ERRORS and error.filename:
         return f"{error.filename}: cannot be used as a path here ({error.strerror}); choose another"
-    text = str(error).lower()
-    if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
+    if is_out_of_memory(error):
         return (
             "out of memory; lower engine.micro_batch_tokens, engine.score_tokens or engine.sample_gib, or set "
             "model.gradient_checkpointing=true (`rlcsd train --dry-run` estimates the need)"

@@ -1,4 +1,4 @@
-"""`rlcsd eval`, `rlcsd chat` and `rlcsd push`: measure, ask and upload a model."""
+"""`rlcsd eval`, `rlcsd chat`, `rlcsd push` and `rlcsd export`: measure, ask, upload and write a model."""
 
 from __future__ import annotations
 
@@ -107,3 +107,20 @@ def _push(arguments: argparse.Namespace) -> None:
     from ..run.push import push
 
     print(push(arguments.run_folder, arguments.repository, arguments.step, arguments.private))
+
+
+def add_export_command(commands: Any) -> None:
+    """Add `rlcsd export`."""
+    export = commands.add_parser("export", help="write a run's checkpoint as a plain model folder, adapters merged")
+    export.add_argument("source", type=Path, metavar="RUN", help="folder of a run, or of a model or adapter")
+    export.add_argument("--out", type=Path, required=True, help="new folder for weights, configs and tokenizer")
+    export.add_argument("--step", type=int, help="the checkpoint of this step; by default the newest")
+    export.add_argument("--dtype", choices=("float32", "bfloat16"), help="by default the run's export_dtype")
+    export.set_defaults(run=_export)
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    from ..run.push import export
+
+    dtype = export(arguments.source, arguments.out, arguments.step, arguments.dtype)
+    print(f"{arguments.out}: {dtype}")

@@ -7,7 +7,7 @@ what a named choice changes. `config.load` makes a `Config` from overrides, a ma
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -140,6 +140,9 @@ class EngineConfig(Section):
     """What every engine has. Token budgets change results by rounding alone."""
 
     name: str = Field(description="the engine, which decides what other keys engine has")
+    peak_tflops: Resumable[Annotated[float, Field(gt=0)] | None] = Field(
+        None, description="peak of one device in dense bf16 TFLOP/s, for perf/mfu; null: by its name, if it is known"
+    )
 
 
 class LocalEngineConfig(EngineConfig):
@@ -185,6 +188,9 @@ class LocalEngineConfig(EngineConfig):
         True, description="on a GPU, kernels that give the same result each time, where there are any"
     )
     head_chunk: Resumable[Count] = Field(4096, description="tokens whose logits are held at once")
+    profile_steps: Resumable[list[Count]] = Field(
+        [], description="steps that are traced by torch's profiler, into profile/ of the run folder"
+    )
 
 
 class VerlEngineConfig(EngineConfig):
@@ -340,6 +346,11 @@ class Config(Section):
         ["tensorboard"], description="where metrics are sent"
     )
     project: Resumable[Text] = Field("rlcsd", description="name of the project in the trackers")
+    export_dtype: Resumable[Literal["float32", "bfloat16"] | None] = Field(
+        None,
+        description="number format of the weights that rlcsd export writes; null: bfloat16 for all weights trained in "
+        "bfloat16, else float32, because merging into bfloat16 loses small updates of adapters",
+    )
     push_to_hub: Resumable[Text | None] = Field(
         None, description="owner/name of a model on the hub that the finished run is uploaded to; null: none"
     )

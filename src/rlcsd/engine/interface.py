@@ -87,7 +87,7 @@ class Engine(Scorer, Protocol):
         ...
 
     def save(self, folder: Path) -> None:
-        """Write the policy in Hugging Face format into `folder`."""
+        """Write the policy into `folder` in Hugging Face format: a whole model, or adapters with their base's name."""
         ...
 
     def save_state(self, folder: Path) -> None:

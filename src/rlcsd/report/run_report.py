@@ -60,9 +60,24 @@ def _phase_table(metrics: Records) -> list[str]:
     )
     if not phases:
         return []
-    means = {name: curve(metrics, name)[1] for name in phases}
-    rows = [f"| {name.removeprefix('time/')} | {sum(v) / len(v):.2f} |" for name, v in means.items()]
-    return ["| phase | seconds per step (mean) |", "|---|---|", *rows, ""]
+    columns = {  # heading: prefix of the metric, format
+        "seconds per step (mean)": ("time", ".2f"),
+        "tokens per second": ("perf/throughput", ",.0f"),
+        "share of the device's peak": ("perf/mfu", ".1%"),
+        "GiB allocated (peak)": ("perf/memory_allocated", ".2f"),
+    }
+
+    def cell(prefix: str, form: str, phase: str) -> str:
+        values = curve(metrics, f"{prefix}/{phase}")[1]
+        return format(sum(values) / len(values), form) if len(values) else ""
+
+    rows = [[cell(*column, name.removeprefix("time/")) for column in columns.values()] for name in phases]
+    used = [index for index in range(len(columns)) if any(row[index] for row in rows)]
+    heads = ["phase", *(list(columns)[index] for index in used)]
+    table = [
+        [name.removeprefix("time/"), *(row[index] for index in used)] for name, row in zip(phases, rows, strict=True)
+    ]
+    return [f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *table)] + [""]
 
 
 def draw_dynamics(config: Mapping[str, Any], metrics: Records, evaluations: Records, path: Path) -> Path:

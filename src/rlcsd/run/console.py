@@ -137,6 +137,12 @@ class Progress:
         m = self.metrics
         return m.get("rollout/tokens", 0.0) / m["time/step"] if m.get("time/step") else 0.0
 
+    def peak_shares(self) -> str:
+        """The share of the device's peak in each phase of the last step, where it is known."""
+        shares = {phase: self.metrics.get(f"perf/mfu/{phase}") for phase in PHASES}
+        known = ", ".join(f"{phase} {share:.0%}" for phase, share in shares.items() if share is not None)
+        return f" (of the peak: {known})" if known else ""
+
     def accuracy(self) -> str:
         """The last held-out accuracy of each evaluation set, on one line."""
         return "  ".join(f"{s.name} {s.mean:.3f}" for s in self.after if ": " not in s.name)
@@ -256,7 +262,7 @@ def panel(progress: Progress, ascii_only: bool = False) -> RenderableType:
     rows.add_row("now", f"{progress.phase} ({time.perf_counter() - progress.phase_begun:.0f} s)")
     if progress.metrics:
         rows.add_row("step", f"{progress.metrics['time/step']:.1f} s: {progress.phase_times()}")
-        rows.add_row("speed", f"{progress.tokens_per_second():,.0f} tokens/s")
+        rows.add_row("speed", f"{progress.tokens_per_second():,.0f} tokens/s{progress.peak_shares()}")
     for label, name, digits in zip(("reward", "entropy", "length"), _TREND, (3, 3, 0), strict=True):
         if values := progress.history.get(name):
             rows.add_row(label, f"{values[-1]:.{digits}f}  {'' if ascii_only else sparkline(values)}")

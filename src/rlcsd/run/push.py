@@ -1,4 +1,4 @@
-"""Upload a checkpoint of a run to the Hugging Face hub, with a model card."""
+"""A checkpoint for others: upload it to the Hugging Face hub with a model card, or write it as a plain model folder."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from pathlib import Path
 
 import yaml
 
+from ..config.load import from_yaml
+from ..config.schema import ModelConfig
 from ..errors import InputError, MissingError, first_line
 from ..evaluation import markdown_table, summaries_of
-from ..storage import read_jsonl
+from ..storage import read_jsonl, whole_folder
 from .checkpoint import best_step, checkpoint_of, step_of
+from .folder import is_run
 
 
 def check_hub(repository: str | None) -> None:
@@ -43,7 +46,7 @@ def push(run: Path, repository: str, step: int | None = None, private: bool = Fa
     folder = checkpoint_of(run, step)
     from huggingface_hub import CommitOperationAdd, HfApi
 
-    left_out = ("state", "manifest.json", "README.md")  # what only resuming needs, and peft's own card
+    left_out = ("state", "manifest.json", "README.md", "base.json")  # what only rlcsd needs, and peft's own card
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     kept = [path for path in files if path.relative_to(folder).parts[0] not in left_out]
     operations = [CommitOperationAdd(path.relative_to(folder).as_posix(), str(path)) for path in kept]
@@ -65,7 +68,12 @@ def model_card(run: Path, step: int) -> str:
     """The model card of a run's checkpoint: base model, method, task and held-out accuracy."""
     config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
     base, method, task = config["model"]["path"], config["method"]["name"], config["task"].get("name")
-    head = {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": ["rlcsd", str(method)]}
+    adapter = config["model"].get("lora") is not None and (checkpoint_of(run, step) / "adapter_config.json").is_file()
+    head = {
+        "library_name": "peft" if adapter else "transformers",
+        "pipeline_tag": "text-generation",
+        "tags": ["rlcsd", str(method)],
+    }
     if "/" in base and not Path(base).exists():
         head["base_model"] = base
     evaluations = {record["step"]: record for record in read_jsonl(run / "evaluations.jsonl")}
@@ -78,3 +86,38 @@ def model_card(run: Path, step: int) -> str:
     if best is not None and best != step:
         lines += ["", f"The best held-out accuracy of this run was that of step {best}."]
     return "\n".join(lines) + "\n"
+
+
+def export(source: Path, out: Path, step: int | None = None, dtype: str | None = None) -> str:
+    """Write a run's checkpoint (of `step`, by default the newest) or a model folder as a plain model folder; returns
+    its number format.
+
+    Adapters are merged into their base. transformers, vLLM and converters to GGUF load the result without rlcsd.
+
+    Args:
+        out: a folder that is new or empty.
+        dtype: float32 or bfloat16, by default `export_dtype` of the run, or float32.
+
+    Raises:
+        InputError: no such run, checkpoint or model, or `out` cannot be written.
+    """
+    import torch
+
+    from ..engine.local.export import export_model
+
+    model = ModelConfig(path=str(source))
+    if is_run(source):
+        config = from_yaml(source / "config.yaml")
+        dtype = dtype or config.export_dtype or _enough(config.model)
+        model = model.model_copy(update={"path": str(checkpoint_of(source, step))})
+    elif step is not None:
+        raise InputError(f"--step {step}: {source} is not the folder of a run")
+    dtype = dtype or "float32"
+    with whole_folder(out) as partial:
+        export_model(model, partial, getattr(torch, dtype))
+    return dtype
+
+
+def _enough(model: ModelConfig) -> str:
+    """The number format that a run's policy is computed in: see docs/running.md."""
+    return "bfloat16" if model.dtype == "bfloat16" and model.lora is None else "float32"

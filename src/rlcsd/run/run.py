@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, closing, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from ..config.load import as_config, to_yaml
 from ..config.schema import Config
 from ..engine.interface import Engine, build_engine
 from ..engine.local.local_engine import with_threads
-from ..errors import InputError
+from ..errors import InputError, OutOfMemoryError
 from ..evaluation import Answered, EvaluationSettings, Summary, outcomes, summaries_of, summary
 from ..prepare import prepare
 from ..report.run_report import write_report
@@ -103,9 +103,6 @@ def train(
         return Run(chosen, task, folder, on_event).execute(resume=folder is not None)
 
 
-_WITHOUT_UPDATE = ("sample", "grade", "hint", "evaluate")  # phases in which the weights are those of the last step
-
-
 class Run:
     """One training run and its folder.
 
@@ -126,6 +123,7 @@ class Run:
     ) -> None:
         self.watch = watch or (lambda event, facts: None)
         self._current_phase = ""
+        self._updates_begun = 0  # of the step in progress
         if folder is not None:
             config, task = with_task_of_run(folder, config, task, self._warn)
         else:  # a resumed run has all three in its config
@@ -188,7 +186,8 @@ class Run:
                     break
                 at = number
                 with self.stop.deferred():
-                    result = self.trainer.timed_step(number)
+                    with self._profiled(number):
+                        result = self.trainer.timed_step(number)
                     self._record(result)
                     done = number
                     if number == last or (self.config.save_every and number % self.config.save_every == 0):
@@ -201,27 +200,47 @@ class Run:
             raise Interrupted(interrupted.number, self._stopped(done)) from None
         except Exception as error:
             self._save_after(error, done)
-            self._explain(error, at)
+            self._explain(error, f"evaluation after step {done}" if self._current_phase == "evaluate" else f"step {at}")
             raise
 
-    def _save_after(self, error: Exception, done: int) -> None:
-        """Save step `done` after an error that came before an update began: the weights are still those of that step.
+    @contextmanager
+    def _profiled(self, step: int) -> Iterator[None]:
+        """Trace a step that `engine.profile_steps` names; chrome://tracing and Perfetto show the file."""
+        if step not in getattr(self.config.engine, "profile_steps", ()):
+            yield
+            return
+        with torch.profiler.profile() as profiler:  # of the CPU, and of a GPU where there is one
+            yield
+        path = self.folder / "profile" / f"step_{step:06d}.json.gz"
+        path.parent.mkdir(exist_ok=True)
+        profiler.export_chrome_trace(str(path))
 
-        Errors of guards come later: a run that has diverged keeps its last checkpoint.
+    def _save_after(self, error: Exception, done: int) -> None:
+        """Save step `done` after an error that came before an update: the weights are still those of that step.
+
+        Errors of guards come later: a run that has diverged keeps its last checkpoint. Memory that ran out in the
+        gradient of the first mini-batch has changed no weight yet.
         """
-        if self._current_phase not in _WITHOUT_UPDATE or is_disk_full(error) or not done or self.saved == done:
+        before_update = not self._updates_begun or (
+            self._updates_begun == 1 and isinstance(error, OutOfMemoryError) and error.phase == "update"
+        )
+        if not before_update or is_disk_full(error) or not done or self.saved == done:
             return
         with self.stop.deferred(), suppress(Exception):  # the error that is reported is the first
             self.save(done)
 
-    def _explain(self, error: Exception, at: int) -> None:
-        """Raise InputError for an error in step `at` that is the user's, or warn how to resume after another one."""
+    def _explain(self, error: Exception, at: str) -> None:
+        """Raise InputError for an error that is the user's, or warn how to resume after another one.
+
+        `at` is the step or evaluation in which it came.
+        """
         if not self.folder.is_dir():
             raise InputError(f"{self.folder}: the run folder was removed while the run was going on") from None
         if isinstance(error, InputError) or is_disk_full(error):
             reason = error if isinstance(error, InputError) else "no space is left on the disk"
-            raise InputError(f"step {at}: {reason}{self._how_to_resume()}") from error
-        self._warn(f"step {at} failed with {type(error).__name__}{self._how_to_resume()}")
+            override = error.override if isinstance(error, OutOfMemoryError) else None
+            raise InputError(f"{at}: {reason}{self._how_to_resume(override)}") from error
+        self._warn(f"{at} failed with {type(error).__name__}{self._how_to_resume()}")
 
     def _end(self, done: int) -> None:
         """Save the last step of a run that stopped early, and write the report."""
@@ -242,9 +261,9 @@ class Run:
                 self.save(done)
         return f"stopped after step {done} of {self.trainer.steps}{self._how_to_resume()}"
 
-    def _how_to_resume(self) -> str:
+    def _how_to_resume(self, override: str | None = None) -> str:
         where = f"from the checkpoint of step {self.saved}" if self.saved else "from the beginning"
-        return f"; `rlcsd train --resume {self.folder}` goes on {where}"
+        return f"; `rlcsd train --resume {self.folder}{f' {override}' if override else ''}` goes on {where}"
 
     def save(self, step: int) -> None:
         """Write a checkpoint of the engine, which is at the end of `step`, and prune older ones."""
@@ -400,6 +419,9 @@ class Run:
 
     def _phase(self, phase: str, **facts: int) -> None:
         self._current_phase = phase
+        if phase in ("sample", "evaluate"):
+            self._updates_begun = 0
+        self._updates_begun += phase == "update"
         self.watch("phase", {"phase": phase, **facts})
 
     def _check_folder(self) -> None:

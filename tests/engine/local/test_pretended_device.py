@@ -58,7 +58,7 @@ def step(engine: LocalEngine, samples) -> dict[str, float]:
     """The first training step with given samples; its metrics apart from durations."""
     with patch.object(engine, "sample", lambda *args: samples):
         metrics = trainer_of(engine).step(1).metrics
-    return {name: value for name, value in metrics.items() if not name.startswith("time/")}
+    return {name: value for name, value in metrics.items() if not name.startswith(("time/", "perf/"))}
 
 
 def sample(engine: LocalEngine, seed: int = 0, max_tokens: int = 128):

@@ -9,7 +9,6 @@ import time
 import psutil
 import pytest
 
-from rlcsd.engine.verl.messages import Rows, ScoreTask
 from rlcsd.errors import InputError
 from rlcsd.records import Pair, Sampling
 
@@ -83,9 +82,8 @@ def test_out_of_memory_names_what_to_lower(engine, processes):
 
     worker = engine.policy.group.workers[0]
     ray.get(worker.__ray_call__.remote(starve))
-    task = ScoreTask(Rows.of([Pair((1, 2), (3, 4))]), "policy")
-    with pytest.raises(InputError, match=r"^scoring: out of memory; lower engine\.micro_batch_tokens"):
-        engine.policy.call_each("score", "scoring", [task, task])
+    with pytest.raises(InputError, match=r"^scoring ran out of memory on a worker; set engine\.score_tokens="):
+        engine.score([Pair((1, 2), (3, 4)), Pair((5, 6), (7, 8))], "policy")
 
 
 def test_a_worker_that_dies_raises_an_error_and_closing_leaves_no_process(engine, processes):

@@ -125,7 +125,7 @@ def test_adapters_train_as_the_local_engines_and_servers_have_them(ranks, tmp_pa
     from peft import PeftModel
 
     base = AutoModelForCausalLM.from_pretrained(TINY)
-    adapted = Network(PeftModel.from_pretrained(base, tmp_path / "adapter", is_trainable=True))
+    adapted = Network(PeftModel.from_pretrained(base, tmp_path, is_trainable=True))
     local = local_of(built("grpo"), network=adapted)
     assert torch.allclose(local.score(pairs, "policy").log_prob, policy, atol=1e-4)
     compare(cluster, local, built("grpo"), rows, 1e-3, 2e-4)

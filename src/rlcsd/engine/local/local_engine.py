@@ -8,7 +8,6 @@ the number never depends on the load, and a run keeps it in its config.
 
 from __future__ import annotations
 
-import copy
 import math
 import os
 import warnings
@@ -22,10 +21,14 @@ from ...config.schema import Config
 from ...errors import InputError
 from ...methods.base import NO_STEP, HintedConfig, Method, TeacherSchedule, step_metrics
 from ...methods.losses import Regularisers
-from ...metrics import Metrics
+from ...metrics import Mean, Metrics
 from ...records import HintKind, Pair, Sample, Sampling, Scores, TokenBatch, TopKHandle
 from ..interface import TokenLimits
+from ..out_of_memory import in_phase, out_of_memory
+from ..throughput import WorkCounter
 from . import optimizer, sampler, scoring
+from .export import SHARD_BYTES
+from .lora import write_base
 from .memory import device_memory, load_shape, memory_plan, sample_slots, shape_of, static_bytes
 from .model import (
     Network,
@@ -46,6 +49,10 @@ class LocalEngine:
     """See `engine.interface.Engine`. Teacher and reference are networks of their own, never swapped into the policy."""
 
     def __init__(self, config: Config, method: Method, network: Network | None = None, tokenizer: Any = None) -> None:
+        with out_of_memory("loading", config):
+            self._load(config, method, network, tokenizer)
+
+    def _load(self, config: Config, method: Method, network: Network | None, tokenizer: Any) -> None:
         device = resolve_device(config.engine.device)
         _set_threads(with_threads(config).engine.threads)
         if device.type == "cuda":
@@ -56,6 +63,7 @@ class LocalEngine:
         self.policy = network or load_network(config.model, device, config.engine.head_chunk)
         self.policy.model.train()
         self.shape = shape_of(self.policy.core.config, self.policy.core)
+        self.work = WorkCounter(self.shape, config)
         self.teacher = self._build_teacher(method)
         other = (
             self.teacher.network.core if self.teacher is not None and self.teacher.schedule.kind == "model" else None
@@ -114,7 +122,13 @@ class LocalEngine:
 
     # ------------------------------------------------------------------ sampling, scoring
 
+    @in_phase("sampling")
     def sample(self, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, seed: int) -> list[list[Sample]]:
+        groups = self._sample(prompts, n, sampling, seed)
+        self.work.sampled(prompts, groups)
+        return groups
+
+    def _sample(self, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, seed: int) -> list[list[Sample]]:
         if self.vllm is not None:
             return self.vllm.sample(prompts, n, sampling, seed, self.stop_ids())
         engine = self.config.engine
@@ -133,6 +147,7 @@ class LocalEngine:
                 cuda_graph=engine.cuda_graph,
             )
 
+    @in_phase("scoring")
     def score(
         self,
         pairs: Sequence[Pair],
@@ -159,6 +174,7 @@ class LocalEngine:
                 top_k=top_k,
                 topk_ids=None if topk_handle is None else self.topk.ids_at(topk_handle, rows),
             )
+        self.work.scored(pairs)
         made = None
         if top_k:
             assert output.topk_ids is not None
@@ -175,6 +191,7 @@ class LocalEngine:
 
     # ------------------------------------------------------------------ updating
 
+    @in_phase("update")
     def gradient(self, pairs: Sequence[Pair], batch: TokenBatch, method: Method) -> Metrics:
         """Accumulate the gradient of one prepared mini-batch, without an optimizer step."""
         if self.vllm is not None:
@@ -182,7 +199,11 @@ class LocalEngine:
         reference = self.score(pairs, "reference").log_prob if self.reference is not None else None
         mini_batch = MiniBatch(pairs, batch, method, self.regularisers, reference, self.topk)
         budget = self.config.engine.micro_batch_tokens
-        return accumulate(self.policy, mini_batch, pad_id=self.tokenizer.pad_token_id, budget=budget)
+        metrics = accumulate(self.policy, mini_batch, pad_id=self.tokenizer.pad_token_id, budget=budget)
+        share = metrics["actor/updated_share"]
+        assert isinstance(share, Mean)
+        self.work.updated(pairs, share.value)
+        return metrics
 
     def update(self, pairs: Sequence[Pair], batch: TokenBatch, method: Method, learning_rate: float) -> Metrics:
         self.optimizer.zero_grad(set_to_none=True)
@@ -195,7 +216,8 @@ class LocalEngine:
             group["lr"] = learning_rate
         finite = bool(torch.isfinite(norm))
         if finite:
-            self.optimizer.step()
+            with out_of_memory("optimizer step", self.config):
+                self.optimizer.step()
             self.optimizer_steps += 1
             if self.teacher is not None:
                 self.teacher.follow(self.policy, self.optimizer_steps)
@@ -214,21 +236,23 @@ class LocalEngine:
 
     # ------------------------------------------------------------------ files
 
+    @in_phase("saving")
     def save(self, folder: Path) -> None:
-        model = self.policy.model
-        if self.config.model.quantization is None and self.policy.core is not model:
-            model.save_pretrained(folder / "adapter")
-            # Merged, so that the folder loads like any model; in float32, because a small update is lost in bf16.
-            model = copy.deepcopy(model).float().merge_and_unload()
-        model.save_pretrained(folder)  # over a 4-bit base, which cannot take it in: the adapter alone
+        if self.policy.core is self.policy.model:
+            self.policy.model.save_pretrained(folder, max_shard_size=SHARD_BYTES)
+        else:
+            self.policy.model.save_pretrained(folder, save_embedding_layers=False)  # the adapters alone
+            write_base(folder, self.config.model)
         self.tokenizer.save_pretrained(folder)
 
+    @in_phase("saving")
     def save_state(self, folder: Path) -> None:
         # Frozen weights and the reference are those of step 0, which the config's model gives again.
         teacher = self.teacher.state() if self.teacher is not None else {}
         trained = self.policy.named_trainable()
         optimizer.save_training_state(folder, trained, teacher, self.optimizer, self.optimizer_steps)
 
+    @in_phase("resume")
     def load_state(self, folder: Path) -> None:
         trained = self.policy.named_trainable()
         teacher, self.optimizer_steps = optimizer.load_training_state(folder, trained, self.optimizer)

@@ -1,4 +1,7 @@
-"""LoRA adapters: new ones over a whole or 4-bit base, and model folders that hold an adapter alone."""
+"""LoRA adapters: new ones over a whole or 4-bit base, and model folders that hold an adapter alone.
+
+The base of an adapter folder may itself be an adapter folder: a run that went on from the adapters of another one.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from ...config.schema import LoraConfig, ModelConfig
 from ...errors import InputError, MissingError, first_line
 
 _NAME = "adapter_config.json"
+_BASE = "base.json"  # path and gguf_file of the base, in the folders that `save_adapter` writes
 
 
 def adapter_folder(path: str) -> Path | None:
@@ -20,22 +24,46 @@ def adapter_folder(path: str) -> Path | None:
     return folder if (folder / _NAME).is_file() and not (folder / "config.json").is_file() else None
 
 
-def base_model_config(config: ModelConfig) -> ModelConfig:
-    """`config` with the path of the base model if its own path is an adapter folder.
+def adapter_chain(config: ModelConfig) -> tuple[ModelConfig, list[Path]]:
+    """`config` with path and GGUF file of the whole model below all adapters, and the adapter folders from it upwards.
 
     Raises:
-        InputError: the adapter's config cannot be read or names no base.
+        InputError: the config of an adapter cannot be read or names no base.
     """
-    folder = adapter_folder(config.path)
-    if folder is None:
-        return config
+    folders: list[Path] = []
+    while (folder := adapter_folder(config.path)) is not None:
+        if folder in folders:
+            raise InputError(f"model.path={folder}: this adapter is its own base")
+        folders.insert(0, folder)
+        config = config.model_copy(update=_base_of(folder))
+    return config, folders
+
+
+def base_model_config(config: ModelConfig) -> ModelConfig:
+    """`config` with the whole model that is below the adapters of its path. Raises as `adapter_chain`."""
+    return adapter_chain(config)[0]
+
+
+def _base_of(folder: Path) -> dict[str, Any]:
+    """`path` and `gguf_file` of an adapter's base."""
     try:
-        base = json.loads((folder / _NAME).read_text(encoding="utf-8")).get("base_model_name_or_path")
-    except (OSError, ValueError, AttributeError) as error:
-        raise InputError(f"model.path={config.path}: {_NAME} cannot be read ({first_line(error)})") from None
-    if not isinstance(base, str) or not base:
-        raise InputError(f"model.path={config.path}: {_NAME} names no base_model_name_or_path")
-    return config.model_copy(update={"path": base})
+        if (folder / _BASE).is_file():
+            base = json.loads((folder / _BASE).read_text(encoding="utf-8"))
+            return {"path": base["path"], "gguf_file": base["gguf_file"]}
+        path = json.loads((folder / _NAME).read_text(encoding="utf-8")).get("base_model_name_or_path")
+    except (OSError, ValueError, AttributeError, KeyError, TypeError) as error:
+        raise InputError(f"model.path={folder}: {_NAME} cannot be read ({first_line(error)})") from None
+    if not isinstance(path, str) or not path:
+        raise InputError(f"model.path={folder}: {_NAME} names no base_model_name_or_path")
+    return {"path": path, "gguf_file": None}
+
+
+def write_base(folder: Path, config: ModelConfig) -> None:
+    """Record beside an adapter what it was trained on: `model.path`, or the base of the adapter that a 4-bit run goes
+    on with."""
+    base = base_model_config(config) if config.quantization else config
+    path = str(Path(base.path).resolve()) if Path(base.path).is_dir() else base.path
+    (folder / _BASE).write_text(json.dumps({"path": path, "gguf_file": base.gguf_file}), encoding="utf-8")
 
 
 def quantization(config: ModelConfig) -> dict[str, Any]:
@@ -77,25 +105,27 @@ def keep_gradients(model: Any) -> None:
 
 
 def with_adapters(model: Any, config: ModelConfig) -> Any:
-    """The model with the adapter of its folder merged in, and with new adapters if `model.lora` is set.
+    """The model with the adapters of its folder merged in, and with new adapters if `model.lora` is set.
 
     Into a 4-bit base nothing can be merged: training continues the folder's own adapter.
 
     Raises:
         InputError: peft is not installed, the adapter does not fit the base, or no layer has the configured names.
     """
-    folder, lora = adapter_folder(config.path), config.lora
-    if folder is None and lora is None:
+    folders, lora = adapter_chain(config)[1], config.lora
+    if not folders and lora is None:
         return model
     try:
         from peft import LoraConfig as PeftLoraConfig
         from peft import get_peft_model
     except ImportError:
         raise InputError("model.lora: adapters need peft; pip install peft") from None
-    if folder is not None:
+    if config.quantization is not None and len(folders) > 1:
+        raise InputError(f"model.quantization=4bit: {folders[-2]}, the base of model.path={config.path}, is an adapter")
+    for folder in folders:
         model = _load_adapter(model, folder, config)
-        if config.quantization is not None:
-            return model
+    if folders and config.quantization is not None:
+        return model
     if lora is None:
         return model
     settings = PeftLoraConfig(
@@ -133,19 +163,52 @@ def _check_ends(model: Any, field: str, trained: bool) -> None:
 
 def _load_adapter(model: Any, folder: Path, config: ModelConfig) -> Any:
     """The model with the folder's adapter: merged, or over a 4-bit base still apart and trainable."""
-    from peft import PeftModel
-
-    dtype, merge = model.dtype, config.quantization is None
-    try:
-        # In float32, because a small update is lost in bf16.
-        model = PeftModel.from_pretrained(model.float() if merge else model, str(folder), is_trainable=not merge)
-    except Exception as error:  # no weights, other layers, other shapes: each raises its own type
-        raise InputError(f"model.path={folder}: the adapter does not fit its base ({first_line(error)})") from None
+    merge = config.quantization is None
+    model = read_adapter(model, folder, is_trainable=not merge)
     _check_ends(model, f"model.path={folder}", trained=not merge)
     if merge:
-        return model.merge_and_unload().to(dtype).requires_grad_(True)  # peft has frozen the base
+        return merged(model).requires_grad_(True)  # peft has frozen the base
     _check_rank(model, folder, config.lora)
     return model
+
+
+def read_adapter(model: Any, folder: Path, **options: Any) -> Any:
+    """A peft model: `model` with the adapter in `folder`, which is in float32. Raises InputError if it does not fit."""
+    from peft import PeftModel
+
+    try:
+        return PeftModel.from_pretrained(model, str(folder), **options)
+    except Exception as error:  # no weights, other layers, other shapes: each raises its own type
+        raise InputError(f"model.path={folder}: the adapter does not fit its base ({first_line(error)})") from None
+
+
+def adapted_layers(model: Any) -> dict[str, Any] | None:
+    """The layers of a peft model that add `get_delta_weight` to their weight, by name in the plain model.
+
+    None if its adapter changes more than that (DoRA, biases, whole modules).
+    """
+    config = model.peft_config["default"]
+    if getattr(config, "use_dora", False) or config.modules_to_save or getattr(config, "bias", "none") != "none":
+        return None
+    return {
+        name: module for name, module in model.get_base_model().named_modules() if hasattr(module, "get_delta_weight")
+    }
+
+
+@torch.no_grad()
+def merged(model: Any) -> Any:
+    """The plain model of a peft model, its adapter merged into its weights, in their dtype, one layer after another.
+
+    Each sum is made in float32.
+    """
+    layers = adapted_layers(model)
+    if layers is None:
+        dtype = model.dtype
+        return model.float().merge_and_unload().to(dtype)
+    for layer in layers.values():
+        weight = layer.get_base_layer().weight
+        weight.copy_(weight.float() + layer.get_delta_weight("default"))
+    return model.unload()
 
 
 def _check_rank(model: Any, folder: Path, lora: LoraConfig | None) -> None:

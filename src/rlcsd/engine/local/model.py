@@ -21,7 +21,7 @@ from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
 from transformers.utils import logging as transformers_logging
 
 from ...config.schema import Config, ModelConfig
-from ...errors import InputError, MissingError, first_line
+from ...errors import InputError, MissingError, first_line, is_out_of_memory
 from ...methods.base import TeacherSchedule
 from ...prompts import check_rendering, end_of_turn_ids
 from ..architectures import known_architecture
@@ -211,10 +211,9 @@ def architecture(model: ModelConfig) -> Any:
 
     Raises OSError or ValueError as transformers does.
     """
-    extra = {"gguf_file": model.gguf_file} if model.gguf_file else {}
-    return known_architecture(model.path) or AutoConfig.from_pretrained(
-        resolve_path(base_model_config(model).path), **extra
-    )
+    base = base_model_config(model)
+    extra = {"gguf_file": base.gguf_file} if base.gguf_file else {}
+    return known_architecture(base.path) or AutoConfig.from_pretrained(resolve_path(base.path), **extra)
 
 
 def text_config(model: ModelConfig) -> Any | None:
@@ -293,13 +292,14 @@ def load_network(config: ModelConfig, device: torch.device, head_chunk: int = 40
     Raises:
         InputError: no such model, incomplete or foreign weights, or a model that the engine does not support.
     """
-    extra: dict[str, Any] = {"gguf_file": config.gguf_file} if config.gguf_file else {}
+    gguf_file = base_model_config(config).gguf_file
+    extra: dict[str, Any] = {"gguf_file": gguf_file} if gguf_file else {}
     four_bits = quantization(config)
     if four_bits:
         extra |= {**four_bits, "device_map": {"": device}}
     dtype = torch.bfloat16 if config.lora is not None and config.dtype == "bfloat16" else torch.float32
     model = _load_model(config, dtype=dtype, attn_implementation="sdpa", **extra)
-    if config.gguf_file:
+    if gguf_file:
         model = _forget_gguf(model)
     check_cache(model.config)
     disable_dropout(model)
@@ -333,13 +333,16 @@ def disable_dropout(model: Any) -> None:
 
 def _load_model(config: ModelConfig, **options: Any) -> Any:
     """A transformers model from safetensors or GGUF files (pickles can run code), with all of its weights."""
-    path = resolve_path(base_model_config(config).path)
-    safe = {} if config.gguf_file else {"use_safetensors": True}
+    base = base_model_config(config)
+    path = resolve_path(base.path)
+    safe = {} if base.gguf_file else {"use_safetensors": True}
     try:
         model, loading = AutoModelForCausalLM.from_pretrained(
             path, output_loading_info=True, ignore_mismatched_sizes=True, **safe, **options
         )
     except Exception as error:  # missing file, broken file, unknown architecture …: each raises its own type
+        if is_out_of_memory(error):
+            raise
         reason = _unusable_files(Path(path)) or first_line(error)
         raise InputError(f"model.path={config.path}: no model could be loaded ({reason})") from None
     _check_weights(config, loading)

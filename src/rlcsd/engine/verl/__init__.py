@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from ...config.schema import Config
 from ...methods.base import HintedConfig, Method
 from ..interface import TokenLimits
+from ..out_of_memory import out_of_memory
 from .gpu_plan import engine_line, memory_line
 from .settings import check, engine_settings, environment
 
@@ -43,7 +44,8 @@ def build(config: Config, method: Method) -> VerlEngine:
     check_files(config.model)
     if teacher:
         check_files(teacher_model_config(teacher, config, load_tokenizer(config.model)))
-    cluster = Cluster(config, teacher)
+    with out_of_memory("loading", config):
+        cluster = Cluster(config, teacher)
     try:
         engine = VerlEngine(config, method, cluster)
         if engine.settings.self_check:

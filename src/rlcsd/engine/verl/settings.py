@@ -169,7 +169,8 @@ def _check_model(config: Config) -> None:
         raise InputError("model.gguf_file: engine=verl loads safetensors alone; use engine=local, or convert the file")
     if adapter_folder(model.path) is not None:
         raise InputError(
-            f"model.path={model.path}: an adapter without its base; engine=verl loads whole models, use engine=local"
+            f"model.path={model.path}: an adapter without its base; engine=verl loads whole models: `rlcsd export "
+            f"{model.path} --out DIR` merges it into one"
         )
     if model.lora is not None and model.lora.dropout:
         raise InputError(f"model.lora.dropout={model.lora.dropout}: engine=verl builds adapters without dropout; set 0")

@@ -28,6 +28,8 @@ from ..local.caches import Ids, families
 from ..local.model import context_length, load_tokenizer
 from ..local.self_check import TOLERANCE
 from ..local.update import rows_to_update
+from ..out_of_memory import in_phase
+from ..throughput import WorkCounter, known_shape
 from .messages import Columns, Rows, ScoreTask, Updated, UpdateTask
 from .settings import engine_settings, stop_ids
 
@@ -52,6 +54,7 @@ class VerlEngine:
         self.owners: dict[int, list[tuple[int, int]]] = {}  # by top-k key: each row's rank, and its index there
         self.with_teacher: set[int] = set()  # top-k keys that the workers of another teacher model have
         self.last_key, self.version = 0, 0
+        self.work = WorkCounter(known_shape(config.model), config)
         self.computed = 0  # tokens, padding included, that the last call of `score` put through the model
         self.first_square_sum = self.policy.call("square_sum", "measuring weights")[0]
 
@@ -61,16 +64,20 @@ class VerlEngine:
 
     # ------------------------------------------------------------------ sampling
 
+    @in_phase("sampling")
     def sample(self, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, seed: int) -> list[list[Sample]]:
         """Samples without the policy's own log-probs, which the trainer scores: a server's arithmetic differs."""
         self.limits.check_server(prompts, sampling)
         self.servers.wake(self.version)
         outputs = self.servers.wait_for(requests(self.servers.client, prompts, n, sampling, self.stop, seed))
         samples = [sample_of(output, self.stop) for output in outputs]
-        return [samples[start : start + n] for start in range(0, len(samples), n)]
+        groups = [samples[start : start + n] for start in range(0, len(samples), n)]
+        self.work.sampled(prompts, groups)
+        return groups
 
     # ------------------------------------------------------------------ scoring
 
+    @in_phase("scoring")
     def score(
         self,
         pairs: Sequence[Pair],
@@ -109,6 +116,7 @@ class VerlEngine:
         ]
         found: list[Columns] = workers.call_each("score", f"scoring by the {who}", tasks)
         self.computed = sum(columns.computed for columns in found)
+        self.work.scored(pairs)
         lengths = tuple(len(pair.response) for pair in pairs)
         return Scores(
             _in_row_order(assignment, [columns.log_prob for columns in found], lengths),
@@ -136,6 +144,7 @@ class VerlEngine:
 
     # ------------------------------------------------------------------ updating
 
+    @in_phase("update")
     def update(self, pairs: Sequence[Pair], batch: TokenBatch, method: Method, learning_rate: float) -> Metrics:
         tasks = self._update_tasks(pairs, batch, method, learning_rate)
         if not tasks:
@@ -146,9 +155,11 @@ class VerlEngine:
         for part in found:
             for name, value in part.sums.items():
                 sums[name] = sums.get(name, 0.0) + value
+        updated = sum(part.rows for part in found)
+        self.work.updated(pairs, updated / len(pairs))
         growth = math.sqrt(found[0].square_sum / self.first_square_sum)
         step = step_metrics(growth, found[0].grad_norm, learning_rate, found[0].updated)
-        return {**update_metrics(sums, sum(part.rows for part in found), len(pairs)), **step}
+        return {**update_metrics(sums, updated, len(pairs)), **step}
 
     def gradient(self, pairs: Sequence[Pair], batch: TokenBatch, method: Method) -> dict[str, Tensor]:
         """The whole gradient of a prepared mini-batch, by the names of the trained parameters, without a step."""
@@ -194,15 +205,18 @@ class VerlEngine:
 
     # ------------------------------------------------------------------ saving
 
+    @in_phase("saving")
     def save(self, folder: Path) -> None:
         self.servers.sleep()
         self.policy.call("export", "exporting the model", str(folder.resolve()))
         self.tokenizer.save_pretrained(folder)
 
+    @in_phase("saving")
     def save_state(self, folder: Path) -> None:
         self.servers.sleep()
         self.policy.call("save_state", "saving the state", str(folder.resolve()))
 
+    @in_phase("resume")
     def load_state(self, folder: Path) -> None:
         self.servers.sleep()
         self.policy.call("load_state", "loading the state", str(folder.resolve()))

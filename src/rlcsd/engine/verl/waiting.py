@@ -15,7 +15,7 @@ from typing import Any, TypeVar, cast
 import ray
 from ray import exceptions
 
-from ...errors import InputError, first_line
+from ...errors import InputError, OutOfMemoryError, first_line, is_out_of_memory
 from ...storage import is_disk_full
 from .ray_cluster import log_folder, lost
 
@@ -139,13 +139,8 @@ def translate(error: Exception, what: str) -> Exception:
     cause = error.cause if isinstance(error, exceptions.RayTaskError) else error
     if isinstance(cause, InputError) or (isinstance(cause, OSError) and is_disk_full(cause)):
         return cause
-    message = str(cause).lower()
-    no_memory = "out of memory" in message or "can't allocate memory" in message
-    if no_memory or isinstance(error, exceptions.OutOfMemoryError) or isinstance(cause, MemoryError):
-        return InputError(
-            f"{what}: out of memory; lower engine.micro_batch_tokens, engine.score_tokens or engine.rollout_memory, or "
-            "set engine.offload=all or model.gradient_checkpointing=true"
-        )
+    if isinstance(error, exceptions.OutOfMemoryError) or is_out_of_memory(cause):
+        return OutOfMemoryError(f"{what}: out of memory")  # the engine adds the keys to change
     if isinstance(error, exceptions.RayActorError | exceptions.NodeDiedError | exceptions.WorkerCrashedError):
         return InputError(f"{what}: a process of the cluster died ({_cause_of_death(error)}; {_logs()})")
     if isinstance(error, exceptions.RaySystemError | exceptions.GetTimeoutError | exceptions.ObjectLostError):

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ...config.schema import Config
 from ...errors import InputError, first_line
+from ..local.lora import write_base
 from . import shards
 from .compat import ActorRolloutRefWorker, full_tensor, full_weights, get_device_name, start_process_group
 from .messages import Columns, Rows, ScoreTask, Updated, UpdateTask
@@ -100,6 +101,8 @@ class RlcsdWorker(ActorRolloutRefWorker):  # type: ignore[misc]
         """Write the policy in Hugging Face format; the driver adds the tokenizer."""
         with self.mine.ready("eval"):
             _export(self.mine.network, self.actor.model_config, Path(folder), self.rank)
+        if self.run.model.lora is not None and self.rank == 0:
+            write_base(Path(folder), self.run.model)
         dist.barrier()
 
     def save_state(self, folder: str) -> None:
@@ -116,7 +119,7 @@ class RlcsdWorker(ActorRolloutRefWorker):  # type: ignore[misc]
 
 
 def _export(network: ShardedNetwork, model_config: Any, folder: Path, rank: int) -> None:
-    """Weights in float32 with adapters merged, and adapters alone under `adapter/`. All ranks gather, rank 0 writes."""
+    """Weights in float32, or adapters alone. All ranks gather, rank 0 writes."""
     from transformers import AutoModelForCausalLM
 
     adapters: dict[str, Tensor] = {}
@@ -125,11 +128,13 @@ def _export(network: ShardedNetwork, model_config: Any, folder: Path, rank: int)
             tensor = full_tensor(parameter)
             if rank == 0:
                 adapters[name] = tensor.cpu().clone()
+    if network.core is not network.model:
+        if rank == 0:
+            _save_adapter(network.model, adapters, folder)
+        return
     weights = {name: tensor.cpu().clone() for name, tensor in full_weights(network.model) if rank == 0}
     if rank:
         return
-    if adapters:
-        _save_adapter(network.model, adapters, folder / "adapter")
     config = copy.deepcopy(model_config.hf_config)
     config.dtype = torch.float32
     with torch.device("meta"):
@@ -142,6 +147,5 @@ def _save_adapter(model: Any, adapters: dict[str, Tensor], folder: Path) -> None
     from peft import get_peft_model_state_dict
     from safetensors.torch import save_file
 
-    folder.mkdir()
     model.peft_config["default"].save_pretrained(folder)
     save_file(get_peft_model_state_dict(model, state_dict=adapters), folder / "adapter_model.safetensors")
