@@ -72,6 +72,28 @@ def test_an_adapter_of_another_model_is_one_sentence(adapter, tmp_path):
         load_network(ModelConfig(path=str(tmp_path / "a")), CPU)
 
 
+@pytest.mark.parametrize(
+    ("targets", "words"),
+    [
+        (["lm_head", "q_proj"], "target_modules=.*the language-model head cannot have an adapter"),
+        (["embed_tokens"], "embedding and head of this model are the same weights"),
+    ],
+)
+def test_adapters_that_would_be_lost_or_wrong_are_refused(targets, words):
+    with pytest.raises(rlcsd.InputError, match=words):
+        load_network(ModelConfig(lora=LoraConfig(rank=2, target_modules=targets)), CPU)
+
+
+def test_a_folder_whose_adapter_cannot_be_merged_is_refused(tmp_path):
+    from peft import LoraConfig as PeftLoraConfig
+    from peft import get_peft_model
+
+    model = load_network(ModelConfig(), CPU).model
+    get_peft_model(model, PeftLoraConfig(r=2, target_modules=["lm_head"])).save_pretrained(tmp_path)
+    with pytest.raises(rlcsd.InputError, match=r"model\.path=.*the same weights.*cannot be merged"):
+        load_network(ModelConfig(path=str(tmp_path)), CPU)
+
+
 def test_four_bits_need_adapters():
     with pytest.raises(rlcsd.InputError, match=r"cannot be trained; set model\.lora\.rank"):
         rlcsd.load_config(["model.quantization=4bit"])
