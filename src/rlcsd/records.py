@@ -181,6 +181,11 @@ class Group:
         """Indices of the incorrect rollouts, G⁻, within the group."""
         return [index for index, rollout in enumerate(self.rollouts) if not rollout.is_correct]
 
+    @property
+    def is_mixed(self) -> bool:
+        """Whether the group has correct rollouts and incorrect ones."""
+        return 0 < len(self.correct_indices) < len(self.rollouts)
+
 
 # ------------------------------------------------------------------ hint
 

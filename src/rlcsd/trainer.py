@@ -23,6 +23,7 @@ from .records import Group, Problem, Rollout, TokenBatch, TrainingExample
 from .stages import step_rng
 from .stages.grade import grade
 from .stages.hint import HintedExamples, TeacherPrompts, hinted_examples, teacher_token_limit
+from .stages.refill import Refilled, refilled
 from .stages.score import build_token_batch, with_old_log_probs
 from .tasks.task import Task
 
@@ -82,27 +83,23 @@ class Trainer:
         self.train, self.steps, self.schedule = prepared.problems, prepared.steps, prepared.schedule
         self.engine, self.on_phase = engine, on_phase
         self.health = Health(self.config.guard)
+        self.extra_problems = 0  # drawn by refills in all steps so far; saved with a checkpoint
 
     # ------------------------------------------------------------------ the step
 
     def step(self, number: int) -> StepResult:
         """One training step: `prompts_per_step` groups, and an optimizer step for each mini-batch of them."""
         clock = Clock(self.on_phase, PhaseMeter(self.engine, self.config))
-        with clock("sample"):
-            problems = self.problems(number)
-            prompts = [self._prompt(problem) for problem in problems]
-            seed = step_rng(self.config.seed, "sample", number).getrandbits(62)
-            samples = self.engine.sample(prompts, self.config.group_size, self.config.sampling.settings(), seed)
-        with clock("grade"):
-            divide = self.method.config.advantage_std
-            groups = grade(self.engine.tokenizer, self.task, problems, prompts, samples, divide_by_std=divide)
+        refill = self.sampled_groups(number, clock)
+        groups, sampled = refill.groups, refill.sampled
         with clock("hint"):
             hinted = self.hint(groups, number)
         with clock("score"):
             examples = with_old_log_probs(self.engine, hinted.examples)
-        metrics: list[Metrics] = [rollout_metrics(groups), *task_metrics(self.task, groups)]
+        metrics: list[Metrics] = [rollout_metrics(sampled), *task_metrics(self.task, sampled)]
+        metrics.append(refill.metrics() if self.config.refill_batches else {})
         metrics.append(hinted.counts.metrics() if self.method.hinted else {})
-        entropy = entropy_metric(examples, groups)
+        entropy = entropy_metric(examples, sampled)
         findings = self.health.guards.before_update(combined(metrics) | entropy)
         if findings:
             self.health.guards.decide(findings)  # raises, or the step's update is left out
@@ -119,7 +116,31 @@ class Trainer:
             self.health.guards.decide(findings)
         cut = self.health.truncation(logged, self.config.sampling.max_tokens, self.engine.tokenizer)
         no_update = self.health.stall.after_step(groups, logged, self.method)
+        self.extra_problems += refill.extra_problems
         return StepResult(number, groups, logged, batches, prepared, (*findings, *cut), no_update)
+
+    def sampled_groups(self, number: int, clock: Clock) -> Refilled:
+        """Sampled and graded groups of step `number`, refilled as the config says."""
+        first = self._groups(self.problems(number), number, "sample", clock)
+        drawn = 0
+
+        def more(batch: int, count: int) -> list[Group]:
+            nonlocal drawn
+            problems = self.problems(number, drawn + self.config.prompts_per_step, count)
+            drawn += count
+            return self._groups(problems, number, f"refill/{batch}", clock)
+
+        return refilled(first, more, self.config.refill_batches)
+
+    def _groups(self, problems: Sequence[Problem], number: int, stage: str, clock: Clock) -> list[Group]:
+        """A graded group for each problem; `stage` has a seed of its own in each step."""
+        with clock("sample"):
+            prompts = [self._prompt(problem) for problem in problems]
+            seed = step_rng(self.config.seed, stage, number).getrandbits(62)
+            samples = self.engine.sample(prompts, self.config.group_size, self.config.sampling.settings(), seed)
+        with clock("grade"):
+            divide = self.method.config.advantage_std
+            return grade(self.engine.tokenizer, self.task, problems, prompts, samples, divide_by_std=divide)
 
     def _update(self, batch: Sequence[TrainingExample], number: int, clock: Clock) -> tuple[TokenBatch, Metrics]:
         """Score, credit and update of one mini-batch: its prepared columns and the update's metrics."""
@@ -168,10 +189,15 @@ class Trainer:
         result.metrics["time/step"] = perf_counter() - start
         return result
 
-    def problems(self, number: int) -> list[Problem]:
-        """The problems of step `number`: passes over the training set, each shuffled anew."""
+    def problems(self, number: int, after: int = 0, count: int | None = None) -> list[Problem]:
+        """The problems of step `number`: passes over the training set, each shuffled anew.
+
+        With `count`, as many that come `after` positions later: those that a refill draws. The next step goes on behind
+        them, for which `extra_problems` counts them.
+        """
         size, total = self.config.prompts_per_step, len(self.train)
-        positions = [divmod(position, total) for position in range((number - 1) * size, number * size)]
+        start = (number - 1) * size + self.extra_problems + after
+        positions = [divmod(position, total) for position in range(start, start + (count or size))]
         orders = {}
         for epoch in {epoch for epoch, _ in positions}:
             orders[epoch] = random.Random(f"{self.config.seed}/order/{epoch}").sample(range(total), total)
@@ -204,7 +230,7 @@ def rollout_metrics(groups: Sequence[Group]) -> Metrics:
         "rollout/boxed": sum(r.boxed is not None for r in rollouts),
     }
     mixed = {
-        "groups/mixed": sum(0 < len(g.correct_indices) < len(g.rollouts) for g in groups),
+        "groups/mixed": sum(g.is_mixed for g in groups),
         "groups/lone_winner": sum(len(g.correct_indices) == 1 for g in groups),
         "groups/lone_loser": sum(len(g.wrong_indices) == 1 for g in groups),
     }

@@ -30,7 +30,7 @@ from rlcsd.cli import main
 from rlcsd.storage import read_jsonl
 
 OVERRIDES = [
-    "steps=6", "prompts_per_step=4", "prompts_per_update=2", "group_size=4", "task.train_sizes=[3]",
+    "steps=6", "refill_batches=1", "prompts_per_step=4", "prompts_per_update=2", "group_size=4", "task.train_sizes=[3]",
     "task.unseen_sizes=[]", "task.train_per_size=8", "task.eval_per_size=4", "sampling.max_tokens=64",
     "evaluation.sampling.max_tokens=64", "evaluation.samples=1", "evaluation.every=2", "save_every=2", "log_rollouts=1",
     "task.forms=[atom,not,and,or,iff,if]", "engine.threads=1", "trackers=[]", "figures=false",

@@ -42,6 +42,7 @@ def logged(tmp_path_factory):
         config = load(
             [
                 *overrides_of(method),
+                f"refill_batches={int(method == 'grpo')}",
                 "steps=1",
                 "prompts_per_step=4",
                 "prompts_per_update=4",

@@ -301,6 +301,11 @@ class Config(Section):
     prompts_per_step: Count = Field(64, description="problems of one rollout batch")
     prompts_per_update: Count = Field(16, description="problems of one optimizer mini-batch")
     group_size: Count = Field(8, description="rollouts per problem, G")
+    refill_batches: CountOrZero = Field(
+        0,
+        description="batches that a step may sample beyond its own to replace groups that are all right or all wrong "
+        "(DAPO's dynamic sampling); 0: none",
+    )
     learning_rate: float = Field(1e-6, gt=0, description="learning rate after the warm-up")
     lr_scheduler_type: Literal[
         "constant",

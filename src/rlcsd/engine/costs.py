@@ -271,7 +271,7 @@ def sampling_seconds(
 def evaluations(config: Config, steps: int) -> int:
     """How often a run of `steps` steps measures held-out accuracy."""
     every = config.evaluation.every
-    during = steps // every if every else 0
+    during = int(steps // every) if every else 0
     return int(config.evaluation.before) + during + int(not every or steps % every > 0)
 
 

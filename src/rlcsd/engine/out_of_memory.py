@@ -81,7 +81,7 @@ def changes(phase: Phase, config: Config) -> list[Change]:
         if e.sampler == "vllm" or (e.sampler == "auto" and torch.cuda.is_available()):
             server = [("engine.vllm_memory", e.vllm_memory, round(e.vllm_memory * 0.7, 2))]
         rows = [
-            *_halved("engine.sample_gib", e.sample_gib, 0.1),
+            *(_halved("engine.sample_gib", e.sample_gib, 0.1) if e.sample_gib else []),
             *_halved("engine.sample_rows", e.sample_rows, config.group_size),
         ]
     states: list[Change] = [

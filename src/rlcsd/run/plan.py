@@ -49,7 +49,8 @@ def plan(config: Config, resume: Path | None = None) -> str:
     missing += _missing(config)
     method, steps = build_method(config), prepared.steps if prepared is not None else config.steps
     updates = config.prompts_per_step // config.prompts_per_update
-    tokens = config.prompts_per_step * config.group_size * config.sampling.max_tokens
+    batches = 1 + config.refill_batches
+    tokens = batches * config.prompts_per_step * config.group_size * config.sampling.max_tokens
     evaluated = None
     if prepared is not None:
         evaluated = sum(size for name, size in prepared.sizes.items() if name != "train")
@@ -58,6 +59,7 @@ def plan(config: Config, resume: Path | None = None) -> str:
         f"steps      {steps or f'{config.epochs} epochs'}, each {config.prompts_per_step} prompts × "
         f"{config.group_size} rollouts and {updates} optimizer steps",
         f"tokens     at most {tokens:,} sampled per step" + (f", {steps * tokens:,} in all" if steps else ""),
+        *_refill_lines(config),
         f"engine     {engine_line(config)}",
         f"memory     {memory_line(config, method)}",
         f"hours      {hours_line(config, method, steps, evaluated)}",
@@ -93,6 +95,16 @@ def _task_lines(config: Config, prepared: Prepared | None, lengths_checked: bool
     sets = ", ".join(f"{name} {size}" for name, size in prepared.sizes.items() if name != "train")
     lines = [f"task       {task.name}: {prepared.sizes['train']} training problems{remark}; {sets}"]
     return [*lines, f"data       {task.source}"] if task.source else lines
+
+
+def _refill_lines(config: Config) -> list[str]:
+    n = config.refill_batches
+    if not n:
+        return []
+    return [
+        f"refill     at most {n} further batch{'es' * (n > 1)} a step, for groups that are all right or all wrong; "
+        "each costs up to the step's sampling once more, and is in the tokens but not in the hours"
+    ]
 
 
 def _missing(config: Config) -> Sequence[str]:

@@ -273,6 +273,7 @@ class Run:
             "data": data_hash(self.task),
             "threads": torch.get_num_threads(),
             "health": self.trainer.health.state(),
+            "extra_problems": self.trainer.extra_problems,
         }
         folder = self.folder / "checkpoints"
         self._check_folder()
@@ -393,6 +394,7 @@ class Run:
                 torch.set_num_threads(facts["threads"])  # another number of threads rounds differently
             start = self.saved = load_checkpoint(checkpoint, self.engine)
             self.trainer.health.load_state(facts.get("health", {}))
+            self.trainer.extra_problems = int(facts.get("extra_problems", 0))
             if start > self.trainer.steps:
                 raise InputError(f"steps={self.trainer.steps}: the run has already done {start} steps")
         kept = cut_logs(self.folder, facts.get("logs", {}), start)
