@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 
 import pytest
 import torch
 
 import rlcsd
+from rlcsd.config.load import load
 from rlcsd.config.schema import GuardConfig
-from rlcsd.health import Guards, StallCounter
+from rlcsd.health import Guards, Health, StallCounter
 from rlcsd.methods import METHODS
 from rlcsd.records import Group, Problem, Rollout, Sample, Verdict
 from rlcsd.run import Run
 from rlcsd.run.checkpoint import checkpoints
+from rlcsd.run.folder import resumed_config
 from rlcsd.tasks.task import Task
 
 FINE = {"rollout/reward": 0.5, "rollout/length": 50.0, "actor/entropy": 0.3}
@@ -94,13 +97,15 @@ def test_a_skipped_step_leaves_the_weights_as_they_are(tiny_config, tmp_path):
 # ------------------------------------------------------------------ steps without an update
 
 
+SAMPLE = Sample((1, 2), torch.zeros(2), torch.zeros(2), True, 0.1)
+
+
 def group(*rewards: float, advantages: tuple[float, ...] | None = None) -> Group:
-    sample = Sample((1, 2), torch.zeros(2), torch.zeros(2), True, 0.1)
-    rollouts = tuple(Rollout(sample, "text", Verdict(reward >= 1, reward), "4") for reward in rewards)
+    rollouts = tuple(Rollout(SAMPLE, "text", Verdict(reward >= 1, reward), "4") for reward in rewards)
     return Group(Problem("?", "4"), (1,), rollouts, advantages or tuple(0.0 for _ in rewards))
 
 
-GOOD = {"update/count": 4.0, "rollout/truncated": 0.0, "rollout/boxed": 1.0, "hints/usable_share": 1.0}
+GOOD = {"update/count": 4.0, "rollout/truncated": 0.0, "rollout/answered": 1.0, "hints/usable_share": 1.0}
 MIXED = group(0, 1, advantages=(-1.0, 1.0))
 
 
@@ -109,7 +114,7 @@ MIXED = group(0, 1, advantages=(-1.0, 1.0))
     [
         ([group(0, 0)] * 3, {"update/empty": 4.0}, "all wrong in 3 of 3", "easier problems"),
         ([group(0, 0)], {"update/empty": 4.0, "rollout/truncated": 0.9}, "all wrong", "raise sampling.max_tokens: 90%"),
-        ([group(0, 0)], {"update/empty": 4.0, "rollout/boxed": 0.1}, "all wrong", "10% hold a boxed answer"),
+        ([group(0, 0)], {"update/empty": 4.0, "rollout/answered": 0.1}, "all wrong", "in 10% an answer can be read"),
         ([group(1, 1)] * 2, {"update/empty": 4.0}, "all right in 2 of 2", "harder problems"),
         ([MIXED], {"update/count": 0.0, "hints/usable_share": 0.0, "hints/without_wrong": 2.0},
          "2 rollouts lack a wrong hint", "raise group_size"),
@@ -129,6 +134,42 @@ def test_the_reason_and_after_three_steps_the_advice(groups, metrics, reason, ad
     assert first == second
     assert third.startswith(first)
     assert re.search(rf"step 3 in a row without one: .*{re.escape(advice)}", third)
+
+
+def unanswered(*finished: bool) -> Group:
+    """A right rollout, and wrong ones in which no answer can be read."""
+    wrong = [Rollout(replace(SAMPLE, finished=one), "It is 5.", Verdict(False, 0.0), None) for one in finished]
+    rollouts = (Rollout(SAMPLE, "It is 4.", Verdict(True, 1.0), None), *wrong)
+    return Group(Problem("?", "4"), (1,), rollouts, (1.0, *[-1.0] * len(wrong)))
+
+
+LACKING = {**GOOD, "update/count": 0.0, "hints/usable_share": 0.0, "hints/without_wrong": 2.0}
+
+
+def test_a_step_from_whose_responses_no_hint_can_come_is_named_once_and_the_advice_is_how_to_read_them():
+    health, method = Health(load().guard), METHODS["rlcsd"].from_fields()
+    first = health.hints([unanswered(True, True)], LACKING, method)
+    assert len(first) == 1 and "no answer can be read in any of the 2 wrong responses" in first[0]
+    assert "Task(answer_of=…)" in first[0]
+    assert health.hints([unanswered(True, True)], LACKING, method) == []
+    told = [health.stall.after_step([unanswered(True)], LACKING, method) for _ in range(3)]
+    assert "answer_of" in told[2] and "group_size" not in told[2]
+    by_text = Health(load().guard).hints([unanswered(False)], LACKING, method, by_text=True)
+    assert "each of the 1 wrong responses is empty or was cut off" in by_text[0]
+    assert Health(load().guard).hints([unanswered(False, True)], LACKING, method, by_text=True) == []
+
+
+def test_steps_of_plain_grpo_under_another_name_are_named():
+    health, method = Health(load().guard), METHODS["rlcsd"].from_fields(unusable="plain")
+    plain = {**LACKING, "update/count": 4.0}
+    told = [health.hints([MIXED], plain, method) for _ in range(4)]
+    assert [len(each) for each in told] == [1, 0, 1, 0]
+    assert "the update was that of plain advantages, as in grpo" in told[0][0] and "raise group_size" in told[0][0]
+    assert "the update in 3 steps in a row was" in told[2][0]
+    assert health.hints([MIXED], {**plain, "hints/usable_share": 0.5}, method) == []
+    resumed = Health(load().guard)
+    resumed.load_state({"steps_without_hints": 2})
+    assert len(resumed.hints([MIXED], plain, method)) == 1
 
 
 def test_an_update_ends_the_count():
@@ -173,7 +214,7 @@ def test_a_resumed_run_goes_on_counting(tiny_config, tmp_path):
     resumed = []
     with pytest.raises(rlcsd.InputError, match="no rollout has had a reward for 3 steps"):
         Run(
-            tiny_config(*overrides),
+            resumed_config(tmp_path / "run"),
             task,
             folder=tmp_path / "run",
             watch=lambda event, facts: resumed.append(facts["step"]) if event == "step" else None,

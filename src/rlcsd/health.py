@@ -11,6 +11,11 @@ from .errors import InputError
 from .methods.base import Method
 from .prompts import end_of_turn_ids
 from .records import Group
+from .stages.hint import may_be_wrong_hint
+
+
+class DivergedError(InputError):
+    """A guard stopped the run: its weights are not worth a checkpoint."""
 
 
 class Guards:
@@ -52,7 +57,7 @@ class Guards:
         """What is wrong with a step's updates. Raises InputError if the weights are lost."""
         growth = metrics.get("actor/weight_growth", 1.0)
         if not growth <= self.config.weight_growth:
-            raise InputError(
+            raise DivergedError(
                 f"the weights have become {growth:.3g} times as large as at the start "
                 f"(guard.weight_growth={self.config.weight_growth:g}); lower learning_rate"
             )
@@ -64,7 +69,9 @@ class Guards:
         self.findings_in_a_row = self.findings_in_a_row + 1 if findings else 0
         if findings and (self.config.policy == "stop" or self.findings_in_a_row >= self.config.patience):
             steps = f" ({self.findings_in_a_row} steps in a row)" if self.findings_in_a_row > 1 else ""
-            raise InputError(f"{'; '.join(findings)}{steps}; the run has diverged: lower learning_rate, or see `guard`")
+            raise DivergedError(
+                f"{'; '.join(findings)}{steps}; the run has diverged: lower learning_rate, or see `guard`"
+            )
 
 
 STALL_PATIENCE = 3  # steps in a row without an update, after which the explanation ends in advice
@@ -76,13 +83,18 @@ class StallCounter:
     def __init__(self) -> None:
         self.in_a_row = 0
 
-    def after_step(self, groups: Sequence[Group], metrics: Mapping[str, float], method: Method) -> str | None:
-        """Why the step changed no weight, from its groups and its logged metrics; None if it changed some."""
+    def after_step(
+        self, groups: Sequence[Group], metrics: Mapping[str, float], method: Method, by_text: bool = False
+    ) -> str | None:
+        """Why the step changed no weight, from its groups and its logged metrics; None if it changed some.
+
+        `by_text`: a wrong response needs no answer that can be read (`Task.hints_by_text`).
+        """
         updates = metrics["update/count"] - metrics.get("update/skipped", 0) - metrics.get("update/empty", 0)
         self.in_a_row = 0 if updates > 0 else self.in_a_row + 1
         if updates > 0:
             return None
-        reason, advice = _explain(groups, metrics, method)
+        reason, advice = _explain(groups, metrics, method, by_text)
         if self.in_a_row < STALL_PATIENCE:
             return reason
         return f"{reason}. That was step {self.in_a_row} in a row without one: {advice}"
@@ -94,7 +106,43 @@ class Health:
     def __init__(self, config: GuardConfig) -> None:
         self.guards = Guards(config)
         self.stall = StallCounter()
-        self._truncation_reported = False
+        self._truncation_reported = self._unreadable_reported = False
+        self.steps_without_hints = 0
+
+    def verifier(self, groups: Sequence[Group]) -> list[str]:
+        """A warning about the responses of a step on which the verifier failed and which count as wrong."""
+        rollouts = [rollout for group in groups for rollout in group.rollouts]
+        failed = [rollout.verdict.error for rollout in rollouts if rollout.verdict.error is not None]
+        if not failed:
+            return []
+        return [
+            f"the verifier failed on {len(failed)} of {len(rollouts)} responses, which count as wrong: it {failed[0]}"
+        ]
+
+    def hints(
+        self, groups: Sequence[Group], metrics: Mapping[str, float], method: Method, by_text: bool = False
+    ) -> list[str]:
+        """Warnings about a step in which no rollout had a usable hint, from its groups and its logged metrics.
+
+        Once, that hints cannot come from such responses. In the first such step and in the third in a row, that the
+        update was without a teacher (`method.unusable=plain`): the run would be GRPO under another name.
+        """
+        if not method.hinted or metrics.get("hints/usable_share", 1.0) > 0:
+            self.steps_without_hints = 0
+            return []
+        self.steps_without_hints += 1
+        found, unreadable = [], _unreadable(groups, method, by_text)
+        if unreadable is not None and not self._unreadable_reported:
+            self._unreadable_reported = True
+            found.append(": ".join(unreadable))
+        if method.config.unusable == "plain" and self.steps_without_hints in (1, STALL_PATIENCE):
+            reason, advice = _no_hints(groups, metrics, method, by_text)
+            again = f" in {STALL_PATIENCE} steps in a row" if self.steps_without_hints > 1 else ""
+            found.append(
+                f"{reason}; with method.unusable=plain the update{again} was that of plain advantages, as in grpo: "
+                f"{advice}"
+            )
+        return found
 
     def truncation(self, metrics: Mapping[str, float], max_tokens: int, tokenizer: Any) -> list[str]:
         """A warning, once, if every response of a step reached the token limit."""
@@ -114,6 +162,7 @@ class Health:
             "steps_without_reward": self.guards.steps_without_reward,
             "findings_in_a_row": self.guards.findings_in_a_row,
             "steps_without_update": self.stall.in_a_row,
+            "steps_without_hints": self.steps_without_hints,
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -121,22 +170,27 @@ class Health:
         self.guards.steps_without_reward = int(state.get("steps_without_reward", 0))
         self.guards.findings_in_a_row = int(state.get("findings_in_a_row", 0))
         self.stall.in_a_row = int(state.get("steps_without_update", 0))
+        self.steps_without_hints = int(state.get("steps_without_hints", 0))
 
 
 # ------------------------------------------------------------------ why a step changed no weight
 
 
-def _explain(groups: Sequence[Group], metrics: Mapping[str, float], method: Method) -> tuple[str, str]:
+def _explain(groups: Sequence[Group], metrics: Mapping[str, float], method: Method, by_text: bool) -> tuple[str, str]:
     """The reason, and what to change if it persists."""
     if metrics.get("guard/skipped"):
         return "its rollouts look wrong (guard)", "lower learning_rate, or widen the bands of `guard`"
     if metrics["update/count"] and metrics.get("update/skipped", 0) >= metrics["update/count"]:
         return "no gradient was finite", "lower learning_rate, or set model.dtype=float32"
     if not any(any(group.advantages) for group in groups):
-        return _all_alike(groups, metrics)
+        return _all_alike(groups, metrics, by_text)
     if method.hinted and not metrics.get("hints/usable_share"):
         lacking = sum(value for name, value in metrics.items() if name.startswith("hints/without_"))
-        return _no_room(metrics) if metrics.get("hints/no_room", 0) > lacking else _no_hints(metrics)
+        return (
+            _no_room(metrics)
+            if metrics.get("hints/no_room", 0) > lacking
+            else _no_hints(groups, metrics, method, by_text)
+        )
     if metrics.get("hints/no_room") and not metrics["update/count"]:
         return _no_room(metrics)
     return (
@@ -145,34 +199,38 @@ def _explain(groups: Sequence[Group], metrics: Mapping[str, float], method: Meth
     )
 
 
-def _all_alike(groups: Sequence[Group], metrics: Mapping[str, float]) -> tuple[str, str]:
+def _all_alike(groups: Sequence[Group], metrics: Mapping[str, float], by_text: bool) -> tuple[str, str]:
     """Within each group all rollouts have the same reward, so no rollout has an advantage."""
     right = sum(len(group.correct_indices) == len(group.rollouts) for group in groups)
     wrong = sum(len(group.wrong_indices) == len(group.rollouts) for group in groups)
     counts = [f"all right in {right}"] * bool(right) + [f"all wrong in {wrong}"] * bool(wrong)
     counted = f" ({' and '.join(counts)} of {len(groups)})" if counts else ""
     reason = f"in each group all rollouts have the same reward{counted}, so none has an advantage"
-    return reason, _easier(metrics) if wrong >= right else "take harder problems, or raise sampling.temperature"
+    return reason, _easier(
+        metrics, by_text
+    ) if wrong >= right else "take harder problems, or raise sampling.temperature"
 
 
-def _easier(metrics: Mapping[str, float]) -> str:
+def _easier(metrics: Mapping[str, float], by_text: bool) -> str:
     if metrics["rollout/truncated"] > 0.5:
         return f"raise sampling.max_tokens: {metrics['rollout/truncated']:.0%} of the responses are cut off"
-    if metrics["rollout/boxed"] < 0.5:
+    if metrics["rollout/answered"] < 0.5 and not by_text:
         return (
-            f"look at the responses: {metrics['rollout/boxed']:.0%} hold a boxed answer; task.instruction says how to "
-            "answer, and task.verifier reads it"
+            f"look at the responses: in {metrics['rollout/answered']:.0%} an answer can be read; task.instruction says "
+            "how to answer, and task.verifier reads it"
         )
     return "take easier problems or a stronger model.path, or raise group_size"
 
 
-def _no_hints(metrics: Mapping[str, float]) -> tuple[str, str]:
+def _no_hints(groups: Sequence[Group], metrics: Mapping[str, float], method: Method, by_text: bool) -> tuple[str, str]:
     if metrics.get("hints/without_feedback"):
         count = metrics["hints/without_feedback"]
         return (
             f"the verifier gave no feedback on {count:.0f} rollouts, so the teacher has no hint",
             "let the verifier return rlcsd.Verdict(…, feedback=…), or choose another method.hint_source",
         )
+    if unreadable := _unreadable(groups, method, by_text):
+        return unreadable
     lacking = [
         f"{metrics[f'hints/without_{pool}']:.0f} rollouts lack a {pool} hint"
         for pool in ("correct", "wrong")
@@ -182,6 +240,24 @@ def _no_hints(metrics: Mapping[str, float]) -> tuple[str, str]:
         f"no rollout has the hints that its teacher needs ({', '.join(lacking)})",
         "raise group_size, so that groups hold siblings of both kinds; method.unusable=plain updates on rollouts "
         "without hints too",
+    )
+
+
+def _unreadable(groups: Sequence[Group], method: Method, by_text: bool) -> tuple[str, str] | None:
+    """That no wrong response of a step can be a hint, and what to change; None if one can, or none is needed."""
+    wrong = [rollout for group in groups for rollout in group.rollouts if not rollout.is_correct]
+    if not method.needs_contrast or not wrong or any(may_be_wrong_hint(rollout, by_text) for rollout in wrong):
+        return None
+    needed = f"so none can be the wrong hint that method={method.config.name} needs"
+    if by_text:
+        return (
+            f"each of the {len(wrong)} wrong responses is empty or was cut off, {needed}",
+            "raise sampling.max_tokens, or look at the responses",
+        )
+    return (
+        f"no answer can be read in any of the {len(wrong)} wrong responses, {needed}",
+        "answers are read from \\boxed{}, or as the task says: Task(answer_of=…), or a verifier that returns "
+        "rlcsd.Verdict(…, answer=…); task.instruction tells the model how to answer",
     )
 
 

@@ -157,6 +157,10 @@ def _check_task(config: Config, task: Task, method: Method) -> None:
     if source == "gt_cot":
         for problem in task.train:
             solution_hint(problem)
+    if source == "answer_only" and not all(problem.answer for problem in task.train):
+        raise InputError(
+            f"method.hint_source=answer_only: task={task.name} has problems without an answer; use a rollout source"
+        )
     if source == "feedback" and silent(task.verifier):
         raise InputError(
             f"method.hint_source=feedback: the verifier of task={task.name} says no more than right or wrong; "

@@ -51,7 +51,9 @@ def question_text(question: str, instruction: str = BOXED_INSTRUCTION, history: 
 
 
 def hint_text(text: str | None, answer: str) -> str:
-    """The text of a hint: a solution or rollout (None: the answer alone), and its final answer."""
+    """The text of a hint: a solution or rollout (None: the answer alone), and its final answer ("": the text alone)."""
+    if not answer:
+        return (text or "").strip()
     final = f"Correct final answer: {answer}"
     return final if not text else f"{text.strip()}\n\n{final}"
 

@@ -128,14 +128,19 @@ class Verdict:
     """What a verifier says of one response.
 
     `correct` decides accuracy, pools of hints and routes; `reward` is what the advantage is made of. `parts` are named
-    figures for the log, and `feedback` may be shown to a teacher. A verdict is true if it is
-    correct, and as a number it is its reward.
+    figures for the log, and `feedback` may be shown to a teacher. `answer` is what the response gives as its final
+    answer, as the verifier read it: None leaves the reading to the task, and "" says that there is none. `error` is set
+    by the task where the verifier failed on the response, which then counts as wrong (`on_verifier_error=wrong`), and
+    `attempts` is how often the verifier was asked (`on_verifier_error=retry`). A verdict is true if it is correct, and as a number it is its reward.
     """
 
     correct: bool
     reward: float
     parts: Mapping[str, float] = field(default_factory=dict)
     feedback: str | None = None
+    answer: str | None = None
+    error: str | None = None
+    attempts: int = 1
 
     def __bool__(self) -> bool:
         return self.correct
@@ -146,12 +151,21 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Rollout:
-    """A graded response. `boxed` is the content of its last box, if any."""
+    """A graded response. `boxed` is the content of its last box, if any.
+
+    `read` is the final answer as verifier or task read it, "" if they found none; None: they leave it to the box.
+    """
 
     sample: Sample
     text: str
     verdict: Verdict
     boxed: str | None
+    read: str | None = None
+
+    @property
+    def answer(self) -> str | None:
+        """The final answer, None if none can be read."""
+        return self.boxed if self.read is None else self.read or None
 
     @property
     def reward(self) -> float:
@@ -194,9 +208,9 @@ class Group:
 class Hint:
     """What a teacher's prompt shows beside the question.
 
-    `text` is a worked solution or a sibling's response (None: the answer alone), `answer` its final answer, and `index`
-    its rollout within the group (−1: from the data set). A hint of kind `feedback` holds the verifier's feedback on the
-    rollout at `index`, and no answer.
+    `text` is a worked solution or a sibling's response (None: the answer alone), `answer` its final answer ("": the
+    text alone is shown), and `index` its rollout within the group (−1: from the data set). A hint of kind `feedback`
+    holds the verifier's feedback on the rollout at `index`, and no answer.
     """
 
     text: str | None

@@ -8,7 +8,6 @@ Each stage takes what the one before it made. No stage knows the command line, a
 from __future__ import annotations
 
 import random
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,11 +16,11 @@ from time import perf_counter
 from .engine.interface import Engine
 from .engine.throughput import PhaseMeter
 from .health import Health
-from .metrics import Mean, Metrics, Sum, combined
+from .metrics import Metrics, Sum, combined
 from .prepare import Prepared, training_prompt
-from .records import Group, Problem, Rollout, TokenBatch, TrainingExample
+from .records import Group, Problem, TokenBatch, TrainingExample
 from .stages import step_rng
-from .stages.grade import grade
+from .stages.grade import grade, rollout_metrics
 from .stages.hint import HintedExamples, TeacherPrompts, hinted_examples, teacher_token_limit
 from .stages.refill import Refilled, refilled
 from .stages.score import build_token_batch, with_old_log_probs
@@ -84,12 +83,14 @@ class Trainer:
         self.engine, self.on_phase = engine, on_phase
         self.health = Health(self.config.guard)
         self.extra_problems = 0  # drawn by refills in all steps so far; saved with a checkpoint
+        self.updates_done = 0  # of the step that is being made
 
     # ------------------------------------------------------------------ the step
 
     def step(self, number: int) -> StepResult:
         """One training step: `prompts_per_step` groups, and an optimizer step for each mini-batch of them."""
         clock = Clock(self.on_phase, PhaseMeter(self.engine, self.config))
+        self.updates_done = 0
         refill = self.sampled_groups(number, clock)
         groups, sampled = refill.groups, refill.sampled
         with clock("hint"):
@@ -107,6 +108,7 @@ class Trainer:
         prepared = []
         for batch in batches:
             columns, updated = self._update(batch, number, clock)
+            self.updates_done += 1
             metrics += [self.method.metrics(columns), updated]
             prepared.append(columns)
         counts: Metrics = {"update/count": Sum(len(batches)), "guard/skipped": Sum(bool(findings))}
@@ -115,9 +117,12 @@ class Trainer:
             findings = self.health.guards.after_update(logged)
             self.health.guards.decide(findings)
         cut = self.health.truncation(logged, self.config.sampling.max_tokens, self.engine.tokenizer)
-        no_update = self.health.stall.after_step(groups, logged, self.method)
+        by_text = self.task.hints_by_text
+        failed = self.health.verifier(groups)
+        hintless = self.health.hints(groups, logged, self.method, by_text)
+        no_update = self.health.stall.after_step(groups, logged, self.method, by_text)
         self.extra_problems += refill.extra_problems
-        return StepResult(number, groups, logged, batches, prepared, (*findings, *cut), no_update)
+        return StepResult(number, groups, logged, batches, prepared, (*findings, *failed, *cut, *hintless), no_update)
 
     def sampled_groups(self, number: int, clock: Clock) -> Refilled:
         """Sampled and graded groups of step `number`, refilled as the config says."""
@@ -158,7 +163,9 @@ class Trainer:
         """The hint stage with this run's seed; see `stages.hint.hinted_examples`."""
         c = self.config
         limit = teacher_token_limit(c.max_teacher_tokens, self.engine.context_length)
-        prompts = TeacherPrompts(self.engine.tokenizer, limit, c.model.thinking_teacher, self.task.instruction)
+        prompts = TeacherPrompts(
+            self.engine.tokenizer, limit, c.model.thinking_teacher, self.task.instruction, self.task.hints_by_text
+        )
         return hinted_examples(groups, self.method, prompts, step_rng(c.seed, "hint", number))
 
     def token_batch(self, batch: Sequence[TrainingExample]) -> TokenBatch:
@@ -216,40 +223,6 @@ class Trainer:
 
 
 # ------------------------------------------------------------------ metrics
-
-
-def rollout_metrics(groups: Sequence[Group]) -> Metrics:
-    """Reward, accuracy and length of rollouts, and the share of groups with both outcomes."""
-    rollouts = [rollout for group in groups for rollout in group.rollouts]
-    count = len(rollouts)
-    shares = {
-        "rollout/reward": sum(r.reward for r in rollouts),
-        "rollout/accuracy": sum(r.is_correct for r in rollouts),
-        "rollout/length": sum(len(r.sample) for r in rollouts),
-        "rollout/truncated": sum(not r.sample.finished for r in rollouts),
-        "rollout/boxed": sum(r.boxed is not None for r in rollouts),
-    }
-    mixed = {
-        "groups/mixed": sum(g.is_mixed for g in groups),
-        "groups/lone_winner": sum(len(g.correct_indices) == 1 for g in groups),
-        "groups/lone_loser": sum(len(g.wrong_indices) == 1 for g in groups),
-    }
-    by_rollout = {name: Mean(total / count, count) for name, total in shares.items()}
-    return {
-        **by_rollout,
-        **part_metrics(rollouts),
-        "rollout/tokens": Sum(sum(len(r.sample) for r in rollouts)),
-        **{name: Mean(total / len(groups), len(groups)) for name, total in mixed.items()},
-    }
-
-
-def part_metrics(rollouts: Sequence[Rollout]) -> Metrics:
-    """The mean of each named part of the reward, over the rollouts whose verdict has it."""
-    values: dict[str, list[float]] = defaultdict(list)
-    for rollout in rollouts:
-        for name, value in rollout.verdict.parts.items():
-            values[name].append(value)
-    return {f"reward/{name}": Mean(sum(each) / len(each), len(each)) for name, each in values.items()}
 
 
 def task_metrics(task: Task, groups: Sequence[Group]) -> list[Metrics]:

@@ -101,7 +101,10 @@ def test_a_reward_in_float32_is_a_success(success, tmp_path):
     """0.9 is less in float32: correct responses became wrong ones and wrong hints, and no row stayed in the update."""
     found, trainer = run("rlcsd", str(tmp_path), rows=4, accumulation=3, scale=success, success=success)
     check(found, list(range(len(FLAT))), "rlcsd")
-    assert trainer.state.log_history[0]["hints/updated_share"] == pytest.approx(7 / 12)
+    log = trainer.state.log_history[0]
+    assert log["hints/updated_share"] == log["hints/usable_share"] == pytest.approx(7 / 12)
+    assert (log["groups/mixed"], log["hints/unusable_groups"]) == (pytest.approx(2 / 3), 1)
+    assert log["e_ctr/abs_mean"] > 0 and 0 < log["rlcsd/selected_share"] <= 1 and log["update/empty"] == 0
 
 
 def test_a_batch_without_an_update_warns_and_says_why(tmp_path):

@@ -30,6 +30,10 @@ def level(response, problem):
     right = problem.answer in response
     return Verdict(right, float(problem.extra["points"]) * right, {"level": int(problem.extra["points"])}, "said")
 
+def unread(response, answer):
+    right = verify(response, answer)
+    return Verdict(bool(right), float(right), answer="")
+
 def judge(response, answer):
     said = last_boxed(response)
     return Verdict(False, 0.0, feedback=f"You said {said}." if said else None)
@@ -75,6 +79,19 @@ def test_a_reward_for_the_form_makes_no_rollout_correct(rewards, mine, tiny_conf
             result["after"][0].mean + 0.1 * (result["after"][0].boxed - result["after"][0].mean), abs=0.05
         )
     assert plugins_of(folder) and str(mine) in plugins_of(folder)[0]
+
+
+def test_a_verifier_that_reads_no_boxes_trains_with_hints(mine, tiny_config):
+    """As the docs' `answer in response` does: what it says of the answer is that there is none to read."""
+    rewards = f"[{{verifier: {mine}:unread, weight: 1}}]"
+    config = tiny_config(
+        "method=rlcsd", "steps=1", "group_size=8", f"task.rewards={rewards}", "evaluation.before=false"
+    )
+    folder = Path(Run(config).execute()["folder"])
+    (step,) = [record for record in read_jsonl(folder / "metrics.jsonl") if "time/step" in record]
+    assert step["rollout/answered"] == 0 and step["hints/usable_share"] > 0 and step["actor/grad_norm"] > 0
+    hints = [r["hints"] for g in read_jsonl(folder / "rollouts.jsonl") for r in g["rollouts"] if r.get("hints")]
+    assert hints and all(hint["answer"] == "" and hint["text"] for h in hints for hint in (h["correct"], *h["wrong"]))
 
 
 @pytest.mark.parametrize("name", ["opsd", "sdpo", "srpo", "rlsd"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,9 +15,9 @@ from rlcsd.experiments.rlcsd_extended import RLCSDExtended
 from rlcsd.methods import METHODS
 from rlcsd.prompts import TEMPLATES, hint_text, teacher_text
 from rlcsd.records import Group, Hint, Rollout, Sample, Verdict
-from rlcsd.stages.grade import group_advantages
+from rlcsd.stages.grade import grade, group_advantages
 from rlcsd.stages.hint import TeacherPrompts, draw_hints, hinted_examples, teacher_context, teacher_token_limit
-from rlcsd.tasks.task import Problem
+from rlcsd.tasks.task import Problem, Task
 
 SAMPLE = Sample((1,), torch.zeros(1), torch.zeros(1), True)
 
@@ -188,6 +189,59 @@ def test_feedback_is_cut_to_fit_and_never_to_nothing(tokenizer):
         assert cut == (len(whole) > room)
         assert ids is None or (len(ids) <= room and "attempt:\n\n\n" not in tokenizer.decode(ids))
     assert teacher_context(tokenizer, problem, hint, room=len(one) - 20)[0] is None
+
+
+def rollout(text, correct, boxed=None, finished=True, **verdict):
+    sample = Sample((1,), torch.zeros(1), torch.zeros(1), finished)
+    return Rollout(sample, text, Verdict(correct, float(correct), **verdict), boxed)
+
+
+BY_TEXT = [rollout("It is 4.", True), rollout("It is 5.", False), rollout("It is 6, so \\boxed{6}.", False, "6"),
+           rollout("It is", False, finished=False), rollout("  ", False), rollout("It is 7.", False, error="raised")]  # fmt: skip
+
+
+def test_a_wrong_rollout_without_an_answer_is_a_hint_by_its_text_where_the_task_allows_it():
+    rewards = [one.reward for one in BY_TEXT]
+    group = Group(Problem("2 + 2?", "4"), (1, 2), tuple(BY_TEXT), group_advantages(rewards))
+    config = METHODS["rlcsd"].from_fields().config
+    published = draw_hints(group, config, True, random.Random(0))[1].hints
+    assert [(hint.index, hint.answer) for hint in published.wrong] == [(2, "6")] and published.correct.answer == "4"
+    drawn = [draw.hints for draw in draw_hints(group, config, True, random.Random(0), by_text=True)]
+    assert {hint.index for hint in drawn[3].wrong} == {1, 2}
+    hints = (drawn[3].correct, *drawn[3].wrong)
+    assert {hint.answer for hint in hints} == {""}, "one without an answer: all of them are shown alike"
+    assert hint_text(hints[0].text, hints[0].answer) == "It is 4."
+    assert [hint.answer for hint in (drawn[1].correct, *drawn[1].wrong)] == ["4", "6"]  # all have one
+
+
+@pytest.mark.parametrize(("said", "answer"), [(None, "6"), ("", None), ("seven", "seven")])
+def test_the_verdicts_answer_goes_before_the_box(said, answer, tokenizer):
+    task = Task("t", [Problem("2?", "4")], {}, lambda r, a: Verdict(False, 0.0, answer=said), verifier_seconds=None)
+    ids = tuple(tokenizer("\\boxed{6}").input_ids)
+    sample = Sample(ids, torch.zeros(len(ids)), torch.zeros(len(ids)), True)
+    ((one, _),) = (g.rollouts for g in grade(tokenizer, task, task.train, [(1,)], [[sample, sample]]))
+    assert (one.answer, one.boxed) == (answer, "6") and task.hints_by_text
+
+
+def test_a_task_says_how_an_answer_is_read():
+    def last_word(response):
+        return response.split()[-1] if response.split() else None
+
+    task = Task("t", [Problem("2?", "4")], {}, lambda r, a: a in r, answer_of=last_word)
+    assert (task.read_answer("it is 5 ", Verdict(False, 0.0)), task.read_answer("", Verdict(False, 0.0))) == ("5", "")
+    assert not task.hints_by_text, "a response in which it finds none states none"
+    assert not Task("t", [Problem("2?", "4")], {}, "exact").hints_by_text, "as published"
+    for broken, said in ((lambda r: r[99], "answer_of raised IndexError"), (lambda r: 5, "must return a text or None")):
+        with pytest.raises(InputError, match=said):
+            replace(task, answer_of=broken).read_answer("x", Verdict(False, 0.0))
+
+
+def test_a_hint_by_its_text_is_never_cut_to_nothing(tokenizer):
+    problem, hint = Problem("Q?", "gold"), Hint("Alice is a knight. " * 20, "")
+    least, _ = teacher_context(tokenizer, problem, Hint("Alice", ""))
+    assert teacher_context(tokenizer, problem, hint, room=len(least) - 20)[0] is None
+    ids, cut = teacher_context(tokenizer, problem, hint, room=len(least) + 10)
+    assert cut and len(ids) <= len(least) + 10 and "Correct final answer" not in tokenizer.decode(ids)
 
 
 def test_thinking_is_stripped_on_request():

@@ -7,20 +7,23 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
+from ..config.schema import GuardConfig
 from ..engine.local.model import Network, Teacher
 from ..engine.local.scoring import score
 from ..errors import InputError
+from ..health import Health
 from ..methods import CreditMethod
 from ..methods.base import TeacherSchedule
-from ..records import Group, Pair, Problem, Rollout, Sample, Scores, TrainingExample
-from ..stages.grade import group_advantages
-from ..stages.hint import TeacherPrompts, hinted_examples
+from ..metrics import combined
+from ..records import Group, Pair, Problem, Rollout, Sample, Scores, TrainingExample, Verdict
+from ..stages.grade import group_advantages, rollout_metrics
+from ..stages.hint import HintCounts, TeacherPrompts, hinted_examples
 from ..verifiers.boxed import last_boxed
 from ..verifiers.rewards import as_verdict
 
@@ -55,43 +58,108 @@ class RewardedResponse:
     text: str
     ids: tuple[int, ...]
     reward: float
+    finished: bool = True
 
 
-def build_examples(
+def build_groups(
     responses: Sequence[RewardedResponse],
     group_size: int,
     method: CreditMethod,
-    prompts: TeacherPrompts,
-    rng: random.Random,
     success: float = 1.0,
-) -> list[TrainingExample]:
-    """An example for each response, in their order, with the teacher's prompts where there is a usable hint.
+    answer_of: Callable[[str], str | None] | None = None,
+) -> list[Group]:
+    """The groups of responses that come group after group, `group_size` of one problem each.
 
-    `responses` are group after group, `group_size` of one problem each. A response is correct from the reward `success`
-    on, up to the rounding that `verifiers.as_verdict` allows: other trainers hold rewards in float32. Log-probs are
-    zeros.
+    A response is correct from the reward `success` on, up to the rounding that `verifiers.as_verdict` allows: other
+    trainers hold rewards in float32. `answer_of` reads its final answer, by default the content of its last box.
+    Log-probs are zeros.
+    """
+
+    def rollout(one: RewardedResponse) -> Rollout:
+        nothing = torch.zeros(len(one.ids))
+        judged = not math.isnan(one.reward)
+        return Rollout(
+            Sample(one.ids, nothing, nothing, one.finished),
+            one.text,
+            as_verdict(one.reward, success) if judged else Verdict(False, one.reward, error="no reward"),
+            (last_boxed(one.text) or None) if judged else None,
+            None if answer_of is None else answer_of(one.text) or "",
+        )
+
+    groups = []
+    for start in range(0, len(responses), group_size):
+        some = responses[start : start + group_size]
+        rewards = [one.reward for one in some if not math.isnan(one.reward)]
+        known = iter(group_advantages(rewards, method.config.advantage_std) if len(rewards) > 1 else [0.0])
+        advantages = tuple(0.0 if math.isnan(one.reward) else next(known) for one in some)
+        groups.append(Group(some[0].problem, (), tuple(map(rollout, some)), advantages))
+    return groups
+
+
+def build_examples(
+    groups: Sequence[Group], method: CreditMethod, prompts: TeacherPrompts, rng: random.Random
+) -> tuple[list[TrainingExample], HintCounts]:
+    """An example for each response, in their order, with the teacher's prompts where there is a usable hint.
 
     Raises:
         InputError: the method takes hints from the data set and a problem has no solution.
     """
-    groups = []
-    for start in range(0, len(responses), group_size):
-        some = responses[start : start + group_size]
-        rollouts = tuple(
-            Rollout(
-                Sample(one.ids, torch.zeros(len(one.ids)), torch.zeros(len(one.ids)), finished=True),
-                one.text,
-                as_verdict(one.reward, success),
-                None if math.isnan(one.reward) else last_boxed(one.text) or None,
-            )
-            for one in some
-        )
-        rewards = [one.reward for one in some if not math.isnan(one.reward)]
-        known = iter(group_advantages(rewards, method.config.advantage_std) if len(rewards) > 1 else [0.0])
-        advantages = tuple(0.0 if math.isnan(one.reward) else next(known) for one in some)
-        groups.append(Group(some[0].problem, (), rollouts, advantages))
     keeping = type(method)(method.config.model_copy(update={"unusable": "plain"}))
-    return [row for group in hinted_examples(groups, keeping, prompts, rng).examples for row in group]
+    hinted = hinted_examples(groups, keeping, prompts, rng)
+    return [row for group in hinted.examples for row in group], hinted.counts
+
+
+class BatchHealth:
+    """What a batch logs, and warnings about one that teaches nothing, as in a run of this project.
+
+    `names` are the other trainer's names of settings that the warnings speak of.
+    """
+
+    def __init__(self, method: CreditMethod, names: Mapping[str, str]) -> None:
+        self.method, self.names, self.health = method, names, Health(GuardConfig())
+
+    def after_batch(
+        self, groups: Sequence[Group], examples: Sequence[TrainingExample], counts: HintCounts, by_text: bool
+    ) -> tuple[dict[str, float], list[str]]:
+        """The batch's figures by name, and the warnings about it."""
+        judged = [group for group in map(_judged, groups) if group.rollouts]
+        kept = [row for row in examples if stays_in_update(row, self.method)]
+        figures = combined([rollout_metrics(judged) if judged else {}, counts.metrics() if self.method.hinted else {}])
+        figures = {name: value for name, value in figures.items() if name not in _LOGGED_BY_OTHERS}
+        figures["hints/updated_share"] = len(kept) / len(examples)
+        figures["update/empty"] = float(not any(row.advantage for row in kept))
+        if not judged:
+            return figures, []
+        facts = {"rollout/truncated": 0.0, "update/count": 1.0, **figures}
+        told = self.health.hints(judged, facts, self.method, by_text)
+        if (idle := self.health.stall.after_step(judged, facts, self.method, by_text)) is not None:
+            told.append(f"no update in this batch: {idle}")
+        return figures, [self._renamed(sentence) for sentence in told]
+
+    def _renamed(self, sentence: str) -> str:
+        for ours, theirs in self.names.items():
+            sentence = sentence.replace(ours, theirs)
+        return sentence
+
+
+_LOGGED_BY_OTHERS = (
+    "rollout/length",
+    "rollout/truncated",
+    "rollout/tokens",
+    "rollout/reward",
+    "verifier/failed",
+    "verifier/retries",
+)
+
+
+def _judged(group: Group) -> Group:
+    """The group without the rollouts that no reward function judged."""
+    kept = [index for index, rollout in enumerate(group.rollouts) if rollout.verdict.error is None]
+    return replace(
+        group,
+        rollouts=tuple(group.rollouts[index] for index in kept),
+        advantages=tuple(group.advantages[index] for index in kept),
+    )
 
 
 def nothing_usable(responses: Sequence[RewardedResponse], method: CreditMethod, success: float) -> str:

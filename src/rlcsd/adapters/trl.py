@@ -12,7 +12,7 @@ Written against TRL 1.16, whose private methods it overrides.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,21 +30,32 @@ from ..errors import InputError
 from ..layout import Layout
 from ..methods import CreditMethod, method_class
 from ..methods.grpo import GRPO
-from ..records import TrainingExample
+from ..metrics import combined
+from ..records import Group, TrainingExample
 from ..stages import step_rng
-from ..stages.hint import TeacherPrompts, teacher_token_limit
+from ..stages.hint import HintCounts, TeacherPrompts, teacher_token_limit
 from ..stages.score import build_token_batch
 from ..validation import as_input_error
 from .training_examples import (
+    BatchHealth,
     RewardedResponse,
     TeacherScorer,
     build_examples,
+    build_groups,
     nothing_usable,
     problem_of,
     stays_in_update,
     total_rewards,
 )
 
+# Settings of ours that warnings speak of, as they are called here.
+_NAMES = {
+    "sampling.max_tokens": "max_completion_length", "group_size": "num_generations", "method.unusable": "unusable",
+    "method.hint_source": "hint_source", "sampling.temperature": "temperature", "task.instruction": "the prompt",
+    "task.verifier": "the reward function", "model.path": "model", "rollouts": "responses",
+    "Task(answer_of=…), or a verifier that returns rlcsd.Verdict(…, answer=…)": "RLCSDTrainer(…, answer_of=…)",
+    "as the task says": "hints_by_text=True takes the text alone, or",
+}  # fmt: skip
 _FILE = "rlcsd_teacher.safetensors"
 _NEEDED = {"loss_type": "dapo", "importance_sampling_level": "token", "top_entropy_quantile": 1.0}
 _NEEDED |= {"off_policy_mask_threshold": None, "use_liger_kernel": False}
@@ -63,6 +74,9 @@ class RLCSDConfig(GRPOConfig):  # type: ignore[misc]
     answer_column: str = field(default="answer", metadata={"help": "column of the final answers"})
     solution_column: str = field(default="solution", metadata={"help": "column of worked solutions, if there is one"})
     success: float = field(default=1.0, metadata={"help": "a response is correct from this reward on"})
+    hints_by_text: bool = field(
+        default=False, metadata={"help": "whether a wrong response without an answer may be a hint by its text"}
+    )
     thinking_teacher: bool = field(default=True, metadata={"help": "whether the teacher's prompt asks for thinking"})
     max_teacher_tokens: int | None = field(default=None, metadata={"help": "most tokens of its prompt and response"})
     score_tokens: int = field(default=32768, metadata={"help": "tokens of one pass of the teacher"})
@@ -108,12 +122,24 @@ class _TeacherFollows(TrainerCallback):  # type: ignore[misc]
 class RLCSDTrainer(GRPOTrainer):  # type: ignore[misc]
     """TRL's GRPOTrainer, arguments and all, whose advantages are those of `args.method`.
 
+    `answer_of` reads the final answer of a response for its hint, None if it has none; by default it is the content of
+    its last box.
+
     Raises InputError for what the methods cannot work with: sharded weights, tools, prompts that are no chats.
     """
 
     _tag_names = ["trl", "grpo", "rlcsd"]
 
-    def __init__(self, model: Any, reward_funcs: Any = None, args: RLCSDConfig | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        model: Any,
+        reward_funcs: Any = None,
+        args: RLCSDConfig | None = None,
+        *,
+        answer_of: Callable[[str], str | None] | None = None,
+        **options: Any,
+    ) -> None:
+        self.answer_of = answer_of
         self.method = (args := args or RLCSDConfig(output_dir="rlcsd")).build_method()
         self._in_loss: dict[str, Any] | None = None
         super().__init__(model, reward_funcs, args, **options)
@@ -123,6 +149,7 @@ class RLCSDTrainer(GRPOTrainer):  # type: ignore[misc]
             raise InputError("tools: a teacher cannot score responses that contain what tools answered")
         policy = Network(self.model.to(self.accelerator.device), autocast=args.bf16)
         self.teacher = TeacherScorer(policy, self.method, self._tokenizer.pad_token_id, args.score_tokens)
+        self.health = BatchHealth(self.method, _NAMES)
         self.add_callback(_TeacherFollows(self.teacher))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
@@ -139,7 +166,11 @@ class RLCSDTrainer(GRPOTrainer):  # type: ignore[misc]
             mine = list(zip(problems, texts, map(tuple, completion_ids_list), strict=True))
             self._lengths = tuple(map(len, completion_ids_list))
             rewarded = zip(gather_object(mine), totals, strict=True)
-            self._responses = [RewardedResponse(problem, text, ids, r) for (problem, text, ids), r in rewarded]
+            ends = self._end_ids()
+            self._responses = [
+                RewardedResponse(problem, text, ids, reward, bool(ids) and ids[-1] in ends)
+                for (problem, text, ids), reward in rewarded
+            ]
         return rewards
 
     def _generate_and_score_completions(self, inputs: list[dict[str, Any]]) -> dict[str, Any]:
@@ -150,10 +181,12 @@ class RLCSDTrainer(GRPOTrainer):  # type: ignore[misc]
         first, device = self.accelerator.process_index * len(inputs), output["completion_ids"].device
         context_length = self.model.config.get_text_config().max_position_embeddings
         limit = teacher_token_limit(self.args.max_teacher_tokens, context_length)
-        prompts = TeacherPrompts(self._tokenizer, limit, self.args.thinking_teacher, instruction="")
+        by_text = self.args.hints_by_text
+        prompts = TeacherPrompts(self._tokenizer, limit, self.args.thinking_teacher, instruction="", by_text=by_text)
         rng = step_rng(self.args.seed, "hint", self.state.global_step)  # all processes draw the same hints
-        examples = build_examples(self._responses, self.num_generations, self.method, prompts, rng, self.args.success)
-        self._report(examples)
+        groups = build_groups(self._responses, self.num_generations, self.method, self.args.success, self.answer_of)
+        examples, counts = build_examples(groups, self.method, prompts, rng)
+        self._report(groups, examples, counts)
         rows = examples[first : first + len(inputs)]
         self._columns = build_token_batch(self.teacher, rows, self.method)  # type: ignore[arg-type]
         if type(self.method) is not GRPO:  # which needs none
@@ -163,12 +196,24 @@ class RLCSDTrainer(GRPOTrainer):  # type: ignore[misc]
         output["row"], self._weighed = torch.arange(len(inputs), device=device), False
         return output
 
-    def _report(self, examples: Sequence[TrainingExample]) -> None:
-        """Log the share of responses that stay in the update, and warn if there is none."""
-        kept = sum(stays_in_update(example, self.method) for example in examples)
-        self._metrics["train"]["hints/updated_share"].append(kept / len(examples))
-        if not kept and self.accelerator.is_main_process:
-            warnings.warn(nothing_usable(self._responses, self.method, self.args.success), stacklevel=2)
+    def _report(self, groups: Sequence[Group], examples: Sequence[TrainingExample], counts: HintCounts) -> None:
+        """Log the counts of a rollout batch, which is that of all processes; warn about one that teaches nothing."""
+        figures, told = self.health.after_batch(groups, examples, counts, self.args.hints_by_text)
+        self._log(figures)
+        if not figures["hints/updated_share"]:
+            told.insert(0, nothing_usable(self._responses, self.method, self.args.success))
+        for sentence in told if self.accelerator.is_main_process else ():
+            warnings.warn(sentence, stacklevel=2)
+
+    def _log(self, figures: Mapping[str, float]) -> None:
+        """Add to what TRL logs next: of each name the mean since it logged last."""
+        for name, value in figures.items():
+            self._metrics["train"][name].append(value)
+
+    def _end_ids(self) -> set[int]:
+        """Token ids that end a response."""
+        more = getattr(self.model.generation_config, "eos_token_id", None)
+        return {self._tokenizer.eos_token_id, *(more if isinstance(more, list) else [more])}
 
     def _old_log_probs(self, output: Mapping[str, Tensor]) -> Tensor:
         """The policy's own `[N]`. TRL leaves them out where they are those of its loss; methods read them before."""
@@ -197,6 +242,7 @@ class RLCSDTrainer(GRPOTrainer):  # type: ignore[misc]
         sums = {**self.method.sums(assigned), "tokens": torch.tensor(float(len(assigned)), dtype=torch.float64)}
         total = self.accelerator.reduce(torch.stack([value.to(layout.device) for value in sums.values()]), "sum")
         weighted = self.method.normalise(assigned, dict(zip(sums, total, strict=True)))
+        self._log(combined(gather_object([self.method.metrics(weighted)])))
         begin = 0
         for batch, part in zip(batches, tokens, strict=True):
             batch["token_batch"], begin = weighted[begin : begin + len(part)], begin + len(part)

@@ -180,7 +180,7 @@ def score_groups(
 ) -> SignalTable:
     """`hint_signals` of groups that were sampled before, so that methods or templates see the same responses."""
     limit = teacher_token_limit(settings.max_teacher_tokens, engine.context_length)
-    prompts = TeacherPrompts(engine.tokenizer, limit, settings.thinking_teacher, task.instruction)
+    prompts = TeacherPrompts(engine.tokenizer, limit, settings.thinking_teacher, task.instruction, task.hints_by_text)
     hinted = hinted_examples(groups, method, prompts, step_rng(settings.seed, "hint", 1))
     batch = [
         row for group in with_old_log_probs(engine, hinted.examples) for row in group if row.teacher_prompt is not None

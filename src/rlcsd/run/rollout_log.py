@@ -136,6 +136,8 @@ def _rollout_record(
         "feedback": rollout.verdict.feedback,
         "advantage": advantage,
         "boxed": rollout.boxed,
+        "answer": rollout.answer,
+        **({"error": rollout.verdict.error} if rollout.verdict.error is not None else {}),
         "finished": rollout.sample.finished,
         "updated": example is not None,
         "tokens": len(ids),

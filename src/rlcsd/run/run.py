@@ -22,6 +22,7 @@ from ..engine.interface import Engine, build_engine
 from ..engine.local.local_engine import with_threads
 from ..errors import InputError, OutOfMemoryError
 from ..evaluation import Answered, EvaluationSettings, Summary, outcomes, summaries_of, summary
+from ..health import DivergedError
 from ..prepare import prepare
 from ..report.run_report import write_report
 from ..storage import append_jsonl, is_disk_full, remove_left_overs, write_text
@@ -188,8 +189,8 @@ class Run:
                 with self.stop.deferred():
                     with self._profiled(number):
                         result = self.trainer.timed_step(number)
-                    self._record(result)
                     done = number
+                    self._record(result)
                     if number == last or (self.config.save_every and number % self.config.save_every == 0):
                         self.save(number)
                 self.stop.check()
@@ -199,7 +200,7 @@ class Run:
         except Interrupted as interrupted:
             raise Interrupted(interrupted.number, self._stopped(done)) from None
         except Exception as error:
-            self._save_after(error, done)
+            self._save_after(error, done, 0 if at == done else self.trainer.updates_done)
             self._explain(error, f"evaluation after step {done}" if self._current_phase == "evaluate" else f"step {at}")
             raise
 
@@ -215,19 +216,21 @@ class Run:
         path.parent.mkdir(exist_ok=True)
         profiler.export_chrome_trace(str(path))
 
-    def _save_after(self, error: Exception, done: int) -> None:
-        """Save step `done` after an error that came before an update: the weights are still those of that step.
+    def _save_after(self, error: Exception, done: int, begun: int) -> None:
+        """Save step `done` after an error, if it has no checkpoint yet; `begun` updates were made after it.
 
-        Errors of guards come later: a run that has diverged keeps its last checkpoint. Memory that ran out in the
-        gradient of the first mini-batch has changed no weight yet.
+        Without any the weights are those of step `done`. With some they are a little ahead: the step that failed is
+        repeated on resume, from there, and a warning says so; what is lost otherwise is every step since the last
+        checkpoint. Not saved is what has diverged, and what an engine of several processes is left with after an error
+        between updates.
         """
-        before_update = not self._updates_begun or (
-            self._updates_begun == 1 and isinstance(error, OutOfMemoryError) and error.phase == "update"
-        )
-        if not before_update or is_disk_full(error) or not done or self.saved == done:
+        lost = isinstance(error, DivergedError) or is_disk_full(error)
+        if lost or not done or self.saved == done or (begun and self.config.engine.name != "local"):
             return
         with self.stop.deferred(), suppress(Exception):  # the error that is reported is the first
-            self.save(done)
+            self.save(done, begun)
+            if begun:
+                self._warn(_ahead(done, begun))
 
     def _explain(self, error: Exception, at: str) -> None:
         """Raise InputError for an error that is the user's, or warn how to resume after another one.
@@ -265,8 +268,11 @@ class Run:
         where = f"from the checkpoint of step {self.saved}" if self.saved else "from the beginning"
         return f"; `rlcsd train --resume {self.folder}{f' {override}' if override else ''}` goes on {where}"
 
-    def save(self, step: int) -> None:
-        """Write a checkpoint of the engine, which is at the end of `step`, and prune older ones."""
+    def save(self, step: int, begun: int = 0) -> None:
+        """Write a checkpoint of the engine, which is at the end of `step`, and prune older ones.
+
+        `begun`: updates of the next step that it has made as well.
+        """
         facts = {
             "logs": log_lengths(self.folder),
             "config": self.config.model_dump(mode="json"),
@@ -274,6 +280,7 @@ class Run:
             "threads": torch.get_num_threads(),
             "health": self.trainer.health.state(),
             "extra_problems": self.trainer.extra_problems,
+            "begun": begun,
         }
         folder = self.folder / "checkpoints"
         self._check_folder()
@@ -393,6 +400,8 @@ class Run:
             if torch.get_num_threads() != facts["threads"]:
                 torch.set_num_threads(facts["threads"])  # another number of threads rounds differently
             start = self.saved = load_checkpoint(checkpoint, self.engine)
+            if facts.get("begun"):
+                self._warn(_ahead(start, facts["begun"]))
             self.trainer.health.load_state(facts.get("health", {}))
             self.trainer.extra_problems = int(facts.get("extra_problems", 0))
             if start > self.trainer.steps:
@@ -432,3 +441,11 @@ class Run:
 
     def _warn(self, message: str) -> None:
         self.watch("warning", {"message": message})
+
+
+def _ahead(step: int, begun: int) -> str:
+    updates = "1 update" if begun == 1 else f"{begun} updates"
+    return (
+        f"the checkpoint of step {step} holds {updates} of step {step + 1} as well, which failed after that and is "
+        "repeated from there: a run without the error would have other numbers"
+    )

@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..methods.base import ContrastConfig, HintedConfig, Method
 from ..metrics import Mean, Metrics, Sum
 from ..prompts import BOXED_INSTRUCTION, data_ids, hint_text, render, student_prompt, teacher_text
-from ..records import Group, Hint, Hints, Problem, TrainingExample
+from ..records import Group, Hint, Hints, Problem, Rollout, TrainingExample
 from ..verifiers.boxed import without_thinking
 
 NO_HINT = Hint(None, "")  # the teacher is another model then and sees the student's own prompt
@@ -26,13 +26,15 @@ NO_HINT = Hint(None, "")  # the teacher is another model then and sees the stude
 class TeacherPrompts:
     """How the teacher's prompts are made.
 
-    `max_tokens` bounds the teacher's prompt and the response together. `instruction` follows the question.
+    `max_tokens` bounds the teacher's prompt and the response together. `instruction` follows the question. With
+    `by_text` a wrong response in which no answer can be read may be a hint (`Task.hints_by_text`).
     """
 
     tokenizer: Any
     max_tokens: int
     thinking: bool = True
     instruction: str = BOXED_INSTRUCTION
+    by_text: bool = False
 
 
 def teacher_token_limit(max_teacher_tokens: int | None, context_length: int) -> int:
@@ -106,7 +108,7 @@ def hinted_examples(
             for number, group in enumerate(groups)
         ]
         return HintedExamples(plain, HintCounts())
-    draws = [draw_hints(group, config, method.needs_contrast, rng) for group in groups]
+    draws = [draw_hints(group, config, method.needs_contrast, rng, prompts.by_text) for group in groups]
     made = [
         [_with_prompts(_example(group, n, index, draw.hints), group, method, prompts) for index, draw in enumerate(row)]
         for n, (group, row) in enumerate(zip(groups, draws, strict=True))
@@ -183,16 +185,18 @@ def _counts(draws: Sequence[Sequence[Draw]], made: Sequence[Sequence[_Prompted]]
 # ------------------------------------------------------------------ drawing hints
 
 
-def draw_hints(group: Group, config: HintedConfig, contrast: bool, rng: random.Random) -> list[Draw]:
+def draw_hints(
+    group: Group, config: HintedConfig, contrast: bool, rng: random.Random, by_text: bool = False
+) -> list[Draw]:
     """The hints of each rollout of a group, None where a pool that is needed is empty.
 
-    `contrast` says that wrong hints are needed.
+    `contrast` says that wrong hints are needed, and `by_text` that they need no answer that can be read.
     """
     exclude_self = config.exclude_self if isinstance(config, ContrastConfig) else True
     from_group = config.hint_source in ("own_rollout", "self_rollout")
     draws = []
     for index, rollout in enumerate(group.rollouts):
-        correct_pool, wrong_pool = hint_pools(group, index, exclude_self)
+        correct_pool, wrong_pool = hint_pools(group, index, exclude_self, by_text)
         hints, missing = None, None
         if config.hint_source == "feedback":
             feedback = rollout.verdict.feedback
@@ -208,15 +212,26 @@ def draw_hints(group: Group, config: HintedConfig, contrast: bool, rng: random.R
     return draws
 
 
-def hint_pools(group: Group, index: int, exclude_self: bool = True) -> tuple[list[int], list[int]]:
-    """Indices of the rollouts that may be the correct and the wrong hints of the rollout at `index`.
-
-    A wrong rollout without a boxed answer has none to state and is never a hint.
-    """
+def hint_pools(
+    group: Group, index: int, exclude_self: bool = True, by_text: bool = False
+) -> tuple[list[int], list[int]]:
+    """Indices of the rollouts that may be the correct and the wrong hints of the rollout at `index`; see
+    `may_be_wrong_hint`."""
     others = [i for i in range(len(group.rollouts)) if i != index or not exclude_self]
     correct = [i for i in others if group.rollouts[i].is_correct]
-    wrong = [i for i in others if not group.rollouts[i].is_correct and group.rollouts[i].boxed is not None]
-    return correct, wrong
+    return correct, [i for i in others if may_be_wrong_hint(group.rollouts[i], by_text)]
+
+
+def may_be_wrong_hint(rollout: Rollout, by_text: bool = False) -> bool:
+    """Whether a rollout can be a wrong hint of its siblings.
+
+    One in which no answer can be read has none to state and is none, as published. `by_text` lets in a whole response:
+    its text says what it answers. One that the token limit cut off has not answered yet, and of one on which the
+    verifier failed it is not known that it is wrong.
+    """
+    if rollout.is_correct or rollout.verdict.error is not None:
+        return False
+    return rollout.answer is not None or (by_text and rollout.sample.finished and bool(rollout.text.strip()))
 
 
 def _draw(
@@ -227,7 +242,8 @@ def _draw(
     def sibling(index: int) -> Hint:
         rollout = group.rollouts[index]
         text = without_thinking(rollout.text) if config.strip_thinking else rollout.text
-        return Hint(text, rollout.boxed or group.problem.answer, index)  # a verifier may accept an answer without a box
+        given = group.problem.answer if rollout.is_correct else ""  # a verifier may accept an answer without a box
+        return Hint(text, rollout.answer or given, index)
 
     if config.hint_source == "none":
         correct = NO_HINT
@@ -241,7 +257,24 @@ def _draw(
     wrong = rng.sample(wrong_pool, min(config.k_max, len(wrong_pool)))
     unused = [index for index in correct_pool or () if index != correct.index]
     extra = rng.sample(unused, min(config.max_correct_hints - 1, len(unused)))
-    return Hints(correct, tuple(map(sibling, wrong)), tuple(map(sibling, extra)))
+    return _alike(Hints(correct, tuple(map(sibling, wrong)), tuple(map(sibling, extra))))
+
+
+def _alike(hints: Hints) -> Hints:
+    """The hints, all of them by their text alone if one of them has no answer to state.
+
+    Correct and wrong hints stand within the same words, so that the effect of those words cancels in the contrast.
+    """
+    shown = [hint for hint in (hints.correct, *hints.wrong, *hints.extra_correct) if hint != NO_HINT]
+    if all(hint.answer for hint in shown):
+        return hints
+
+    def text_alone(hint: Hint) -> Hint:
+        return hint if hint == NO_HINT else replace(hint, answer="")
+
+    return Hints(
+        text_alone(hints.correct), tuple(map(text_alone, hints.wrong)), tuple(map(text_alone, hints.extra_correct))
+    )
 
 
 def solution_hint(problem: Problem, answer_only: bool = False) -> Hint:
@@ -296,7 +329,7 @@ def teacher_context(
         if kept == 0:
             return None, True
         kept = max(0, kept - max(1, len(ids) - room))
-        if kept == 0 and feedback:  # only the template's words would be left
+        if kept == 0 and (feedback or not hint.answer):  # only the template's words would be left
             return None, True
         ids = rendered(tokenizer.decode(text_ids[:kept]) if kept else None)
     return tuple(ids), True

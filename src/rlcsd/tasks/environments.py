@@ -85,6 +85,8 @@ class RubricVerifier:
     answer stays right without the marks for its form. The feedback is that of the rubric's judge.
     """
 
+    reads_boxes = False
+
     def __init__(self, environment: Any, success: float | None = None) -> None:
         self.environment, self.success = environment, success
         self.__name__ = str(getattr(environment, "env_id", "") or "rubric")
@@ -269,6 +271,8 @@ def taskset_problems(name: str, tasks: Sequence[Any]) -> list[Problem]:
 class TasksetVerifier:
     """The tasks' own rewards: their weighted sum, each a part. Correct is a reward of at least `success`; None: those
     of the largest weight are all 1."""
+
+    reads_boxes = False
 
     def __init__(self, name: str, tasks: Sequence[Any], success: float | None = None) -> None:
         self.__name__, self.tasks, self.success = name, tasks, success

@@ -51,6 +51,7 @@ def _build(parameters: GivenTaskParameters) -> Task:
 
 register("own", GivenTaskParameters, _build)
 
+_CODE = ("figures", "answer_of")  # functions of a task beside its verifier
 _OPTIONS = tuple(
     name for name in TaskParameters.model_fields if name in {field.name for field in dataclasses.fields(Task)}
 )  # what a task and its record have in common
@@ -70,11 +71,12 @@ def record(task: Task) -> GivenTaskParameters:
 
 def write_copy(folder: Path, task: Task) -> None:
     """Write `folder/task/`, whole or not at all."""
-    facts: dict[str, Any] = {"verifier": None, "missing": None, "figures": None}
+    facts: dict[str, Any] = {"verifier": None, "missing": None, **dict.fromkeys(_CODE)}
     try:
         facts["verifier"] = reference_of(task.verifier)
-        if task.figures is not None:
-            facts["figures"] = reference_to(task.figures)
+        for name in _CODE:
+            if (code := getattr(task, name)) is not None:
+                facts[name] = reference_to(code)
     except NotImportableError as error:
         facts["missing"] = f"its code cannot be imported again: {error}"
     named: list[tuple[str | None, Problem]] = [(None, problem) for problem in task.train]
@@ -108,12 +110,12 @@ def read_copy(folder: Path, parameters: GivenTaskParameters, warn: Callable[[str
     evaluations: dict[str, list[Problem]] = {}
     for row in read_jsonl(copy / _EVALUATIONS):
         evaluations.setdefault(row.pop("set"), []).append(_problem(row))
-    figures = referred(facts["figures"], warn) if facts["figures"] else None
+    code = {name: referred(facts[name], warn) for name in _CODE if facts[name] is not None}
     verifier = from_reference(facts["verifier"], warn)
     options = {name: getattr(parameters, name) for name in _OPTIONS}
     options["success"] = 1.0 if options["success"] is None else options["success"]
     train = [_problem(row) for row in read_jsonl(copy / _TRAIN)]
-    task = Task(train=train, evaluations=evaluations, verifier=verifier, figures=figures, **options)
+    task = Task(train=train, evaluations=evaluations, verifier=verifier, **code, **options)
     if data_hash(task) != parameters.data:
         raise InputError(
             f"{copy}: these are not the problems that the run was given; the files were changed or damaged"

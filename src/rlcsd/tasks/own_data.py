@@ -20,11 +20,18 @@ from .task import Problem, Task
 
 
 def checked_problem(
-    where: str, question: Any, answer: Any, solution: Any, group: Any = None, extra: Row | None = None
+    where: str,
+    question: Any,
+    answer: Any,
+    solution: Any,
+    group: Any = None,
+    extra: Row | None = None,
+    needs_answer: bool = True,
 ) -> Problem:
     """A problem of the given cells of a row, and of the whole row as `extra`, for the verifier.
 
-    `question` is a text or a chat (`chat_in`), `answer` a text or a number, `solution` a text or None.
+    `question` is a text or a chat (`chat_in`), `answer` a text or a number (None or empty unless `needs_answer`),
+    `solution` a text or None.
 
     Raises:
         InputError: an empty cell or one of another type; the sentence begins with `where`.
@@ -39,7 +46,9 @@ def checked_problem(
     if not isinstance(question, str) or not question.strip():
         raise InputError(f"{where}: the question must be a text that is not empty, or a chat, not {question!r}")
     answer = _written(plain_values(answer))
-    if not (isinstance(answer, str) and answer.strip()):
+    if answer is None and not needs_answer:
+        answer = ""
+    if not (isinstance(answer, str) and (answer.strip() or not needs_answer)):
         raise InputError(f"{where}: the answer must be a text or a number that is not empty, not {answer!r}")
     solution = plain_values(solution)
     if not isinstance(solution, str | None):
@@ -139,8 +148,8 @@ class Columns:
     group: str | None = None
 
 
-def read_problems(field: str, path: str, columns: Columns) -> list[Problem]:
-    """The problems in a file or on the hub.
+def read_problems(field: str, path: str, columns: Columns, needs_answer: bool = True) -> list[Problem]:
+    """The problems in a file or on the hub. Unless `needs_answer`, the answers may be empty, and their column missing.
 
     Raises:
         InputError: no such file, a format or column that is not there, or an empty question or answer.
@@ -148,12 +157,14 @@ def read_problems(field: str, path: str, columns: Columns) -> list[Problem]:
     problems = []
     for number, row in enumerate(read_rows(field, path)):
         where = f"{field}={path}: row {number}"
-        for column in filter(None, (columns.question, columns.answer, columns.solution, columns.group)):
+        answer = columns.answer if needs_answer or columns.answer in row else None
+        for column in filter(None, (columns.question, answer, columns.solution, columns.group)):
             if column not in row:
                 raise InputError(f"{where} has no column {column!r}; it has {', '.join(map(str, row))}")
         solution = row[columns.solution] if columns.solution else None
         group = row[columns.group] if columns.group else None
-        problems.append(checked_problem(where, row[columns.question], row[columns.answer], solution, group, row))
+        given = row[answer] if answer is not None else None
+        problems.append(checked_problem(where, row[columns.question], given, solution, group, row, needs_answer))
     return problems
 
 
@@ -176,10 +187,11 @@ def from_files(p: FileParameters) -> Task:
         InputError: a verifier that is not there, or a file or column that cannot be read.
     """
     columns = Columns(p.question, p.answer, p.solution, p.group)
+    sources = {"task.train": p.train, **{f"task.evaluations.{name}": path for name, path in p.evaluations.items()}}
+    needed = p.needs_answer(p.verifier)
     _, train, *evaluations = together(
         lambda: p.check_verifiers(p.verifier),
-        lambda: read_problems("task.train", p.train, columns),
-        *(partial(read_problems, f"task.evaluations.{name}", path, columns) for name, path in p.evaluations.items()),
+        *(partial(read_problems, field, path, columns, needed) for field, path in sources.items()),
     )
     return p.task(train, dict(zip(p.evaluations, evaluations, strict=True)), p.verifier)
 

@@ -59,7 +59,7 @@ def reasoning_gym(p: ReasoningGymParameters) -> Task:
     train = draw(parameters, p.train_size, 2 * p.seed * SEEDS)
     questions = {problem.question for problem in train}
     held_out = draw(parameters, p.eval_size, (2 * p.seed + 1) * SEEDS, questions)
-    return p.task(train, {"fresh": held_out}, scorer)
+    return p.task(train, {"fresh": held_out}, scorer, answer_of=answer_in)
 
 
 register("reasoning_gym", ReasoningGymParameters, reasoning_gym)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -18,7 +18,7 @@ from ..errors import InputError, suggestion, together
 from ..plugins import described, load_attribute, load_experiments
 from ..prompts import BOXED_INSTRUCTION
 from ..validation import as_input_error
-from ..verifiers import Verifier, get
+from ..verifiers import CONCURRENCY, Verifier, get, needs_answer
 from .task import Problem, Reward, Task
 
 if TYPE_CHECKING:  # the module needs torch, and tasks do not
@@ -65,6 +65,18 @@ class TaskParameters(BaseModel):
         False, description="whether exact, math and knights_and_knaves take a box in a thought that never ends"
     )
 
+    on_verifier_error: Literal["stop", "retry", "wrong"] = Field(
+        "stop",
+        description="a verifier that fails on a response ends the run, is asked up to five times more, or the response "
+        "counts as wrong",
+    )
+    verifier_processes: int | None = Field(
+        None, ge=1, description="processes that a verifier of your own runs in; null: up to 4"
+    )
+    verifier_concurrency: int = Field(
+        CONCURRENCY, ge=1, description="responses that an async def verifier, or a batch, judges at a time"
+    )
+
     def task(
         self,
         train: Sequence[Problem],
@@ -72,6 +84,7 @@ class TaskParameters(BaseModel):
         verifier: Verifier | str,
         figures: Callable[[Problem, str], Metrics] | None = None,
         source: str = "",
+        answer_of: Callable[[str], str | None] | None = None,
     ) -> Task:
         """A task of these problems, judged by `verifier`, or by `rewards` if there are any."""
         judge: Verifier | str | list[Reward] = verifier
@@ -92,6 +105,10 @@ class TaskParameters(BaseModel):
             figures,
             source,
             self.unfinished_thoughts,
+            answer_of,
+            self.on_verifier_error,
+            self.verifier_processes,
+            self.verifier_concurrency,
         )
 
     def preview(self, least: int) -> tuple[Self, dict[str, int]] | None:
@@ -101,10 +118,20 @@ class TaskParameters(BaseModel):
         """
         return None
 
+    def needs_answer(self, own: str) -> bool:
+        """Whether a verifier compares with a reference answer; True where one is not there (see `check_verifiers`)."""
+        try:
+            return any(needs_answer(get(name)) for name in self._verifier_names(own))
+        except InputError:
+            return True
+
+    def _verifier_names(self, own: str) -> list[str]:
+        rewards = [own if reward.verifier == "task" else reward.verifier for reward in self.rewards or ()]
+        return list(dict.fromkeys(rewards or [own]))
+
     def check_verifiers(self, own: str) -> None:
         """Raise InputError for a verifier that is not there, before any data is read."""
-        names = dict.fromkeys((own, *(reward.verifier for reward in self.rewards or ())))
-        together(*(partial(get, name) for name in names if name != "task"))
+        together(*(partial(get, name) for name in dict.fromkeys((own, *self._verifier_names(own)))))
 
 
 class PythonTaskParameters(BaseModel):
@@ -203,6 +230,7 @@ def changed_task(name: str, task: Task, values: Mapping[str, Any]) -> Task:
         InputError: a value that cannot be, or a key that a finished task has no such value for.
     """
     known = ("instruction", "system_prompt", "success", "verifier_seconds", "unfinished_thoughts")
+    known += ("on_verifier_error", "verifier_processes", "verifier_concurrency")
     for key in values:
         if key not in known:
             raise InputError(

@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Literal
 
-from ..errors import InputError
+from ..errors import InputError, first_line
 from ..prompts import BOXED_INSTRUCTION
 from ..records import Problem, Verdict
 from ..verifiers import (
+    CONCURRENCY,
+    AsyncVerifier,
     Reward,
     Verifier,
     VerifierError,
     WeightedRewards,
     as_given,
+    ask_for_verdicts,
     get,
-    grade,
-    grade_groups,
     isolated,
+    needs_answer,
+    raise_first,
     reading_thoughts,
+    reads_boxes,
 )
 
 if TYPE_CHECKING:  # the module needs torch, and tasks do not
@@ -29,6 +34,8 @@ if TYPE_CHECKING:  # the module needs torch, and tasks do not
 __all__ = ["Overlap", "Problem", "Reward", "Task", "Verdict", "normalised", "overlaps"]
 
 _QUICK = ("exact", "knights_and_knaves")  # verifiers that take microseconds for a response
+_TRIED_JUDGE = 1  # and one that asks another program, which may cost money
+_WAITS = (1.0, 2.0, 4.0, 8.0, 16.0)  # seconds before a verifier that failed is asked again
 _TRIED = 64  # problems of a set that any other verifier is tried on before a run
 
 
@@ -43,6 +50,16 @@ class Task:
     the system message of problems that have none of their own, and `source` says where they are from.
     With `unfinished_thoughts`, the verifiers of this package take a box in a thought (`<think>`) that never ends for an
     answer.
+
+    `answer_of` reads the final answer of a response, None if it has none; hints state it. By default it is the content
+    of the last box. A `Verdict` with an `answer` goes before it.
+
+    A verifier that raises, takes too long or returns nonsense ends the run (`on_verifier_error="stop"`); "retry" asks it
+    up to five times more, after 1, 2, 4, 8 and 16 seconds, before it does; "wrong" takes the response for wrong, unless
+    the verifier fails on all responses that it is given. `verifier_processes` is the number of processes (by default up
+    to four), `verifier_concurrency` how many responses an `async def` verifier judges at a time.
+
+    An answer may be empty where the verifier has an attribute `needs_answer = False`.
 
     `figures` gives task-specific metrics of a response, for the log: means by name, each with its weight.
 
@@ -64,8 +81,20 @@ class Task:
     figures: Callable[[Problem, str], Metrics] | None = None
     source: str = ""
     unfinished_thoughts: bool = False
+    answer_of: Callable[[str], str | None] | None = None
+    on_verifier_error: Literal["stop", "retry", "wrong"] = "stop"
+    verifier_processes: int | None = None
+    verifier_concurrency: int = CONCURRENCY
 
     def __post_init__(self) -> None:
+        if self.on_verifier_error not in ("stop", "retry", "wrong"):
+            raise InputError(
+                f"task={self.name}: on_verifier_error must be stop, retry or wrong, not {self.on_verifier_error!r}"
+            )
+        for field in ("verifier_processes", "verifier_concurrency"):
+            number = getattr(self, field)
+            if number is not None and not (isinstance(number, int) and number > 0):
+                raise InputError(f"task={self.name}: {field} must be a whole number above 0, not {number!r}")
         seconds = self.verifier_seconds
         if seconds is not None and not seconds > 0:
             raise InputError(f"task={self.name}: verifier_seconds must be a number above 0, or None, not {seconds}")
@@ -76,21 +105,74 @@ class Task:
             evaluations = {name: self._with_system_prompt(problems) for name, problems in self.evaluations.items()}
             object.__setattr__(self, "evaluations", evaluations)
         quick = any(self.verifier == get(name) for name in _QUICK)
+        tried = _TRIED_JUDGE if isinstance(self.verifier, AsyncVerifier) else _TRIED
         for _, problems in self._sets():
-            some = problems if quick else problems[:: -(-len(problems) // _TRIED)]
+            some = problems if quick else problems[:: -(-len(problems) // tried)]
             self.judge(some, [("",)] * len(some))
 
     def judge(self, problems: Sequence[Problem], responses: Sequence[Sequence[str]]) -> list[tuple[Verdict, ...]]:
         """The verdicts on several responses to each problem.
 
         Raises:
-            InputError: the verifier raised, took too long or returned nonsense; the sentence names it and the row.
+            InputError: the verifier raised, took too long or returned nonsense, and `on_verifier_error` does not say what
+                else to do; the sentence names it and the row.
         """
+        flat = [problem for texts, problem in zip(responses, problems, strict=True) for _ in texts]
         try:
-            return grade_groups(cast("Verifier", self.verifier), responses, problems, self.success)
+            verdicts = iter(self._verdicts([text for texts in responses for text in texts], flat))
         except VerifierError as error:
             where = self._where(error.problem) if error.problem is not None else "a problem"
             raise InputError(f"task={self.name}: {where} cannot be verified ({error})") from error
+        return [tuple(next(verdicts) for _ in texts) for texts in responses]
+
+    def _verdicts(self, responses: Sequence[str], problems: Sequence[Problem]) -> list[Verdict]:
+        """The verdict on each response, after what `on_verifier_error` says. Raises VerifierError."""
+        stop = self.on_verifier_error == "stop"
+        answers = ask_for_verdicts(self.verifier, responses, problems, self.success, stop)
+        attempts = [1] * len(answers)
+        for seconds in _WAITS if self.on_verifier_error == "retry" else ():
+            failed = [index for index, (_, complaint) in enumerate(answers) if complaint is not None]
+            if not failed:
+                break
+            time.sleep(seconds)
+            texts, theirs = [responses[index] for index in failed], [problems[index] for index in failed]
+            again = ask_for_verdicts(self.verifier, texts, theirs, self.success, stop)
+            for index, answer in zip(failed, again, strict=True):
+                answers[index], attempts[index] = answer, attempts[index] + 1
+        failures = sum(complaint is not None for _, complaint in answers)
+        if self.on_verifier_error != "wrong" or failures == len(answers):
+            raise_first(self.verifier, responses, problems, answers)
+        return [
+            replace(verdict, attempts=number) if complaint is None else Verdict(False, 0.0, error=complaint)
+            for (verdict, complaint), number in zip(answers, attempts, strict=True)
+        ]
+
+    @property
+    def hints_by_text(self) -> bool:
+        """Whether a wrong response may be a hint by its text where no answer can be read in it.
+
+        Not where answers are read from boxes, as in the published experiments, or by `answer_of`: without an answer a
+        response states none there. A verifier of one's own may judge by anything.
+        """
+        return self.answer_of is None and not reads_boxes(self.verifier)
+
+    def read_answer(self, response: str, verdict: Verdict) -> str | None:
+        """The final answer as the verdict or `answer_of` has it, "" if they find none; None: neither reads it.
+
+        Raises:
+            InputError: `answer_of` raised, or returned anything but a text or None.
+        """
+        if verdict.answer is not None or self.answer_of is None:
+            return verdict.answer
+        try:
+            found = self.answer_of(response)
+        except Exception as error:
+            raise InputError(
+                f"task={self.name}: answer_of raised {type(error).__name__} ({first_line(error)})"
+            ) from error
+        if not isinstance(found, str | None):
+            raise InputError(f"task={self.name}: answer_of must return a text or None, not {found!r}")
+        return (found or "").strip()
 
     def _callable(self, verifier: Verifier | str | Sequence[Reward]) -> Verifier:
         verifier = as_given(verifier)  # that of another task (dataclasses.replace) is bound to the other's settings
@@ -99,11 +181,14 @@ class Task:
                 if not isinstance(reward, Reward):
                     raise InputError(f"task={self.name}: a list of verifiers must hold rlcsd.Reward, not {reward!r}")
             named = [replace(r, name=r.label, verifier=self._callable(r.verifier)) for r in verifier]
-            return WeightedRewards(named, lambda judge, texts, problems: grade(judge, texts, problems, self.success))
+            return WeightedRewards(
+                named, lambda v, texts, some, stop: ask_for_verdicts(v, texts, some, self.success, stop)
+            )
         found = get(verifier, self.unfinished_thoughts) if isinstance(verifier, str) else verifier
         if not callable(found):
             raise InputError(f"task={self.name}: the verifier must be a function or a name, not {found!r}")
-        return isolated(reading_thoughts(found, self.unfinished_thoughts), self.verifier_seconds)
+        verifier = reading_thoughts(found, self.unfinished_thoughts)
+        return isolated(verifier, self.verifier_seconds, self.verifier_processes, self.verifier_concurrency)
 
     def _with_system_prompt(self, problems: Sequence[Problem]) -> list[Problem]:
         """The problems, each with the system prompt unless it has one of its own."""
@@ -146,9 +231,10 @@ class Task:
     def _check(self, problem: Problem, where: str) -> None:
         if not isinstance(problem, Problem):
             raise InputError(f"task={self.name}: {where} must be a rlcsd.Problem, not a {type(problem).__name__}")
-        for field in ("question", "answer"):
+        for field in ("question", "answer") if needs_answer(self.verifier) else ("question",):
             if not str(getattr(problem, field)).strip():
-                raise InputError(f"task={self.name}: the {field} of {where} is empty")
+                judge = "; a verifier that needs none says so, needs_answer = False" if field == "answer" else ""
+                raise InputError(f"task={self.name}: the {field} of {where} is empty{judge}")
 
 
 # ------------------------------------------------------------------ overlap

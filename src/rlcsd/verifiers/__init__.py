@@ -13,28 +13,41 @@ from ..plugins import load_attribute
 from ..records import Problem, Verdict
 from . import knights_and_knaves
 from .boxed import last_boxed, without_thinking
+from .concurrent import AsyncVerifier, BatchVerifier, is_async
 from .latex import clean
 from .process import IsolatedVerifier, can_fork
 from .reference import Reference, label_of, reference_to, referred
-from .rewards import Reward, VerifierError, WeightedRewards, as_result, as_verdict, checked, described, form_of, name_of
+from .rewards import Answer, Reward, VerifierError, WeightedRewards, as_result, as_verdict, described, form_of
 
 # (response text, reference answer) → a bool, a finite number or a `Verdict`. One whose second parameter is called
 # `problem` is given the whole problem (`form_of`), and one with a method `batch(responses, answers)` or
 # `batch(responses, problems)` many at a time.
 Verifier = Callable[[str, Any], Verdict | float | bool]
 
+CONCURRENCY = 16  # responses that an `async def` verifier judges at a time, unless the task says how many
+
 __all__ = [
+    "CONCURRENCY",
+    "AsyncVerifier",
     "Reward",
     "Verdict",
     "Verifier",
     "VerifierError",
     "WeightedRewards",
+    "as_given",
+    "ask_for_verdicts",
+    "described_reference",
     "exact",
+    "from_reference",
     "get",
     "grade",
-    "grade_groups",
     "isolated",
     "last_boxed",
+    "needs_answer",
+    "raise_first",
+    "reading_thoughts",
+    "reads_boxes",
+    "reference_of",
     "register",
     "silent",
     "without_thinking",
@@ -108,20 +121,25 @@ def _from_file(name: str) -> Verifier:
     return attribute
 
 
-def isolated(verifier: Verifier, seconds: float | None) -> Verifier:
-    """The verifier in processes of its own, with a limit of `seconds` for a response.
+def isolated(verifier: Any, seconds: float | None, processes: int | None = None, concurrency: int = CONCURRENCY) -> Any:
+    """The verifier with a limit of `seconds` for a response, in `processes` processes of its own.
 
-    Those of this package stay as they are: they take linear time, or have such processes already. So do those with a
-    `batch` of their own, which look after their own time, and all where `seconds` is None.
+    Those of this package stay as they are: they take linear time, or have such processes already. An `async def`
+    verifier is awaited for `concurrency` responses at a time, and one with a `batch` of its own is taken to judge as
+    many at a time; both stay in this process. So do all where `seconds` is None.
     """
-    if seconds is None or _plain(verifier) in _OURS or hasattr(verifier, "batch") or not can_fork():
+    if _plain(verifier) in _OURS or _is_math(verifier):
         return verifier
-    return IsolatedVerifier(verifier, seconds)
+    if hasattr(verifier, "batch"):
+        return BatchVerifier(verifier, seconds, concurrency)
+    if is_async(verifier):
+        return AsyncVerifier(verifier, seconds, concurrency)
+    return IsolatedVerifier(verifier, seconds, processes) if seconds is not None and can_fork() else verifier
 
 
 def as_given(verifier: Any) -> Any:
     """What a task was given, of the verifier that it holds: a callable outside its process, or a list of `Reward`."""
-    if isinstance(verifier, IsolatedVerifier):
+    if isinstance(verifier, IsolatedVerifier | AsyncVerifier | BatchVerifier):
         return verifier.verifier
     if isinstance(verifier, WeightedRewards):
         return [replace(reward, verifier=as_given(reward.verifier)) for reward in verifier.rewards]
@@ -137,12 +155,25 @@ def reading_thoughts(verifier: Any, unfinished: bool) -> Any:
     return verifier
 
 
+def needs_answer(verifier: Any) -> bool:
+    """Does a verifier compare with a reference answer? One whose attribute `needs_answer` is False judges without."""
+    given = as_given(verifier)
+    if isinstance(given, list):
+        return any(needs_answer(reward.verifier) for reward in given)
+    return bool(getattr(given, "needs_answer", getattr(_plain(given), "needs_answer", True)))
+
+
 def reads_boxes(verifier: Any) -> bool:
-    """Is what decides over a response one of this package's verifiers, which read its last box and nothing else?"""
+    """Does a verifier take the last box of a response for its answer? So do those of this package.
+
+    An attribute `reads_boxes` of the verifier says otherwise.
+    """
     given = as_given(verifier)
     if isinstance(given, list):
         return any(reads_boxes(reward.verifier) for reward in given)
-    return _plain(given) in _OURS or _is_math(given)
+    code = _plain(given) if hasattr(_plain(given), "__qualname__") else type(given)
+    ours = str(getattr(code, "__module__", "")).partition(".")[0] == __package__.partition(".")[0]
+    return bool(getattr(given, "reads_boxes", ours))
 
 
 # ------------------------------------------------------------------ for another process
@@ -189,7 +220,7 @@ def silent(verifier: Any) -> bool:
     """Is it known that the verifier never says more than right or wrong? So it is with those of this package."""
     if isinstance(verifier, WeightedRewards):
         return all(silent(reward.verifier) for reward in verifier.rewards)
-    if isinstance(verifier, IsolatedVerifier):
+    if isinstance(verifier, IsolatedVerifier | AsyncVerifier | BatchVerifier):
         return silent(verifier.verifier)
     if getattr(verifier, "silent", False):
         return True
@@ -204,6 +235,31 @@ def _plain(verifier: Any) -> Any:
     return verifier.func if isinstance(verifier, partial) else verifier
 
 
+def ask(verifier: Any, responses: Sequence[str], problems: Sequence[Problem], stop: bool = True) -> list[Answer]:
+    """What a verifier returned for each response, checked, or a complaint about it.
+
+    With `stop`, the responses after the first complaint need not have been judged.
+    """
+    if isinstance(verifier, IsolatedVerifier):
+        return verifier.ask(responses, [verifier.form.subject(problem) for problem in problems], stop)
+    if isinstance(verifier, AsyncVerifier | BatchVerifier | WeightedRewards):
+        return verifier.ask(responses, problems, stop)
+    if hasattr(verifier, "batch"):
+        return BatchVerifier(verifier, None).ask(responses, problems, stop)
+    if is_async(verifier):
+        return AsyncVerifier(verifier, None, CONCURRENCY).ask(responses, problems, stop)
+    form = form_of(verifier)
+    return [as_result(verifier, form, r, form.subject(p)) for r, p in zip(responses, problems, strict=True)]
+
+
+def ask_for_verdicts(
+    verifier: Any, responses: Sequence[str], problems: Sequence[Problem], success: float, stop: bool = True
+) -> list[Answer]:
+    """As `ask`, with verdicts: a plain number is correct from `success` on."""
+    answers = ask(verifier, responses, problems, stop)
+    return [(as_verdict(result, success) if complaint is None else None, complaint) for result, complaint in answers]
+
+
 def grade(
     verifier: Verifier, responses: Sequence[str], problems: Sequence[Problem], success: float = 1.0
 ) -> list[Verdict]:
@@ -212,44 +268,15 @@ def grade(
     Raises:
         VerifierError: the verifier raised, took too long, or returned something else for one of the responses.
     """
-    if isinstance(verifier, IsolatedVerifier):
-        found = verifier.ask(responses, [verifier.form.subject(problem) for problem in problems])
-    elif hasattr(verifier, "batch"):
-        found = [checked(result) for result in _batch(verifier, responses, problems)]
-    else:
-        form = form_of(verifier)
-        found = [as_result(verifier, form, r, form.subject(p)) for r, p in zip(responses, problems, strict=True)]
-    for response, problem, (_, complaint) in zip(responses, problems, found, strict=True):
+    answers = ask_for_verdicts(verifier, responses, problems, success)
+    raise_first(verifier, responses, problems, answers)
+    return [verdict for verdict, _ in answers]
+
+
+def raise_first(
+    verifier: Any, responses: Sequence[str], problems: Sequence[Problem], answers: Sequence[Answer]
+) -> None:
+    """Raise VerifierError for the first complaint, if there is one."""
+    for response, problem, (_, complaint) in zip(responses, problems, answers, strict=True):
         if complaint is not None:
             raise VerifierError(described(verifier, response, problem, complaint), problem)
-    return [as_verdict(result, success) for result, _ in found]
-
-
-def _batch(verifier: Any, responses: Sequence[str], problems: Sequence[Problem]) -> list[Any]:
-    form = form_of(verifier.batch)
-    try:
-        results = list(form.call(verifier.batch, responses, [form.subject(problem) for problem in problems]))
-    except InputError:
-        raise
-    except Exception as error:
-        if len(problems) > 1:  # which of them it is
-            for response, problem in zip(responses, problems, strict=True):
-                _batch(verifier, [response], [problem])
-        raise VerifierError(
-            f"verifier {name_of(verifier)!r} raised {type(error).__name__} ({first_line(error)})",
-            problems[0] if len(problems) == 1 else None,
-        ) from error
-    if len(results) != len(responses):
-        raise VerifierError(
-            f"verifier {name_of(verifier)!r} returned {len(results)} rewards for {len(responses)} responses"
-        )
-    return results
-
-
-def grade_groups(
-    verifier: Verifier, groups: Sequence[Sequence[str]], problems: Sequence[Problem], success: float = 1.0
-) -> list[tuple[Verdict, ...]]:
-    """The verdicts on several responses to each problem, all judged side by side."""
-    flat = [problem for texts, problem in zip(groups, problems, strict=True) for _ in texts]
-    verdicts = iter(grade(verifier, [text for texts in groups for text in texts], flat, success))
-    return [tuple(next(verdicts) for _ in texts) for texts in groups]

@@ -9,7 +9,8 @@ from typing import Any
 
 from ..errors import MissingError
 from .boxed import last_boxed
-from .process import Answer, Pool, spawned
+from .process import Pool, spawned
+from .rewards import Answer
 
 # Beyond these an answer is right only if it is the reference itself: it is an essay, or made to keep a parser busy.
 LONGEST = 1000  # characters

@@ -28,9 +28,8 @@ from typing import Any
 
 from ..errors import first_line
 from ..records import Verdict
-from .rewards import Result, VerifierError, as_result, described, form_of, name_of
+from .rewards import Answer, Result, VerifierError, as_result, described, form_of, name_of
 
-Answer = tuple[Any, str | None]  # what was returned, and a complaint if nothing was
 Question = tuple[Any, ...]
 _STARTING = threading.RLock()  # libraries that guard their files across forks refuse two forks at a time
 _PIPES: weakref.WeakSet[Connection] = weakref.WeakSet()  # this process's ends of all pipes; a fork has copies of them
@@ -286,9 +285,13 @@ class IsolatedVerifier:
                 raise VerifierError(described(self.verifier, response, subject, complaint))
         return [result for result, _ in found]
 
-    def ask(self, responses: Sequence[str], subjects: Sequence[Any]) -> list[Answer]:
-        """What the verifier returned for each response, with complaints instead of exceptions."""
-        found = self.pool.ask(list(zip(responses, subjects, strict=True)), stop_at_complaint=not self.forgiving)
+    def ask(self, responses: Sequence[str], subjects: Sequence[Any], stop: bool = True) -> list[Answer]:
+        """What the verifier returned for each response, with complaints instead of exceptions.
+
+        With `stop` nothing is asked after the first complaint.
+        """
+        questions = list(zip(responses, subjects, strict=True))
+        found = self.pool.ask(questions, stop_at_complaint=stop and not self.forgiving)
         if self.forgiving:
             return [(Verdict(False, 0.0), None) if complaint is not None else (r, None) for r, complaint in found]
         return [(0.0 if result is None else result, complaint) for result, complaint in found]

@@ -7,7 +7,7 @@ import inspect
 import math
 import numbers
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
@@ -19,6 +19,7 @@ _ROUNDING = 1e-6  # relative: 0.7 + 0.2 + 0.1 is a little less than 1, in float3
 
 
 Result = Verdict | float  # what a verifier may return, checked
+Answer = tuple[Any, str | None]  # what was returned, and a complaint if nothing was
 
 
 class VerifierError(InputError):
@@ -78,6 +79,9 @@ def as_result(verifier: Callable[..., Any], form: Form, response: str, subject: 
         result = form.call(verifier, response, subject)
     except Exception as error:
         return 0.0, f"raised {type(error).__name__} ({(str(error).strip().splitlines() or ['no message'])[0][:200]})"
+    if isinstance(result, Coroutine):
+        result.close()  # nobody will await it
+        return 0.0, "returned a coroutine; define it with `async def`, so that it is awaited"
     return checked(result)
 
 
@@ -106,13 +110,16 @@ def _checked_verdict(verdict: Verdict) -> tuple[Result, str | None]:
         wrong = f"reward={_short(repr(verdict.reward))}, which must be a finite number"
     elif not isinstance(verdict.feedback, str | None):
         wrong = f"feedback={_short(repr(verdict.feedback))}, which must be a text or None"
+    elif not isinstance(verdict.answer, str | None):
+        wrong = f"answer={_short(repr(verdict.answer))}, which must be a text or None"
     parts = verdict.parts if isinstance(verdict.parts, Mapping) else {"": None}
     figures = {str(name): _number(value) for name, value in parts.items()}
     if wrong is None and None in figures.values():
         wrong = f"parts={_short(repr(verdict.parts))}, which must map names to finite numbers"
     if wrong is not None or not isinstance(correct, bool) or reward is None:
         return 0.0, f"returned a Verdict with {wrong}"
-    return Verdict(correct, reward, {n: v for n, v in figures.items() if v is not None}, verdict.feedback or None), None
+    numbers = {name: value for name, value in figures.items() if value is not None}
+    return Verdict(correct, reward, numbers, verdict.feedback or None, verdict.answer), None
 
 
 def _plain(value: Any) -> Any:
@@ -148,7 +155,8 @@ def described(verifier: Any, response: str, subject: Any, complaint: str) -> str
     """One sentence: which verifier, on what, and what is wrong with it."""
     answer = subject.answer if isinstance(subject, Problem) else subject
     given = f"the answer {_short(repr(answer))} and the response {_short(repr(response))}"
-    return f"verifier {name_of(verifier)!r} {complaint}, for {given}"
+    who = "" if isinstance(verifier, WeightedRewards) else f"verifier {name_of(verifier)!r} "  # its complaint says who
+    return f"{who}{complaint}, for {given}"
 
 
 def name_of(verifier: Any) -> str:
@@ -163,7 +171,7 @@ def _short(text: str, most: int = 60) -> str:
 
 # ------------------------------------------------------------------ several verifiers as one
 
-Grader = Callable[[Any, Sequence[str], Sequence[Problem]], list[Verdict]]
+Asker = Callable[[Any, Sequence[str], Sequence[Problem], bool], list[Answer]]  # answers are verdicts
 
 
 @dataclass(frozen=True)
@@ -194,8 +202,8 @@ class WeightedRewards:
         InputError: no part, two of one name, a name that cannot be in a log, or weights that are all 0.
     """
 
-    def __init__(self, rewards: Sequence[Reward], grade: Grader) -> None:
-        self.rewards, self.grade = list(rewards), grade
+    def __init__(self, rewards: Sequence[Reward], ask: Asker) -> None:
+        self.rewards, self._ask = list(rewards), ask
         labels = [reward.label for reward in rewards]
         if not rewards or not any(reward.weight for reward in rewards):
             raise InputError("task.rewards: at least one reward with a weight other than 0 is needed")
@@ -213,13 +221,22 @@ class WeightedRewards:
         marked = any(reward.decides for reward in rewards)
         self.deciding = [r.decides if marked else r.weight == largest for r in rewards]
 
-    def batch(self, responses: Sequence[str], problems: Sequence[Problem]) -> list[Verdict]:
-        """The joint verdict on each response."""
-        columns = [self.grade(reward.verifier, responses, problems) for reward in self.rewards]
-        return [self._joint(verdicts) for verdicts in zip(*columns, strict=True)]
+    def ask(self, responses: Sequence[str], problems: Sequence[Problem], stop: bool = True) -> list[Answer]:
+        """The joint verdict on each response, or the complaint about the first part that failed on it."""
+        columns: list[list[Answer]] = []
+        for reward in self.rewards:
+            columns.append(self._ask(reward.verifier, responses, problems, stop))
+            if stop and any(complaint is not None for _, complaint in columns[-1]):
+                break
+        return [self._answer(row) for row in zip(*columns, strict=True)]
 
-    def __call__(self, response: str, problem: Problem) -> Verdict:
-        return self.batch([response], [problem])[0]
+    def _answer(self, row: Sequence[Answer]) -> Answer:
+        for reward, (_, complaint) in zip(self.rewards, row, strict=False):
+            if complaint is not None:
+                return 0.0, f"verifier {name_of(reward.verifier)!r} {complaint}"
+        if len(row) < len(self.rewards):  # another response stopped the rest
+            return 0.0, None
+        return self._joint([verdict for verdict, _ in row]), None
 
     def _joint(self, verdicts: Sequence[Verdict]) -> Verdict:
         parts: dict[str, float] = {}
@@ -227,9 +244,11 @@ class WeightedRewards:
             parts[reward.label] = verdict.reward
             parts |= {f"{reward.label}/{name}": value for name, value in verdict.parts.items()}
         said = [verdict.feedback for verdict in verdicts if verdict.feedback]
+        decided = [verdict for verdict, decides in zip(verdicts, self.deciding, strict=True) if decides]
         return Verdict(
-            correct=all(v.correct for v, decides in zip(verdicts, self.deciding, strict=True) if decides),
+            correct=all(verdict.correct for verdict in decided),
             reward=sum(r.weight * v.reward for r, v in zip(self.rewards, verdicts, strict=True)),
             parts=parts,
             feedback="\n".join(said) or None,
+            answer=next((verdict.answer for verdict in decided if verdict.answer is not None), None),
         )

@@ -53,7 +53,9 @@ QUICK = [
 @pytest.mark.parametrize("method", ["grpo", "rlcsd", "sdpo"])
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_a_step_trains_and_saves_any_architecture(architecture, method, saved, tmp_path, monkeypatch):
-    monkeypatch.setattr(rlcsd.stages.grade, "last_boxed", lambda text: text[:4] or "x")  # random models box nothing
+    monkeypatch.setattr(
+        rlcsd.stages.grade, "last_boxed", lambda text, unfinished: text[:4] or "x"
+    )  # random models box nothing
     folder = saved(architecture)
     result = rlcsd.train([*QUICK, f"method={method}", f"model.path={folder}", f"output_dir={tmp_path}/runs"], task())
     (record,) = [r for r in read_jsonl(Path(result["folder"]) / "metrics.jsonl") if "time/step" in r]
