@@ -377,7 +377,7 @@ def phases(bench: Bench) -> Facts:
 
 
 def _phases(bench: Bench, model: str, *overrides: str) -> Facts:
-    engine = engine_of(bench, model, "rlcsd", "method.k_max=2", "engine.micro_batch_tokens=16384", *overrides)
+    engine = engine_of(bench, model, "rlcsd", "method.k_max=2", "engine.cuda_graph=true", *overrides)
     rlcsd, grpo = build_method(engine.config), build_method(load(["method=grpo"]))
     rng, prompts, group = random.Random(0), bench.size(8, 2), bench.size(8, 4)
     tokens = bench.size(1024, 12)
@@ -431,16 +431,22 @@ def _phases(bench: Bench, model: str, *overrides: str) -> Facts:
 @part
 def sampling(bench: Bench) -> Facts:
     """Milliseconds of a decoding step by rows and filters, and looks of the host at the device for each token."""
-    engine = engine_of(bench, "Qwen/Qwen3-0.6B", "grpo")
-    rng, tokens, group = random.Random(0), bench.size(128, 4), bench.size(8, 2)
+    rng, tokens, group = random.Random(0), bench.size(64, 4), bench.size(8, 2)
     facts: Facts = {}
-    for rows in (64, 256) if not bench.smoke else (4,):
-        texts = [_ids(rng, bench.size(256, 8), engine.shape.vocabulary) for _ in range(rows // group)]
-        for label, filters in {"plain": {}, "top-p 0.95, top-k 20": {"top_p": 0.95, "top_k": 20}}.items():
-            settings = Sampling(max_tokens=tokens, **filters)  # type: ignore[arg-type]
-            _, timed = bench.timed(lambda t=texts, s=settings: engine.sample(t, group, s, 0), tokens=rows * tokens)  # type: ignore[misc]
-            facts[f"{rows} rows, {label}"] = timed | {"ms_per_step": round(1e3 * timed["seconds"] / tokens, 2)}
+    for graph in (False, True):
+        engine = engine_of(bench, "Qwen/Qwen3-0.6B", "grpo", f"engine.cuda_graph={str(graph).lower()}")
+        for rows in (64, 256) if not bench.smoke else (4,):
+            texts = [_ids(rng, bench.size(256, 8), engine.shape.vocabulary) for _ in range(rows // group)]
+            engine.sample(texts, group, Sampling(max_tokens=4), 0)
+            for label, filters in {"plain": {}, "top-p 0.95, top-k 20": {"top_p": 0.95, "top_k": 20}}.items():
+                settings = Sampling(max_tokens=tokens, **filters)  # type: ignore[arg-type]
+                _, timed = bench.timed(
+                    lambda e=engine, t=texts, s=settings: e.sample(t, group, s, 0), tokens=rows * tokens
+                )  # type: ignore[misc]
+                name = f"{rows} rows, {label}{', CUDA graph' if graph else ''}"
+                facts[name] = timed | {"ms_per_step": round(1e3 * timed["seconds"] / tokens, 2)}
     short = Sampling(max_tokens=bench.size(32, 4))
+    engine = engine_of(bench, "Qwen/Qwen3-0.6B", "grpo")
     with _host_syncs() as places:
         engine.sample(texts[:2], 2, short, 0)
     facts["host_syncs_per_token"] = round(sum(places.values()) / short.max_tokens, 2) if bench.cuda else None
