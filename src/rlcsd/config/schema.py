@@ -164,7 +164,7 @@ class LocalEngineConfig(EngineConfig):
         "16 on a CPU",
     )
     cuda_graph: Resumable[bool] = Field(
-        False, description="replay the kernels of each token as one CUDA graph in the local sampler"
+        True, description="on a GPU, replay the kernels of each token as one CUDA graph in the local sampler"
     )
     optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = Field(
         "adamw", description="the optimizer, with 32-bit or 8-bit states"

@@ -23,7 +23,7 @@ from tests.methods.catalogue import EIGHT
 from tests.pretended_device import DeviceError, PretendedDevice, device_forgotten
 
 # Upper bounds on how often the host waits for the device; to be lowered when the engine waits less.
-WAITS_PER_TOKEN = 3  # each token of a batch of rows that are decoded side by side; 10 more for a batch
+WAITS_PER_TOKEN = 0.4  # of rows that are decoded side by side; 20 more for a batch
 WAITS_PER_STEP = 40  # scoring, update and metrics of a step of one mini-batch
 
 TINY = [
@@ -46,7 +46,7 @@ CASES = {
 
 
 def engine_of(*overrides: str, device: str = "cuda") -> LocalEngine:
-    config = load([*TINY, f"engine.device={device}", *overrides])
+    config = load([*TINY, f"engine.device={device}", "engine.cuda_graph=false", *overrides])
     return LocalEngine(config, build_method(config))
 
 
@@ -126,7 +126,7 @@ def test_sampling_is_that_of_the_cpu_and_waits_little(rollouts):
     assert [[one.ids for one in group] for group in found] == [[one.ids for one in group] for group in samples]
     decoded = max(len(one.ids) for group in found for one in group)
     assert decoded > 64
-    assert sum(device.waits.values()) <= WAITS_PER_TOKEN * decoded + 10, device.waits.most_common(8)
+    assert sum(device.waits.values()) <= WAITS_PER_TOKEN * decoded + 20, device.waits.most_common(8)
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -11,14 +11,15 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ...config.schema import Config
-from ...errors import InputError
+from ...errors import InputError, first_line
 from ...methods.base import NO_STEP, HintedConfig, Method, TeacherSchedule, step_metrics
 from ...methods.losses import Regularisers
 from ...metrics import Mean, Metrics
@@ -55,6 +56,7 @@ class LocalEngine:
     def _load(self, config: Config, method: Method, network: Network | None, tokenizer: Any) -> None:
         device = resolve_device(config.engine.device)
         _set_threads(with_threads(config).engine.threads)
+        self.deterministic = config.engine.deterministic and device.type == "cuda"
         if device.type == "cuda":
             _set_kernels(config.engine.deterministic)
         torch.manual_seed(config.seed)
@@ -198,12 +200,26 @@ class LocalEngine:
             self.vllm.sleep()
         reference = self.score(pairs, "reference").log_prob if self.reference is not None else None
         mini_batch = MiniBatch(pairs, batch, method, self.regularisers, reference, self.topk)
-        budget = self.config.engine.micro_batch_tokens
-        metrics = accumulate(self.policy, mini_batch, pad_id=self.tokenizer.pad_token_id, budget=budget)
+        metrics = self._accumulated(mini_batch)
         share = metrics["actor/updated_share"]
         assert isinstance(share, Mean)
         self.work.updated(pairs, share.value)
         return metrics
+
+    def _accumulated(self, mini_batch: MiniBatch) -> Metrics:
+        """`update.accumulate` with deterministic kernels, unless an operation of this model has none."""
+        budget, pad_id = self.config.engine.micro_batch_tokens, self.tokenizer.pad_token_id
+        if self.deterministic:
+            try:
+                with _only_deterministic_kernels():
+                    return accumulate(self.policy, mini_batch, pad_id=pad_id, budget=budget)
+            except RuntimeError as error:
+                if "deterministic" not in str(error):
+                    raise
+                warnings.warn(f"engine.deterministic: runs of one seed may differ ({first_line(error)})", stacklevel=2)
+                self.deterministic = False
+                self.optimizer.zero_grad(set_to_none=True)
+        return accumulate(self.policy, mini_batch, pad_id=pad_id, budget=budget)
 
     def update(self, pairs: Sequence[Pair], batch: TokenBatch, method: Method, learning_rate: float) -> Metrics:
         self.optimizer.zero_grad(set_to_none=True)
@@ -273,14 +289,25 @@ def _set_kernels(deterministic: bool) -> None:
     """Which kernels this process takes on a GPU.
 
     cuDNN's attention compiles a plan for each new shape, and shapes hardly repeat here: 0.1 s each on an H200, so
-    that scoring took 2.5 times as long with it (docs/gpu.md). Without `deterministic`, sums of gradients by atomic
-    additions make two runs of one seed differ.
+    that scoring took 2.5 times as long with it (docs/gpu.md). Without `deterministic`, sums by atomic additions make
+    two runs of one seed differ.
     """
     torch.backends.cuda.enable_cudnn_sdp(False)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when the first product is computed
     torch.use_deterministic_algorithms(deterministic, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation")
+    warnings.filterwarnings("ignore", message=".*defaults to a non-deterministic algorithm")
+
+
+@contextmanager
+def _only_deterministic_kernels() -> Iterator[None]:
+    """An operation without one raises RuntimeError. Attention has one for its gradient, and takes it here alone."""
+    torch.use_deterministic_algorithms(True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 # ------------------------------------------------------------------ CPU threads

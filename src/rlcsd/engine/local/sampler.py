@@ -189,8 +189,8 @@ class _Rows:
         self.network.hidden(computed, input_ids=ids, position_ids=positions)  # causality hides the padding
         device = ids.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.network.model.dtype
-        rows = [row for _, several in prefixes for row in several]
-        source = [index for index, (_, several) in enumerate(prefixes) for _ in several]
+        filled = [(row, index) for index, (_, several) in enumerate(prefixes) for row in several]
+        rows, source = torch.tensor(filled, device=ids.device).T  # once, not by list for each layer
         for index, layer in enumerate(computed.layers):
             if index == len(self.cache):
                 shapes = [(count, part.shape[1], slots, part.shape[3]) for part in (layer.keys, layer.values)]
@@ -254,8 +254,8 @@ class _Rows:
 
     def _capture(self) -> None:
         """Record one step as a CUDA graph, for the rows and slots of this layout."""
-        graph = torch.cuda.CUDAGraph()
         try:
+            graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
                 self._step()
         except RuntimeError as error:
