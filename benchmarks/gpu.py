@@ -1,6 +1,6 @@
 """What one GPU makes of the local engine: one run of a few minutes, one JSON file.
 
-    python benchmarks/gpu.py [--out docs/gpu] [--limit 420] [--only runs,phases]
+    python benchmarks/gpu.py [--out docs/gpu] [--limit 420] [--only runs,small]
     python benchmarks/gpu.py --smoke        # the same parts on a CPU, at the smallest sizes
     python benchmarks/gpu.py --tables       # writes the tables of docs/gpu.md from the files in docs/gpu
 
@@ -357,24 +357,28 @@ def work_of(pairs: Sequence[Pair], head: bool = True) -> Work:
 
 
 @part
-def phases(bench: Bench) -> Facts:
-    """Sampling, scoring and updates of 64 rollouts of 1,024 tokens: grpo and rlcsd."""
-    facts: Facts = {}
-    for name, model, overrides in (
-        ("Qwen3-0.6B", "Qwen/Qwen3-0.6B", ()),
-        ("Qwen3-1.7B, checkpointed", "Qwen/Qwen3-1.7B", ("model.gradient_checkpointing=true",)),
-        (
-            "Qwen3-4B, LoRA 64, checkpointed",
-            "Qwen/Qwen3-4B",
-            ("model.lora.rank=64", "model.gradient_checkpointing=true"),
-        ),
-    ):
-        if bench.left < 45 and not bench.smoke:
-            facts[name] = {"skipped": "no time"}
-            continue
-        facts[name] = bench.tried(lambda m=model, o=overrides: _phases(bench, m, *o))  # type: ignore[misc]
-        bench.clean()
-    return facts
+def small(bench: Bench) -> Facts:
+    """Sampling, scoring and updates of 64 rollouts of 1,024 tokens in Qwen3-0.6B: grpo and rlcsd."""
+    return _phases(bench, "Qwen/Qwen3-0.6B")
+
+
+@part
+def medium(bench: Bench) -> Facts:
+    """As `small`, in Qwen3-1.7B with gradient checkpointing."""
+    return _phases(bench, "Qwen/Qwen3-1.7B", "model.gradient_checkpointing=true")
+
+
+@part
+def large(bench: Bench) -> Facts:
+    """As `small`, in Qwen3-4B with adapters of rank 64 and gradient checkpointing."""
+    return _phases(bench, "Qwen/Qwen3-4B", "model.lora.rank=64", "model.gradient_checkpointing=true")
+
+
+_MODELS = {
+    "small": "Qwen3-0.6B",
+    "medium": "Qwen3-1.7B, checkpointed",
+    "large": "Qwen3-4B, LoRA 64, checkpointed",
+}
 
 
 def _phases(bench: Bench, model: str, *overrides: str) -> Facts:
@@ -408,7 +412,6 @@ def _phases(bench: Bench, model: str, *overrides: str) -> Facts:
     batch, facts["score, one correct and two wrong hints"] = bench.timed(
         lambda: rlcsd.prepare(build_token_batch(engine, examples, rlcsd, 2.0), 1), cost(hinted), len(hinted) * tokens
     )
-    backward = 4 if engine.config.model.gradient_checkpointing else 3
     plain = grpo.prepare(build_token_batch(engine, examples, grpo, 2.0), 1)
     for label, method, columns in (("rlcsd, first", rlcsd, batch), ("rlcsd", rlcsd, batch), ("grpo", grpo, plain)):
         _, facts[f"update, {label}"] = bench.timed(
@@ -416,7 +419,6 @@ def _phases(bench: Bench, model: str, *overrides: str) -> Facts:
             cost(pairs, 3),
             length,  # type: ignore[misc]
         )
-    facts["passes_of_an_update"] = backward
     engine.deterministic = False
     facts["update, grpo, not deterministic"] = bench.timed(
         lambda: engine.update(pairs, plain, grpo, 1e-6), cost(pairs, 3), length
@@ -650,8 +652,8 @@ def _tables(parts: Facts) -> str:
     )
     phase = [
         (model, name, *_speed(one))
-        for model, found in parts.get("phases", {}).items()
-        for name, one in found.items()
+        for part, model in _MODELS.items()
+        for name, one in parts.get(part, {}).items()
         if isinstance(one, dict) and "tokens_per_second" in one
     ]
     sampled = [
