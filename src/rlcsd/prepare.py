@@ -43,6 +43,7 @@ class Prepared:
         steps: number of training steps.
         schedule: the factor of `learning_rate` at each training step, from 1 to `steps`.
         warnings: what is allowed and rarely meant, a sentence each.
+        tokenizer: the one that the prompts were checked with, or None.
     """
 
     config: Config
@@ -53,6 +54,16 @@ class Prepared:
     steps: int
     schedule: Schedule
     warnings: tuple[str, ...] = ()
+    tokenizer: Any = None
+
+    def check_prompts(self) -> list[tuple[int, ...]]:
+        """Three of the run's prompts, of unequal length if possible, with which an engine checks its arithmetic."""
+        if self.tokenizer is None:
+            return []
+        some = self.problems[:16]
+        rendered = {tuple(training_prompt(self.tokenizer, self.task, self.config, problem)) for problem in some}
+        ordered = sorted(rendered, key=lambda ids: (len(ids), ids))
+        return [ordered[0], ordered[len(ordered) // 2], ordered[-1]]
 
 
 def prepare(
@@ -88,7 +99,7 @@ def prepare(
     steps = config.steps or max(1, config.epochs * sizes["train"] // config.prompts_per_step)
     config = with_whole_steps(config, steps)
     schedule = learning_rate_schedule(config, steps)
-    return Prepared(config, method, task, problems, sizes, steps, schedule, too_late(config, steps))
+    return Prepared(config, method, task, problems, sizes, steps, schedule, too_late(config, steps), tokenizer)
 
 
 def with_whole_steps(config: Config, steps: int) -> Config:

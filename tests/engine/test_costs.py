@@ -109,6 +109,18 @@ def test_groups_that_are_alike_cost_a_credit_method_only_their_rollouts():
     assert update_work(batch, method("opsd")).head == 3200
 
 
+def test_the_update_counts_what_it_computes_twice():
+    shape, work = load_shape(load([]).model), Work(1000, 0, 400)
+    head = flops(shape, Work(head=400))
+
+    def passes(*overrides):
+        return (costs.update_flops(shape, work, load(list(overrides))) - 3 * flops(shape, work)) / head
+
+    assert passes("engine.micro_batch_tokens=16384", "engine.head_chunk=4096") == pytest.approx(1)
+    assert passes("engine.micro_batch_tokens=4096", "engine.head_chunk=4096") == pytest.approx(0)
+    assert passes("model.gradient_checkpointing=true") == pytest.approx(flops(shape, work) / head)
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_more_of_anything_takes_longer_and_more_devices_less(name):
     shape, config = load_shape(load([]).model), load([f"method={name}"])

@@ -102,6 +102,16 @@ def flops(shape: Shape, work: Work) -> float:
     return 2.0 * body * work.tokens + 4.0 * shape.layers * shape.queries * work.attended + head
 
 
+def update_flops(shape: Shape, work: Work, config: Config) -> float:
+    """FLOPs of a forward and a backward pass.
+
+    What is not kept is computed again: all of it under gradient checkpointing, and the head in any case, unless a
+    micro-batch is a single chunk.
+    """
+    again = Work(head=work.head) if config.engine.micro_batch_tokens > config.engine.head_chunk else Work()
+    return 3 * flops(shape, work) + flops(shape, work if config.model.gradient_checkpointing else again)
+
+
 # ------------------------------------------------------------------ tokens of each phase
 
 
@@ -242,15 +252,14 @@ def step_seconds(
     """
     work = step_work(batch, method, config)
     passes = efficiency.forward * device.flops * devices
-    backward = 4 if config.model.gradient_checkpointing else 3
     updates = config.prompts_per_step / config.prompts_per_update
-    longest = flops(shape, after(0, batch.prompt) + after(batch.prompt, batch.longest, head=True))
-    whole = flops(shape, work["update"])
+    row = after(0, batch.prompt) + after(batch.prompt, batch.longest, head=True)
+    whole, longest = (update_flops(shape, one, config) for one in (work["update"], row))
     busiest = max(whole / devices, updates * longest / getattr(config.engine, "sequence_parallel", 1) if whole else 0.0)
     return {
         "sample": sampling_seconds(shape, batch, config, device, devices, efficiency),
         "score": flops(shape, work["score"]) / passes,
-        "update": backward * busiest / (efficiency.update * device.flops),
+        "update": busiest / (efficiency.update * device.flops),
     }
 
 

@@ -107,20 +107,27 @@ class Engine(Scorer, Protocol):
 
 
 def _package(config: Config) -> ModuleType:
-    """`rlcsd.engine.<name>` has `build(config, method) -> Engine`, `check(config)`, `engine_line(config) -> str`,
-    `memory_line(config, method) -> str` and `max_sequence(config, context_length) -> int`.
+    """`rlcsd.engine.<name>` has `build(config, method, tokenizer, prompts) -> Engine`, `check(config)`,
+    `engine_line(config) -> str`, `memory_line(config, method) -> str`, `max_sequence(config, context_length) -> int`.
 
     The schema has already refused unknown names.
     """
     return import_module(f"{__package__}.{config.engine.name}")
 
 
-def build_engine(config: Config, method: Method) -> Engine:
+def build_engine(
+    config: Config, method: Method, tokenizer: Any = None, prompts: Sequence[tuple[int, ...]] = ()
+) -> Engine:
     """The engine that `engine.name` selects.
 
-    Raises InputError, for example for a model that cannot be loaded or a missing device.
+    Args:
+        tokenizer: that of `config.model`, if it is loaded already.
+        prompts: of the task, for the engine's self-check.
+
+    Raises:
+        InputError: for example for a model that cannot be loaded or a missing device.
     """
-    engine: Engine = _package(config).build(config, method)
+    engine: Engine = _package(config).build(config, method, tokenizer, prompts)
     return engine
 
 

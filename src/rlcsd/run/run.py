@@ -144,7 +144,7 @@ class Run:
         self.evaluations: list[tuple[int, list[Summary]]] = []
         self.trackers: list[Tracker] = []
         with StopSignals(self._warn).listening():
-            self.engine: Engine = build_engine(config, self.method)
+            self.engine: Engine = build_engine(config, self.method, prepared.tokenizer, prepared.check_prompts())
             with ExitStack() as undo:
                 undo.callback(self.engine.close)
                 self.trainer = Trainer(prepared, self.engine, self._phase)

@@ -109,6 +109,15 @@ def test_the_samplers_cache_takes_what_a_gpu_has_left():
     assert sample_slots(shape, config, 80 * 2**30, 80 * 2**30) == 1  # one row at a time
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_plan_that_fits_at_all_leaves_a_tenth_of_a_gpu(dtype, monkeypatch):
+    long = [f"model.dtype={dtype}", "sampling.max_tokens=900", "max_prompt_tokens=100", "engine.sample_rows=10000"]
+    needed = plan(*long, "prompts_per_step=1024", "engine.sample_gib=100")["peak"]
+    for memory in (needed, needed / 2):
+        monkeypatch.setattr("rlcsd.engine.local.memory.device_memory", lambda config, memory=memory: memory)
+        assert 0.75 * memory < plan(*long, "prompts_per_step=1024")["peak"] <= 0.9 * memory
+
+
 def test_the_plan_of_sampling_is_bounded_by_the_cache():
     long = ["sampling.max_tokens=900", "max_prompt_tokens=100", "engine.sample_rows=10000", "prompts_per_step=64"]
     assert plan(*long)["sampling"] > plan(*long, "engine.sample_gib=0.01")["sampling"] > 0.01 * 2**30

@@ -87,6 +87,37 @@ def test_what_a_seed_samples_depends_on_no_limit(architecture, limits, monkeypat
         torch.testing.assert_close(one.entropies, other.entropies, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("autocast", [False, True])
+def test_log_probs_and_entropies_are_the_heads(autocast, monkeypatch):
+    """As in scoring and in the update; so in bf16 nothing but the backbone's rounding tells them apart."""
+    network, states = Network(random_model("qwen3"), autocast=autocast), []
+
+    def spied(cache=None, **inputs):
+        states.append(real(cache, **inputs))
+        return states[-1]
+
+    real = network.hidden
+    monkeypatch.setattr(network, "hidden", spied)
+    with network.precision():
+        groups = sample(network, PROMPTS, 1, Sampling(max_tokens=12), seed=3, stop_ids=[], pad_id=0)
+        hidden = torch.cat([state[:, 0] for state in states if state.shape[1] == 1])  # step by step, rows side by side
+        ordered = [group[0] for _, group in sorted(zip(map(len, PROMPTS), groups, strict=True), key=lambda one: one[0])]
+        ids = torch.tensor([sample.ids for sample in ordered]).T.reshape(-1)
+        found = network.head(hidden[-len(ids) :], ids)
+    for ours, theirs in (("log_probs", found.log_prob), ("entropies", found.entropy)):
+        sampled = torch.stack([getattr(sample, ours) for sample in ordered]).T.reshape(-1)
+        torch.testing.assert_close(sampled, theirs, rtol=1e-5, atol=1e-5)
+
+
+def test_without_a_cuda_graph_a_warning_says_so_and_samples_are_the_same():
+    options = {"seed": 3, "stop_ids": range(2, 6), "pad_id": 0, "look_every": 4}
+    network = Network(random_model())
+    with pytest.warns(UserWarning, match=r"engine.cuda_graph=true: .*decoded without a graph"):
+        found = sample(network, PROMPTS, 2, Sampling(max_tokens=8), cuda_graph=True, **options)
+    plain = sample(network, PROMPTS, 2, Sampling(max_tokens=8), **options)
+    assert [[s.ids for s in group] for group in found] == [[s.ids for s in group] for group in plain]
+
+
 def test_rows_and_slots_stay_within_their_limits(monkeypatch):
     shapes = []
 

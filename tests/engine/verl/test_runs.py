@@ -42,7 +42,7 @@ def sizes():
 def test_a_stopped_run_goes_on_with_one_rank_and_its_export_is_evaluated_locally(
     method, sizes, tmp_path, monkeypatch, capsys
 ):
-    def build(config, method):
+    def build(config, method, tokenizer, prompts):
         return VerlEngine(config, method, PipedCluster(sizes[config.engine.gpus_per_node], config))
 
     def vanish(event, facts) -> None:

@@ -1,6 +1,8 @@
 """One process, one device, transformers models, plain torch."""
 
+from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 from ...config.schema import Config
 from ...errors import MissingError, together
@@ -38,6 +40,8 @@ def max_sequence(config: Config, context_length: int) -> int:
     return context_length
 
 
-def build(config: Config, method: Method) -> LocalEngine:
+def build(
+    config: Config, method: Method, tokenizer: Any = None, prompts: Sequence[tuple[int, ...]] = ()
+) -> LocalEngine:
     """See `engine.interface.build_engine`."""
-    return LocalEngine(config, method)
+    return LocalEngine(config, method, tokenizer=tokenizer, prompts=prompts)

@@ -116,7 +116,11 @@ def mask(
     if _query_positions is not None:
         rows, keys = (torch.arange(count, device=_query_positions.device) for count in (batch_size, kv_length))
         allowed = options["mask_function"](rows[:, None, None, None], 0, _query_positions[:, None, None, None], keys)
-        return allowed.expand(batch_size, 1, 1, kv_length)
+        # In numbers, because kernels would turn booleans into numbers in each layer anew.
+        device = allowed.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else options["dtype"]
+        zeros = torch.zeros(batch_size, 1, 1, kv_length, dtype=dtype, device=allowed.device)
+        return zeros.masked_fill(~allowed, -torch.inf)
     options |= {"attention_mask": attention_mask, "local_size": local_size}
     causal = allow_is_causal_skip  # transformers sets it exactly where it wants causality, within a window or not
     beginning = causal and q_length > 1 and int(q_offset) == 0

@@ -49,11 +49,26 @@ from .vllm import VllmSampler, adapters_alone, vllm_wanted
 class LocalEngine:
     """See `engine.interface.Engine`. Teacher and reference are networks of their own, never swapped into the policy."""
 
-    def __init__(self, config: Config, method: Method, network: Network | None = None, tokenizer: Any = None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        method: Method,
+        network: Network | None = None,
+        tokenizer: Any = None,
+        prompts: Sequence[tuple[int, ...]] = (),
+    ) -> None:
+        """`network` and `tokenizer` replace those that would be loaded; `prompts` are for the self-check."""
         with out_of_memory("loading", config):
-            self._load(config, method, network, tokenizer)
+            self._load(config, method, network, tokenizer, prompts)
 
-    def _load(self, config: Config, method: Method, network: Network | None, tokenizer: Any) -> None:
+    def _load(
+        self,
+        config: Config,
+        method: Method,
+        network: Network | None,
+        tokenizer: Any,
+        prompts: Sequence[tuple[int, ...]],
+    ) -> None:
         device = resolve_device(config.engine.device)
         _set_threads(with_threads(config).engine.threads)
         self.deterministic = config.engine.deterministic and device.type == "cuda"
@@ -79,7 +94,7 @@ class LocalEngine:
         self.optimizer_steps = 0
         self.first_rms = self._rms()
         if config.engine.self_check:
-            self_check(self.policy, check_prompts(self.tokenizer), self.tokenizer.pad_token_id)
+            self_check(self.policy, prompts or check_prompts(self.tokenizer), self.tokenizer.pad_token_id)
         self.vllm: VllmSampler | None = None
         if vllm_wanted(config, device):
             alone = network is None and adapters_alone(config, device)
@@ -146,7 +161,7 @@ class LocalEngine:
                 max_rows=engine.sample_rows,
                 max_slots=self.sample_slots,
                 budget=engine.score_tokens,
-                cuda_graph=engine.cuda_graph,
+                cuda_graph=engine.cuda_graph and self.device.type == "cuda",
             )
 
     @in_phase("scoring")

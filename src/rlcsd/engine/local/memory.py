@@ -177,8 +177,9 @@ def sample_slots(shape: Shape, config: Config, static: float, memory: int | None
     given = config.engine.sample_gib
     room = (given or _CPU_GIB) * 2**30
     if memory is not None:
-        work = _choice_bytes(shape, config, config.engine.sample_rows)
-        work = max(work, pass_bytes(shape, config, config.engine.score_tokens))
+        batch = max(config.engine.score_tokens, config.max_prompt_tokens)
+        prefill = pass_bytes(shape, config, batch) + cache_bytes(shape, config, batch)
+        work = max(_choice_bytes(shape, config, config.engine.sample_rows), prefill)
         left = _USABLE * memory - static - _rounded_weights(shape, config) - work
         room = left * shape.layers / (shape.layers + 1)
         room = room if given is None else min(room, given * 2**30)

@@ -30,6 +30,7 @@ from .caches import Ids, batches, padded
 from .model import Network, eval_mode
 
 _MORE_SLOTS = 64  # slots beyond the longest row at first; then they grow by half
+_ALIGNED = 16  # slots are a multiple of it, so that attention kernels need not pad the mask
 _BUSY = 0.75  # the cache is laid out anew once fewer than this share of its rows still write
 _LOOK_EVERY = 16  # tokens between two looks of the host at another device
 
@@ -189,8 +190,8 @@ class _Rows:
         self.network.hidden(computed, input_ids=ids, position_ids=positions)  # causality hides the padding
         device = ids.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else self.network.model.dtype
-        filled = [(row, index) for index, (_, several) in enumerate(prefixes) for row in several]
-        rows, source = torch.tensor(filled, device=ids.device).T  # once, not by list for each layer
+        rows = torch.tensor([row for _, several in prefixes for row in several], device=ids.device)
+        source = torch.tensor([i for i, (_, several) in enumerate(prefixes) for _ in several], device=ids.device)
         for index, layer in enumerate(computed.layers):
             if index == len(self.cache):
                 shapes = [(count, part.shape[1], slots, part.shape[3]) for part in (layer.keys, layer.values)]
@@ -337,7 +338,7 @@ def sample(
     responses = _Responses(prompts, n, sampling, look_every)
     starts = stream_starts(seed, torch.arange(len(prompts) * n))
     stop = torch.tensor(list(stop_ids), dtype=torch.long, device=network.device)
-    rows = _Rows(network, sampling, stop, look_every, cuda_graph and network.device.type == "cuda")
+    rows = _Rows(network, sampling, stop, look_every, cuda_graph)
     inside: list[int] = []  # the response of each row
     busy: list[int] = []  # rows that still write
     with eval_mode(network.model), network.rounded_weights(), _unsorted_writes():
@@ -385,6 +386,7 @@ def _lay_out(
     while responses.waiting and len(chosen) < max_rows and not crowded and fits([*chosen, responses.waiting[0]]):
         chosen.append(responses.waiting.popleft())
     slots = max(responses.size(one, max(_MORE_SLOTS, responses.lengths[one] // 2)) for one in chosen)
+    slots = -(-slots // _ALIGNED) * _ALIGNED
     slots = max(room(chosen), slots if max_slots is None else min(slots, max_slots // len(chosen)))
 
     rows.keep(kept, len(chosen), slots)

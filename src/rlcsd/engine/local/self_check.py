@@ -26,8 +26,8 @@ from .update import response_hidden
 
 TOLERANCE = {torch.float32: 5e-3, torch.bfloat16: 5e-2}  # of the cluster engine: mean difference in nats, by dtype
 # Allowed mean difference over the noise floor, of all responses together and of the worst one. Correct paths of
-# SmolLM2-135M in bf16 stay below 1.1 and 1.6.
-_TOGETHER, _WORST = 2.0, 4.0
+# SmolLM2-135M in bf16 stay below 1.1 and 1.6, and a rotation by one position too many begins at 2.7.
+_TOGETHER, _WORST = 1.4, 2.2
 _NEGLIGIBLE = 1e-3  # nats: a difference that is allowed in any arithmetic
 _SHORT, _LONG = 16, 64  # tokens of the responses
 _LONGEST = 512  # responses that cross a longer window would take too long to decode
@@ -39,7 +39,7 @@ _QUESTIONS = (
 
 
 def check_prompts(tokenizer: Any) -> list[Ids]:
-    """Prompts to check with: short questions in the chat template, so of unequal length with a common prefix."""
+    """Prompts to check with where a task gives none: short questions, of unequal length with a common prefix."""
     return [tuple(render(tokenizer, question)) for question in _QUESTIONS]
 
 
@@ -99,7 +99,7 @@ def _compare(network: Network, name: str, differences: Tensor, noise: float) -> 
 
 @torch.no_grad()
 def _plain(network: Network, pairs: Sequence[Pair]) -> Tensor:
-    """Log-probs `[N]` row by row, without cache or padding, by the head that all paths but the sampler use."""
+    """Log-probs `[N]` row by row, without cache or padding, by the head that all paths use."""
     columns = []
     for pair in pairs:
         ids = torch.tensor([[*pair.context, *pair.response]], device=network.device)

@@ -6,7 +6,8 @@ Nothing here imports verl or Ray before an engine is built, so a plan can be mad
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from ...config.schema import Config
 from ...methods.base import HintedConfig, Method
@@ -26,8 +27,8 @@ def max_sequence(config: Config, context_length: int) -> int:
     return TokenLimits.of(config, context_length).sequence
 
 
-def build(config: Config, method: Method) -> VerlEngine:
-    """See `engine.interface.build_engine`. If anything fails, no process is left running.
+def build(config: Config, method: Method, tokenizer: Any = None, prompts: Sequence[tuple[int, ...]] = ()) -> VerlEngine:
+    """See `engine.interface.build_engine`; `prompts` are not used. If anything fails, no process is left running.
 
     Raises InputError as `check` does, for a model whose files are not whole, and for processes that do not start.
     """
@@ -43,11 +44,11 @@ def build(config: Config, method: Method) -> VerlEngine:
     teacher = method.config.teacher_model if isinstance(method.config, HintedConfig) else None
     check_files(config.model)
     if teacher:
-        check_files(teacher_model_config(teacher, config, load_tokenizer(config.model)))
+        check_files(teacher_model_config(teacher, config, tokenizer or load_tokenizer(config.model)))
     with out_of_memory("loading", config):
         cluster = Cluster(config, teacher)
     try:
-        engine = VerlEngine(config, method, cluster)
+        engine = VerlEngine(config, method, cluster, tokenizer)
         if engine.settings.self_check:
             self_check(engine)
     except BaseException:

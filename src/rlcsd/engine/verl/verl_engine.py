@@ -42,9 +42,9 @@ Assignment = list[list[int]]  # by rank: the indices of the rows that it compute
 class VerlEngine:
     """See `engine.interface.Engine`. Only one engine on a Ray cluster at a time; `close` ends its processes."""
 
-    def __init__(self, config: Config, method: Method, cluster: Cluster) -> None:
+    def __init__(self, config: Config, method: Method, cluster: Cluster, tokenizer: Any = None) -> None:
         self.config, self.settings, self.method = (config, engine_settings(config), method)
-        self.tokenizer = load_tokenizer(config.model)
+        self.tokenizer = tokenizer or load_tokenizer(config.model)
         self.stop = stop_ids(config, self.tokenizer)
         self.context_length = context_length(config.model)
         self.limits = TokenLimits.of(config, self.context_length)
