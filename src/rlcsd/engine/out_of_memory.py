@@ -71,19 +71,22 @@ def changes(phase: Phase, config: Config) -> list[Change]:
     half: list[Change] = [("model.dtype", model.dtype, "bfloat16")] if model.dtype == "float32" else []
     recompute: list[Change] = [] if model.gradient_checkpointing else [("model.gradient_checkpointing", False, True)]
     server: list[Change] = []
+    beside: list[Change] = []  # what a server holds while the trainer works
     offload: list[Change] = []
     if isinstance(e, VerlEngineConfig):
-        server = [("engine.rollout_memory", e.rollout_memory, round(e.rollout_memory * 0.8, 2))]
+        server = beside = [("engine.rollout_memory", e.rollout_memory, round(e.rollout_memory * 0.8, 2))]
         offload = [("engine.offload", e.offload, "all")] if e.offload != "all" else []
         rows = _halved("engine.rollout_rows", e.rollout_rows, 1)
     else:
         assert isinstance(e, LocalEngineConfig)
         if e.sampler == "vllm" or (e.sampler == "auto" and torch.cuda.is_available()):
             server = [("engine.vllm_memory", e.vllm_memory, round(e.vllm_memory * 0.7, 2))]
-        rows = [
+            beside = [] if e.vllm_sleep else [("engine.vllm_sleep", False, True)]
+        own = [
             *(_halved("engine.sample_gib", e.sample_gib, 0.1) if e.sample_gib else []),
             *_halved("engine.sample_rows", e.sample_rows, config.group_size),
         ]
+        rows = [] if e.sampler == "vllm" else own
     states: list[Change] = [
         ("engine.optimizer", name, "adamw_8bit") for name in [getattr(e, "optimizer", None)] if name == "adamw"
     ]
@@ -93,9 +96,9 @@ def changes(phase: Phase, config: Config) -> list[Change]:
     by_phase: dict[Phase, list[Change]] = {
         "loading": [*offload, *half, *whole, *server],
         "sampling": [*rows, *server],
-        "scoring": [*score, *head, *offload, *server, *half],
-        "update": [*micro, *recompute, *head, *offload, *server, *whole],
-        "optimizer step": [*states, *offload, *whole, *server],
+        "scoring": [*score, *head, *offload, *beside, *half],
+        "update": [*micro, *recompute, *head, *offload, *beside, *whole],
+        "optimizer step": [*states, *offload, *whole, *beside],
         "saving": [*offload],
         "resume": [*offload, *server, *states],
     }

