@@ -79,7 +79,7 @@ def phases_of(network: Network, groups: int, k: int, length: int) -> dict[str, t
         "sample": (
             (after(0, 36) + after(36, length, head=True) * 8) * groups,
             1.0,
-            lambda: sample(network.model, prompts, 8, sampling, seed=0, stop_ids=[], pad_id=0),
+            lambda: sample(network, prompts, 8, sampling, seed=0, stop_ids=[], pad_id=0),
         ),
         "score": (scoring_work(batch, method), 1.0, lambda: score(network, pairs, pad_id=0, budget=4096)),
         "update": (

@@ -46,7 +46,12 @@ def test_errors_of_the_host_and_of_devices_are_recognised():
 @pytest.mark.parametrize(
     ("module", "name", "call", "words"),
     [
-        (sampler, "sample", 2, "step 2: sampling ran out of memory on the host; set engine.sample_gib=8 (now 16), or"),
+        (
+            sampler,
+            "sample",
+            2,
+            "step 2: sampling ran out of memory on the host; set engine.sample_rows=128 (now 256), or engine.sample_gib=8 (now null)",
+        ),
         (
             update,
             "_micro_batch",

@@ -34,6 +34,7 @@ OVERRIDES = [
     "task.unseen_sizes=[]", "task.train_per_size=8", "task.eval_per_size=4", "sampling.max_tokens=64",
     "evaluation.sampling.max_tokens=64", "evaluation.samples=1", "evaluation.every=2", "save_every=2", "log_rollouts=1",
     "task.forms=[atom,not,and,or,iff,if]", "engine.threads=1", "trackers=[]", "figures=false",
+    "save_in_background=true",
 ]  # fmt: skip
 
 

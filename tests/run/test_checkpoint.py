@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 import rlcsd
 from rlcsd.config.load import build_method, load
@@ -17,6 +19,7 @@ from rlcsd.evaluation import Summary
 from rlcsd.run import Run
 from rlcsd.run.checkpoint import (
     best_step,
+    checkpoint_writer,
     checkpoints,
     latest_checkpoint,
     load_checkpoint,
@@ -189,3 +192,37 @@ def test_a_stopped_run_is_whole_and_goes_further_when_it_may(tiny_config):
     assert again["after"] == result["after"]
     rlcsd.train(["evaluation.patience=0", "steps=3"], resume=run.folder, progress=False)
     assert [r["step"] for r in read_jsonl(run.folder / "evaluations.jsonl")] == [0, 1, 2, 3]
+
+
+def test_a_checkpoint_in_the_background_holds_the_step_it_was_asked_for(saved, tmp_path):
+    """It is written from a copy: what the engine learns meanwhile is not in it."""
+    engine, path = saved
+    engine.config = engine.config.model_copy(update={"save_in_background": True})
+    write = checkpoint_writer(tmp_path, engine, 3, {}, engine.snapshot())
+    weight = next(iter(engine.policy.trainable()))
+    with torch.no_grad():
+        weight += 1.0
+    later = write()
+    with torch.no_grad():
+        weight -= 1.0
+    engine.config = engine.config.model_copy(update={"save_in_background": None})
+    assert engine.snapshot() is None, "on a CPU a copy gains nothing"
+    for name in ("model.safetensors", "state/trained.safetensors"):
+        before, after = load_file(path / name), load_file(later / name)
+        assert before.keys() == after.keys()
+        assert all(torch.equal(before[key], after[key]) for key in before), name
+    assert load_checkpoint(later, engine) == 3
+
+
+def test_an_error_in_the_background_ends_the_run_at_the_next_step(tiny_config, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    run = Run(
+        tiny_config("method=grpo", "save_every=1", "save_in_background=true", "evaluation.before=false", "run_name=r")
+    )
+    monkeypatch.setattr("rlcsd.run.checkpoint.write_manifest", full)
+    with pytest.raises(rlcsd.InputError, match=r"no space is left on the disk.*goes on from the beginning"):
+        run.execute()
+    assert checkpoints(run.folder / "checkpoints") == []
+    assert not list((run.folder / "checkpoints").iterdir())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -41,6 +42,8 @@ def test_a_plan_without_its_data_says_so_and_plans_all_the_same(capsys, tmp_path
     shown = capsys.readouterr().out
     assert "30 epochs, each 64 prompts × 8 rollouts" in shown
     assert "memory     about" in shown
+    assert re.search(r"disk       about \d+ GiB for each checkpoint, 4 kept: .* free in .*/runs", shown)
+    assert re.search(r"host       about \d+ GiB of each machine's memory while weights are loaded", shown)
     assert "missing    task.evaluation=amc23+aime24+aime25: there is no file" in shown
     assert "missing    model.path=Qwen/Qwen3-4B" in shown
 
@@ -122,6 +125,13 @@ def test_the_config_stands_behind_verbose(capsys):
     assert long.startswith(short)
     assert "learning_rate:" in long[len(short) :]
     assert plan(load(["steps=7"])) + "\n" == short
+
+
+def test_a_disk_that_is_too_small_is_said(monkeypatch, tmp_path):
+    usage = type("Usage", (), {"free": 2**20})
+    monkeypatch.setattr("rlcsd.run.plan.shutil.disk_usage", lambda folder: usage)
+    shown = plan(load([f"output_dir={tmp_path}/new/runs"]))
+    assert "NOT ENOUGH; set a smaller keep_last or another output_dir" in shown
 
 
 def test_a_plan_knows_the_sizes_of_puzzles_that_it_does_not_draw():

@@ -339,6 +339,11 @@ class Config(Section):
     save_every: Resumable[StepsOrShare] = Field(
         50, description="steps between checkpoints, or that share of the run; 0: only at the end"
     )
+    save_in_background: Resumable[bool | None] = Field(
+        None,
+        description="write checkpoints while the next step samples, from a copy in host memory; null: if the weights "
+        "are on a GPU and the host has room for the copy (engine=local)",
+    )
     keep_last: Resumable[Count | None] = Field(3, description="newest checkpoints that are kept; null: all")
     keep_best: Resumable[bool] = Field(
         True, description="also keep the checkpoint of the highest mean held-out accuracy"

@@ -6,7 +6,7 @@ and saves them. Large tensors (weights, top-k ids and log-probs) stay inside it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -92,6 +92,14 @@ class Engine(Scorer, Protocol):
 
     def save_state(self, folder: Path) -> None:
         """Write all that `load_state` needs to resume exactly here (weights, optimizer, teacher) into `folder`."""
+        ...
+
+    def snapshot(self) -> Callable[[Path], None] | None:
+        """Copy to the host what `save` and `save_state` would write now.
+
+        Returns a function that writes it into a folder and its subfolder `state`, later and in another thread; None
+        where checkpoints are not written in the background (`save_in_background`).
+        """
         ...
 
     def load_state(self, folder: Path) -> None:

@@ -85,8 +85,10 @@ def changes(phase: Phase, config: Config) -> list[Change]:
         own = [
             *(_halved("engine.sample_gib", e.sample_gib, 0.1) if e.sample_gib else []),
             *_halved("engine.sample_rows", e.sample_rows, config.group_size),
+            *([] if e.sample_gib else [("engine.sample_gib", None, 8.0)]),
         ]
         rows = [] if e.sampler == "vllm" else own
+    copied: list[Change] = [("save_in_background", None, False)] if config.save_in_background is None else []
     states: list[Change] = [
         ("engine.optimizer", name, "adamw_8bit") for name in [getattr(e, "optimizer", None)] if name == "adamw"
     ]
@@ -99,8 +101,8 @@ def changes(phase: Phase, config: Config) -> list[Change]:
         "scoring": [*score, *head, *offload, *beside, *half],
         "update": [*micro, *recompute, *head, *offload, *beside, *whole],
         "optimizer step": [*states, *offload, *whole, *beside],
-        "saving": [*offload],
-        "resume": [*offload, *server, *states],
+        "saving": [*offload, *copied],
+        "resume": [*offload, *server],
     }
     return by_phase[phase][:3]
 

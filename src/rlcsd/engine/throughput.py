@@ -1,6 +1,6 @@
 """What the device does in each phase of a step: tokens per second, share of its peak (MFU), and memory.
 
-FLOPs are those of the counted work (`costs.flops`): each prompt and each distinct context once, every response token,
+FLOPs are those of the counted work (`work.flops`): each prompt and each distinct context once, every response token,
 forward alone for sampling and scoring. An update is three forward passes, or two with adapters, whose frozen base has
 no weight gradient. Recomputed activations are not counted, as is usual for MFU (arXiv 2204.02311, appendix B).
 """
@@ -10,15 +10,16 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ..config.schema import Config, ModelConfig, VerlEngineConfig
-from ..errors import InputError
+from ..config.schema import Config, VerlEngineConfig
 from ..records import Pair, Sample
-from .costs import after, flops
-from .local.memory import Shape, load_shape
+from .work import after, flops
+
+if TYPE_CHECKING:  # at run time engines import this module first
+    from .local.memory import Shape
 
 # Dense bf16 TFLOP/s with float32 accumulation, from the vendors' data sheets, by words of the device's name; the first
 # entry all of whose words are in the name counts.
@@ -45,18 +46,11 @@ def peak_flops(config: Config, device: torch.device) -> float | None:
     return None if peak is None else peak * 1e12 * devices
 
 
-def known_shape(model: ModelConfig) -> Shape | None:
-    """The shape of a model, or None if its config cannot be loaded; then FLOPs are not counted."""
-    try:
-        return load_shape(model)
-    except InputError:
-        return None
-
-
 class WorkCounter:
     """Response tokens and FLOPs of an engine's calls since the last `take`.
 
-    `shape` is the policy's; another model as the teacher counts as if it had the same.
+    `shape` is the policy's, None if it is not known; then FLOPs are not counted. Another model as the teacher counts as
+    if it had the same.
     """
 
     def __init__(self, shape: Shape | None, config: Config) -> None:

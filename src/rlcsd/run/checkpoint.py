@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ from ..tasks.task import Task
 
 LOGS = ("metrics.jsonl", "rollouts.jsonl", "evaluations.jsonl")
 _STATE, _STEP = "state", "step.json"
+Snapshot = Callable[[Path], None]
 Evaluations = Sequence[tuple[int, Sequence[Summary]]]  # (step, summaries), in the order of the run
 
 
@@ -46,18 +47,36 @@ def save_checkpoint(folder: Path, engine: Engine, step: int, facts: Mapping[str,
 
     `facts` is kept beside the step, ready for JSON; `read_facts` returns it.
     """
+    return checkpoint_writer(folder, engine, step, facts)()
+
+
+def checkpoint_writer(
+    folder: Path, engine: Engine, step: int, facts: Mapping[str, Any] | None = None, copied: Snapshot | None = None
+) -> Callable[[], Path]:
+    """A function that writes a checkpoint of this moment as `save_checkpoint` does.
+
+    With `copied`, what `engine.snapshot` returned, it may be called later, in another thread. The checkpoint counts
+    once its folder has its name, which is the last thing done.
+    """
     target = folder / f"step_{step:06d}"
-    with whole_folder(target, replace=True) as partial:
-        engine.save(partial)
-        state = partial / _STATE
-        state.mkdir()
-        engine.save_state(state)
-        save_file({"torch": torch.get_rng_state()}, state / "random.safetensors")
-        version, words, spare = random.getstate()
-        numbers = {"step": step, "python_random": [version, list(words), spare], **(facts or {})}
-        (state / _STEP).write_text(json.dumps(numbers), encoding="utf-8")
-        write_manifest(partial)
-    return target
+    version, words, spare = random.getstate()
+    numbers = {"step": step, "python_random": [version, list(words), spare], **(facts or {})}
+    torch_random = torch.get_rng_state()
+
+    def write() -> Path:
+        with whole_folder(target, replace=True) as partial:
+            if copied is not None:
+                copied(partial)
+            else:
+                engine.save(partial)
+                (partial / _STATE).mkdir()
+                engine.save_state(partial / _STATE)
+            save_file({"torch": torch_random}, partial / _STATE / "random.safetensors")
+            (partial / _STATE / _STEP).write_text(json.dumps(numbers), encoding="utf-8")
+            write_manifest(partial)
+        return target
+
+    return write
 
 
 def read_facts(path: Path) -> dict[str, Any]:

@@ -6,17 +6,22 @@ No weights are loaded and no network is needed.
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from ..config.load import build_method
 from ..config.schema import Config, ModelConfig
 from ..engine.costs import hours_line
 from ..engine.interface import check_engine, engine_line, memory_line
+from ..engine.local.memory import checkpoint_bytes, load_shape, loading_bytes
 from ..engine.local.model import PACKAGED, load_tokenizer
 from ..errors import InputError, MissingError, together
-from ..prepare import Prepared, prepare
+from ..methods.base import Method
+from ..prepare import Prepared, prepare, training_prompt
 from ..tasks.registry import TaskParameters, build_task
 from ..tasks.task import overlaps
 from .folder import new_folder, with_task_of_run
@@ -61,7 +66,8 @@ def plan(config: Config, resume: Path | None = None) -> str:
         f"tokens     at most {tokens:,} sampled per step" + (f", {steps * tokens:,} in all" if steps else ""),
         *_refill_lines(config),
         f"engine     {engine_line(config)}",
-        f"memory     {memory_line(config, method)}",
+        f"memory     {memory_line(_with_longest_prompt(config, prepared, tokenizer), method)}",
+        *_storage_lines(config, method, steps, resume),
         f"hours      {hours_line(config, method, steps, evaluated)}",
     ]
     if prepared is not None:
@@ -95,6 +101,45 @@ def _task_lines(config: Config, prepared: Prepared | None, lengths_checked: bool
     sets = ", ".join(f"{name} {size}" for name, size in prepared.sizes.items() if name != "train")
     lines = [f"task       {task.name}: {prepared.sizes['train']} training problems{remark}; {sets}"]
     return [*lines, f"data       {task.source}"] if task.source else lines
+
+
+def _with_longest_prompt(config: Config, prepared: Prepared | None, tokenizer: Any) -> Config:
+    """The config with the tokens of the longest training prompt, if it is known, in place of the limit of prompts."""
+    if prepared is None or tokenizer is None:
+        return config
+    longest = sorted(prepared.problems, key=lambda problem: len(problem.text))[-8:]  # tokenizing all takes too long
+    tokens = max(len(training_prompt(tokenizer, prepared.task, config, problem)) for problem in longest)
+    return config.model_copy(update={"max_prompt_tokens": min(tokens, config.max_prompt_tokens)})
+
+
+def _storage_lines(config: Config, method: Method, steps: int | None, resume: Path | None) -> list[str]:
+    """What checkpoints take on the disk, and what the host's memory must hold; nothing for an unknown model."""
+    try:
+        shape = load_shape(config.model)
+    except InputError:
+        return []
+    each = checkpoint_bytes(shape, config, method)
+    made = -(-steps // config.save_every) if steps and config.save_every else 1 if not config.save_every else None
+    kept = made
+    if config.keep_last:
+        kept = min(config.keep_last + config.keep_best, made or config.keep_last + config.keep_best)
+    count = f"{kept} kept" if kept else "all kept"
+    need = each * ((kept or 1) + 1)  # one is written before another is removed
+    folder = (resume or Path(config.output_dir)).resolve()
+    there = next(path for path in (folder, *folder.parents) if path.is_dir())
+    free = shutil.disk_usage(there).free
+    line = f"disk       about {_gib(each)} for each checkpoint, {count}: {_gib(need)} with the one being written; "
+    line += f"{_gib(free)} free in {folder}"
+    lines = [line + ("" if need <= free else ": NOT ENOUGH; set a smaller keep_last or another output_dir")]
+    host = f"host       about {_gib(loading_bytes(shape, config))} of each machine's memory while weights are loaded"
+    background = config.save_in_background
+    if config.engine.name == "local" and (background or (background is None and torch.cuda.is_available())):
+        host += f", and {_gib(each)} for the copy of a checkpoint in the background (save_in_background=false: none)"
+    return [*lines, host]
+
+
+def _gib(size: float) -> str:
+    return f"{size / 2**30:.2f} GiB" if size < 10 * 2**30 else f"{size / 2**30:,.0f} GiB"
 
 
 def _refill_lines(config: Config) -> list[str]:

@@ -9,6 +9,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from ..trainer import StepResult, Trainer
 from .checkpoint import (
     best_step,
     check_same_run,
+    checkpoint_writer,
     checkpoints,
     cut_logs,
     load_checkpoint,
@@ -40,7 +42,6 @@ from .checkpoint import (
     no_longer_better,
     prune,
     read_facts,
-    save_checkpoint,
     step_of,
 )
 from .console import ProgressDisplay, Style
@@ -124,7 +125,6 @@ class Run:
     ) -> None:
         self.watch = watch or (lambda event, facts: None)
         self._current_phase = ""
-        self._updates_begun = 0  # of the step in progress
         if folder is not None:
             config, task = with_task_of_run(folder, config, task, self._warn)
         else:  # a resumed run has all three in its config
@@ -151,6 +151,7 @@ class Run:
                 undo.pop_all()
         self.stop = StopSignals(self._warn)
         self.saved: int | None = None  # the step of the newest checkpoint
+        self._saving: tuple[int, int | None, Future[Path]] | None = None  # a checkpoint in progress, and the best step
 
     def execute(self, resume: bool = False) -> dict[str, Any]:
         """Evaluate, train, evaluate, report. Returns `{"folder", "before", "after"}` as `train` does.
@@ -166,6 +167,8 @@ class Run:
             try:
                 self._train(self._open(resume))
             finally:
+                with suppress(Exception):  # an error of it has been reported, unless another one came first
+                    self._finish_saving()
                 for tracker in self.trackers:
                     with suppress(OSError):  # a full disk has been reported already
                         tracker.close()
@@ -186,6 +189,7 @@ class Run:
                 if no_longer_better(self.evaluations, self.config.evaluation):
                     break
                 at = number
+                self._finish_saving(wait=False)
                 with self.stop.deferred():
                     with self._profiled(number):
                         result = self.trainer.timed_step(number)
@@ -224,11 +228,14 @@ class Run:
         checkpoint. Not saved is what has diverged, and what an engine of several processes is left with after an error
         between updates.
         """
-        lost = isinstance(error, DivergedError) or is_disk_full(error)
-        if lost or not done or self.saved == done or (begun and self.config.engine.name != "local"):
-            return
         with self.stop.deferred(), suppress(Exception):  # the error that is reported is the first
+            self._finish_saving()
+            lost = isinstance(error, DivergedError) or is_disk_full(error)
+            partial = isinstance(error, OutOfMemoryError) and error.phase == "optimizer step"
+            if lost or partial or not done or self.saved == done or (begun and self.config.engine.name != "local"):
+                return
             self.save(done, begun)
+            self._finish_saving()
             if begun:
                 self._warn(_ahead(done, begun))
 
@@ -247,10 +254,12 @@ class Run:
 
     def _end(self, done: int) -> None:
         """Save the last step of a run that stopped early, and write the report."""
+        self._finish_saving()
         if done < self.trainer.steps:
             if self.saved != done:
                 with self.stop.deferred():
                     self.save(done)
+                    self._finish_saving()
             self._warn(
                 f"stopped early after step {done} of {self.trainer.steps}: no better held-out accuracy in "
                 f"{self.config.evaluation.patience} evaluations{self._about_best()}"
@@ -259,9 +268,11 @@ class Run:
 
     def _stopped(self, done: int) -> str:
         """Save step `done` unless it is saved; returns a sentence on how to resume."""
-        if done and self.saved != done:
-            with self.stop.deferred():
+        with self.stop.deferred():
+            self._finish_saving()
+            if done and self.saved != done:
                 self.save(done)
+                self._finish_saving()
         return f"stopped after step {done} of {self.trainer.steps}{self._how_to_resume()}"
 
     def _how_to_resume(self, override: str | None = None) -> str:
@@ -271,8 +282,10 @@ class Run:
     def save(self, step: int, begun: int = 0) -> None:
         """Write a checkpoint of the engine, which is at the end of `step`, and prune older ones.
 
+        If the engine gives a copy of itself, a thread writes while the run goes on; `_finish_saving` ends that.
         `begun`: updates of the next step that it has made as well.
         """
+        self._finish_saving()
         facts = {
             "logs": log_lengths(self.folder),
             "config": self.config.model_dump(mode="json"),
@@ -284,21 +297,43 @@ class Run:
         }
         folder = self.folder / "checkpoints"
         self._check_folder()
-        save_checkpoint(folder, self.engine, step, facts)
+        copied = self.engine.snapshot()
+        write = checkpoint_writer(folder, self.engine, step, facts, copied)
+        best = self._best(step)
+        if copied is None:
+            write()
+            self._end_of_saving(step, best)
+        else:
+            thread = ThreadPoolExecutor(1, "checkpoint")
+            self._saving = step, best, thread.submit(write)
+            thread.shutdown(wait=False)
+
+    def _finish_saving(self, wait: bool = True) -> None:
+        """Wait for the checkpoint that is written in the background, or, without `wait`, see whether it is done.
+
+        Raises what its thread raised; then the checkpoint does not exist.
+        """
+        if self._saving is not None and (wait or self._saving[2].done()):
+            (step, best, writing), self._saving = self._saving, None
+            writing.result()
+            self._end_of_saving(step, best)
+
+    def _end_of_saving(self, step: int, best: int | None) -> None:
         self.saved = step
-        prune(folder, self.config.keep_last, self._best())
+        prune(self.folder / "checkpoints", self.config.keep_last, best)
 
     def _save_if_best(self, step: int) -> None:
         """Save the step that has just been evaluated as the best so far, unless the config saves only at the end."""
         c = self.config
-        if c.keep_best and c.save_every and self.saved != step and best_step(self.evaluations) == step:
+        last = self._saving[0] if self._saving is not None else self.saved
+        if c.keep_best and c.save_every and last != step and best_step(self.evaluations) == step:
             with self.stop.deferred():
                 self.save(step)
             self.stop.check()
 
-    def _best(self) -> int | None:
-        """The best evaluated step among those that have a checkpoint; pruning keeps it."""
-        saved = [step_of(path) for path in checkpoints(self.folder / "checkpoints")]
+    def _best(self, *more: int) -> int | None:
+        """The best evaluated step among those that have a checkpoint, and `more`; pruning keeps it."""
+        saved = [*more, *(step_of(path) for path in checkpoints(self.folder / "checkpoints"))]
         return best_step(self.evaluations, saved) if self.config.keep_best else None
 
     def _about_best(self) -> str:
@@ -430,9 +465,6 @@ class Run:
 
     def _phase(self, phase: str, **facts: int) -> None:
         self._current_phase = phase
-        if phase in ("sample", "evaluate"):
-            self._updates_begun = 0
-        self._updates_begun += phase == "update"
         self.watch("phase", {"phase": phase, **facts})
 
     def _check_folder(self) -> None:

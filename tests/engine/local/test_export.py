@@ -55,6 +55,17 @@ def test_an_export_is_the_policy_to_transformers_alone(tmp_path):
     assert json.loads((out / "config.json").read_text())["architectures"]
 
 
+def test_adapters_are_the_same_from_a_copy(tmp_path):
+    engine = adapted(tmp_path / "a", "tiny", 0.02, "save_in_background=true")
+    (tmp_path / "b").mkdir()
+    engine.snapshot()(tmp_path / "b")
+    first, second = (load_file(tmp_path / name / "adapter_model.safetensors") for name in "ab")
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert (tmp_path / "b/base.json").read_text() == (tmp_path / "a/base.json").read_text()
+    assert (tmp_path / "b/state/trained.safetensors").is_file()
+
+
 def test_adapters_over_a_run_with_adapters(tmp_path):
     """The base of the second is the first with its adapter, also after the export."""
     adapted(tmp_path / "a")

@@ -10,9 +10,10 @@ import torch
 from rlcsd.config.load import build_method, load
 from rlcsd.engine import interface
 from rlcsd.engine.local import LocalEngine
-from rlcsd.engine.local.memory import cache_bytes, load_shape, memory_line, memory_plan, sample_slots
+from rlcsd.engine.local.memory import cache_bytes, checkpoint_bytes, load_shape, memory_line, memory_plan, sample_slots
 from rlcsd.engine.local.model import load_network
 from rlcsd.errors import InputError
+from rlcsd.run.checkpoint import save_checkpoint
 
 
 def plan(*overrides: str) -> dict[str, float]:
@@ -58,6 +59,42 @@ def test_a_teacher_model_of_its_own_counts_with_its_own_size():
     assert other["teacher and reference"] == 32e9
     assert other["peak"] > 32e9
     assert "teacher and reference" in memory_line(config, method)
+
+
+def test_a_run_of_few_short_rows_holds_no_more_than_these():
+    """Budgets of 16,384 and 32,768 tokens, which a mini-batch of 8 responses of 48 tokens never fills."""
+    few = ["model=qwen3_4b", "task=kk_tiny", "prompts_per_step=2", "prompts_per_update=2", "group_size=4"]
+    few += ["engine.micro_batch_tokens=16384", "engine.score_tokens=32768", "max_prompt_tokens=32"]
+    found, many = plan(*few, "sampling.max_tokens=48"), plan(*few, "sampling.max_tokens=4096")
+    assert found["update"] < 3 * 2**30 < many["update"]
+    assert found["scoring"] < 6 * 2**30 < many["scoring"]
+
+
+@pytest.mark.parametrize(
+    "overrides", [["method=rlcsd"], ["method=grpo"], ["method=sdpo", "model.lora.rank=4"], ["method=sdpo"]]
+)
+def test_a_checkpoint_takes_what_the_plan_says(overrides, tmp_path):
+    config = load([*overrides, "engine.threads=1", "engine.self_check=false"])
+    method = build_method(config)
+    engine = LocalEngine(config, method)
+    for parameter in engine.policy.trainable():
+        parameter.grad = torch.zeros_like(parameter)
+    engine.optimizer.step()
+    path = save_checkpoint(tmp_path, engine, 1)
+    weights = sum(file.stat().st_size for file in path.rglob("*.safetensors"))
+    planned = checkpoint_bytes(load_shape(config.model), config, method)
+    assert planned == pytest.approx(weights, rel=0.15 if config.model.lora else 0.05)  # headers are much of adapters
+
+
+def test_topk_log_probs_count_while_a_mini_batch_is_updated():
+    assert plan("method=sdpo")["top-k log-probs"] == topk_bytes_by_hand("method=sdpo")
+    assert plan("method=rlcsd")["top-k log-probs"] == 0
+
+
+def topk_bytes_by_hand(*overrides: str) -> float:
+    """An id of 8 bytes and the teacher's log-prob of 4 for each of k ids of each response token."""
+    config = load(list(overrides))
+    return config.prompts_per_update * config.group_size * config.sampling.max_tokens * config.method.top_k * 12
 
 
 def test_prompts_that_are_shared_count_in_the_update():

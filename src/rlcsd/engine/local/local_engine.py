@@ -11,12 +11,13 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ...config.schema import Config
 from ...errors import InputError, first_line
@@ -29,6 +30,7 @@ from ..out_of_memory import in_phase, out_of_memory
 from ..throughput import WorkCounter
 from . import optimizer, sampler, scoring
 from .export import SHARD_BYTES
+from .host import available_memory, host_copy, size_of
 from .lora import write_base
 from .memory import device_memory, load_shape, memory_plan, sample_slots, shape_of, static_bytes
 from .model import (
@@ -41,6 +43,7 @@ from .model import (
     stop_ids,
     teacher_model_config,
 )
+from .optimizer import TrainingState
 from .self_check import check_prompts, self_check
 from .update import MiniBatch, accumulate
 from .vllm import VllmSampler, adapters_alone, vllm_wanted
@@ -269,19 +272,45 @@ class LocalEngine:
 
     @in_phase("saving")
     def save(self, folder: Path) -> None:
+        self._write_model(folder, None)
+
+    def _write_model(self, folder: Path, state: dict[str, Tensor] | None) -> None:
+        """`state` are copies of the weights (with adapters: of all that is trained), by default the weights."""
         if self.policy.core is self.policy.model:
-            self.policy.model.save_pretrained(folder, max_shard_size=SHARD_BYTES)
-        else:
-            self.policy.model.save_pretrained(folder, save_embedding_layers=False)  # the adapters alone
+            self.policy.model.save_pretrained(folder, state_dict=state, max_shard_size=SHARD_BYTES)
+        else:  # the adapters alone
+            self.policy.model.save_pretrained(folder, state_dict=state, save_embedding_layers=False)
             write_base(folder, self.config.model)
         self.tokenizer.save_pretrained(folder)
 
     @in_phase("saving")
     def save_state(self, folder: Path) -> None:
+        optimizer.save_training_state(folder, *self._state())
+
+    def _state(self) -> TrainingState:
         # Frozen weights and the reference are those of step 0, which the config's model gives again.
         teacher = self.teacher.state() if self.teacher is not None else {}
-        trained = self.policy.named_trainable()
-        optimizer.save_training_state(folder, trained, teacher, self.optimizer, self.optimizer_steps)
+        return self.policy.named_trainable(), teacher, self.optimizer.state_dict(), self.optimizer_steps
+
+    @in_phase("saving")
+    def snapshot(self) -> Callable[[Path], None] | None:
+        whole = self.policy.core is self.policy.model
+        model = self.policy.model.state_dict() if whole else dict(self.policy.named_trainable())
+        parts = (model, self._state())
+        wanted = self.config.save_in_background
+        if wanted is None:
+            wanted = self.device.type == "cuda" and size_of(parts) < (available_memory() or 0) * 0.8
+        if not wanted:
+            return None
+        copied, state = host_copy(parts)
+
+        def write(folder: Path) -> None:
+            with out_of_memory("saving", self.config):
+                self._write_model(folder, copied)
+                (folder / "state").mkdir()
+                optimizer.save_training_state(folder / "state", *state)
+
+        return write
 
     @in_phase("resume")
     def load_state(self, folder: Path) -> None:

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
-from ...config.schema import Config, ModelConfig
+from ...config.schema import Config, ModelConfig, VerlEngineConfig
 from ...errors import InputError, MissingError, first_line
-from ...methods.base import HintedConfig, Method
+from ...methods.base import ContrastConfig, HintedConfig, Method
 from .attention import MASK_ENTRIES
 from .model import architecture, resolve_device
 
@@ -115,17 +115,19 @@ def pass_bytes(shape: Shape, config: Config, tokens: int) -> float:
     """
     inner = 2 if config.model.dtype == "bfloat16" else 4
     layer = 4 * 3 * shape.hidden + inner * max(4 * shape.queries + 2 * shape.keys, 3 * shape.feed_forward)
-    return tokens * layer + MASK_ENTRIES * (1 + inner)
+    return tokens * layer + min(MASK_ENTRIES, tokens**2) * (1 + inner)
 
 
-def scoring_bytes(shape: Shape, config: Config, context: int, response: int) -> float:
+def scoring_bytes(shape: Shape, config: Config, context: int, response: int, rows: float = math.inf) -> float:
     """The caches of one batch of contexts and of the responses after them, and a forward pass or the head.
 
-    Batches stay within `engine.score_tokens`, unless one row alone has more.
+    Batches stay within `engine.score_tokens`, unless one row alone has more, and within the `rows` that there are.
     """
-    positions = max(config.engine.score_tokens, context + response)
-    tokens = config.engine.score_tokens if positions == config.engine.score_tokens else max(context, response)
-    work = max(pass_bytes(shape, config, tokens), head_bytes(shape, config, tokens))
+    budget = min(config.engine.score_tokens, rows * (context + response))
+    positions = int(max(budget, context + response))
+    tokens = int(budget) if positions == budget else max(context, response)
+    head = head_bytes(shape, config, int(min(tokens, rows * response)))
+    work = max(pass_bytes(shape, config, tokens), head)
     return 2 * cache_bytes(shape, config, positions) + 4 * tokens * shape.hidden + work
 
 
@@ -189,8 +191,8 @@ def sample_slots(shape: Shape, config: Config, static: float, memory: int | None
 def shared_prompt_bytes(shape: Shape, config: Config) -> float:
     """Tensors of a mini-batch's shared prompts while its micro-batches are computed.
 
-    Activations of one block of prompts, and their caches: as computed, in float32 with gradients, and for each row of a
-    micro-batch. Prompts are not shared under gradient checkpointing.
+    Activations of one block of prompts, and their caches: as computed, in float32 with gradients in float32, and for
+    each row of a micro-batch. Prompts are not shared under gradient checkpointing.
     """
     c = config
     if c.model.gradient_checkpointing:
@@ -199,7 +201,8 @@ def shared_prompt_bytes(shape: Shape, config: Config) -> float:
     rows = max(1, c.engine.micro_batch_tokens // max(1, c.sampling.max_tokens))
     expanded = min(rows, c.prompts_per_update * c.group_size) * c.max_prompt_tokens
     activations = update_bytes(shape, c, block) - head_bytes(shape, c, block)
-    return activations + 3 * cache_bytes(shape, c, block) + cache_bytes(shape, c, expanded)
+    in_float32 = 2 * block * shape.layers * 2 * shape.keys * 4.0
+    return activations + cache_bytes(shape, c, block) + in_float32 + cache_bytes(shape, c, expanded)
 
 
 def _frozen_bytes(shape: Shape, model: ModelConfig) -> float:
@@ -224,15 +227,21 @@ def memory_plan(shape: Shape, config: Config, method: Method, teacher_shape: Sha
     c = config
     longest = c.max_prompt_tokens + c.sampling.max_tokens
     rows = min(c.engine.sample_rows, c.prompts_per_step * c.group_size)
+    updated = c.prompts_per_update * c.group_size
     scorer = teacher_shape or shape  # its contexts are the prompt and a sibling as the hint
+    scored = updated * (1 + (method.config.k_max if isinstance(method.config, ContrastConfig) else 0))
     plan = {
         "weights": frozen + 4.0 * trained,
         "gradients": 4.0 * trained,
         "optimizer": _STATE_BYTES[c.engine.optimizer] * trained,
         "teacher and reference": 4.0 * trained * twins + (4.0 * teacher_shape.parameters if teacher_shape else 0.0),
-        "scoring": scoring_bytes(scorer, c, longest, c.sampling.max_tokens) if method.hinted else 0.0,
-        "update": update_bytes(shape, c, max(c.engine.micro_batch_tokens, longest)) + shared_prompt_bytes(shape, c),
+        "scoring": scoring_bytes(scorer, c, longest, c.sampling.max_tokens, scored) if method.hinted else 0.0,
+        "update": update_bytes(shape, c, min(max(c.engine.micro_batch_tokens, longest), updated * longest))
+        + shared_prompt_bytes(shape, c),
+        "top-k log-probs": topk_bytes(c, method),
     }
+    for phase in ("scoring", "update"):
+        plan[phase] += plan["top-k log-probs"]
     static = static_bytes(plan)
     slots = sample_slots(shape, c, static, device_memory(c))
     prompts = -(-rows // c.group_size)
@@ -245,6 +254,37 @@ def static_bytes(plan: Mapping[str, float]) -> float:
     return sum(plan[name] for name in ("weights", "gradients", "optimizer", "teacher and reference"))
 
 
+def topk_bytes(config: Config, method: Method) -> float:
+    """Top-k ids of a mini-batch with the log-probs at them, from scoring until the update is done."""
+    if method.topk_from is None:
+        return 0.0
+    tokens = config.prompts_per_update * config.group_size * config.sampling.max_tokens
+    return tokens * getattr(method.config, "top_k", 0) * (8.0 + 4.0 * (2 if method.needs_contrast else 1))
+
+
+def checkpoint_bytes(shape: Shape, config: Config, method: Method) -> float:
+    """One checkpoint on the disk: the model or its adapters, and the state to resume from (weights in float32,
+    optimizer states, a teacher that moves)."""
+    lora, settings = config.model.lora, method.config
+    trained = float(lora.rank * shape.linear if lora else shape.parameters)
+    moves = isinstance(settings, HintedConfig) and settings.teacher in ("ema", "snapshot")
+    states = {**_STATE_BYTES, "paged_adamw_8bit": _STATE_BYTES["adamw_8bit"]}[
+        getattr(config.engine, "optimizer", "adamw")
+    ]
+    return trained * (4.0 + 4.0 + states + (4.0 if moves else 0.0))
+
+
+def loading_bytes(shape: Shape, config: Config) -> float:
+    """Host memory that the weights take while the engine loads them, on one machine, where the device is a GPU.
+
+    Under verl each rank reads the whole model in float32 if embedding and head are tied, else the first rank alone.
+    """
+    e = config.engine
+    if isinstance(e, VerlEngineConfig):
+        return 4.0 * shape.parameters * (e.gpus_per_node if shape.tied else 1)
+    return _frozen_bytes(shape, config.model) if config.model.lora else 4.0 * shape.parameters
+
+
 def memory_line(config: Config, method: Method) -> str:
     """One line for a run's plan; states why there is no estimate if the config of a model cannot be loaded."""
     try:
@@ -254,4 +294,8 @@ def memory_line(config: Config, method: Method) -> str:
     plan = memory_plan(shape, config, method, teacher_shape)
     parts = ", ".join(f"{name} {value / 2**30:.2f}" for name, value in plan.items() if name != "peak" and value)
     peak = f"{plan['peak'] / 2**30:.2f} GiB"
-    return f"about {peak} on one device ({parts}; the largest of sampling, scoring and update counts)"
+    line = f"about {peak} on one device ({parts}; the largest of sampling, scoring and update counts)"
+    if config.engine.sampler == "local" or not (torch.cuda.is_available() or config.engine.sampler == "vllm"):
+        return line
+    leaves = "which it leaves while the trainer computes" if config.engine.vllm_sleep else "at all times"
+    return f"{line}; vLLM, if it samples, takes {config.engine.vllm_memory:.0%} of the GPU beside it, {leaves}"

@@ -45,23 +45,30 @@ def build_optimizer(parameters: Iterable[nn.Parameter], config: Config) -> Any:
 # ------------------------------------------------------------------ files
 
 
+# Trained weights and the teacher's own weights by name, the optimizer's state dict, and the number of its steps.
+TrainingState = tuple[Mapping[str, Tensor], Mapping[str, Tensor], Mapping[str, Any], int]
+
+
 def save_training_state(
-    folder: Path, trained: Mapping[str, Tensor], teacher: Mapping[str, Tensor], optimizer: Any, optimizer_steps: int
+    folder: Path,
+    trained: Mapping[str, Tensor],
+    teacher: Mapping[str, Tensor],
+    optimizer: Mapping[str, Any],
+    optimizer_steps: int,
 ) -> None:
-    """Write trained weights, the teacher's own weights, and the optimizer's states and settings into `folder`."""
+    """Write a `TrainingState` into `folder`."""
     _save_tensors(folder / _TRAINED, trained)
     _save_tensors(folder / _TEACHER, teacher)
-    whole = optimizer.state_dict()
     tensors: dict[str, Tensor] = {}
     plain: dict[str, dict[str, Any]] = {}
-    for index, values in whole["state"].items():
+    for index, values in optimizer["state"].items():
         for name, value in values.items():
             if isinstance(value, Tensor):
                 tensors[f"{index}/{name}"] = value
             else:
                 plain.setdefault(str(index), {})[name] = value
     _save_tensors(folder / _STATES, tensors)
-    rest = {"optimizer_steps": optimizer_steps, "groups": whole["param_groups"], "plain": plain}
+    rest = {"optimizer_steps": optimizer_steps, "groups": optimizer["param_groups"], "plain": plain}
     (folder / _SETTINGS).write_text(json.dumps(rest), encoding="utf-8")
 
 

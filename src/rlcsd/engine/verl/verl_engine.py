@@ -25,11 +25,12 @@ from ...metrics import Metrics
 from ...records import HintKind, Pair, Sample, Sampling, Scores, TokenBatch, TopKHandle
 from ..interface import TokenLimits
 from ..local.caches import Ids, families
+from ..local.memory import Shape, load_shape
 from ..local.model import context_length, load_tokenizer
 from ..local.self_check import TOLERANCE
 from ..local.update import rows_to_update
 from ..out_of_memory import in_phase
-from ..throughput import WorkCounter, known_shape
+from ..throughput import WorkCounter
 from .messages import Columns, Rows, ScoreTask, Updated, UpdateTask
 from .settings import engine_settings, stop_ids
 
@@ -54,7 +55,7 @@ class VerlEngine:
         self.owners: dict[int, list[tuple[int, int]]] = {}  # by top-k key: each row's rank, and its index there
         self.with_teacher: set[int] = set()  # top-k keys that the workers of another teacher model have
         self.last_key, self.version = 0, 0
-        self.work = WorkCounter(known_shape(config.model), config)
+        self.work = WorkCounter(_known_shape(config), config)
         self.computed = 0  # tokens, padding included, that the last call of `score` put through the model
         self.first_square_sum = self.policy.call("square_sum", "measuring weights")[0]
 
@@ -216,6 +217,9 @@ class VerlEngine:
         self.servers.sleep()
         self.policy.call("save_state", "saving the state", str(folder.resolve()))
 
+    def snapshot(self) -> None:
+        """None: workers write their own shards."""
+
     @in_phase("resume")
     def load_state(self, folder: Path) -> None:
         self.servers.sleep()
@@ -225,6 +229,13 @@ class VerlEngine:
     def close(self) -> None:
         """End the engine's processes, whatever state they are in, and Ray if it was started for them."""
         self.cluster.close()
+
+
+def _known_shape(config: Config) -> Shape | None:
+    try:
+        return load_shape(config.model)
+    except InputError:
+        return None
 
 
 # ------------------------------------------------------------------ requests to rollout servers
