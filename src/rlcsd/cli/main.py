@@ -25,7 +25,7 @@ from .config_command import add_config_command
 from .data_commands import add_data_command
 from .model_commands import add_chat_command, add_eval_command, add_export_command, add_push_command
 from .report_commands import add_compare_command, add_inspect_command, add_show_command
-from .train_commands import add_sweep_command, add_train_command
+from .train_commands import add_doctor_command, add_sweep_command, add_train_command
 
 # Errors of a path that the user chose.
 _PATH_ERRORS = (errno.ENAMETOOLONG, errno.EACCES, errno.EPERM, errno.EROFS, errno.EISDIR, errno.ENOTDIR)
@@ -39,7 +39,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 def parser() -> argparse.ArgumentParser:
-    """The parser of the whole command line; each command sets `run`, the function that takes the parsed arguments."""
+    """The parser of the whole command line; each command sets `run`, the function that takes the parsed arguments.
+
+    It returns None, or an exit code.
+    """
     top = _Parser(prog="rlcsd", description="Reinforcement learning with contrastive self-distillation.")
     package = sys.modules[__name__.partition(".")[0]]
     top.add_argument("--version", action="version", version=f"rlcsd {package.__version__}")
@@ -47,6 +50,7 @@ def parser() -> argparse.ArgumentParser:
     for add_command in (
         add_train_command,
         add_sweep_command,
+        add_doctor_command,
         add_chat_command,
         add_push_command,
         add_export_command,
@@ -79,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if rest:  # overrides after an option: argparse takes positional words in one piece only
         parsed.overrides = [*parsed.overrides, *rest]
     try:
-        parsed.run(parsed)
+        code = parsed.run(parsed)
     except InputError as error:
         print(f"rlcsd: {error}", file=sys.stderr)
         return 2
@@ -98,7 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise
         print(f"rlcsd: {sentence}", file=sys.stderr)
         return 2
-    return _flushed()
+    return _flushed() or int(code or 0)
 
 
 def _machine_error(error: Exception) -> str | None:

@@ -67,10 +67,38 @@ def _train(arguments: argparse.Namespace) -> None:
     if arguments.dry_run:
         show_plan(config, arguments.verbose, arguments.resume)
         return None
+    if config.rehearsal:
+        from ..run.rehearsal import rehearse
+
+        with ProgressDisplay(arguments.progress) as progress:
+            rehearsal = rehearse(config, progress.watch)
+        print(rehearsal)
+        return None
     with ProgressDisplay(arguments.progress) as progress:
         run = Run(config, folder=arguments.resume, watch=progress.watch)
         run.execute(resume=arguments.resume is not None)
     return None
+
+
+def add_doctor_command(commands: Any) -> None:
+    """Add `rlcsd doctor`."""
+    doctor = commands.add_parser("doctor", help="check this machine for a run: versions, devices, memory, disk, engine")
+    doctor.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES)
+    doctor.add_argument(
+        "--seconds", type=float, default=600.0, help="time limit of the engine's start and its trial step together"
+    )
+    doctor.set_defaults(run=_doctor)
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from ..config.load import load
+    from ..run.doctor import doctor, exit_code
+
+    findings = []
+    for finding in doctor(load(arguments.overrides), arguments.seconds):
+        findings.append(finding)
+        print(finding, flush=True)
+    return exit_code(findings)
 
 
 def add_sweep_command(commands: Any) -> None:

@@ -335,6 +335,9 @@ class Config(Section):
     max_teacher_tokens: Count | None = Field(
         None, description="maximum tokens of teacher prompt and response together; null: the model's context"
     )
+    rehearsal: bool = Field(
+        False, description="rlcsd train measures three steps in a folder of their own, and extrapolates the run's costs"
+    )
     guard: Resumable[GuardConfig] = Field(GuardConfig(), description="when a run counts as diverged")
     save_every: Resumable[StepsOrShare] = Field(
         50, description="steps between checkpoints, or that share of the run; 0: only at the end"

@@ -253,8 +253,8 @@ def sampling_seconds(
 
 def evaluations(config: Config, steps: int) -> int:
     """How often a run of `steps` steps measures held-out accuracy."""
-    every = config.evaluation.every
-    during = int(steps // every) if every else 0
+    every = int(config.evaluation.every)  # whole steps: `prepare.with_whole_steps`
+    during = steps // every if every else 0
     return int(config.evaluation.before) + during + int(not every or steps % every > 0)
 
 

@@ -21,7 +21,7 @@ from ..engine.local.memory import checkpoint_bytes, load_shape, loading_bytes
 from ..engine.local.model import PACKAGED, load_tokenizer
 from ..errors import InputError, MissingError, together
 from ..methods.base import Method
-from ..prepare import Prepared, prepare, training_prompt
+from ..prepare import Prepared, prepare, training_prompt, with_whole_steps
 from ..tasks.registry import TaskParameters, build_task
 from ..tasks.task import overlaps
 from .folder import new_folder, with_task_of_run
@@ -68,7 +68,7 @@ def plan(config: Config, resume: Path | None = None) -> str:
         f"engine     {engine_line(config)}",
         f"memory     {memory_line(_with_longest_prompt(config, prepared, tokenizer), method)}",
         *_storage_lines(config, method, steps, resume),
-        f"hours      {hours_line(config, method, steps, evaluated)}",
+        f"hours      {hours_line(with_whole_steps(config, steps or 100), method, steps, evaluated)}",
     ]
     if prepared is not None:
         found = overlaps(prepared.task.train, prepared.task.evaluations)

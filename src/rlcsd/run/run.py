@@ -125,6 +125,8 @@ class Run:
     ) -> None:
         self.watch = watch or (lambda event, facts: None)
         self._current_phase = ""
+        if config.rehearsal:
+            raise InputError("rehearsal=true: `rlcsd train` does it; in Python call rlcsd.run.rehearsal.rehearse")
         if folder is not None:
             config, task = with_task_of_run(folder, config, task, self._warn)
         else:  # a resumed run has all three in its config
