@@ -115,9 +115,8 @@ class Health:
         failed = [rollout.verdict.error for rollout in rollouts if rollout.verdict.error is not None]
         if not failed:
             return []
-        return [
-            f"the verifier failed on {len(failed)} of {len(rollouts)} responses, which count as wrong: it {failed[0]}"
-        ]
+        counted = f"{len(failed)} of {len(rollouts)} responses, which count as wrong"
+        return [f"the verifier failed on {counted}; for example: {failed[0]}"]
 
     def hints(
         self, groups: Sequence[Group], metrics: Mapping[str, float], method: Method, by_text: bool = False

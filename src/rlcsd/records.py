@@ -129,9 +129,12 @@ class Verdict:
 
     `correct` decides accuracy, pools of hints and routes; `reward` is what the advantage is made of. `parts` are named
     figures for the log, and `feedback` may be shown to a teacher. `answer` is what the response gives as its final
-    answer, as the verifier read it: None leaves the reading to the task, and "" says that there is none. `error` is set
-    by the task where the verifier failed on the response, which then counts as wrong (`on_verifier_error=wrong`), and
-    `attempts` is how often the verifier was asked (`on_verifier_error=retry`). A verdict is true if it is correct, and as a number it is its reward.
+    answer, as the verifier read it: None leaves the reading to the task, and "" says that there is none.
+
+    The task sets two more: `error`, where the verifier failed on the response, which then counts as wrong
+    (`on_verifier_error=wrong`), and `attempts`, how often the verifier was asked (`on_verifier_error=retry`).
+
+    A verdict is true if it is correct, and as a number it is its reward.
     """
 
     correct: bool

@@ -118,7 +118,7 @@ class Trainer:
             self.health.guards.decide(findings)
         cut = self.health.truncation(logged, self.config.sampling.max_tokens, self.engine.tokenizer)
         by_text = self.task.hints_by_text
-        failed = self.health.verifier(groups)
+        failed = self.health.verifier(sampled)
         hintless = self.health.hints(groups, logged, self.method, by_text)
         no_update = self.health.stall.after_step(groups, logged, self.method, by_text)
         self.extra_problems += refill.extra_problems

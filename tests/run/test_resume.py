@@ -18,7 +18,7 @@ import rlcsd
 from rlcsd import Problem, Task
 from rlcsd.cli import main
 from rlcsd.run import Run
-from rlcsd.run.checkpoint import checkpoints, data_hash
+from rlcsd.run.checkpoint import checkpoints, data_hash, read_facts
 from rlcsd.run.folder import RunLock
 from rlcsd.storage import append_jsonl, read_jsonl
 
@@ -262,3 +262,52 @@ def test_an_error_before_an_update_saves_the_steps_that_are_done(error, tiny_con
     resumed = rlcsd.train([], resume=tmp_path / "cut", progress=False)
     assert resumed["after"] == whole["after"]
     assert read_jsonl(tmp_path / "cut/rollouts.jsonl") == read_jsonl(tmp_path / "whole/rollouts.jsonl")
+
+
+def test_an_error_between_updates_keeps_the_steps_that_are_done_and_says_what_else_it_keeps(
+    tiny_config, tmp_path, monkeypatch
+):
+    from rlcsd.engine.local.local_engine import LocalEngine
+    from rlcsd.health import DivergedError
+
+    update, calls, problem = LocalEngine.update, [], RuntimeError("CUDA out of memory")
+
+    def broken(self, *arguments):
+        calls.append(1)
+        if len(calls) == 6:  # the second of step 3
+            raise problem
+        return update(self, *arguments)
+
+    monkeypatch.setattr(LocalEngine, "update", broken)
+    settings = ("method=grpo", "steps=3", "save_every=0", "evaluation.before=false", "engine.self_check=false")
+    said = []
+
+    def watch(event, facts):
+        said.append(facts.get("message", ""))
+
+    with pytest.raises(RuntimeError, match="CUDA out of memory"):
+        Run(tiny_config(*settings, "run_name=cut"), watch=watch).execute()
+    assert "the checkpoint of step 2 holds 1 update of step 3 as well" in said[-2]
+    assert said[-1].endswith("goes on from the checkpoint of step 2")
+    rlcsd.train([], resume=tmp_path / "cut", progress=False, watch=watch)
+    assert "the checkpoint of step 2 holds 1 update of step 3 as well" in "\n".join(said[-20:])
+    assert [r["step"] for r in read_jsonl(tmp_path / "cut/metrics.jsonl") if "time/step" in r] == [1, 2, 3]
+    calls.clear()
+    problem = DivergedError("the weights are not finite")
+    with pytest.raises(rlcsd.InputError, match="goes on from the beginning"):
+        Run(tiny_config(*settings, "run_name=lost")).execute()
+
+
+def test_a_step_whose_record_cannot_be_written_is_done(tiny_config, tmp_path, monkeypatch):
+    """A tracker that fails is no reason to make the step again from other weights."""
+    from rlcsd.run import run as module
+
+    def fail(*arguments):
+        raise ConnectionError("the tracker is gone")
+
+    monkeypatch.setattr(module, "rollout_records", fail)
+    settings = ("method=grpo", "steps=1", "save_every=0", "evaluation.before=false", "engine.self_check=false")
+    with pytest.raises(ConnectionError):
+        Run(tiny_config(*settings, "run_name=cut")).execute()
+    (saved,) = checkpoints(tmp_path / "cut/checkpoints")
+    assert saved.name == "step_000001" and read_facts(saved)["begun"] == 0

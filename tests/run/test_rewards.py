@@ -30,6 +30,11 @@ def level(response, problem):
     right = problem.answer in response
     return Verdict(right, float(problem.extra["points"]) * right, {"level": int(problem.extra["points"])}, "said")
 
+def flaky(response, answer):
+    if len(response) % 3 == 1:
+        raise OSError("gone")
+    return verify(response, answer)
+
 def unread(response, answer):
     right = verify(response, answer)
     return Verdict(bool(right), float(right), answer="")
@@ -92,6 +97,25 @@ def test_a_verifier_that_reads_no_boxes_trains_with_hints(mine, tiny_config):
     assert step["rollout/answered"] == 0 and step["hints/usable_share"] > 0 and step["actor/grad_norm"] > 0
     hints = [r["hints"] for g in read_jsonl(folder / "rollouts.jsonl") for r in g["rollouts"] if r.get("hints")]
     assert hints and all(hint["answer"] == "" and hint["text"] for h in hints for hint in (h["correct"], *h["wrong"]))
+
+
+def test_a_verifier_that_fails_now_and_then_is_counted_and_told(mine, tiny_config):
+    config = tiny_config(
+        "method=grpo", "steps=1", "evaluation.before=false", "task.on_verifier_error=wrong", "engine.self_check=false",
+        f"task.rewards=[{{verifier: {mine}:flaky}}]",
+    )  # fmt: skip
+    said = []
+    run = Run(config, watch=lambda event, facts: said.append(facts.get("message", "")))
+    folder = Path(run.execute()["folder"])
+    (step,) = [record for record in read_jsonl(folder / "metrics.jsonl") if "time/step" in record]
+    failed = [r for g in read_jsonl(folder / "rollouts.jsonl") for r in g["rollouts"] if "error" in r]
+    assert 0 < step["verifier/failed"] == len(failed) < 16 and step["verifier/retries"] == 0
+    assert not any(rollout["correct"] or rollout["reward"] for rollout in failed)
+    (told,) = [message for message in said if "the verifier failed on" in message]
+    assert (
+        f"{len(failed)} of 16 responses, which count as wrong; for example: verifier 'flaky' raised OSError (gone)"
+        in told
+    )
 
 
 @pytest.mark.parametrize("name", ["opsd", "sdpo", "srpo", "rlsd"])

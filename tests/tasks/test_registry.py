@@ -53,6 +53,8 @@ def test_anything_else_is_refused_in_a_finished_one(values, sentence, file):
 
 def test_a_function_takes_keys_of_its_own(file):
     assert len(build_task({"name": f"{file}:task", "size": 5}).train) == 5
+    task = build_task({"name": f"{file}:task", "size": 3, "success": 0.5, "on_verifier_error": "retry"})
+    assert (len(task.train), task.success, task.on_verifier_error) == (3, 0.5, "retry"), "it takes no such keys itself"
     with pytest.raises(InputError, match="it could not be built"):
         build_task({"name": f"{file}:task", "length": 5})
 

@@ -143,12 +143,8 @@ class BatchHealth:
 
 
 _LOGGED_BY_OTHERS = (
-    "rollout/length",
-    "rollout/truncated",
-    "rollout/tokens",
-    "rollout/reward",
-    "verifier/failed",
-    "verifier/retries",
+    *("rollout/length", "rollout/truncated", "rollout/tokens", "rollout/reward"),
+    *("verifier/failed", "verifier/retries"),
 )
 
 

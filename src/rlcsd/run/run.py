@@ -105,6 +105,9 @@ def train(
         return Run(chosen, task, folder, on_event).execute(resume=folder is not None)
 
 
+_WITHOUT_UPDATE = ("sample", "grade", "hint", "evaluate")  # phases in which the weights are those of the last step
+
+
 class Run:
     """One training run and its folder.
 
@@ -206,7 +209,7 @@ class Run:
         except Interrupted as interrupted:
             raise Interrupted(interrupted.number, self._stopped(done)) from None
         except Exception as error:
-            self._save_after(error, done, 0 if at == done else self.trainer.updates_done)
+            self._save_after(error, at, done)
             self._explain(error, f"evaluation after step {done}" if self._current_phase == "evaluate" else f"step {at}")
             raise
 
@@ -222,19 +225,21 @@ class Run:
         path.parent.mkdir(exist_ok=True)
         profiler.export_chrome_trace(str(path))
 
-    def _save_after(self, error: Exception, done: int, begun: int) -> None:
-        """Save step `done` after an error, if it has no checkpoint yet; `begun` updates were made after it.
+    def _save_after(self, error: Exception, at: int, done: int) -> None:
+        """Save step `done` after an error in step `at`, if it has no checkpoint yet.
 
-        Without any the weights are those of step `done`. With some they are a little ahead: the step that failed is
-        repeated on resume, from there, and a warning says so; what is lost otherwise is every step since the last
-        checkpoint. Not saved is what has diverged, and what an engine of several processes is left with after an error
-        between updates.
+        Until the first update of step `at` the weights are those of step `done`. After it they are a little ahead: the
+        step that failed is repeated on resume, from there, and a warning says so; what is lost otherwise is every step
+        since the last checkpoint. Not saved is what has diverged, and what an engine of several processes is left with
+        after an error while it scores or updates.
         """
+        updating = at != done and self._current_phase not in _WITHOUT_UPDATE
+        begun = self.trainer.updates_done if updating else 0
         with self.stop.deferred(), suppress(Exception):  # the error that is reported is the first
             self._finish_saving()
             lost = isinstance(error, DivergedError) or is_disk_full(error)
             partial = isinstance(error, OutOfMemoryError) and error.phase == "optimizer step"
-            if lost or partial or not done or self.saved == done or (begun and self.config.engine.name != "local"):
+            if lost or partial or not done or self.saved == done or (updating and self.config.engine.name != "local"):
                 return
             self.save(done, begun)
             self._finish_saving()

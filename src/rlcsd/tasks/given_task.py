@@ -31,7 +31,7 @@ AGAIN = "rlcsd.evaluate(RUN, task=…), or rlcsd.train(resume=RUN, task=…)"
 class GivenTaskParameters(TaskParameters):
     """A task that is given from Python: `rlcsd.train(…, task=Task(…))`. What a run records of it."""
 
-    kind: str = "own"
+    kind: str = Field("own", description="kind of the task")
     origin: str = Field("given from Python", description="where the task is from")
     data: str = Field("", description="SHA-256 of its problems, which the run keeps in its folder")
     verifier: str = Field("", description="its verifier, for a reader")

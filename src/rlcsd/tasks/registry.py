@@ -7,6 +7,7 @@ imported. A user's own task needs no registration: `task=path/to/file.py:name`.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -208,19 +209,33 @@ def _python_task(parameters: PythonTaskParameters) -> Task:
     """A `Task` of a user's file, some of whose fields may be changed, or what a function there returns."""
     name, values = parameters.name, parameters.model_extra or {}
     attribute = load_attribute("task", name)
-    if isinstance(attribute, Task):
-        return changed_task(name, attribute, values) if values else attribute
-    if attribute is not None and callable(attribute):
+    if not isinstance(attribute, Task) and attribute is not None and callable(attribute):
+        own, of_tasks = _arguments(attribute, values)
         try:
-            attribute = attribute(**values)
+            attribute = attribute(**own)
         except InputError:
             raise
         except Exception as error:
             path = name.rpartition(":")[0]
             raise InputError(f"task={name}: it could not be built ({described(error, path)})") from None
+        values = of_tasks
     if not isinstance(attribute, Task):
         raise InputError(f"task={name}: the file has no such rlcsd.Task, or function returning one")
-    return attribute
+    return changed_task(name, attribute, values) if values else attribute
+
+
+def _arguments(function: Callable[..., Any], values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The values for a function that builds a task, and those of every task that it does not take itself."""
+    taken = inspect.signature(function).parameters
+    anything = any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values())
+    of_tasks = {} if anything else {key: values[key] for key in values if key in _CHANGEABLE and key not in taken}
+    return {key: values[key] for key in values if key not in of_tasks}, of_tasks
+
+
+_CHANGEABLE = (
+    *("instruction", "system_prompt", "success", "verifier_seconds", "unfinished_thoughts"),
+    *("on_verifier_error", "verifier_processes", "verifier_concurrency"),
+)
 
 
 def changed_task(name: str, task: Task, values: Mapping[str, Any]) -> Task:
@@ -229,8 +244,7 @@ def changed_task(name: str, task: Task, values: Mapping[str, Any]) -> Task:
     Raises:
         InputError: a value that cannot be, or a key that a finished task has no such value for.
     """
-    known = ("instruction", "system_prompt", "success", "verifier_seconds", "unfinished_thoughts")
-    known += ("on_verifier_error", "verifier_processes", "verifier_concurrency")
+    known = _CHANGEABLE
     for key in values:
         if key not in known:
             raise InputError(

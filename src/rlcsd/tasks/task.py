@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import InputError, first_line
 from ..prompts import BOXED_INSTRUCTION
@@ -54,10 +54,10 @@ class Task:
     `answer_of` reads the final answer of a response, None if it has none; hints state it. By default it is the content
     of the last box. A `Verdict` with an `answer` goes before it.
 
-    A verifier that raises, takes too long or returns nonsense ends the run (`on_verifier_error="stop"`); "retry" asks it
-    up to five times more, after 1, 2, 4, 8 and 16 seconds, before it does; "wrong" takes the response for wrong, unless
-    the verifier fails on all responses that it is given. `verifier_processes` is the number of processes (by default up
-    to four), `verifier_concurrency` how many responses an `async def` verifier judges at a time.
+    A verifier that raises, takes too long or returns nonsense ends the run (`on_verifier_error="stop"`); "retry" asks
+    it up to five times more, after 1, 2, 4, 8 and 16 seconds, before it does; "wrong" takes the response for wrong,
+    unless the verifier fails on all responses that it is given. `verifier_processes` is the number of processes (by
+    default up to four), `verifier_concurrency` how many responses an `async def` verifier judges at a time.
 
     An answer may be empty where the verifier has an attribute `needs_answer = False`.
 
@@ -114,8 +114,8 @@ class Task:
         """The verdicts on several responses to each problem.
 
         Raises:
-            InputError: the verifier raised, took too long or returned nonsense, and `on_verifier_error` does not say what
-                else to do; the sentence names it and the row.
+            InputError: the verifier raised, took too long or returned nonsense, and `on_verifier_error` does not say
+                what else to do; the sentence names it and the row.
         """
         flat = [problem for texts, problem in zip(responses, problems, strict=True) for _ in texts]
         try:
@@ -128,7 +128,7 @@ class Task:
     def _verdicts(self, responses: Sequence[str], problems: Sequence[Problem]) -> list[Verdict]:
         """The verdict on each response, after what `on_verifier_error` says. Raises VerifierError."""
         stop = self.on_verifier_error == "stop"
-        answers = ask_for_verdicts(self.verifier, responses, problems, self.success, stop)
+        answers = self._answers(self.verifier, responses, problems, stop)
         attempts = [1] * len(answers)
         for seconds in _WAITS if self.on_verifier_error == "retry" else ():
             failed = [index for index, (_, complaint) in enumerate(answers) if complaint is not None]
@@ -136,7 +136,7 @@ class Task:
                 break
             time.sleep(seconds)
             texts, theirs = [responses[index] for index in failed], [problems[index] for index in failed]
-            again = ask_for_verdicts(self.verifier, texts, theirs, self.success, stop)
+            again = self._answers(self.verifier, texts, theirs, stop)
             for index, answer in zip(failed, again, strict=True):
                 answers[index], attempts[index] = answer, attempts[index] + 1
         failures = sum(complaint is not None for _, complaint in answers)
@@ -174,21 +174,25 @@ class Task:
             raise InputError(f"task={self.name}: answer_of must return a text or None, not {found!r}")
         return (found or "").strip()
 
-    def _callable(self, verifier: Verifier | str | Sequence[Reward]) -> Verifier:
+    def _answers(
+        self, verifier: Any, responses: Sequence[str], problems: Sequence[Problem], stop: bool
+    ) -> list[tuple[Any, str | None]]:
+        """The verdict on each response, or a complaint; see `verifiers.ask`."""
+        return ask_for_verdicts(verifier, responses, problems, self.success, stop)
+
+    def _callable(self, verifier: Verifier | str | Sequence[Reward]) -> Any:
         verifier = as_given(verifier)  # that of another task (dataclasses.replace) is bound to the other's settings
         if isinstance(verifier, Sequence) and not isinstance(verifier, str):
             for reward in verifier:
                 if not isinstance(reward, Reward):
                     raise InputError(f"task={self.name}: a list of verifiers must hold rlcsd.Reward, not {reward!r}")
             named = [replace(r, name=r.label, verifier=self._callable(r.verifier)) for r in verifier]
-            return WeightedRewards(
-                named, lambda v, texts, some, stop: ask_for_verdicts(v, texts, some, self.success, stop)
-            )
+            return WeightedRewards(named, self._answers)
         found = get(verifier, self.unfinished_thoughts) if isinstance(verifier, str) else verifier
-        if not callable(found):
+        if not (callable(found) or hasattr(found, "batch")):
             raise InputError(f"task={self.name}: the verifier must be a function or a name, not {found!r}")
-        verifier = reading_thoughts(found, self.unfinished_thoughts)
-        return isolated(verifier, self.verifier_seconds, self.verifier_processes, self.verifier_concurrency)
+        own = reading_thoughts(found, self.unfinished_thoughts)
+        return isolated(own, self.verifier_seconds, self.verifier_processes, self.verifier_concurrency)
 
     def _with_system_prompt(self, problems: Sequence[Problem]) -> list[Problem]:
         """The problems, each with the system prompt unless it has one of its own."""

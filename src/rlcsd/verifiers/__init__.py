@@ -116,7 +116,7 @@ def _from_file(name: str) -> Verifier:
             attribute = attribute()
         except Exception as error:
             raise InputError(f"verifier={name}: it could not be built ({first_line(error)})") from None
-    if not callable(attribute):
+    if not (callable(attribute) or hasattr(attribute, "batch")):
         raise InputError(f"verifier={name}: the file has no such function (response, answer) or (response, problem)")
     return attribute
 

@@ -43,6 +43,7 @@ class AsyncVerifier:
         """What was returned for each response, or a complaint. With `stop` the first complaint cancels the rest."""
         answers: list[Answer | None] = [None] * len(responses)
         ended = [time.monotonic()]  # when something last ended
+        last = [0]  # what was begun last: a loop that is blocked is most likely blocked by it
 
         async def all_of_them() -> None:
             free = asyncio.Semaphore(self.concurrency)
@@ -53,6 +54,7 @@ class AsyncVerifier:
                 async with free:
                     if stopped:
                         return
+                    last[0] = index
                     subject = self.form.subject(problems[index])
                     call = partial(self.form.call, self.verifier, responses[index], subject)
                     answers[index] = await _awaited(call, self.seconds)
@@ -74,7 +76,11 @@ class AsyncVerifier:
                 loop.abandon()
                 future.cancel()
                 complaint = f"did not come back to the event loop within {self.seconds:g} s; await what waits"
-                return [(0.0, complaint) if answer is None else answer for answer in answers]
+                blamed = last if stop else range(len(answers))
+                return [
+                    answer or ((0.0, complaint) if index in blamed else (0.0, None))
+                    for index, answer in enumerate(answers)
+                ]
             _wait(future)
         future.result()
         return [(0.0, None) if answer is None else answer for answer in answers]
