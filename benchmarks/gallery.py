@@ -24,8 +24,8 @@ from rlcsd.cli.main import main as rlcsd
 from rlcsd.report.comparison import comparison, differences, results, written
 from rlcsd.report.figures import draw_comparison
 from rlcsd.report.page import write_page
-from rlcsd.report.run_report import draw_dynamics
-from rlcsd.report.run_results import read_config, read_runs
+from rlcsd.report.run_report import Logs, draw_dynamics
+from rlcsd.report.run_results import read_runs
 from rlcsd.storage import read_jsonl, write_text
 from tests.report.browser import chromium, found, prefer
 
@@ -81,14 +81,11 @@ def write_gallery(folder: Path, docs: Path) -> None:
     images = docs / "gallery"
     images.mkdir(exist_ok=True)
     first = folder / f"{METHODS[0]}-{SEEDS[0]}"
-    logs = (read_jsonl(first / name) for name in ("metrics.jsonl", "evaluations.jsonl"))
     runs = read_runs([folder])
-    drawn = [
-        draw_dynamics(read_config(first), *logs, images / "dynamics.png"),
-        draw_comparison(runs, images / "comparison.png"),
-    ]
-    for path in drawn:
-        path.with_suffix(".svg").unlink()  # the page shows the PNG alone
+    draw_dynamics(Logs.read(first), images / "dynamics.png")
+    draw_comparison(runs, images / "comparison.png")
+    for name in ("dynamics", "comparison"):
+        (images / f"{name}.svg").unlink()  # the page shows the PNG alone
     if found():
         picture(first, images / "page.png")
     parts = {

@@ -8,7 +8,15 @@ from typing import Any
 
 
 class InputError(ValueError):
-    """One clear sentence: the field, its value, and what would be right. The CLI exits with code 2."""
+    """One clear sentence: the field, its value, and what would be right. The CLI exits with code 2.
+
+    >>> import rlcsd
+    >>> try:
+    ...     rlcsd.load_config(["stpes=20"])
+    ... except rlcsd.InputError as error:
+    ...     print(error)
+    stpes: unknown key; did you mean 'steps'?
+    """
 
 
 class MissingError(InputError):

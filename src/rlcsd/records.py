@@ -57,6 +57,12 @@ def _message(message: Any) -> Message:
 class Problem:
     """One problem. `solution` is a worked solution if the data has one; `group` labels it in tables.
 
+    >>> from rlcsd import Problem
+    >>> Problem("Is 7 even or odd?", "odd", solution="7 ends in 7, so it is \\\\boxed{odd}.").answer
+    'odd'
+    >>> Problem([{"role": "system", "content": "Be brief."}, {"role": "user", "content": "2 + 2?"}], "4").question
+    '2 + 2?'
+
     `question` may be given as a chat, a list of messages with role and content. It then becomes the text of the last
     message, the user's, and `history` holds the messages before that. `extra` is for the verifier: the columns of the
     problem's row.
@@ -126,6 +132,13 @@ class Sample:
 @dataclass(frozen=True)
 class Verdict:
     """What a verifier says of one response.
+
+    >>> from rlcsd import Verdict
+    >>> def verifier(response, answer):
+    ...     right = answer in response
+    ...     return Verdict(right, reward=right - 0.001 * len(response), parts={"length": len(response)})
+    >>> verifier("It is odd.", "odd").correct
+    True
 
     `correct` decides accuracy, pools of hints and routes; `reward` is what the advantage is made of. `parts` are named
     figures for the log, and `feedback` may be shown to a teacher. `answer` is what the response gives as its final

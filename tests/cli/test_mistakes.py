@@ -239,7 +239,7 @@ TASKS = [
     Mistake("train task=files task.train=a.jsonl task.verifier=maths", "did you mean 'math'", {"a.jsonl": FINE}),
     Mistake("train task=files task.train=a.jsonl task.answer=target", "no column 'target'", {"a.jsonl": FINE}),
     Mistake("train task=files task.train=a.jsonl task.evaluations.more=b.jsonl", "b.jsonl", {"a.jsonl": FINE}),
-    _files("a.txt", "x", ".jsonl, .csv or .parquet"),
+    _files("a.txt", "x", ".jsonl, .json, .csv or .parquet"),
     _files("a.jsonl", "", "no problems in 'train'"),
     _files("a.jsonl", "5\n", "line 1 must be an object"),
     _files("a.jsonl", FINE + "{oops\n", "line 2 is not JSON"),

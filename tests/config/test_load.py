@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import rlcsd
 from rlcsd.config.load import as_config, build_method, changed, choices, from_yaml, load, to_yaml
 from rlcsd.errors import InputError
 from rlcsd.methods import METHODS
@@ -230,3 +231,29 @@ def test_what_is_given_wins_over_the_defaults_of_ones_own_task():
 def test_steps_are_whole_or_a_share(key, value, said):
     with pytest.raises(InputError, match=f"{key}={value}.*{said}"):
         load([f"{key}={value}"])
+
+
+def test_an_empty_mapping_clears_and_what_is_given_beside_it_stays():
+    """It was merged, so the sets of the run stayed."""
+    files = ["task=files", "task.train=a.jsonl", "task.evaluations.one=b.jsonl", "task.evaluations.two=c.jsonl"]
+    config = load(files)
+    assert changed(config, ["task.evaluations={}"]).task.evaluations == {}
+    again = changed(config, ["task.evaluations={}", "task.evaluations.three=d.jsonl"])
+    assert again.task.evaluations == {"three": "d.jsonl"}
+    assert load([*files, "task.evaluations={}"]).task.evaluations == {}
+    assert rlcsd.load_config({"task": "files", "task.train": "a.jsonl", "task.evaluations": {}}).task.evaluations == {}
+    scheduled = ["lr_scheduler_type=cosine_with_min_lr", "lr_scheduler_kwargs={min_lr_rate: 0.1}"]
+    assert changed(load(scheduled), ["lr_scheduler_kwargs={}"]).lr_scheduler_kwargs == {}
+
+
+def test_a_config_comes_in_any_form_that_train_takes(tmp_path):
+    config = rlcsd.load_config({"method": "grpo", "task": {"train_per_size": 8}, "sampling.max_tokens": 64})
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    same = [config, str(tmp_path / "config.yaml"), tmp_path / "config.yaml"]
+    same.append(["method=grpo", "task.train_per_size=8", "sampling.max_tokens=64"])
+    assert all(rlcsd.load_config(one) == config for one in same)
+    assert rlcsd.load_config() == load()
+    with pytest.raises(InputError, match=r"overrides come in a list, \['steps=3'\]"):
+        rlcsd.load_config("steps=3")
+    with pytest.raises(InputError, match="there is no such file"):
+        rlcsd.load_config("no.yaml")

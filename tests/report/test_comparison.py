@@ -11,7 +11,7 @@ import pytest
 
 from rlcsd.cli import main
 from rlcsd.errors import InputError
-from rlcsd.report.comparison import comparison, comparison_table, differences, hint_sources, results, written
+from rlcsd.report.comparison import comparison, differences, hint_sources, results, written
 from rlcsd.report.figures import draw_comparison
 from rlcsd.report.run_results import find_runs, read_run, read_runs
 from rlcsd.report.statistics import paired_difference
@@ -42,7 +42,7 @@ def test_seeds_are_averaged_by_label_and_one_seed_has_no_interval(tmp_path):
         write_run(tmp_path / f"a{seed}", "rlcsd", seed, 0.4, after)
     write_run(tmp_path / "b", "grpo", 0, 0.4, 0.5)
     runs = [read_run(tmp_path / name) for name in ("a0", "a1", "b")]
-    table = comparison_table(runs)
+    table = written(comparison(runs), "markdown")
     assert "| 0.700 (0.600, 0.800) |" in table and "one degree of freedom" in table
     (alone,) = [line for line in table.splitlines() if line.startswith("| grpo | 1 |")]
     assert "±" not in alone and "nan" not in table
@@ -220,7 +220,7 @@ def test_the_table_of_hint_sources(tmp_path):
 def test_hostile_labels_stay_in_their_cells(tmp_path):
     write_run(tmp_path / "a", "mine|file_name.py:A&B%")
     runs = read_runs([tmp_path])
-    assert r"mine\|file" in comparison_table(runs)
+    assert r"mine\|file" in written(comparison(runs), "markdown")
     assert r"A\&B\%" in written(comparison(runs), "latex") and r"file\_name" in written(comparison(runs), "latex")
     assert list(csv.reader(io.StringIO(written(comparison(runs), "csv"))))[1][0] == "mine|file_name.py:A&B%"
 

@@ -79,3 +79,17 @@ def test_no_token_and_no_network_are_refused_before_the_run(hub, monkeypatch):
 def test_what_is_no_run_is_one_sentence(hub, tmp_path, capsys):
     assert main(["push", str(tmp_path), "ann/model"]) == 2
     assert "there is no run here" in capsys.readouterr().err
+
+
+def test_a_dry_run_shows_the_files_and_the_card_without_network_or_token(hub, tiny_config, monkeypatch, capsys):
+    import huggingface_hub
+
+    run = Run(tiny_config("steps=1", "run_name=r", "evaluation.before=false", "task.eval_per_size=2"))
+    run.execute()
+    monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
+    assert main(["push", str(run.folder), "ann/model", "--dry-run"]) == 0
+    shown = capsys.readouterr().out
+    size = (run.folder / "checkpoints/step_000001/model.safetensors").stat().st_size
+    assert f"{size:,}  model.safetensors" in shown and "state/" not in shown and "rlcsd.yaml" in shown
+    assert "after 1 steps of rlcsd on kk_tiny" in shown and not hub.files
+    assert main(["push", str(run.folder), "model", "--dry-run"]) == 2

@@ -8,11 +8,13 @@ import shlex
 
 import pytest
 
+import rlcsd
 from rlcsd.cli import main
+from rlcsd.config import load as loading
 from rlcsd.config.load import load
 from rlcsd.errors import InputError
 from rlcsd.run import Run
-from rlcsd.run.sweep import jobs_of, parse_override
+from rlcsd.run.sweep import Sweep, jobs_of, parse_override
 from rlcsd.storage import read_jsonl
 
 QUICK = [
@@ -212,3 +214,36 @@ def test_a_dry_run_prints_a_command_for_each_job(tmp_path, capsys):
     assert len(commands) == 2 and not (tmp_path / "s").exists()
     config = load(shlex.split(commands[1])[2:])
     assert (config.seed, config.output_dir, config.run_name) == (1, str(tmp_path / "s"), "seed=1")
+
+
+def test_runs_of_a_sweep_are_paths_of_models_without_further_quotes(tmp_path, monkeypatch):
+    """Their folders have commas and equals signs in their names, which the grammar of overrides reads otherwise."""
+    monkeypatch.chdir(tmp_path)
+    folders = ["sw/method=grpo,seed=0", "sw/method=grpo,seed=1", "an (odd) 'name'"]
+    for folder in folders:
+        (tmp_path / folder).mkdir(parents=True)
+    for folder in folders:
+        assert load([f"model.path={folder}"]).model.path == folder
+        assert loading.changed(load(), [f"model.path={folder}"]).model.path == folder
+    overrides = [f"model.path={folders[0]},{folders[1]},plain", "seed=0,1"]
+    assert parse_override(overrides[0]) == ("model.path", [*folders[:2], "plain"])
+    assert [load(job.overrides).model.path for job in jobs_of(overrides)][::2] == [*folders[:2], "plain"]
+    with pytest.raises(InputError, match="special characters"):
+        load(["model.path=sw/method=sdpo,seed=0"])  # no such folder
+
+
+def test_a_sweep_in_python_takes_values_and_a_task(tmp_path, monkeypatch):
+    begun = []
+    monkeypatch.setattr(
+        Sweep, "_run_job", lambda self, job: begun.append((load(job.overrides), self.task)) or "stopped"
+    )
+    task = rlcsd.Task("mine", [rlcsd.Problem("Is 7 even or odd?", "odd")], {}, "exact")
+    values = {"method": ["grpo", "rlcsd"], "seed": range(2), "guard.entropy": [[0, 1]], "trackers": [],
+              "run_name": None, "figures": False, "project": "a, b"}  # fmt: skip
+    with pytest.raises(InputError, match="4 of 4 runs failed"):
+        rlcsd.sweep(values, task, tmp_path / "sw", progress=False)
+    assert all(given is task for _, given in begun)
+    configs = [config for config, _ in begun]
+    assert [(c.method.name, c.seed) for c in configs] == [("grpo", 0), ("grpo", 1), ("rlcsd", 0), ("rlcsd", 1)]
+    assert {c.project for c in configs} == {"a, b"} and list(configs[0].guard.entropy) == [0, 1]
+    assert {c.task.kind for c in configs} == {"own"}

@@ -96,7 +96,8 @@ def test_the_hub_out_of_reach_is_one_sentence(tmp_path, capsys):
 
 def test_a_data_set_by_its_hub_name(tmp_path, monkeypatch):
     """The library takes a local folder of that name before it asks the hub."""
-    from rlcsd.tasks.own_data import Columns, read_problems
+    from rlcsd.tasks.cells import Columns
+    from rlcsd.tasks.own_data import read_problems
 
     (tmp_path / "owner/sums").mkdir(parents=True)
     for split in ("train", "test"):

@@ -5,14 +5,17 @@ from __future__ import annotations
 import csv
 import datetime
 import json
+import re
 from decimal import Decimal
 
 import numpy
 import pytest
 
-from rlcsd import InputError, Problem
-from rlcsd.tasks.own_data import checked_problem
+from rlcsd import InputError, Problem, Task
+from rlcsd.tasks.cells import checked_problem
 from rlcsd.tasks.registry import build_task
+from rlcsd.tasks.tabular import read_rows
+from rlcsd.tasks.task import overlaps
 
 pyarrow = pytest.importorskip("pyarrow")
 
@@ -181,3 +184,64 @@ def test_a_csv_file_that_cannot_be_meant_is_refused(text, said, tmp_path):
     (tmp_path / "a.csv").write_text(text)
     with pytest.raises(InputError, match=said):
         built(tmp_path / "a.csv")
+
+
+# ------------------------------------------------------------------ Task.from_rows
+
+
+ROWS = [{"q": f"{a} + {b} = ?", "a": a + b, "why": None if a else "zero"} for a in range(5) for b in range(5)]
+
+
+@pytest.mark.parametrize("kind", ["list", "dataset", "frame"])
+def test_a_task_from_rows_of_any_table(kind):
+    datasets, pandas = pytest.importorskip("datasets"), pytest.importorskip("pandas")
+    table = {"list": ROWS, "dataset": datasets.Dataset.from_list(ROWS), "frame": pandas.DataFrame(ROWS)}[kind]
+    columns = {"question": "q", "answer": "a", "solution": "why"}
+    task = Task.from_rows("sums", table, **columns, test_fraction=0.2, evaluations={"more": table}, instruction="Add.")
+    assert (len(task.train), len(task.evaluations["test"]), len(task.evaluations["more"])) == (20, 5, 25)
+    problem = next(p for p in task.evaluations["more"] if p.question == "1 + 2 = ?")
+    assert (problem.answer, problem.solution, task.instruction) == ("3", None, "Add.")
+    assert {p.question for p in task.train} | {p.question for p in task.evaluations["test"]} == {r["q"] for r in ROWS}
+    again = Task.from_rows(
+        "sums", ROWS[::-1], **columns, test_fraction=0.2
+    )  # the split is one of problems, not of rows
+    assert {p.question for p in again.train} == {p.question for p in task.train}
+    other = Task.from_rows("sums", ROWS, **columns, test_fraction=0.2, seed=1)
+    assert {p.question for p in other.train} != {p.question for p in task.train}
+
+
+def test_a_question_that_is_asked_twice_is_on_one_side_of_the_split():
+    rows = [{"question": f"What is {n}?".upper() if n % 2 else f"what is {n}", "answer": "x"} for n in [*range(20)] * 2]
+    rows += [{"question": row["question"].lower(), "answer": "x"} for row in rows]
+    task = Task.from_rows("twice", rows, test_fraction=0.25)
+    assert not any(found.normalised for found in overlaps(task.train, task.evaluations))
+    assert len(task.evaluations["test"]) == 20
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "sentence"),
+    [
+        ([], {}, "there are no rows"),
+        ({"train": ROWS}, {}, "rows['train']"),
+        (["x"], {}, "row 0 must be a mapping"),
+        (7, {}, "a list of mappings, a datasets.Dataset or a DataFrame"),
+        (ROWS, {}, "row 0 has no column 'question'; it has q, a, why"),
+        ([{"question": "x", "answer": float("nan")}], {}, "row 0: the answer must be"),
+        ([{"question": "x", "answer": "y"}], {"test_fraction": 1.5}, "between 0 and 1, not 1.5"),
+        ([{"question": "x", "answer": "y"}], {"test_fraction": 0.5}, "leaves nothing to train on"),
+    ],
+)
+def test_rows_that_are_no_task_are_one_sentence(rows, options, sentence):
+    with pytest.raises(InputError, match=re.escape(sentence)):
+        Task.from_rows("mine", rows, **options)
+
+
+@pytest.mark.parametrize("text", ['[{"q": "x"}, {"q": "y"}]', '{"version": 1, "data": [{"q": "x"}, {"q": "y"}]}',
+                                  '{"q": "x"}\n{"q": "y"}\n'])  # fmt: skip
+def test_a_json_file_holds_a_list_of_objects(tmp_path, text):
+    (tmp_path / "rows.json").write_text(text)
+    assert [row["q"] for row in read_rows("task.train", str(tmp_path / "rows.json"))] == ["x", "y"]
+    for wrong, sentence in (("[1]", "one list of objects"), ('{"a": [{}], "b": [{}]}', "one list"), ("[{", "not JSON")):
+        (tmp_path / "rows.json").write_text(wrong)
+        with pytest.raises(InputError, match=sentence):
+            read_rows("task.train", str(tmp_path / "rows.json"))

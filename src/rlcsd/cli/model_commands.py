@@ -100,12 +100,18 @@ def add_push_command(commands: Any) -> None:
     push.add_argument("repository", metavar="owner/name")
     push.add_argument("--step", type=int, help="the checkpoint of this step; by default the newest")
     push.add_argument("--private", action="store_true", help="make the repository private if it is new")
+    push.add_argument(
+        "--dry-run", action="store_true", help="print the files and the model card that would be uploaded, and stop"
+    )
     push.set_defaults(run=_push)
 
 
 def _push(arguments: argparse.Namespace) -> None:
-    from ..run.push import push
+    from ..run.push import plan_push, push
 
+    if arguments.dry_run:
+        print(plan_push(arguments.run_folder, arguments.repository, arguments.step), end="")
+        return
     print(push(arguments.run_folder, arguments.repository, arguments.step, arguments.private))
 
 

@@ -5,14 +5,10 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import Any
 
 from ..errors import InputError
 from .train_commands import OVERRIDES
-
-if TYPE_CHECKING:
-    from ..inspection.signals import SignalTable
-    from ..report.rollout_reader import LoggedRollout
 
 
 def add_show_command(commands: Any) -> None:
@@ -83,9 +79,7 @@ def add_compare_command(commands: Any) -> None:
 
 
 def _compare(arguments: argparse.Namespace) -> None:
-    from ..report.comparison import comparison, differences, hint_sources, results, written
-    from ..report.figures import draw_comparison
-    from ..report.run_results import read_runs
+    from ..report.comparison import compare
 
     if arguments.published:
         _published(arguments)
@@ -93,17 +87,14 @@ def _compare(arguments: argparse.Namespace) -> None:
     if not arguments.runs:
         raise InputError("compare: at least one run is needed, or --published alone")
     figure = _figure(arguments)
-    runs = read_runs(arguments.runs, arguments.by)
-    make = {"runs": comparison, "results": results, "hints": hint_sources}[arguments.table]
-    tables = [make(runs)]
-    if arguments.baseline is not None:
-        tables.append(differences(runs, arguments.baseline, arguments.pair))
-    print("\n\n".join(written(table, arguments.format) for table in tables))
+    found = compare(arguments.runs, arguments.by, arguments.baseline, arguments.pair, arguments.table)
+    print(found.written(arguments.format))
     if arguments.format == "csv":  # which has no place for notes
-        for note in dict.fromkeys(note for table in tables for note in table.notes):
+        for note in found.notes:
             print(note, file=sys.stderr)
     if figure is not None:
-        print(f"figure: {draw_comparison(runs, figure)}", file=sys.stderr)
+        found.plot(figure)
+        print(f"figure: {figure}", file=sys.stderr)
 
 
 def _published(arguments: argparse.Namespace) -> None:
@@ -146,105 +137,10 @@ def _inspect(arguments: argparse.Namespace) -> None:
         raise InputError(f"{' '.join(arguments.overrides)}: give one run folder, or overrides of the form key=value")
     if folders and arguments.templates:
         raise InputError(f"--templates: needs a model to ask; use model.path={folders[0]} instead of the run folder")
-    tables = _recorded(Path(folders[0])) if folders else _measured(arguments)
-    table = next(iter(tables.values()))
-    _print(table, tables)
-    if figure is not None and len(table.kind):
-        from ..report.figures import draw_signals
+    from ..run.inspect import inspect
 
-        print(f"figure: {draw_signals(table.means(), figure)}")
-
-
-def _print(table: SignalTable, tables: dict[str, SignalTable]) -> None:
-    from ..inspection import signal_tables as tables_of
-    from ..inspection.signals import KINDS
-
-    print(f"accuracy {table.accuracy:.3f}, usable rollouts {table.usable:.3f}")
-    if not len(table.kind):
-        print(f"\n{tables_of.why_no_signal(table)}")
-        return
-    shares = tables_of.share_table(table, table.kind, KINDS)
-    print(f"\n{tables_of.mean_table(table)}\n\nHow the signal divides, kinds by words:\n\n{shares}")
-    kinds = tables_of.shared_or_own(table)
-    if kinds is None:
-        print("\nWithout wrong hints nothing tells what a hint does as such from what a correct one does.")
-        return
-    print("\nThe same without a list of words (shared: at least half of the larger gap is common to h_c and h_w):\n")
-    print(tables_of.share_table(table, kinds, (tables_of.SHARED, tables_of.OWN, tables_of.QUIET)))
-    if text := tables_of.table_by_k(table):
-        print(f"\nBy the number of wrong hints, over rollouts that have two or more:\n\n{text}")
-    if len(tables) > 1:
-        print(f"\nBy the wording around the hint:\n\n{tables_of.table_by_template(tables)}")
-    for target in ("correct", "wrong"):
-        errors = table.sign_errors(target)
-        if errors is not None:
-            print(f"\nconclusion tokens of {target} rollouts: wrong sign in {errors:.1%} of rollouts", end="")
-    print()
-
-
-def _measured(arguments: argparse.Namespace) -> dict[str, SignalTable]:
-    """Signals of groups that the config's model samples now, by the name of the hint template."""
-    from contextlib import closing
-    from dataclasses import replace
-
-    from ..config.load import build_method, load
-    from ..engine.interface import build_engine
-    from ..inspection.signals import SignalSettings, sample_groups, score_groups
-    from ..run.folder import with_newest_checkpoint
-    from ..tasks.registry import build_task
-
-    config = with_newest_checkpoint(load(arguments.overrides))
-    method = build_method(config)
-    if not method.needs_contrast:
-        raise InputError(
-            f"method={config.method.name}: it asks for no wrong hints; measure the same model and task with a "
-            "contrastive method, for example method=rlcsd, or give a run folder"
-        )
-    task = build_task(config.task)
-    settings = SignalSettings(
-        config.group_size,
-        config.sampling.settings(),
-        config.model.thinking_student,
-        config.model.thinking_teacher,
-        config.max_teacher_tokens,
-        config.seed,
-    )
-    some = replace(task, train=task.train[: arguments.problems])
-    own = method.config.template
-    templates = get_args(type(method.config).model_fields["template"].annotation)
-    names = [own, *(name for name in templates if name != own)] if arguments.templates else [own]
-    methods = {name: type(method)(method.config.model_copy(update={"template": name})) for name in names}
-    with closing(build_engine(config, method)) as engine:
-        groups = sample_groups(engine, some, method, settings)
-        return {name: score_groups(engine, groups, some, methods[name], settings) for name in names}
-
-
-def _recorded(folder: Path) -> dict[str, SignalTable]:
-    """Signals of all the rollouts that a run has recorded."""
-    import numpy as np
-
-    from ..inspection.signals import SIGNALS, SignalTable, kinds_of
-    from ..report.rollout_reader import read_groups
-
-    rollouts = [rollout for group in read_groups(folder) for rollout in group.rollouts]
-    asked = [one for one in rollouts if "teacher_gap" in one.signals]
-    if not asked:
-        raise InputError(
-            f"{folder}: no teacher was asked about any recorded rollout; measure its model instead: "
-            f"`rlcsd inspect model.path={folder} method=rlcsd`"
-        )
-    present = [name for name in SIGNALS if all(name in one.signals for one in asked)]
-
-    def spans(one: LoggedRollout) -> list[tuple[int, int]]:
-        return [(int(start), int(end)) for start, end in one.spans]
-
-    table = SignalTable(
-        np.array([kind for one in asked for kind in kinds_of(one.text, spans(one))]),
-        np.repeat([bool(one.facts["correct"]) for one in asked], [len(one.spans) for one in asked]),
-        np.repeat(np.arange(len(asked)), [len(one.spans) for one in asked]),
-        {name: np.concatenate([one.signals[name] for one in asked]) for name in present},
-        float(np.mean([one.facts["correct"] for one in rollouts])),
-        len(asked) / len(rollouts),
-        len(rollouts),
-    )
-    return {"recorded": table}
+    found = inspect(folders[0]) if folders else inspect(arguments.overrides, arguments.problems, arguments.templates)
+    print(found)
+    if figure is not None and len(found.table.kind):
+        found.plot(figure)
+        print(f"figure: {figure}")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +20,9 @@ def add_train_command(commands: Any) -> None:
     """Add `rlcsd train`."""
     train = commands.add_parser("train", help="train; without arguments the tiny model with rlcsd, in minutes on a CPU")
     train.add_argument("overrides", nargs="*", metavar="key=value", help=OVERRIDES)
+    train.add_argument(
+        "--config", type=Path, metavar="FILE", help="the config of a YAML file, such as RUN/config.yaml, then overrides"
+    )
     train.add_argument("--dry-run", action="store_true", help="print what the run would do, and stop")
     train.add_argument("--verbose", action="store_true", help="with --dry-run: also the resolved config")
     train.add_argument("--resume", type=Path, metavar="RUN", help="resume from the last checkpoint of this run folder")
@@ -53,15 +54,19 @@ def _train(arguments: argparse.Namespace) -> None:
         return run_sweep(arguments)
     if arguments.out is not None:
         raise InputError(f"--out {arguments.out}: is for sweeps (-m); a run's folder is output_dir=… run_name=…")
-    from ..config.load import load
+    from ..config.load import changed, from_yaml, load
     from ..run.console import ProgressDisplay
     from ..run.folder import plugins_of, resumed_config
     from ..run.run import Run
 
+    if arguments.resume is not None and arguments.config is not None:
+        raise InputError(f"--config {arguments.config}: a resumed run has its config; leave one of the two out")
     if arguments.resume is not None:
         for plugin in plugins_of(arguments.resume):
             print(f"rlcsd: {arguments.resume}/config.yaml names code outside the package: {plugin}", file=sys.stderr)
         config = resumed_config(arguments.resume, arguments.overrides)
+    elif arguments.config is not None:
+        config = changed(from_yaml(arguments.config), arguments.overrides)
     else:
         config = load(arguments.overrides)
     if arguments.dry_run:
@@ -121,12 +126,12 @@ def add_sweep_command(commands: Any) -> None:
 def run_sweep(arguments: argparse.Namespace) -> None:
     """`rlcsd sweep`, and `rlcsd train -m`."""
     from ..config.load import load
-    from ..run.sweep import Sweep
+    from ..run.sweep import Sweep, new_folder
 
     if arguments.resume is not None:
         sweep = Sweep(arguments.resume, arguments.overrides, resume=True)
     else:
-        sweep = Sweep(arguments.out or _new_folder(arguments.overrides), arguments.overrides)
+        sweep = Sweep(arguments.out or new_folder(arguments.overrides), arguments.overrides)
     left = sweep.left()
     print(f"sweep {sweep.folder}: {len(sweep.jobs)} runs, {len(left)} of them left to do", flush=True)
     if arguments.dry_run:
@@ -139,39 +144,7 @@ def run_sweep(arguments: argparse.Namespace) -> None:
     except KeyboardInterrupt as stopped:
         stopped.args = (f"stopped; `rlcsd sweep --resume {sweep.folder}` does what is left",)
         raise
-    failed = [outcome for outcome in outcomes if outcome.reason]
-    finished = {outcome.name for outcome in outcomes} - {outcome.name for outcome in failed}
-    if finished:
-        _compare(sweep.folder, {job.name: job.label for job in sweep.jobs if job.name in finished})
-    if failed:
-        reasons = "; ".join(f"{outcome.name}: {outcome.reason}" for outcome in failed)
-        raise InputError(
-            f"{len(failed)} of {len(outcomes)} runs failed ({reasons}); `rlcsd sweep --resume {sweep.folder}` tries "
-            "them again"
-        )
-
-
-def _new_folder(overrides: list[str]) -> Path:
-    """A folder of its own in output_dir."""
-    base = next((o.partition("=")[2] for o in reversed(overrides) if o.startswith("output_dir=")), "runs")
-    stem = Path(base) / f"sweep-{time.strftime('%Y%m%d-%H%M%S')}"
-    folder, number = stem, 2
-    while folder.exists():
-        folder, number = stem.with_name(f"{stem.name}-{number}"), number + 1
-    return folder
-
-
-def _compare(folder: Path, labels: dict[str, str]) -> None:
-    """The table and the figure of the finished runs, also as files of the sweep's folder."""
-    from ..report.comparison import comparison_table
-    from ..report.figures import draw_comparison
-    from ..report.run_results import read_run
-    from ..storage import write_text
-
-    runs = []
-    for name, label in labels.items():
-        run = read_run(folder / name)
-        runs.append(replace(run, label=label or run.label))
-    table = comparison_table(runs)
-    write_text(folder / "comparison.md", table + "\n")
-    print(f"\n{table}\n\nfigure: {draw_comparison(runs, folder / 'comparison.png')}")
+    compared = sweep.compare()
+    if compared is not None:
+        print(f"\n{compared}\n\nfigure: {sweep.folder / 'comparison.png'}")
+    sweep.check(outcomes)

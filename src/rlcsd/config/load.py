@@ -6,7 +6,8 @@ Every error is one `InputError` that names the key, its value, and what would be
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,8 @@ def load(overrides: Sequence[str] = (), values: Mapping[str, Any] | None = None)
     given, plugins = _without_plugins(_with_variant(overrides))
     _check_groups(given)
     derived = _by_model(given)
-    given = [*(f"task.{name}='{value}'" for name, value in derived.items()), *(_digits_kept(o) for o in given)]
+    given = [_digits_kept(_path_quoted(override)) for override in given]
+    given = [*(f"task.{name}='{value}'" for name, value in derived.items()), *given]
     # `++` lets Hydra add any key that is not a group's name: the schemas check them, and name the nearest valid one.
     grammar = [o if split_override(o)[0] in _GROUP_NAMES else "++" + o.lstrip("+") for o in given]
     _check_values(grammar)
@@ -65,15 +67,30 @@ def load(overrides: Sequence[str] = (), values: Mapping[str, Any] | None = None)
     return validated(plain)
 
 
-def as_config(config: Config | Mapping[str, Any] | Sequence[str] | None, task: str | None = None) -> Config:
-    """A checked Config from any form that `rlcsd.train` takes; `task` is the choice of the task if it makes none.
+def as_config(
+    config: Config | Mapping[str, Any] | Sequence[str] | Path | None = None, task: str | None = None
+) -> Config:
+    """A checked Config from any form that `rlcsd.train` takes.
 
-    The forms are a `Config`, overrides as on the command line, a mapping, or None for the default config. In a mapping,
-    a group's name with a text value chooses an entry of that group, as in `{"model": "qwen3_4b"}`.
+    >>> import rlcsd
+    >>> rlcsd.load_config({"method": "grpo", "sampling": {"max_tokens": 64}}).sampling.max_tokens
+    64
+    >>> rlcsd.load_config(["method=grpo", "sampling.max_tokens=64"]).method.name
+    'grpo'
+
+    Args:
+        config: a `Config`; overrides as on the command line; a mapping of nested or dotted keys, in which a group's
+            name with a text value chooses an entry of that group, as in `{"model": "qwen3_4b"}`; the path of a YAML
+            file, such as the `config.yaml` of a run; or None for the default config.
+        task: the choice of the task if `config` makes none.
 
     Raises:
-        InputError: as in `load`.
+        InputError: unknown key or choice (with the nearest valid name), wrong type, value out of range, no such file.
     """
+    if isinstance(config, str) and "=" in config and not Path(config).exists():
+        raise InputError(f"{config!r}: overrides come in a list, [{config!r}]")
+    if isinstance(config, str | Path):
+        return from_yaml(config)
     if isinstance(config, Config):
         return validated(config.model_dump())
     if isinstance(config, Mapping):
@@ -88,11 +105,15 @@ def as_config(config: Config | Mapping[str, Any] | Sequence[str] | None, task: s
 
 def changed(config: Config, overrides: Sequence[str]) -> Config:
     """A config with a few keys changed by `key=value` overrides. Raises InputError as in `load`."""
-    for override in overrides:
-        split_override(override)
-    _check_values(["++" + override.lstrip("+") for override in overrides])
+    pairs = list(map(split_override, overrides))
+    _check_values(["++" + _path_quoted(f"{key}={value}") for key, value in pairs])
     try:
-        merged = OmegaConf.merge(config.model_dump(), OmegaConf.from_dotlist(list(overrides)))
+        others = [f"{key}={value}" for key, value in pairs if not is_special_path(value)]
+        merged = OmegaConf.merge(config.model_dump(), OmegaConf.from_dotlist(others))
+        for key, value in pairs:
+            if is_special_path(value):
+                OmegaConf.update(merged, key, value)
+        _clear(merged, overrides, {})
         plain = OmegaConf.to_container(merged)
     except OmegaConfBaseException as error:
         reason = f"{str(error).splitlines()[0]}; a list is given whole, KEY=[a,b]"
@@ -226,6 +247,45 @@ def _digits_kept(override: str) -> str:
     return f"{key}='{value}'" if key == "task.band" and re.fullmatch(r"[\d._]+", value) else override
 
 
+def _path_quoted(override: str) -> str:
+    """An override whose value is a path that exists, with the value quoted if the grammar would read it otherwise.
+
+    Runs of a sweep lie in folders such as `method=grpo,seed=0`.
+    """
+    key, value = split_override(override)
+    if is_special_path(value):
+        return f"{key}='" + value.replace("'", "\\'") + "'"
+    return override
+
+
+def is_special_path(value: str) -> bool:
+    """Whether a value is an existing path with characters that mean something in the grammar of overrides."""
+    if value[:1] in ("", "'", '"', "[", "{") or not re.search(r"[^\w./:~+-]", value):
+        return False
+    with suppress(OSError, ValueError):  # too long for a path, a NUL in it
+        return Path(value).expanduser().exists()
+    return False
+
+
+def _emptied(values: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """The dotted keys that `values` sets to an empty mapping."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _emptied(value, f"{prefix}{key}.") if value else (f"{prefix}{key}",)
+
+
+def _clear(merged: Any, overrides: Iterable[str], values: Mapping[str, Any]) -> None:
+    """Empty the mappings that were set to `{}`, which merging alone leaves as they are; entries given later stay."""
+    given = list(map(split_override, overrides))
+    emptied = [(key, given[number + 1 :]) for number, (key, value) in enumerate(given) if value.strip() == "{}"]
+    for key, later in [*emptied, *((key, []) for key in _emptied(values))]:
+        old = OmegaConf.select(merged, key)
+        names = {other.removeprefix(f"{key}.").partition(".")[0] for other in (*(o for o, _ in later), *values)}
+        if OmegaConf.is_dict(old):
+            kept = {name: old[name] for name in old if name in names}
+            OmegaConf.update(merged, key, kept, merge=False, force_add=True)
+
+
 def _composed(overrides: Sequence[str], grammar: Sequence[str], values: Mapping[str, Any]) -> dict[str, Any]:
     """The groups composed with the overrides and `values`, as plain nested values with references resolved.
 
@@ -247,6 +307,7 @@ def _composed(overrides: Sequence[str], grammar: Sequence[str], values: Mapping[
         given = {split_override(override)[0] for override in overrides} | {*values}
         if rates is not None and "epochs" in given and "steps" not in given:
             merged.steps = None
+        _clear(merged, overrides, values)
         _check_references(OmegaConf.to_container(merged, resolve=False))
         resolved = OmegaConf.to_container(merged, resolve=True)
     except (HydraException, OmegaConfBaseException) as error:

@@ -280,7 +280,13 @@ else:
 
 
 class Config(Section):
-    """One run."""
+    """One run: every key that there is, checked (`rlcsd config keys`).
+
+    >>> import rlcsd
+    >>> config = rlcsd.load_config(["method=rlcsd", "steps=20"])
+    >>> config.steps, config.method.name, isinstance(config, rlcsd.Config)
+    (20, 'rlcsd', True)
+    """
 
     model: ModelConfig = Field(ModelConfig(), description="the policy")
     task: TaskParameters | PythonTaskParameters = Field(
@@ -353,7 +359,7 @@ class Config(Section):
     )
     log_rollouts: Resumable[CountOrZero] = Field(4, description="groups per step written out with hints and signals")
     show_completion_every: Resumable[CountOrZero] = Field(
-        10, description="steps between the responses that are shown while a run goes on; 0: none"
+        10, description="steps between the responses that are shown, and sent to the trackers as a table; 0: none"
     )
     trackers: Resumable[list[Literal["tensorboard", "wandb", "swanlab", "trackio"]]] = Field(
         ["tensorboard"], description="where metrics are sent"

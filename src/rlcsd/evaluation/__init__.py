@@ -9,6 +9,7 @@ from .summary import (
     markdown_table,
     outcomes,
     reported_average,
+    sample_answers,
     summaries_of,
     summarise,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "markdown_table",
     "outcomes",
     "reported_average",
+    "sample_answers",
     "summaries_of",
     "summarise",
 ]

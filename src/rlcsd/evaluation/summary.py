@@ -208,6 +208,27 @@ def outcomes(answered: Sequence[Answered]) -> dict[str, dict[str, float]]:
     return dict(found)
 
 
+_SAMPLE_CHARACTERS = 4000  # of a question or a response that is kept for reports
+
+
+def sample_answers(answered: Sequence[Answered]) -> dict[str, dict[str, Any]]:
+    """The first response to the first problem of each data set, so that two evaluations show the same problem."""
+    first: dict[str, Answered] = {}
+    for item in answered:
+        if item.dataset not in first or item.index < first[item.dataset].index:
+            first[item.dataset] = item
+    return {
+        name: {
+            "question": item.question[:_SAMPLE_CHARACTERS],
+            "answer": item.answer,
+            "response": item.responses[0][:_SAMPLE_CHARACTERS],
+            "reward": item.rewards[0],
+            "correct": item.passed[0],
+        }
+        for name, item in first.items()
+    }
+
+
 def metrics(summaries: Sequence[Summary]) -> dict[str, float]:
     """For the log: `eval/<set>/mean`, `/reward`, `/boxed`, `/length`, `/truncated`."""
     figures = {}

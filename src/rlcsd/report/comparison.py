@@ -6,11 +6,13 @@ import csv
 import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from ..errors import InputError
+from .figures import draw_comparison
 from .run_results import (
     RunResult,
     accuracies,
@@ -21,6 +23,7 @@ from .run_results import (
     different_start,
     level,
     progress_notes,
+    read_runs,
 )
 from .statistics import Difference, Estimate, holm, mean_interval, paired_difference
 
@@ -32,6 +35,64 @@ NOTHING = "–"
 _ENOUGH_SEEDS = 4  # fewer give intervals of a t-distribution with 2 degrees of freedom or less, which decide nothing
 _FAMILIES = {"opsd_ectr": "opsd", "rlsd_ectr": "rlsd", "opd_ectr": "opd"}  # a method and its plug-in variant
 _LAST = 5  # steps whose mean stands for the end of a curve
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Several runs as tables. As text it is what `rlcsd compare` prints; a notebook shows it as Markdown."""
+
+    runs: Sequence[RunResult]
+    tables: Sequence[Table]
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the tables has to know, such as runs that learned nothing or are behind others."""
+        return list(dict.fromkeys(note for table in self.tables for note in table.notes))
+
+    def written(self, form: Format = "markdown") -> str:
+        """The tables as `markdown`, `csv` or `latex`."""
+        return "\n\n".join(written(table, form) for table in self.tables)
+
+    def plot(self, path: str | Path | None = None) -> Any:
+        """Curves and accuracies as a matplotlib figure, which a notebook shows; also saved to `path`, if given."""
+        return draw_comparison(self.runs, None if path is None else Path(path))
+
+    def __str__(self) -> str:
+        return self.written()
+
+    __repr__ = _repr_markdown_ = __str__
+
+
+def compare(
+    runs: Any,
+    by: Sequence[str] | None = None,
+    baseline: str | None = None,
+    pairing: Pairing = "auto",
+    table: Literal["runs", "results", "hints"] = "runs",
+) -> Comparison:
+    """Several runs side by side, as of `rlcsd compare`.
+
+    >>> import rlcsd
+    >>> found = rlcsd.compare("runs")
+    >>> print(found.written("csv").splitlines()[1].split(",")[:2])
+    ['opsd', '1']
+
+    Args:
+        runs: a run, or a folder of runs (a path or a `Result`), or a list of them.
+        by: config keys that label a run; by default the method, and what else differs but the seed.
+        baseline: a label; adds the paired differences to its runs, with p-values.
+        pairing: of the differences: by seed, by problem, or auto: by seed from four common seeds on.
+        table: `runs`: before and after; `results`: models and methods by set; `hints`: methods by source of hints.
+
+    Raises:
+        InputError: a folder without runs, or runs that cannot be compared so.
+    """
+    several = [runs] if isinstance(runs, str | Path) or hasattr(runs, "folder") else list(runs)
+    found = read_runs([Path(getattr(run, "folder", run)) for run in several], by)
+    tables = [{"runs": comparison, "results": results, "hints": hint_sources}[table](found)]
+    if baseline is not None:
+        tables.append(differences(found, baseline, pairing))
+    return Comparison(found, tables)
 
 
 # ------------------------------------------------------------------ tables of runs
@@ -50,11 +111,6 @@ def comparison(runs: Sequence[RunResult]) -> Table:
         row += [_estimate(_ends(members, "actor/entropy")), _rounded(_ends(members, "rollout/length"))]
         rows.append(row)
     return Table([*head, "entropy, end", "length, end"], rows, notes=_notes(rows, grouped))
-
-
-def comparison_table(runs: Sequence[RunResult]) -> str:
-    """`comparison` as Markdown."""
-    return written(comparison(runs), "markdown")
 
 
 def differences(runs: Sequence[RunResult], baseline: str, pairing: Pairing = "auto") -> Table:

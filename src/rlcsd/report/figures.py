@@ -5,8 +5,10 @@ The figure of one run is in `run_report`.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,22 +43,32 @@ WIDTH = 9.0  # inches: 900 pixels at DPI, the width of a README
 DPI = 100
 
 
+@cache
+def _figure_class() -> type[Any]:
+    from matplotlib.figure import Figure
+
+    class InlineFigure(Figure):
+        """A figure that notebooks show. pyplot does not know it, so the notebook's own backend stays as it is."""
+
+        def _repr_png_(self) -> bytes:
+            buffer = io.BytesIO()
+            self.savefig(buffer, format="png", dpi=DPI)
+            return buffer.getvalue()
+
+    return InlineFigure
+
+
 @contextmanager
-def drawing(rows: int, columns: int, height: float, path: Path, **options: Any) -> Iterator[tuple[Any, Any]]:
-    """A figure and its axes; at the end it is saved to `path` (PNG) and beside it as SVG."""
-    import matplotlib
+def drawing(rows: int, columns: int, height: float, path: Path | None, **options: Any) -> Iterator[tuple[Any, Any]]:
+    """A figure and its axes; at the end it is saved to `path` (PNG) and beside it as SVG, unless that is None."""
+    from matplotlib import rc_context
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(rows, columns, figsize=(WIDTH, height), constrained_layout=True, **options)
-        try:
-            yield figure, axes
+    with rc_context(STYLE):
+        figure = _figure_class()(figsize=(WIDTH, height), layout="constrained")
+        yield figure, figure.subplots(rows, columns, **options)
+        if path is not None:
             figure.savefig(path, dpi=DPI)
             figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
-        finally:
-            plt.close(figure)
 
 
 def colours(labels: Sequence[str]) -> dict[str, str]:
@@ -126,11 +138,12 @@ CURVES = (
 )
 
 
-def draw_comparison(runs: Sequence[RunResult], path: Path) -> Path:
+def draw_comparison(runs: Sequence[RunResult], path: Path | None = None) -> Any:
     """Reward, entropy and length against the step, and accuracy after training.
 
+    Returns the matplotlib figure, which is saved to `path` (PNG, and SVG beside it) if there is one.
     A line is the mean over seeds of moving means, its band reaches from the lowest to the highest seed. Whiskers are
-    95 % t-intervals over seeds. Below the figure stand the runs that are no result yet, or behind others.
+    95 % t-intervals over three seeds or more. Below the figure stand the runs that are no result yet, or behind others.
 
     Raises:
         InputError: two runs of a label differ in more than the seed.
@@ -152,7 +165,7 @@ def draw_comparison(runs: Sequence[RunResult], path: Path) -> Path:
         handles, labels = axes[1][1].get_legend_handles_labels()
         if handles:
             figure.legend(handles, labels, loc="outside upper center", ncols=min(6, len(labels)), fontsize=9)
-    return path
+    return figure
 
 
 def _draw_band(axis: Any, members: Sequence[RunResult], metric: str, colour: str) -> None:
@@ -202,7 +215,7 @@ _SERIES = (
 _LINEAR = 0.05  # nats: within ± this the axis is linear, beyond it logarithmic
 
 
-def draw_signals(means: Means, path: Path) -> Path:
+def draw_signals(means: Means, path: Path | None) -> Any:
     """What a correct hint alone says and what is left of it in the contrast: mean signals by kind of token.
 
     One panel for tokens of correct and one for tokens of wrong rollouts.
@@ -218,7 +231,7 @@ def draw_signals(means: Means, path: Path) -> Path:
         axes[0][0].set_ylabel("mean signal (nats)")
         handles, labels = axes[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper left", fontsize=8.5)
-    return path
+    return figure
 
 
 def _draw(axis: Any, means: Mapping[str, Mapping[str, float]], kinds: list[str]) -> None:

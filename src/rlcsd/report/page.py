@@ -24,6 +24,7 @@ from .rollout_reader import LoggedGroup, LoggedRollout, read_groups
 from .run_results import read_config
 
 MAX_TOKENS = 1_500_000  # of a page, which then has about 40 MB
+_INLINE_TOKENS = 60_000  # of a page inside a notebook, which keeps its outputs: about 2 MB
 _HIGH = 97.0  # the percentile of |signal| over the run that gets the full colour
 
 # Name: label, whether it has a sign, and what it means.
@@ -53,21 +54,47 @@ def write_page(folder: Path, target: Path, steps: tuple[int, int] | None = None)
     Raises:
         InputError: see `rollout_reader.read_groups`.
     """
-    groups = read_groups(folder)
-    if steps is not None:
-        groups = [group for group in groups if steps[0] <= group.step <= steps[1]]
-    kept = thinned(groups, MAX_TOKENS)
-    left_out = len({group.step for group in groups}) - len({group.step for group in kept})
-    if not kept:
-        asked = "" if steps is None else f"--steps {steps[0]}:{steps[1]}: "
-        raise InputError(f"{asked}{folder} has recorded no rollouts of these steps")
-    metrics = read_jsonl(folder / "metrics.jsonl")
-    text = page(page_data(read_config(folder), kept, metrics, folder.resolve().name, left_out))
+    text, kept, left_out = _text(folder, steps, MAX_TOKENS)
     write_text(target, text)
     rollouts = [rollout for group in kept for rollout in group.rollouts]
     tokens = sum(len(rollout.spans) for rollout in rollouts)
     thin = f"; {left_out} steps between them are left out (choose with --steps)" if left_out else ""
     return f"{len({g.step for g in kept})} steps, {len(rollouts)} rollouts, {tokens:,} tokens{thin}"
+
+
+def _text(folder: Path, steps: tuple[int, int] | None, max_tokens: int) -> tuple[str, list[LoggedGroup], int]:
+    """The HTML of a run's page, the groups that it shows, and how many steps between them it leaves out."""
+    groups = read_groups(folder)
+    if steps is not None:
+        groups = [group for group in groups if steps[0] <= group.step <= steps[1]]
+    kept = thinned(groups, max_tokens)
+    left_out = len({group.step for group in groups}) - len({group.step for group in kept})
+    if not kept:
+        asked = "" if steps is None else f"--steps {steps[0]}:{steps[1]}: "
+        raise InputError(f"{asked}{folder} has recorded no rollouts of these steps")
+    metrics = read_jsonl(folder / "metrics.jsonl")
+    return page(page_data(read_config(folder), kept, metrics, folder.resolve().name, left_out)), kept, left_out
+
+
+class Page:
+    """The page of a run, written to `path`. A notebook shows it in a frame, with some of its steps if it is large.
+
+    Raises:
+        InputError: see `write_page`.
+    """
+
+    def __init__(self, folder: Path, path: Path, steps: tuple[int, int] | None = None) -> None:
+        self.folder, self.path, self.steps = folder, path, steps
+        self.content = write_page(folder, path, steps)
+
+    def __repr__(self) -> str:
+        return f"{self.path}: {self.content}"
+
+    def _repr_html_(self) -> str:
+        text = _text(self.folder, self.steps, _INLINE_TOKENS)[0]
+        # Its own origin and no access to the notebook, whatever a model has written.
+        style = "width:100%;height:720px;border:1px solid #ccc"
+        return f'<iframe sandbox="allow-scripts" style="{style}" srcdoc="{html.escape(text)}"></iframe>'
 
 
 def thinned(groups: Sequence[LoggedGroup], max_tokens: int) -> list[LoggedGroup]:

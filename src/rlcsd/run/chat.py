@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import random
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,13 @@ class Answers:
 
 
 class Chat:
-    """Both models of a run, loaded. They sample as the run's evaluation does.
+    """The base and the trained model of a run, each loaded when it is first asked. They sample as in its evaluation.
+
+    >>> import rlcsd
+    >>> chat = rlcsd.chat("runs/mine", ["evaluation.sampling.max_tokens=8"])
+    >>> answers = chat.ask("Who is a knave?")
+    >>> [name.split()[0] for name in answers.names]
+    ['base', 'trained']
 
     Args:
         run: the folder of the run.
@@ -88,13 +95,14 @@ class Chat:
 
     def __init__(
         self,
-        run: Path,
+        run: str | Path,
         overrides: Sequence[str] = (),
         step: int | None = None,
         problem: str | None = None,
         task: Task | None = None,
         warn: Callable[[str], None] = warnings.warn,
     ) -> None:
+        run = Path(run)
         checkpoint = checkpoint_of(run, step)
         config = changed(_plain(from_yaml(run / "config.yaml")), overrides)
         self.sampling, self.config = config.evaluation.sampling.settings(), config
@@ -108,39 +116,69 @@ class Chat:
             self.problem = _problem(self.task, problem)
         # A checkpoint is a whole model, or an adapter of the base that the run began with.
         model = config.model.model_copy(update={"path": str(checkpoint), "gguf_file": None})
-        trained = config.model_copy(update={"model": model})
+        self._trained_config = config.model_copy(update={"model": model})
         self.names = (f"base ({config.model.path})", f"trained ({checkpoint.name})")
-        self.engines: tuple[Engine, Engine] = tuple(  # type: ignore[assignment]
-            build_engine(one, build_method(one)) for one in (config, trained)
-        )
         self.questions = 0
+
+    @cached_property
+    def base(self) -> Engine:
+        """The model that the run began with."""
+        return build_engine(self.config, build_method(self.config))
+
+    @cached_property
+    def trained(self) -> Engine:
+        """The model of the checkpoint."""
+        return build_engine(self._trained_config, build_method(self._trained_config))
 
     def ask(self, question: str | None = None) -> Answers:
         """The responses of both models to a question, or to the chosen problem."""
         problem = self.problem if question is None and self.problem is not None else self._free_question(question or "")
-        seed = random.Random(f"{self.config.seed}/chat/{self.questions}").getrandbits(62)
-        self.questions += 1
-        texts = (self._response(self.engines[0], problem, seed), self._response(self.engines[1], problem, seed))
+        seed = self._next_seed()
+        texts = (self._responses(self.base, [problem], seed)[0], self._responses(self.trained, [problem], seed)[0])
         if self.problem is None or self.task is None:
             return Answers(problem.text, self.names, texts)
         ((base, trained),) = self.task.judge([self.problem], [texts])
         return Answers(problem.text, self.names, texts, self.problem.answer, (base.correct, trained.correct))
 
-    def _free_question(self, question: str) -> Problem:
-        """A problem without an answer, with the task's system message if it has one."""
-        return Problem(question, "", history=(("system", self.system_prompt),) if self.system_prompt else ())
+    def generate(self, questions: Sequence[str | Sequence[Mapping[str, Any]]]) -> list[str]:
+        """A response of the trained model to each question, all sampled together.
 
-    def _response(self, engine: Engine, problem: Problem, seed: int) -> str:
+        Args:
+            questions: texts, or chats: lists of messages with role and content in which the user has the last word.
+
+        Raises:
+            InputError: something else than a text or a chat, or a question that leaves no room for a response.
+        """
+        try:
+            problems = [self._free_question(question) for question in questions]
+        except ValueError as error:
+            raise InputError(f"generate: {error}") from None
+        return self._responses(self.trained, problems, self._next_seed())
+
+    def _next_seed(self) -> int:
+        self.questions += 1
+        return random.Random(f"{self.config.seed}/chat/{self.questions - 1}").getrandbits(62)
+
+    def _free_question(self, question: Any) -> Problem:
+        """A problem without an answer, with the task's system message if it has none."""
+        problem = Problem(question, "")
+        if not self.system_prompt or any(role == "system" for role, _ in problem.history):
+            return problem
+        return replace(problem, history=(("system", self.system_prompt), *problem.history))
+
+    def _responses(self, engine: Engine, problems: Sequence[Problem], seed: int) -> list[str]:
         given = self.task.instruction if self.task is not None else self.instruction
         instruction = BOXED_INSTRUCTION if given is None else given
-        prompt = student_prompt(engine.tokenizer, problem, instruction, self.config.model.thinking_eval)
-        if len(prompt) + self.sampling.max_tokens > engine.context_length:
+        thinking = self.config.model.thinking_eval
+        prompts = [student_prompt(engine.tokenizer, problem, instruction, thinking) for problem in problems]
+        longest = max(map(len, prompts), default=0)
+        if longest + self.sampling.max_tokens > engine.context_length:
             raise InputError(
-                f"evaluation.sampling.max_tokens={self.sampling.max_tokens}: with a question of {len(prompt)} tokens "
+                f"evaluation.sampling.max_tokens={self.sampling.max_tokens}: with a question of {longest} tokens "
                 f"the model's context of {engine.context_length} is exceeded"
             )
-        (sample,) = engine.sample([prompt], 1, self.sampling, seed)[0]
-        return response_text(engine.tokenizer, sample.ids)
+        samples = engine.sample(prompts, 1, self.sampling, seed)
+        return [response_text(engine.tokenizer, sample.ids) for (sample,) in samples]
 
 
 def _plain(config: Config) -> Config:

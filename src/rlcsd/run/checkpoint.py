@@ -33,7 +33,7 @@ from ..storage import (
 from ..tasks.given_task import data_hash
 from ..tasks.task import Task
 
-LOGS = ("metrics.jsonl", "rollouts.jsonl", "evaluations.jsonl")
+LOGS = ("metrics.jsonl", "rollouts.jsonl", "evaluations.jsonl", "events.jsonl")
 _STATE, _STEP = "state", "step.json"
 Snapshot = Callable[[Path], None]
 Evaluations = Sequence[tuple[int, Sequence[Summary]]]  # (step, summaries), in the order of the run
@@ -245,5 +245,6 @@ def cut_logs(folder: Path, lengths: Mapping[str, int], step: int) -> list[dict[s
     evaluation, figures = of_step("evaluations.jsonl")[:1], of_step("metrics.jsonl")[-1:]
     keep_records(folder / "evaluations.jsonl", start["evaluations.jsonl"], evaluation)
     keep_records(folder / "metrics.jsonl", start["metrics.jsonl"], figures if evaluation else [])
-    keep_records(folder / "rollouts.jsonl", start["rollouts.jsonl"])
+    for name in ("rollouts.jsonl", "events.jsonl"):
+        keep_records(folder / name, start[name])
     return read_jsonl(folder / "evaluations.jsonl")

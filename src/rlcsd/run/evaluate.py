@@ -33,9 +33,12 @@ def evaluate(
 ) -> list[Summary]:
     """Held-out accuracy: a summary of each evaluation set, and of their average if there are several.
 
-        rlcsd.evaluate("runs/mine")[0].mean
-        rlcsd.evaluate("runs/mine", task=task)  # where the run's task cannot be rebuilt from its folder
-        rlcsd.evaluate("Qwen/Qwen3-0.6B", ["task=kk_tiny", "evaluation.samples=4"])
+    >>> import rlcsd
+    >>> rlcsd.evaluate("runs/mine", ["evaluation.sampling.max_tokens=8"], progress=False)[0].problems
+    2
+
+    The model may be any, `rlcsd.evaluate("Qwen/Qwen3-0.6B", ["task=kk_tiny", "evaluation.samples=4"])`, and the task a
+    `Task`, `rlcsd.evaluate("runs/mine", task=task)`, where the run's own cannot be rebuilt from its folder.
 
     Args:
         model: a run's folder, which stands for its newest checkpoint, its task and its evaluation settings; or

@@ -145,7 +145,7 @@ def _checkpoint_of(key: str, path: str) -> str:
 def with_given_task(config: Config, task: Task) -> tuple[Config, Task]:
     """The config with the record of a task given from Python, and the task with what the config changes of it."""
     parameters = config.task
-    if isinstance(parameters, GivenTaskParameters):
+    if isinstance(parameters, GivenTaskParameters) and not parameters.is_recorded:
         changes = {k: v for k, v in parameters.model_dump(exclude_unset=True).items() if k not in ("name", "kind")}
         task = changed_task(task.name, task, changes) if changes else task
     return config.model_copy(update={"task": record(task)}), task

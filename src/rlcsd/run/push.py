@@ -20,7 +20,16 @@ def check_hub(repository: str | None) -> None:
     """Raise MissingError if an upload to `repository` would fail (name, token, offline mode). None: there is none."""
     if repository is None:
         return
+    _check_name(repository)
     from huggingface_hub import constants, get_token
+
+    if constants.is_offline_mode():
+        raise MissingError(f"push_to_hub={repository}: HF_HUB_OFFLINE is set, so nothing can be uploaded")
+    if get_token() is None:
+        raise MissingError(f"push_to_hub={repository}: there is no token for the hub; `hf auth login`, or set HF_TOKEN")
+
+
+def _check_name(repository: str) -> None:
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils._validators import validate_repo_id
 
@@ -30,10 +39,28 @@ def check_hub(repository: str | None) -> None:
         raise MissingError(f"push_to_hub={repository}: no name of a model on the hub ({first_line(error)})") from None
     if "/" not in repository:
         raise MissingError(f"push_to_hub={repository}: reads owner/name")
-    if constants.is_offline_mode():
-        raise MissingError(f"push_to_hub={repository}: HF_HUB_OFFLINE is set, so nothing can be uploaded")
-    if get_token() is None:
-        raise MissingError(f"push_to_hub={repository}: there is no token for the hub; `hf auth login`, or set HF_TOKEN")
+
+
+def plan_push(run: Path, repository: str, step: int | None = None) -> str:
+    """What `push` would upload, with the model card; needs neither network nor token.
+
+    Raises:
+        InputError: no such run or checkpoint, or no name of a repository.
+    """
+    _check_name(repository)
+    folder = checkpoint_of(run, step)
+    paths = [*_uploaded(folder).items(), ("rlcsd.yaml", run / "config.yaml")]
+    sizes = {name: path.stat().st_size for name, path in paths}
+    lines = [f"{repository}: {len(sizes) + 1} files of {folder}, {sum(sizes.values()) / 1e6:,.1f} MB"]
+    lines += [f"  {size:>14,}  {name}" for name, size in sizes.items()]
+    return "\n".join([*lines, "  README.md:", "", model_card(run, step_of(folder))])
+
+
+def _uploaded(folder: Path) -> dict[str, Path]:
+    """Name in the repository → file of a checkpoint, without what only rlcsd needs, and without peft's own card."""
+    left_out = ("state", "manifest.json", "README.md", "base.json")
+    files = {path.relative_to(folder): path for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {name.as_posix(): path for name, path in files.items() if name.parts[0] not in left_out}
 
 
 def push(run: Path, repository: str, step: int | None = None, private: bool = False) -> str:
@@ -46,10 +73,7 @@ def push(run: Path, repository: str, step: int | None = None, private: bool = Fa
     folder = checkpoint_of(run, step)
     from huggingface_hub import CommitOperationAdd, HfApi
 
-    left_out = ("state", "manifest.json", "README.md", "base.json")  # what only rlcsd needs, and peft's own card
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
-    kept = [path for path in files if path.relative_to(folder).parts[0] not in left_out]
-    operations = [CommitOperationAdd(path.relative_to(folder).as_posix(), str(path)) for path in kept]
+    operations = [CommitOperationAdd(name, str(path)) for name, path in _uploaded(folder).items()]
     operations.append(CommitOperationAdd("README.md", model_card(run, step_of(folder)).encode()))
     operations.append(CommitOperationAdd("rlcsd.yaml", str(run / "config.yaml")))
     api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"))

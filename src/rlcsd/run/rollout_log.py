@@ -50,6 +50,40 @@ def sample_completion(result: StepResult) -> dict[str, Any]:
     return {**problem, "response": rollout.text, "reward": rollout.reward}
 
 
+_TABLE_ROWS, _TABLE_CHARACTERS = 4, 4000  # responses in a table for trackers, and characters of a text in it
+
+
+def sample_rows(result: StepResult) -> list[dict[str, Any]]:
+    """Some responses of a step for the trackers' tables, each of another group, other groups at each step.
+
+    The columns are step, question, answer, response, reward and correct; and the texts of the correct hint and of the
+    wrong ones, empty where the teacher was shown none.
+    """
+    hints = {(e.group, e.index): e.hints for batch in result.examples for e in batch if e.hints is not None}
+    count = min(_TABLE_ROWS, len(result.groups))
+    rows = []
+    for number in range((result.step - 1) * count, result.step * count):
+        place = number % len(result.groups)
+        group = result.groups[place]
+        index = number % len(group.rollouts)
+        shown = hints.get((place, index))
+        texts = {
+            "question": group.problem.text,
+            "answer": group.problem.answer,
+            "response": group.rollouts[index].text,
+            "correct hint": "" if shown is None else _hint_text(shown.correct),
+            "wrong hints": "" if shown is None else "\n---\n".join(map(_hint_text, shown.wrong)),
+        }
+        cut = {name: text[:_TABLE_CHARACTERS] for name, text in texts.items()}
+        rollout = group.rollouts[index]
+        rows.append({"step": result.step, "reward": float(rollout.reward), "correct": rollout.is_correct, **cut})
+    return rows
+
+
+def _hint_text(hint: Hint) -> str:
+    return hint.answer if hint.text is None else hint.text
+
+
 def _signals(result: StepResult, method: Method, groups: int) -> dict[tuple[int, int], tuple[TrainingExample, Columns]]:
     """Example and signals of each updated rollout of the first `groups` groups, by (group, index in the group)."""
     signals = {}

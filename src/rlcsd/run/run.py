@@ -22,7 +22,15 @@ from ..config.schema import Config
 from ..engine.interface import Engine, build_engine
 from ..engine.local.local_engine import with_threads
 from ..errors import InputError, OutOfMemoryError
-from ..evaluation import Answered, EvaluationSettings, Summary, outcomes, summaries_of, summary
+from ..evaluation import (
+    Answered,
+    EvaluationSettings,
+    Summary,
+    outcomes,
+    sample_answers,
+    summaries_of,
+    summary,
+)
 from ..health import DivergedError
 from ..prepare import prepare
 from ..report.run_report import write_report
@@ -56,12 +64,15 @@ from .folder import (
 )
 from .plan import check_machine
 from .push import push
-from .rollout_log import rollout_records, sample_completion
-from .stop import Interrupted, StopSignals
+from .result import Result
+from .rollout_log import rollout_records, sample_completion, sample_rows
+from .stop import Interrupted, StopSignals, StopTraining
 from .tracking import Tracker, open_trackers
 
 Watcher = Callable[[str, Mapping[str, Any]], None]
 """Called with each event of a run ("phase", "start", "step", "evaluation", "warning") and its facts."""
+OnStep = Callable[[int, Mapping[str, float]], object]
+"""Called with the number and the metrics of each step once it is recorded; StopTraining ends the run after it."""
 
 
 def train(
@@ -70,19 +81,26 @@ def train(
     watch: Watcher | None = None,
     progress: bool | Style = True,
     resume: str | Path | None = None,
-) -> dict[str, Any]:
-    """Train, and return `{"folder", "before", "after"}`, the last two as lists of `evaluation.Summary`.
+    on_step: OnStep | None = None,
+) -> Result:
+    """Train, and return the run's `Result`: its accuracy before and after, metrics, curves, pages, and the model.
+
+    >>> import rlcsd
+    >>> result = rlcsd.train({"method": "grpo", "steps": 1, **settings}, progress=False)
+    >>> [row["step"] for row in result.log]
+    [1]
 
     Args:
-        config: a `Config`, a list of overrides (`["method=grpo", "steps=20"]`), a mapping
-            (`{"method": "grpo", "sampling": {"max_tokens": 256}, "method.tau": 0.1}`), or None for the embedded
-            default.
+        config: overrides (`["method=grpo", "steps=20"]`), a mapping (`{"method": "grpo", "sampling": {"max_tokens":
+            256}, "method.tau": 0.1}`), a `Config`, the path of a YAML file, or None for the embedded default.
         task: replaces the config's task.
         watch: called with each event of the run and its facts.
         progress: shows the run on stderr: a live view on a terminal or in a notebook, log lines elsewhere. False shows
             nothing; "live", "lines" and "off" choose.
         resume: the folder of a run to resume from its newest checkpoint; `config` is then a list of overrides of keys
             that may change, such as `["steps=60"]`.
+        on_step: called with the number and the metrics of each step; it may raise `StopTraining("why")`, and the run
+            then ends after this step as after its last: it saves, evaluates, and writes the report.
 
     Raises:
         InputError: anything wrong with the config or the data, before anything is sampled.
@@ -90,7 +108,7 @@ def train(
     folder = Path(resume) if resume is not None else None
     if folder is None:
         chosen = as_config(config, "own" if task is not None else None)
-    elif isinstance(config, Config | Mapping):
+    elif isinstance(config, Config | Mapping | str | Path):
         raise InputError('resume: the run has its config; give changes as overrides, for example ["steps=60"]')
     else:
         chosen = resumed_config(folder, list(config or []))
@@ -102,31 +120,46 @@ def train(
             if watch is not None:
                 watch(event, facts)
 
-        return Run(chosen, task, folder, on_event).execute(resume=folder is not None)
+        return Run(chosen, task, folder, on_event, on_step).execute(resume=folder is not None)
 
 
-_WITHOUT_UPDATE = ("sample", "grade", "hint", "evaluate")  # phases in which the weights are those of the last step
+_WITHOUT_UPDATE = (
+    "sample",
+    "grade",
+    "hint",
+    "evaluate",
+    "on_step",
+)  # phases in which the weights are those of the last step
 
 
 class Run:
     """One training run and its folder.
 
     The folder holds `config.yaml`, `environment.json`, `metrics.jsonl`, `tensorboard/`, `rollouts.jsonl` (some groups
-    of each step with hints and signals), `evaluations.jsonl`, `checkpoints/`, `report.md` and `report.png`.
+    of each step with hints and signals), `evaluations.jsonl`, `events.jsonl` (warnings, steps without an update, and
+    the overlap of training and evaluation problems), `checkpoints/`, `report.md` and `report.png`.
 
     Args:
         task: replaces the config's task.
         folder: the folder of a run that is resumed; None makes a new one.
         watch: called with each event and its facts.
+        on_step: called after each step; see `train`.
 
     Raises:
         InputError: the config, the data or the machine does not allow the run. Nothing is written then.
     """
 
     def __init__(
-        self, config: Config, task: Task | None = None, folder: Path | None = None, watch: Watcher | None = None
+        self,
+        config: Config,
+        task: Task | None = None,
+        folder: Path | None = None,
+        watch: Watcher | None = None,
+        on_step: OnStep | None = None,
     ) -> None:
-        self.watch = watch or (lambda event, facts: None)
+        self.watch, self.on_step = watch or (lambda event, facts: None), on_step
+        self._step, self._events = 0, list[dict[str, Any]]()  # the step that is done, and events not yet written
+        self._stopped_by_user = False
         self._current_phase = ""
         if config.rehearsal:
             raise InputError("rehearsal=true: `rlcsd train` does it; in Python call rlcsd.run.rehearsal.rehearse")
@@ -158,8 +191,8 @@ class Run:
         self.saved: int | None = None  # the step of the newest checkpoint
         self._saving: tuple[int, int | None, Future[Path]] | None = None  # a checkpoint in progress, and the best step
 
-    def execute(self, resume: bool = False) -> dict[str, Any]:
-        """Evaluate, train, evaluate, report. Returns `{"folder", "before", "after"}` as `train` does.
+    def execute(self, resume: bool = False) -> Result:
+        """Evaluate, train, evaluate, report.
 
         With `resume` the run starts at its newest whole checkpoint, or at the beginning if it has none yet.
 
@@ -182,8 +215,7 @@ class Run:
             self._phase(f"uploading to {self.config.push_to_hub}")
             stopped_early = self.evaluations[-1][0] < self.trainer.steps
             push(self.folder, self.config.push_to_hub, self._best() if stopped_early else None)
-        before = self.evaluations[0][1] if self.evaluations[0][0] == 0 else []
-        return {"folder": str(self.folder), "before": before, "after": self.evaluations[-1][1]}
+        return Result(self.folder, self.task)
 
     def _train(self, start: int) -> None:
         last = self.trainer.steps
@@ -203,15 +235,40 @@ class Run:
                     if number == last or (self.config.save_every and number % self.config.save_every == 0):
                         self.save(number)
                 self.stop.check()
+                self._call_on_step(result)
                 self._evaluate_if_due(number)
                 self._save_if_best(number)
+                if self._stopped_by_user:
+                    break
             self._end(done)
         except Interrupted as interrupted:
-            raise Interrupted(interrupted.number, self._stopped(done)) from None
+            message = self._stopped(done)
+            self._report_end(message)
+            raise Interrupted(interrupted.number, message) from None
         except Exception as error:
             self._save_after(error, at, done)
-            self._explain(error, f"evaluation after step {done}" if self._current_phase == "evaluate" else f"step {at}")
+            where = {"evaluate": f"evaluation after step {done}", "on_step": f"on_step after step {done}"}.get(
+                self._current_phase, f"step {at}"
+            )
+            try:
+                self._explain(error, where)
+            except InputError as explained:
+                self._report_end(str(explained))
+                raise
+            self._report_end()
             raise
+
+    def _call_on_step(self, result: StepResult) -> None:
+        """Tell the user's function of a step, which may end the run after it."""
+        if self.on_step is None:
+            return
+        self._phase("on_step")
+        try:
+            self.on_step(result.step, result.metrics)
+        except StopTraining as stopped:
+            self._stopped_by_user = True
+            reason = f": {stopped}" if str(stopped) else ""
+            self._warn(f"stopped by on_step after step {result.step} of {self.trainer.steps}{reason}")
 
     @contextmanager
     def _profiled(self, step: int) -> Iterator[None]:
@@ -259,6 +316,14 @@ class Run:
             raise InputError(f"{at}: {reason}{self._how_to_resume(override)}") from error
         self._warn(f"{at} failed with {type(error).__name__}{self._how_to_resume()}")
 
+    def _report_end(self, message: str = "") -> None:
+        """Write the report of a run that did not come to its end, if it can be written."""
+        if message:
+            self._events.append({"step": self._step, "event": "warning", "message": message})
+        with suppress(Exception):
+            self._write_events()
+            write_report(self.folder, self.config.figures)
+
     def _end(self, done: int) -> None:
         """Save the last step of a run that stopped early, and write the report."""
         self._finish_saving()
@@ -267,10 +332,12 @@ class Run:
                 with self.stop.deferred():
                     self.save(done)
                     self._finish_saving()
-            self._warn(
-                f"stopped early after step {done} of {self.trainer.steps}: no better held-out accuracy in "
-                f"{self.config.evaluation.patience} evaluations{self._about_best()}"
-            )
+            if not self._stopped_by_user:
+                self._warn(
+                    f"stopped early after step {done} of {self.trainer.steps}: no better held-out accuracy in "
+                    f"{self.config.evaluation.patience} evaluations{self._about_best()}"
+                )
+        self._write_events()
         write_report(self.folder, self.config.figures)
 
     def _stopped(self, done: int) -> str:
@@ -357,7 +424,8 @@ class Run:
     def _evaluate_if_due(self, step: int) -> None:
         """Evaluate after `step` if the config asks for it and a resumed run has not done so already."""
         c, done = self.config.evaluation, self.evaluations and self.evaluations[-1][0] == step
-        due = c.before if step == 0 else step == self.trainer.steps or (c.every and step % c.every == 0)
+        last = self._stopped_by_user or step == self.trainer.steps
+        due = c.before if step == 0 else last or (c.every and step % c.every == 0)
         if due and not done:
             self.evaluate(step)
 
@@ -385,7 +453,7 @@ class Run:
             for tracker in self.trackers:
                 tracker.log(figures, step)
             record = {"step": step, "sets": [one.as_dict() for one in summaries], "outcomes": outcomes(answered)}
-            append_jsonl(self.folder / "evaluations.jsonl", record)
+            append_jsonl(self.folder / "evaluations.jsonl", {**record, "samples": sample_answers(answered)})
             self.evaluations.append((step, summaries))
         self.watch("evaluation", {"step": step, "summaries": summaries, "seconds": figures["time/evaluation"]})
         self.stop.check()
@@ -405,7 +473,12 @@ class Run:
             self.config.trackers, self.folder, self.config.project, self.config.model_dump(), start
         )
         left_out = len(self.task.train) - len(self.trainer.train)
-        shared = [str(found) for found in overlaps(self.task.train, self.task.evaluations) if found.normalised]
+        found = overlaps(self.task.train, self.task.evaluations)
+        shared = [str(one) for one in found if one.normalised]
+        if start == 0:
+            for one in found:
+                counts = {"problems": one.problems, "exact": one.exact, "normalised": one.normalised}
+                self._events.append({"step": 0, "event": "overlap", "set": one.name, **counts})
         facts = {"folder": str(self.folder), "steps": self.trainer.steps, "left_out": left_out, "overlaps": shared}
         c = self.config
         about = {
@@ -450,6 +523,7 @@ class Run:
                 raise InputError(f"steps={self.trainer.steps}: the run has already done {start} steps")
         kept = cut_logs(self.folder, facts.get("logs", {}), start)
         self.evaluations = [(record["step"], summaries_of(record)) for record in kept]
+        self._step = start
         return start
 
     def _record(self, result: StepResult) -> None:
@@ -457,14 +531,22 @@ class Run:
         self._check_folder()
         for tracker in self.trackers:
             tracker.log(result.metrics, result.step)
+        self._step = result.step
+        if result.no_update:
+            self._events.append({"step": result.step, "event": "no_update", "message": result.no_update})
         if self.config.log_rollouts:
             kept = rollout_records(result, self.engine.tokenizer, self.config.log_rollouts, self.method)
             append_jsonl(self.folder / "rollouts.jsonl", *kept)
-        completion = sample_completion(result) if self._shows_completion(result.step) else None
+        completion = None
+        if self._shows_completion(result.step):
+            completion, rows = sample_completion(result), sample_rows(result)
+            for tracker in self.trackers:
+                tracker.log_samples(rows, result.step)
         facts = {"step": result.step, "metrics": result.metrics}
         self.watch("step", {**facts, "no_update": result.no_update, "completion": completion})
         for warning in result.warnings:
             self._warn(f"step {result.step}: {warning}")
+        self._write_events()
 
     def _shows_completion(self, step: int) -> bool:
         every = self.config.show_completion_every
@@ -479,7 +561,13 @@ class Run:
             raise InputError(f"{self.folder}: the run folder was removed while the run was going on")
 
     def _warn(self, message: str) -> None:
+        """Report a warning. A signal handler may call this, so it is written to the log of events later."""
         self.watch("warning", {"message": message})
+        self._events.append({"step": self._step, "event": "warning", "message": message})
+
+    def _write_events(self) -> None:
+        events, self._events = self._events, []
+        append_jsonl(self.folder / "events.jsonl", *events)
 
 
 def _ahead(step: int, begun: int) -> str:

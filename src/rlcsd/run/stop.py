@@ -20,6 +20,16 @@ class Interrupted(KeyboardInterrupt):
         self.number = number
 
 
+class StopTraining(Exception):  # noqa: N818 - it reports no error, like StopIteration
+    """Raised by a user's `on_step`: the run ends after this step as after its last one. Its text is the reason.
+
+    >>> import rlcsd
+    >>> def stop_at_half(step, metrics):
+    ...     if metrics["rollout/reward"] > 0.5:
+    ...         raise rlcsd.StopTraining("the reward is above 0.5")
+    """
+
+
 class StopSignals:
     """Signal handlers of a run. A signal raises Interrupted at once, except inside `deferred`, where it waits.
 

@@ -13,16 +13,21 @@ import json
 import math
 import re
 import shlex
+import time
 import traceback
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
-from ..config.load import choices, load, split_override
+from ..config.load import choices, is_special_path, load, split_override
 from ..config.schema import Config
 from ..errors import InputError
+from ..report.comparison import Comparison, comparison
+from ..report.run_results import read_run
 from ..storage import append_jsonl, check_new_folder, read_jsonl, write_text
+from ..tasks.task import Task
 from .folder import resumed_config
 
 _JOBS, _OUTCOMES = "sweep.json", "jobs.jsonl"
@@ -49,12 +54,25 @@ class Outcome:
 class Sweep:
     """The folder of a sweep: `sweep.json` with its jobs, `jobs.jsonl` with those that ended, and a run folder for each.
 
+    Args:
+        task: the task of all runs, if a program gives it.
+        progress: whether the progress of each run is shown.
+
     Raises:
         InputError: the folder is not empty, or, with `resume`, holds no sweep.
     """
 
-    def __init__(self, folder: Path, overrides: Sequence[str] = (), resume: bool = False) -> None:
-        self.folder = folder.absolute()
+    def __init__(
+        self,
+        folder: Path,
+        overrides: Sequence[str] = (),
+        resume: bool = False,
+        task: Task | None = None,
+        progress: bool = True,
+    ) -> None:
+        self.folder, self.task, self.progress = folder.absolute(), task, progress
+        if task is not None and not resume and not any(override.startswith("task=") for override in overrides):
+            overrides = ["task=own", *overrides]
         jobs: dict[str, Job] = {}
         if resume:
             path = folder / _JOBS
@@ -84,7 +102,8 @@ class Sweep:
         jobs = [{"name": job.name, "label": job.label, "overrides": job.overrides} for job in self.jobs]
         write_text(self.folder / _JOBS, json.dumps({"jobs": jobs}, indent=2))
         for job in self.left():
-            print(f"\n{job.name}", flush=True)
+            if self.progress:
+                print(f"\n{job.name}", flush=True)
             append_jsonl(self.folder / _OUTCOMES, {"job": job.name, "reason": self._run_job(job)})
         ended = self.outcomes()
         return [ended.get(job.name, Outcome(job.name, "it did not end")) for job in self.jobs]
@@ -98,8 +117,8 @@ class Sweep:
         resume = (folder / "config.yaml").is_file()
         try:
             config = resumed_config(folder) if resume else self._config(job)
-            with ProgressDisplay("auto") as progress:
-                Run(config, folder=folder if resume else None, watch=progress.watch).execute(resume=resume)
+            with ProgressDisplay("auto" if self.progress else "off") as display:
+                Run(config, self.task, folder if resume else None, display.watch).execute(resume=resume)
         except InputError as error:
             return str(error)
         except Exception as error:
@@ -108,6 +127,29 @@ class Sweep:
             return f"{type(error).__name__}; see {folder}/error.txt"
         return ""
 
+    def compare(self) -> Comparison | None:
+        """The finished runs side by side, also as `comparison.md` and `comparison.png`; None if there are none."""
+        labels = {job.name: job.label for job in self.jobs}
+        finished = [name for name, ended in self.outcomes().items() if name in labels and not ended.reason]
+        runs = [read_run(self.folder / name) for name in labels if name in finished]
+        if not runs:
+            return None
+        runs = [replace(run, label=labels[run.folder.name] or run.label) for run in runs]
+        compared = Comparison(runs, [comparison(runs)])
+        write_text(self.folder / "comparison.md", f"{compared}\n")
+        compared.plot(self.folder / "comparison.png")
+        return compared
+
+    def check(self, outcomes: Sequence[Outcome]) -> None:
+        """Raise InputError if a run failed, with the reason of each."""
+        failed = [outcome for outcome in outcomes if outcome.reason]
+        if failed:
+            reasons = "; ".join(f"{outcome.name}: {outcome.reason}" for outcome in failed)
+            raise InputError(
+                f"{len(failed)} of {len(outcomes)} runs failed ({reasons}); `rlcsd sweep --resume {self.folder}` tries "
+                "them again"
+            )
+
     def _config(self, job: Job) -> Config:
         return load(job.overrides).model_copy(update={"output_dir": str(self.folder), "run_name": job.name})
 
@@ -115,6 +157,77 @@ class Sweep:
         """The shell command that makes a job's run in this folder, from anywhere."""
         placed = (f"output_dir='{self.folder}'", f"run_name='{job.name}'")
         return shlex.join(["rlcsd", "train", *job.overrides, *placed])
+
+
+def sweep(
+    overrides: Sequence[str] | Mapping[str, Any] = (),
+    task: Task | None = None,
+    out: str | Path | None = None,
+    resume: str | Path | None = None,
+    progress: bool = True,
+) -> Comparison:
+    """One run for each combination of values, one after the other; returns their comparison.
+
+    >>> import rlcsd
+    >>> found = rlcsd.sweep({"seed": [0, 1], "steps": 1, **settings}, out="sweeps/seeds", progress=False)
+    >>> [run.seed for run in found.runs]
+    [0, 1]
+
+    Args:
+        overrides: `["method=grpo,rlcsd", "seed=0,1"]`, or a mapping in which a list, a tuple or a range holds several
+            values: `{"method": ["grpo", "rlcsd"], "seed": range(3)}`. A value that is a list itself stands in a list of
+            values: `{"guard.entropy": [[0, 1]]}`.
+        task: the task of all runs, instead of one of the config.
+        out: new folder for all of them; by default one of `output_dir`.
+        resume: the folder of a sweep, of which what is left is run, and what `overrides` add to it.
+        progress: whether each run shows its progress.
+
+    Raises:
+        InputError: a value is not right, or a run failed; the others are done then, and `resume` tries it again.
+    """
+    given = _written(overrides) if isinstance(overrides, Mapping) else list(overrides)
+    if resume is not None:
+        chosen = Sweep(Path(resume), given, True, task, progress)
+    else:
+        chosen = Sweep(new_folder(given) if out is None else Path(out), given, False, task, progress)
+    outcomes = chosen.run()
+    compared = chosen.compare()
+    chosen.check(outcomes)
+    assert compared is not None
+    return compared
+
+
+def _written(values: Mapping[str, Any]) -> list[str]:
+    """The values of a mapping as overrides."""
+    several = {
+        key: list(value) if isinstance(value, list | tuple | range) and value else [value]
+        for key, value in values.items()
+    }
+    return [f"{key}={','.join(map(_literal, choices))}" for key, choices in several.items()]
+
+
+def _literal(value: Any) -> str:
+    """A value in the grammar of overrides."""
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{_literal(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(_literal, value)) + "]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    text = str(value)
+    if isinstance(value, int | float) or re.fullmatch(r"[\w./:-]+", text):
+        return text
+    return "'" + text.replace("'", "\\'") + "'"
+
+
+def new_folder(overrides: Sequence[str]) -> Path:
+    """A folder for a sweep in the output_dir that the overrides choose."""
+    base = next((o.partition("=")[2] for o in reversed(overrides) if o.startswith("output_dir=")), "runs")
+    stem = Path(base.strip("'\"")) / f"sweep-{time.strftime('%Y%m%d-%H%M%S')}"
+    folder, number = stem, 2
+    while folder.exists():
+        folder, number = stem.with_name(f"{stem.name}-{number}"), number + 1
+    return folder
 
 
 def jobs_of(overrides: Sequence[str], kept: Sequence[Job] = ()) -> list[Job]:
@@ -168,9 +281,9 @@ def parse_override(override: str) -> tuple[str, list[str]]:
                 f"{override}: {name[1]}() is not supported; several values read {key}=a,b or "
                 f"{key}=range(START,STOP), {key}=choice(a,b), {key}=glob(PATTERN)"
             )
-        values = _split_at_commas(override, text)
+        values = _paths_joined(_split_at_commas(override, text))
     elif function[1] == "choice":
-        values = _split_at_commas(override, function[2])
+        values = _paths_joined(_split_at_commas(override, function[2]))
     elif function[1] == "range":
         values = _range(override, function[2])
     else:
@@ -201,6 +314,17 @@ def _split_at_commas(override: str, text: str) -> list[str]:
     if quote or closers:
         raise InputError(f"{override}: the value {text!r} has no closing {quote or closers[-1]}")
     return [part.strip() for part in parts]
+
+
+def _paths_joined(parts: list[str]) -> list[str]:
+    """The parts, of which those that together are a path that exists are one: `sweep/method=grpo,seed=0`."""
+    joined: list[str] = []
+    while parts:
+        ends = [end for end in range(len(parts), 1, -1) if is_special_path(",".join(parts[:end]))]
+        count = ends[0] if ends else 1
+        joined.append(",".join(parts[:count]))
+        parts = parts[count:]
+    return joined
 
 
 def _range(override: str, text: str) -> list[str]:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import InputError
-from .own_data import checked_problem
+from .cells import Row, checked_problem
 from .parquet_layout import to_rows
-from .tabular import Row, read_rows, write_dataset
+from .tabular import read_rows, write_dataset
 from .task import Problem
 
 DEEPMATH = "hub:zwhe99/DeepMath-103K"

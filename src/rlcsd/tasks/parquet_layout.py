@@ -16,9 +16,9 @@ from pydantic import Field
 
 from ..errors import InputError, MissingError, together
 from ..prompts import BOXED_INSTRUCTION, question_text
-from .own_data import chat_in, checked_problem, json_in, plain_values
+from .cells import Row, chat_in, checked_problem, json_in, plain_values
 from .registry import VERIFIER, TaskParameters, register
-from .tabular import Row, read_rows
+from .tabular import read_rows
 from .task import Problem, Task
 
 MARK = "published.json"  # in the folder of a data set that `rlcsd data published` fetched

@@ -17,8 +17,7 @@ from typing import Any
 from ..errors import InputError, MissingError, first_line
 from ..storage import whole_folder
 from . import hub
-
-Row = Mapping[str, Any]
+from .cells import Row
 
 
 def read_rows(field: str, path: str) -> list[Row]:
@@ -31,11 +30,11 @@ def read_rows(field: str, path: str) -> list[Row]:
         return _hub(field, path)
     file = Path(path)
     if file.is_dir():
-        raise InputError(f"{field}={path}: is a folder; name one .jsonl, .csv or .parquet file")
+        raise InputError(f"{field}={path}: is a folder; name one .jsonl, .json, .csv or .parquet file")
     if not file.is_file():
         raise MissingError(f"{field}={path}: there is no such file")
     if file.suffix not in _READERS:
-        raise InputError(f"{field}={path}: the file must end in .jsonl, .csv or .parquet")
+        raise InputError(f"{field}={path}: the file must end in .jsonl, .json, .csv or .parquet")
     try:
         return _READERS[file.suffix](field, path)
     except InputError:
@@ -63,6 +62,24 @@ def _jsonl(field: str, path: str) -> list[Row]:
                 )
             rows.append(row)
     return rows
+
+
+def _json(field: str, path: str) -> list[Row]:
+    """A list of objects, alone or as the only list of objects in an object (`{"data": […]}`), or JSON Lines."""
+    text = Path(path).read_text(encoding="utf-8-sig")
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        if error.msg == "Extra data":  # a second line: the ending of many files of JSON Lines
+            return _jsonl(field, path)
+        raise InputError(f"{field}={path}: line {error.lineno} is not JSON ({error.msg})") from None
+    lists = [value] if isinstance(value, list) else list(value.values()) if isinstance(value, dict) else []
+    tables = [rows for rows in lists if isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows)]
+    if len(tables) != 1:
+        raise InputError(
+            f"{field}={path}: must hold one list of objects with named fields, [{{…}}, …] or {{NAME: […]}}"
+        )
+    return tables[0]
 
 
 def _csv(field: str, path: str) -> list[Row]:
@@ -99,7 +116,12 @@ def _check_names(field: str, path: str, names: Sequence[str]) -> None:
         raise InputError(f"{field}={path}: two columns are called {twice!r}; rename one of them")
 
 
-_READERS: dict[str, Callable[[str, str], list[Row]]] = {".jsonl": _jsonl, ".csv": _csv, ".parquet": _parquet}
+_READERS: dict[str, Callable[[str, str], list[Row]]] = {
+    ".jsonl": _jsonl,
+    ".json": _json,
+    ".csv": _csv,
+    ".parquet": _parquet,
+}
 
 
 # ------------------------------------------------------------------ the hub

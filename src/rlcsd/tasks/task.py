@@ -27,6 +27,7 @@ from ..verifiers import (
     reading_thoughts,
     reads_boxes,
 )
+from .cells import Columns, problems_of, rows_of, split
 
 if TYPE_CHECKING:  # the module needs torch, and tasks do not
     from ..metrics import Metrics
@@ -42,6 +43,12 @@ _TRIED = 64  # problems of a set that any other verifier is tried on before a ru
 @dataclass(frozen=True)
 class Task:
     """Training problems, named evaluation sets, and the verifier of responses.
+
+    >>> from rlcsd import Problem, Task
+    >>> problems = [Problem(f"Is {n} even or odd?", "odd" if n % 2 else "even") for n in range(20)]
+    >>> task = Task("parity", problems[:16], {"held_out": problems[16:]}, verifier="exact")
+    >>> [verdict.correct for verdict in task.judge(task.train[:1], [("\\\\boxed{even}", "\\\\boxed{odd}")])[0]]
+    [True, False]
 
     `verifier` is a callable, the name of a registered one, `path/to/file.py:name`, or a list of `Reward`, whose
     weighted sum is the reward. One of the user's own runs in processes of its own and may take `verifier_seconds` for
@@ -109,6 +116,66 @@ class Task:
         for _, problems in self._sets():
             some = problems if quick else problems[:: -(-len(problems) // tried)]
             self.judge(some, [("",)] * len(some))
+
+    @classmethod
+    def from_rows(
+        cls,
+        name: str,
+        rows: Any,
+        verifier: Verifier | str | Sequence[Reward] = "exact",
+        *,
+        question: str = "question",
+        answer: str = "answer",
+        solution: str | None = None,
+        group: str | None = None,
+        test_fraction: float | None = None,
+        evaluations: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        **options: Any,
+    ) -> Task:
+        """A task from the rows of a table.
+
+        >>> from rlcsd import Task
+        >>> rows = [{"q": f"{a} + {b} = ?", "a": a + b} for a in range(10) for b in range(10)]
+        >>> task = Task.from_rows("sums", rows, question="q", answer="a", test_fraction=0.2)
+        >>> len(task.train), len(task.evaluations["test"])
+        (80, 20)
+
+        Args:
+            rows: a list of mappings, a `datasets.Dataset`, or a DataFrame of pandas or polars.
+            verifier: see `Task`.
+            question: the column of the question: a text, or a chat in which the user has the last word.
+            answer: the column of the reference answer: a text or a number.
+            solution: the column of a worked solution, if there is one.
+            group: the column of the kind of problem, for tables.
+            test_fraction: this share of the rows becomes the evaluation set `test` and is not trained on. Rows that ask
+                the same question stay on one side.
+            evaluations: further evaluation sets, tables of the same columns by name.
+            seed: of the split.
+            options: fields of `Task`, such as `instruction` or `system_prompt`.
+
+        Raises:
+            InputError: no rows, a column that is not there, an empty cell, or a fraction that leaves a side empty.
+        """
+        columns = Columns(question, answer, solution, group)
+        where = f"task={name}"
+        asked = needs_answer(get(verifier) if isinstance(verifier, str) else verifier)
+        train = problems_of(where, rows_of(where, rows), columns, asked)
+        sets: dict[str, Sequence[Problem]] = {
+            label: problems_of(f"{where}, {label}", rows_of(f"{where}, {label}", table), columns, asked)
+            for label, table in (evaluations or {}).items()
+        }
+        if test_fraction is not None:
+            if "test" in sets:
+                raise InputError(
+                    f"{where}: test_fraction makes an evaluation set `test`, which evaluations has already"
+                )
+            if not 0 < test_fraction < 1:
+                raise InputError(f"{where}: test_fraction must be between 0 and 1, not {test_fraction}")
+            train, sets["test"] = split(train, [normalised(p.text) for p in train], test_fraction, seed)
+            if not train:
+                raise InputError(f"{where}: test_fraction={test_fraction} leaves nothing to train on; lower it")
+        return cls(name, train, sets, verifier, **options)
 
     def judge(self, problems: Sequence[Problem], responses: Sequence[Sequence[str]]) -> list[tuple[Verdict, ...]]:
         """The verdicts on several responses to each problem.

@@ -178,6 +178,14 @@ Asker = Callable[[Any, Sequence[str], Sequence[Problem], bool], list[Answer]]  #
 class Reward:
     """One of several verifiers: what its reward is multiplied by, and its name in the log (by default its own).
 
+    >>> from rlcsd import Problem, Reward, Task
+    >>> def brief(response, answer):
+    ...     return len(response) < 200
+    >>> rewards = [Reward("exact", decides=True), Reward(brief, weight=0.1)]
+    >>> task = Task("parity", [Problem("Is 7 even or odd?", "odd")], {}, rewards)
+    >>> task.judge(task.train, [("\\\\boxed{odd}",)])[0][0].reward
+    1.1
+
     `decides`: whether it is one of those that a response must satisfy to be correct. Where no reward says so, those of
     the largest weight decide.
     """

@@ -14,9 +14,10 @@ from pydantic import Field
 
 from ...errors import InputError
 from ...storage import check_new_folder
+from ..cells import Row
 from ..parquet_layout import is_published, read_task_sets, sources_in_use, to_rows
 from ..registry import TaskParameters, register
-from ..tabular import Row, write_dataset
+from ..tabular import write_dataset
 from ..task import Problem, Task
 from .puzzle_text import DIRECT, NAMES, answer_text, assignment_text, puzzle_text, search, solution_text
 from .puzzles import FORMS, Puzzle, canonical_form, draw_puzzle
