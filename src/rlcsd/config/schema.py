@@ -232,6 +232,9 @@ class VerlEngineConfig(EngineConfig):
     )
     rollout_rows: Resumable[Count] = Field(256, description="maximum responses that one server decodes side by side")
     rollout_eager: Resumable[bool] = Field(False, description="decode without CUDA graphs")
+    rollout_adapters: Resumable[Literal["auto", "merged"]] = Field(
+        "auto", description="auto: servers get adapters alone where vLLM has kernels for them; merged: whole weights"
+    )
     timeout: Resumable[float] = Field(
         3600.0,
         gt=0,

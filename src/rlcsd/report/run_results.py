@@ -29,7 +29,7 @@ _NO_DIFFERENCE = {
         "device", "threads", "micro_batch_tokens", "score_tokens", "head_chunk", "sample_rows", "sample_gib",
         "cuda_graph", "self_check", "vllm_memory", "vllm_sleep", "nodes", "gpus_per_node", "ray_address",
         "share_prefixes", "sequence_parallel", "offload", "tensor_parallel", "rollout_memory", "rollout_rows",
-        "rollout_eager", "timeout",
+        "rollout_eager", "rollout_adapters", "timeout",
     )),
 }  # fmt: skip
 _STOPPING = {"evaluation.patience", "evaluation.min_gain"}

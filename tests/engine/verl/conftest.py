@@ -1,4 +1,4 @@
-"""Engines on the CPU: Ray with logical GPUs, two ranks over gloo, rollout servers on transformers.
+"""Engines on the CPU: Ray with logical GPUs, two ranks over gloo, rollout servers on transformers or on vLLM's CPU build.
 
 Only where verl is installed (`make test-verl`); elsewhere the files that need it are not collected.
 """
@@ -40,13 +40,19 @@ TASK = [
 
 
 @pytest.fixture(scope="module")
-def ray_on_cpu() -> Iterator[None]:
+def overrides() -> list[str]:
+    """What the engines of a test file have in common; a file with other rollout servers has its own."""
+    return CPU
+
+
+@pytest.fixture(scope="module")
+def ray_on_cpu(overrides) -> Iterator[None]:
     """One Ray for the engines of a test file: two logical GPUs, little memory, ended afterwards."""
     ray = pytest.importorskip("ray")
     from rlcsd.config.load import load
     from rlcsd.engine.verl.settings import environment
 
-    variables = environment(load(CPU).engine) | {"PYTHONPATH": os.environ["PYTHONPATH"], "OMP_NUM_THREADS": "1"}
+    variables = environment(load(overrides).engine) | {"PYTHONPATH": os.environ["PYTHONPATH"], "OMP_NUM_THREADS": "1"}
     ray.init(
         num_cpus=8,
         num_gpus=2,
@@ -61,17 +67,17 @@ def ray_on_cpu() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def engines(ray_on_cpu) -> Iterator[Callable[..., Any]]:
+def engines(ray_on_cpu, overrides) -> Iterator[Callable[..., Any]]:
     """Builds an engine from overrides; at most one lives at a time."""
     from rlcsd.config.load import build_method, load
     from rlcsd.engine.interface import build_engine
 
     alive: list[Any] = []
 
-    def build(*overrides: str) -> Any:
+    def build(*more: str) -> Any:
         while alive:
             alive.pop().close()
-        config = load([*CPU, *TASK, *overrides])
+        config = load([*overrides, *TASK, *more])
         alive.append(build_engine(config, build_method(config)))
         return alive[-1]
 

@@ -1,5 +1,8 @@
 """Registered with verl for tests without a GPU: the CPU as a platform, and a rollout server on transformers.
 
+The server holds the trainer to what verl's vLLM server demands: weights are gone after sleep, only the model's names
+and dtype are taken, requests have limits. `vllm_cpu.py` has verl's own servers instead.
+
 Each process of a run imports this module (`engine.modules`), before it asks verl for its platform.
 """
 
@@ -94,22 +97,112 @@ from verl.workers.rollout import base as rollout_base  # noqa: E402  after the p
 from verl.workers.rollout.replica import RolloutReplica, RolloutReplicaRegistry, TokenOutput  # noqa: E402
 
 _PAUSE = 0.05  # seconds without a new request after which what has arrived is decoded
+_PARAMETERS = {"temperature", "top_p", "top_k", "max_tokens", "stop_token_ids", "logprobs", "seed"}  # vLLM's names
+_TAGS = {"weights", "kv_cache"}
+
+
+class Decoder:
+    """A model of transformers with the states of a vLLM engine.
+
+    It starts with random weights (`load_format=dummy`). Asleep it can do nothing; level 2 discards the weights, level
+    1, for servers with adapters, keeps them.
+    """
+
+    def __init__(self, config: Any, path: str, adapters: bool) -> None:
+        from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+        torch.manual_seed(0)
+        self.dtype, self.limit = getattr(torch, config.dtype), config.max_model_len
+        self.model = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(path), dtype=self.dtype).eval()
+        tokenizer = AutoTokenizer.from_pretrained(path)
+        self.pad, self.vocabulary, self.adapters = tokenizer.pad_token_id, len(tokenizer), adapters
+        self.published = {name: tensor.shape for name, tensor in self.model.state_dict().items()}
+        if self.model.config.get_text_config().tie_word_embeddings:
+            del self.published["lm_head.weight"]
+        self.base = self.model.state_dict()  # of the same tensors, by names that peft does not change
+        self.awake = set(_TAGS)
+
+    def sleep(self) -> None:
+        self.awake.clear()
+        if not self.adapters:
+            with torch.no_grad():
+                for tensor in self.base.values():
+                    tensor.fill_(torch.nan)
+
+    def wake_up(self, tags: Any) -> None:
+        assert set(tags) <= _TAGS, tags
+        self.awake |= set(tags)
+
+    @torch.no_grad()
+    def update_weights(
+        self, named: dict[str, torch.Tensor], peft_config: Any = None, base_sync_done: bool = False
+    ) -> None:
+        assert "weights" in self.awake, "weights for a server that sleeps"
+        assert all(tensor.dtype == self.dtype for tensor in named.values()), {t.dtype for t in named.values()}
+        assert (peft_config is not None) == self.adapters
+        if peft_config is not None and base_sync_done:
+            self._load_adapter(named, peft_config)
+            return
+        found = {name: tensor.shape for name, tensor in named.items() if name != "lm_head.weight"}
+        expected = {name: shape for name, shape in self.published.items() if name != "lm_head.weight"}
+        assert found == expected, found.items() ^ expected.items()
+        assert self.published.keys() - named.keys() == set()
+        for name, tensor in named.items():
+            self.base[name].copy_(tensor)
+
+    def _load_adapter(self, named: dict[str, torch.Tensor], peft_config: dict[str, Any]) -> None:
+        from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
+
+        if not isinstance(self.model, PeftModel):
+            self.model = get_peft_model(self.model, LoraConfig(**peft_config)).eval()
+        result = set_peft_model_state_dict(self.model, named)
+        assert not result.unexpected_keys, result.unexpected_keys
+        assert not [key for key in result.missing_keys if "lora_" in key]
+
+    def decode(self, prompts: Any, asked: dict[str, Any]) -> list[TokenOutput]:
+        """One response to each prompt, with one seed for all; limits are those of verl's server."""
+        from transformers import GenerationConfig
+
+        assert self.awake == _TAGS, f"a request to a server of which {_TAGS - self.awake} sleeps"
+        assert asked.keys() <= _PARAMETERS, asked.keys()
+        longest = max(map(len, prompts))
+        if longest >= self.limit:
+            raise ValueError(f"Prompt length ({longest}) leaves no room to generate within {self.limit}")
+        ids = torch.tensor([[self.pad] * (longest - len(prompt)) + list(prompt) for prompt in prompts])
+        mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+        settings = GenerationConfig(
+            do_sample=asked["temperature"] > 0, temperature=asked["temperature"] or None, top_p=asked["top_p"],
+            top_k=max(asked["top_k"], 0), max_new_tokens=asked["max_tokens"], eos_token_id=asked["stop_token_ids"],
+            pad_token_id=self.pad, suppress_tokens=list(range(self.vocabulary, self.model.config.vocab_size)) or None,
+            output_scores=True, return_dict_in_generate=True,
+        )  # fmt: skip
+        torch.manual_seed(asked["seed"])
+        with torch.no_grad():
+            out = self.model.generate(ids, attention_mask=mask, generation_config=settings)
+        new = out.sequences[:, longest:]
+        log_probs = torch.stack(out.scores, 1).float().log_softmax(-1).gather(-1, new[..., None])[..., 0]
+        outputs = []
+        for prompt, tokens, scores in zip(prompts, new.tolist(), log_probs.tolist(), strict=True):
+            room = self.limit - len(prompt)  # verl cuts a response that does not fit without a word
+            end = next((at + 1 for at, token in enumerate(tokens) if token in asked["stop_token_ids"]), len(tokens))
+            end = min(end, room)
+            outputs.append(TokenOutput(token_ids=tokens[:end], log_probs=scores[:end] if asked["logprobs"] else None))
+        return outputs
 
 
 class Server:
     """Decodes requests that arrive together as one batch, sampled with the smallest of their seeds."""
 
-    def __init__(self, path: str, dtype: str) -> None:
-        from transformers import AutoModelForCausalLM, AutoTokenizer
-
+    def __init__(self, config: Any, path: str, adapters: bool) -> None:
         torch.set_num_threads(1)
-        self.model = AutoModelForCausalLM.from_pretrained(path, dtype=getattr(torch, dtype)).eval()
-        self.pad = AutoTokenizer.from_pretrained(path).pad_token_id
+        self.decoder = Decoder(config, path, adapters)
         self.waiting: list[Any] = []
         self.task: Any = None
         self.hanging = False
 
-    async def generate(self, request_id: str, prompt_ids: Any, sampling_params: Any, **options: Any) -> TokenOutput:
+    async def generate(
+        self, request_id: str, prompt_ids: Any, sampling_params: Any, image_data: Any = None, video_data: Any = None
+    ) -> TokenOutput:
         while self.hanging:
             await asyncio.sleep(1)
         future = asyncio.get_running_loop().create_future()
@@ -126,50 +219,29 @@ class Server:
                 await asyncio.sleep(_PAUSE)
             batch, self.waiting = sorted(self.waiting, key=lambda one: one[1]["seed"]), []
             try:
-                samples = await asyncio.to_thread(self._decode, [prompt for prompt, _, _ in batch], batch[0][1])
+                outputs = await asyncio.to_thread(self.decoder.decode, [prompt for prompt, _, _ in batch], batch[0][1])
             except Exception as error:
                 for _, _, future in batch:
                     future.set_exception(error)
                 continue
-            for (_, _, future), sample in zip(batch, samples, strict=True):
-                extra = {"own_log_probs": sample.log_probs.tolist()}
-                future.set_result(
-                    TokenOutput(
-                        token_ids=list(sample.ids), log_probs=sample.sampled_log_probs.tolist(), extra_fields=extra
-                    )
-                )
+            for (_, _, future), output in zip(batch, outputs, strict=True):
+                future.set_result(output)
 
-    def _decode(self, prompts: Any, asked: Any) -> list[Any]:
-        from rlcsd.engine.local import sampler
-        from rlcsd.engine.local.model import Network
-        from rlcsd.records import Sampling
+    async def sleep(self) -> None:
+        assert not self.waiting and (self.task is None or self.task.done()), "put to sleep while it decodes"
+        self.decoder.sleep()
 
-        settings = Sampling(asked["temperature"], asked["top_p"], max(asked["top_k"], 0), asked["max_tokens"])
-        stop = asked["stop_token_ids"]
-        samples = sampler.sample(
-            Network(self.model), prompts, 1, settings, seed=asked["seed"], stop_ids=stop, pad_id=self.pad
-        )
-        return [one[0] for one in samples]
+    async def wake_up(self, tags: Any) -> None:
+        self.decoder.wake_up(tags)
 
-    async def update_weights(self, named: dict[str, torch.Tensor]) -> None:
-        ours = self.model.state_dict()
-        missing = [name for name in ours if name not in named and name != "lm_head.weight"]
-        assert not missing, missing
-        with torch.no_grad():
-            for name in ours.keys() & named.keys():
-                ours[name].copy_(named[name])
+    async def update_weights(self, named: dict[str, torch.Tensor], peft_config: Any, base_sync_done: bool) -> None:
+        self.decoder.update_weights(named, peft_config, base_sync_done)
 
     async def hang(self) -> None:
         self.hanging = True
 
     async def process(self) -> int:
         return os.getpid()
-
-    async def _done(self, *arguments: Any, **options: Any) -> None:
-        return None
-
-    wake_up = sleep = abort_all_requests = resume_generation = clear_kv_cache = _done
-    release_kv_cache = resume_kv_cache = start_profile = stop_profile = _done
 
 
 def _name(replica: int) -> str:
@@ -181,23 +253,35 @@ class Replica(RolloutReplica):
 
     async def launch_servers(self) -> None:
         options = {"name": _name(self.replica_rank), "num_cpus": 0, "max_concurrency": self.max_concurrency}
-        self._server_handle = ray.remote(Server).options(**options).remote(self.model_config.path, self.config.dtype)
+        adapters = self.model_config.lora_rank > 0 and not self.model_config.lora["merge"]
+        arguments = (self.config, self.model_config.path, adapters)
+        self._server_handle = ray.remote(Server).options(**options).remote(*arguments)
         self.servers, self._server_address = [self._server_handle], _name(self.replica_rank)
 
 
 class Adapter(rollout_base.BaseRollout):
     """Sends the policy's weights from a training worker to this rank's server."""
 
+    def _server(self) -> Any:
+        """The server, on the first of the ranks that share it."""
+        replica, rank = divmod(int(os.environ["RANK"]), self.config.tensor_model_parallel_size)
+        return None if rank else ray.get_actor(_name(replica))
+
     async def resume(self, tags: Any) -> None:
-        return None
+        server = self._server()
+        if server is not None:
+            await server.wake_up.remote(tags)
 
     async def release(self) -> None:
-        return None
+        raise AssertionError("the driver puts servers to sleep")
 
-    async def update_weights(self, weights: Any, wire_format: str = "named_tensors", **options: Any) -> None:
+    async def update_weights(
+        self, weights: Any, peft_config: Any = None, base_sync_done: bool = False, global_steps: Any = None
+    ) -> None:
         named = {name: tensor.detach().cpu().clone() for name, tensor in weights}  # gathers on all ranks
-        server = ray.get_actor(_name(int(os.environ["RANK"]) // self.config.tensor_model_parallel_size))
-        await server.update_weights.remote(named)
+        server = self._server()
+        if server is not None:
+            await server.update_weights.remote(named, peft_config, base_sync_done)
 
 
 RolloutReplicaRegistry.register("rlcsd_cpu", lambda: Replica)

@@ -6,10 +6,13 @@ Starting processes takes far longer than building a small model in them, so many
 from __future__ import annotations
 
 import os
+import resource
 import socket
 import traceback
 from multiprocessing import get_context
 from typing import Any
+
+import psutil
 
 from rlcsd.config.schema import Config
 
@@ -40,8 +43,12 @@ def _serve(rank: int, ranks: int, port: int, pipe: Any) -> None:
                 workers[name] = RlcsdWorker(config=made, role="actor", run=config)
                 answer: Any = workers[name].start(policy=model is None)
             elif method == "weights":
-                answer = dict(workers[name].actor.engine.get_per_tensor_param()[0])
-                answer = {key: tensor.detach().clone() for key, tensor in answer.items()} if rank == 0 else None
+                sent, peft_config = workers[name].actor.engine.get_per_tensor_param(base_sync_done=arguments[0])
+                named = {key: tensor.detach().clone() for key, tensor in sent}
+                answer = (named, peft_config) if rank == 0 else None
+            elif method == "memory":  # MiB now, and at most until now
+                peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+                answer = (psutil.Process().memory_info().rss / 2**20, peak)
             else:
                 answer = getattr(workers[name], method)(*arguments)
             pipe.send((answer, None))
@@ -100,17 +107,22 @@ class Piped:
 
 
 class Sampler:
-    """The interface of `servers.Servers`: a transformers model in this process that gets the policy's weights."""
+    """The interface of `servers.Servers`: the stand-in's decoder in this process, which gets the policy's weights."""
 
     def __init__(self, policy: Piped, config: Config) -> None:
-        import torch
-        from transformers import AutoModelForCausalLM
+        from types import SimpleNamespace
 
         from rlcsd.engine.local.model import resolve_path
+        from rlcsd.engine.verl.settings import adapters_alone, verl_config
 
-        self.policy, self.client, self.awake = policy, self, False
-        self.model = AutoModelForCausalLM.from_pretrained(resolve_path(config.model.path))
-        self.model.to(getattr(torch, config.model.dtype)).eval()
+        from .plugins import Decoder
+
+        limit = verl_config(config).actor_rollout_ref.rollout.max_model_len
+        adapters = adapters_alone(config)
+        settings = SimpleNamespace(dtype=config.model.dtype, max_model_len=limit)
+        self.policy, self.client, self.awake, self.base_sent = policy, self, False, False
+        self.decoder = Decoder(settings, resolve_path(config.model.path), adapters)
+        self.decoder.sleep()
 
     def wait_for(self, requests: Any) -> list[Any]:
         import asyncio
@@ -121,36 +133,25 @@ class Sampler:
         return asyncio.run(answers())
 
     def wake(self, version: int) -> None:
-        if not self.awake:
-            named = self.policy.call("weights", "")[0]
-            ours = self.model.state_dict()
-            assert ours.keys() - named.keys() <= {"lm_head.weight"}, ours.keys() - named.keys()
-            for name in ours.keys() & named.keys():
-                ours[name].copy_(named[name])
-            self.awake = True
+        """As verl's `update_weights`."""
+        if self.awake:
+            return
+        self.decoder.wake_up(["weights"])
+        named, peft_config = self.policy.call("weights", "", True)[0]
+        if peft_config is not None and not self.base_sent:
+            base, _ = self.policy.call("weights", "", False)[0]
+            self.decoder.update_weights(base, peft_config, False)
+        self.decoder.update_weights(named, peft_config, True)
+        self.decoder.wake_up(["kv_cache"])
+        self.awake = self.base_sent = True
 
     def sleep(self) -> None:
+        if self.awake:
+            self.decoder.sleep()
         self.awake = False
 
     async def generate(self, request_id: str, *, prompt_ids: Any, sampling_params: Any) -> Any:
-        from types import SimpleNamespace
-
-        from rlcsd.engine.local import sampler
-        from rlcsd.engine.local.model import Network
-        from rlcsd.records import Sampling
-
-        asked = sampling_params
-        settings = Sampling(asked["temperature"], asked["top_p"], max(asked["top_k"], 0), asked["max_tokens"])
-        sample = sampler.sample(
-            Network(self.model),
-            [prompt_ids],
-            1,
-            settings,
-            seed=asked["seed"],
-            stop_ids=asked["stop_token_ids"],
-            pad_id=0,
-        )[0][0]
-        return SimpleNamespace(token_ids=sample.ids, log_probs=sample.sampled_log_probs.tolist())
+        return self.decoder.decode([prompt_ids], sampling_params)[0]
 
 
 class PipedCluster:

@@ -66,13 +66,6 @@ def test_a_server_that_hangs_ends_the_call_in_time(engine):
     engine.servers.timeout = 900.0
 
 
-def test_a_server_that_dies_while_it_samples_raises_a_one_line_error(engine, processes):
-    os.kill(processes[-1], signal.SIGKILL)
-    with pytest.raises(InputError, match=r"^sampling: a process of the cluster died \(.+\)$") as raised:
-        engine.sample(PROMPTS, 8, FEW, 2)
-    assert "\n" not in str(raised.value)
-
-
 def test_out_of_memory_names_what_to_lower(engine, processes):
     import ray
     import torch
@@ -84,6 +77,13 @@ def test_out_of_memory_names_what_to_lower(engine, processes):
     ray.get(worker.__ray_call__.remote(starve))
     with pytest.raises(InputError, match=r"^scoring ran out of memory on a worker; set engine\.score_tokens="):
         engine.score([Pair((1, 2), (3, 4)), Pair((5, 6), (7, 8))], "policy")
+
+
+def test_a_server_that_dies_while_it_samples_raises_a_one_line_error(engine, processes):
+    os.kill(processes[-1], signal.SIGKILL)
+    with pytest.raises(InputError, match=r"^sampling: a process of the cluster died \(.+\)$") as raised:
+        engine.sample(PROMPTS, 8, FEW, 2)
+    assert "\n" not in str(raised.value)
 
 
 def test_a_worker_that_dies_raises_an_error_and_closing_leaves_no_process(engine, processes):

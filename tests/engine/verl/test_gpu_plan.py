@@ -179,6 +179,11 @@ def test_shards_shrink_with_gpus_and_offload_moves_them_to_the_host():
     assert moments.host == pytest.approx(EIGHT_B.parameters) and moments.scoring < one.scoring
 
 
+def test_sleeping_servers_with_adapters_keep_their_base_in_host_memory():
+    alone, merged = (planned("model.lora.rank=64", f"engine.rollout_adapters={how}") for how in ("auto", "merged"))
+    assert (alone.host, merged.host) == (2 * EIGHT_B.parameters, 0)
+
+
 def test_sequence_parallelism_divides_activations_and_needs_no_gathered_weights():
     assert planned("engine.sequence_parallel=4", "engine.share_prefixes=false").update < planned().update
     with pytest.raises(InputError, match="share_prefixes=false"):

@@ -47,8 +47,7 @@ def relative(found, expected) -> float:
     return float((found.double() - expected.double()).abs().max() / expected.double().abs().max().clamp(min=1e-30))
 
 
-@pytest.mark.parametrize("name", EIGHT)
-@pytest.mark.parametrize("count", [7, 1])
+@pytest.mark.parametrize(("name", "count"), [*((name, 7) for name in EIGHT), ("sdpo", 1), ("rlcsd", 1)])
 def test_the_first_gradient_is_the_local_engines(name, count, both):
     cluster, local = both
     method = built(name)

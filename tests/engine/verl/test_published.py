@@ -57,4 +57,4 @@ def test_servers_accept_adapters(alpha):
 
     tree = verl_config(load(["model=qwen3_4b", "model.path=tiny", "model.lora.rank=64", alpha, "engine=verl"]))
     served = omega_conf_to_dataclass(tree.actor_rollout_ref.model, HFModelConfig)  # as each server builds its config
-    assert (served.lora_rank, served.lora_alpha, served.lora["merge"]) == (64, 128, True)
+    assert (served.lora_rank, served.lora_alpha, served.lora["merge"]) == (64, 128, False)

@@ -55,6 +55,25 @@ def test_an_adapter_folder_is_refused_for_it_is_no_whole_model(tmp_path):
         check_engine(load([*BIG, f"model.path={tmp_path}"]))
 
 
+@pytest.mark.parametrize(
+    ("overrides", "alone"),
+    [
+        ([], False),
+        (["model.lora.rank=64"], True),
+        (["model.lora.rank=513"], False),
+        (["model.lora.rank=64", "engine.rollout_adapters=merged"], False),
+        (["model.lora.rank=64", "model.dtype=float32"], False),
+        (["model.lora.rank=64", "model.lora.target_modules=[q_proj,lm_head]"], False),
+    ],
+)
+def test_servers_get_adapters_alone_where_vllm_has_kernels_for_them(overrides, alone):
+    config = load([*BIG, *overrides])
+    assert settings.adapters_alone(config) is alone
+    assert (f"actor_rollout_ref.model.lora.merge={json.dumps(not alone)}" in settings.overrides(config)) is (
+        config.model.lora is not None
+    )
+
+
 def with_packages(monkeypatch, *here):
     monkeypatch.setattr(settings, "find_spec", lambda name: ModuleSpec(name, None) if name in here else None)
     monkeypatch.setattr(settings, "check_version", lambda: None)

@@ -1,21 +1,36 @@
-"""One process, one device, transformers models, plain torch."""
+"""One process, one device, transformers models, plain torch.
+
+The engine itself is imported when it is asked for: it imports modules that import parts of this package.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...config.schema import Config
 from ...errors import MissingError, together
 from ...methods.base import Method
 from ..interface import TokenLimits
-from .local_engine import LocalEngine
 from .lora import quantization
 from .memory import memory_line
 from .model import resolve_device
 from .optimizer import check_optimizer
 from .vllm import vllm_wanted
 
+if TYPE_CHECKING:
+    from .local_engine import LocalEngine
+
 __all__ = ["LocalEngine", "build", "check", "engine_line", "max_sequence", "memory_line"]
+
+
+def __getattr__(name: str) -> Any:
+    if name != "LocalEngine":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .local_engine import LocalEngine
+
+    return LocalEngine
 
 
 def check(config: Config) -> None:
@@ -44,4 +59,6 @@ def build(
     config: Config, method: Method, tokenizer: Any = None, prompts: Sequence[tuple[int, ...]] = ()
 ) -> LocalEngine:
     """See `engine.interface.build_engine`."""
+    from .local_engine import LocalEngine
+
     return LocalEngine(config, method, tokenizer=tokenizer, prompts=prompts)

@@ -2,7 +2,8 @@
 
 They use caches, shared prefixes and padding; a model whose attention does not fit these would train on wrong numbers
 without an error. Log-probs of two correct passes differ by rounding, so the allowed difference is a multiple of this
-model's own rounding noise, measured on the same responses. The check costs a few short responses.
+model's own rounding noise, measured on the same responses. The check costs a few short responses. The cluster engine
+compares its own paths with the same functions.
 """
 
 from __future__ import annotations
@@ -24,7 +25,6 @@ from .caches import Ids, SharedPrompts
 from .model import Network, eval_mode, sliding_windows
 from .update import response_hidden
 
-TOLERANCE = {torch.float32: 5e-3, torch.bfloat16: 5e-2}  # of the cluster engine: mean difference in nats, by dtype
 # Allowed mean difference over the noise floor, of all responses together and of the worst one. Correct paths of
 # SmolLM2-135M in bf16 stay below 1.1 and 1.6, and a rotation by one position too many begins at 2.7.
 _TOGETHER, _WORST = 1.4, 2.2
@@ -51,11 +51,15 @@ def self_check(network: Network, prompts: Sequence[Ids], pad_id: int, seed: int 
     Raises:
         InputError: on average over a response, a path differs by more than the model's rounding noise explains.
     """
-    windows = [window for window in sliding_windows(network.core.config) if window + 16 <= _LONGEST]
     room = network.context_length - max(map(len, prompts))
-    for tokens in (_SHORT, max(_LONG, *(window + 16 for window in windows)) if windows else _LONG):
-        if min(tokens, room) > 0:
-            _check(network, prompts, pad_id, min(tokens, room), seed)
+    for tokens in response_lengths(sliding_windows(network.core.config), room):
+        _check(network, prompts, pad_id, tokens, seed)
+
+
+def response_lengths(windows: Sequence[int], room: int) -> list[int]:
+    """Tokens of the responses to check with: short, and long enough to cross sliding windows; at most `room`."""
+    longest = max([_LONG, *(window + 16 for window in windows if window + 16 <= _LONGEST)])
+    return sorted({min(tokens, room) for tokens in (_SHORT, longest)} - {0})
 
 
 def _check(network: Network, prompts: Sequence[Ids], pad_id: int, tokens: int, seed: int) -> None:
@@ -65,9 +69,9 @@ def _check(network: Network, prompts: Sequence[Ids], pad_id: int, tokens: int, s
             groups = sampler.sample(network, prompts, 1, sampling, seed=seed, stop_ids=[], pad_id=pad_id)
         samples = [group[0] for group in groups]
         pairs = [Pair(prompt, sample.ids) for prompt, sample in zip(prompts, samples, strict=True)]
-        plain = _plain(network, pairs)
-        with _rounding_noise(network, seed):
-            noise = float((_plain(network, pairs) - plain).abs().mean())
+        plain = plain_log_probs(network, pairs)
+        with rounding_noise(network, seed):
+            noise = float((plain_log_probs(network, pairs) - plain).abs().mean())
         sampled = [sample.log_probs for sample in samples if sample.log_probs is not None]
         paths = {
             "sampler": torch.cat(sampled).to(plain.device),
@@ -79,11 +83,16 @@ def _check(network: Network, prompts: Sequence[Ids], pad_id: int, tokens: int, s
     with mask_entries(tokens):
         paths |= {f"{name} in blocks": column for name, column in _update_paths(network, pairs, pad_id).items()}
     for name, log_probs in paths.items():
-        _compare(network, name, (log_probs - plain).abs().reshape(-1, tokens).mean(1), noise)
+        differences = (log_probs - plain).abs().reshape(-1, tokens).mean(1)
+        compare(f"model: the {name}", type(network.core).__name__, differences, noise)
 
 
-def _compare(network: Network, name: str, differences: Tensor, noise: float) -> None:
-    """`differences [R]` are the path's mean absolute differences of each response, in nats."""
+def compare(path: str, model: str, differences: Tensor, noise: float) -> None:
+    """Refuse a path whose mean absolute differences `[R]` of each response, in nats, are not explained by `noise`.
+
+    Raises:
+        InputError: they are not.
+    """
     for what, found, factor in (
         ("all responses", differences.mean(), _TOGETHER),
         ("one response", differences.max(), _WORST),
@@ -91,26 +100,34 @@ def _compare(network: Network, name: str, differences: Tensor, noise: float) -> 
         allowed = max(_NEGLIGIBLE, factor * noise)
         if not float(found) <= allowed:  # also for NaN
             raise InputError(
-                f"model: the {name}'s log-probs differ from a plain pass of {type(network.core).__name__} by "
+                f"{path}'s log-probs differ from a plain pass of {model} by "
                 f"{float(found):.3g} nats on average over {what}, and rounding explains at most {allowed:.3g}, so "
                 "training would be wrong; engine.self_check=false trains all the same"
             )
 
 
 @torch.no_grad()
-def _plain(network: Network, pairs: Sequence[Pair]) -> Tensor:
-    """Log-probs `[N]` row by row, without cache or padding, by the head that all paths use."""
+def plain_log_probs(network: Network, pairs: Sequence[Pair], dtype: torch.dtype = torch.float32) -> Tensor:
+    """Log-probs `[N]` row by row, without cache or padding, by the head that all paths use.
+
+    Logits are rounded to `dtype` first, as those of a server are.
+    """
     columns = []
     for pair in pairs:
         ids = torch.tensor([[*pair.context, *pair.response]], device=network.device)
         with network.precision():
             hidden = network.hidden(input_ids=ids, use_cache=False)[0, len(pair.context) - 1 : -1]
-            columns.append(network.head(hidden, ids[0, len(pair.context) :], entropy=False).log_prob)
+            chosen = ids[0, len(pair.context) :]
+            if dtype == torch.float32:
+                columns.append(network.head(hidden, chosen, entropy=False).log_prob)
+            else:
+                logits = network.head.logits(hidden).to(dtype).float()
+                columns.append(logits.log_softmax(-1).gather(-1, chosen[:, None])[:, 0])
     return torch.cat(columns)
 
 
 @contextmanager
-def _rounding_noise(network: Network, seed: int) -> Iterator[None]:
+def rounding_noise(network: Network, seed: int) -> Iterator[None]:
     """Within this context, each linear layer's output has a random relative error of up to half its dtype's epsilon.
 
     That is how far rounding may move it, so a pass differs from another as passes with other kernels or shapes do.

@@ -14,7 +14,7 @@ from ..costs import DEVICES
 from ..interface import TokenLimits
 from ..local.memory import Shape, cache_bytes, head_bytes, load_shapes, pass_bytes, scoring_bytes, update_bytes
 from ..local.model import context_length
-from .settings import engine_settings
+from .settings import adapters_alone, engine_settings
 
 _GIB = 2**30
 _GPU_BYTES = DEVICES["H100"].memory  # the need is compared with GPUs of this size
@@ -22,11 +22,12 @@ _GPU_BYTES = DEVICES["H100"].memory  # the need is compared with GPUs of this si
 
 @dataclass(frozen=True)
 class GpuPlan:
-    """Bytes on one GPU by phase, and in host memory for each GPU.
+    """Bytes on one GPU by phase, and in host memory: `host` for each GPU, `whole` on the first node.
 
     `resting` is what the trainer keeps on the GPU while servers sample; `scoring` and `update` are peaks, during which
     servers sleep. A server takes `engine.rollout_memory` of the GPU: `served` for weights and `row` for each prompt
-    with a response of full length; requests that do not fit wait.
+    with a response of full length; requests that do not fit wait. `whole` is taken while a rank loads or saves the
+    model.
     """
 
     resting: float
@@ -35,6 +36,7 @@ class GpuPlan:
     served: float
     row: float
     host: float
+    whole: float
 
     @property
     def peak(self) -> float:
@@ -60,6 +62,9 @@ def gpu_plan(shape: Shape, config: Config, method: Method, teacher: Shape | None
     gradients = 4.0 * trained / e.gpus
 
     longest = config.max_prompt_tokens + config.sampling.max_tokens
+    served = bytes_each * shape.parameters / e.tensor_parallel
+    asleep = served if adapters_alone(config) else 0.0  # a server that gets adapters alone keeps its base
+
     row_tokens = max(e.micro_batch_tokens, longest) // e.sequence_parallel
     return GpuPlan(
         resting=resident - offloaded,
@@ -68,10 +73,11 @@ def gpu_plan(shape: Shape, config: Config, method: Method, teacher: Shape | None
         + gradients
         + bytes_each * 2 * _gathered_unit(shape)
         + update_bytes(shape, config, row_tokens, stream=bytes_each),
-        served=bytes_each * shape.parameters / e.tensor_parallel,
+        served=served,
         row=cache_bytes(shape, config, TokenLimits.of(config, context_length(config.model)).sequence)
         / e.tensor_parallel,
-        host=offloaded,
+        host=offloaded + asleep,
+        whole=4.0 * shape.parameters,
     )
 
 
@@ -124,6 +130,7 @@ def memory_line(config: Config, method: Method) -> str:
         "response of full length)"
     )
     host = f"; {plan.host * e.gpus_per_node / _GIB:.2f} GiB of each node's own memory" if plan.host else ""
+    host += f"; {plan.whole / _GIB:.2f} GiB of the first node's own memory to load and to save the model"
     shortage, size = _shortage(plan, config, method), f"GPUs of {_GPU_BYTES / 1e9:.0f} GB"
     return f"{line}{host}; " + (f"DOES NOT FIT {size}: {shortage}" if shortage else f"fits {size}")
 

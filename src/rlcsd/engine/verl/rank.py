@@ -26,6 +26,7 @@ from ..head import HeadOutput
 from ..local import scoring
 from ..local.caches import micro_batches
 from ..local.scoring import TopKStore
+from ..local.self_check import plain_log_probs, rounding_noise
 from ..local.update import backward, rows_to_update
 from .compat import full_tensor
 from .messages import Columns, Rows, ScoreTask, Updated, UpdateTask
@@ -143,24 +144,38 @@ class Rank:
         return HeadOutput(*(in_row_order(name) for name in HeadOutput.__annotations__))
 
     @torch.no_grad()
-    def check(self, rows: Rows) -> tuple[Tensor, Tensor]:
-        """Log-probs `[n]` of the responses by a plain forward pass, row by row, and as the update computes them."""
-        pairs = rows.pairs()
+    def check(self, rows: Rows, seed: int) -> dict[str, Tensor]:
+        """Log-probs `[n]` of the responses: by a `plain` pass, row by row; twice with random errors of the size of
+        rounding (`noisy`, and `served` with logits rounded as a server's); and as the `update` computes them."""
+        pairs, network = rows.pairs(), self.network
+        half = torch.bfloat16 if self.run.model.dtype == "bfloat16" else torch.float32
 
-        def plain() -> Tensor:
-            columns = []
-            for pair in pairs:
-                ids = torch.tensor([[*pair.context, *pair.response]], device=self.network.device)
-                logits = self.network.core.forward(input_ids=ids, use_cache=False).logits[0, len(pair.context) - 1 : -1]
-                columns.append(logits.float().log_softmax(-1).gather(-1, ids[0, len(pair.context) :, None])[:, 0])
-            return torch.cat(columns)
+        def plain_and_noisy() -> dict[str, Tensor]:
+            columns = {"plain": plain_log_probs(network, pairs)}
+            for name, dtype in (("noisy", torch.float32), ("served", half)):
+                with rounding_noise(network, seed):
+                    columns[name] = plain_log_probs(network, pairs, dtype)
+            return columns
 
         with self.ready("eval"):
-            with self.network.gathered():
-                expected = self.network.run_inside(plain)
-            update = self.network.packed(pairs, entropy=False).log_prob
-            self.network.reshard()
-        return expected.float().cpu(), update.float().cpu()
+            with network.gathered():
+                columns = network.run_inside(plain_and_noisy)
+            columns["update"] = network.packed(pairs, entropy=False).log_prob
+            network.reshard()
+        return {name: column.float().cpu() for name, column in columns.items()}
+
+    @torch.no_grad()
+    def fill_adapters(self, seed: int | None) -> None:
+        """Give new adapters random values, of about a tenth of what their layers compute, or None: zeros as before."""
+        lora = self.run.model.lora
+        assert lora is not None
+        generator = torch.Generator().manual_seed((seed or 0) + dist.get_rank())
+        for name, parameter in self.network.named_trainable().items():
+            if "lora_B" in name:
+                shard = local_shard(parameter)
+                values = torch.randn(shard.shape, generator=generator) * (0.1 * lora.rank**0.5 / lora.alpha)
+                shard.copy_(values if seed is not None else torch.zeros(()))
+        self.network.reshard()
 
     # ------------------------------------------------------------------ update
 

@@ -13,7 +13,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -75,10 +75,7 @@ class RayProcesses:
     def record_segments(self) -> None:
         """Record the shared-memory segments of the known processes (NCCL's, vLLM's), which outlive a kill."""
         self.refresh()
-        for pid in self.known:
-            with suppress(OSError), open(f"/proc/{pid}/maps", encoding="utf-8", errors="replace") as maps:
-                paths = (line.partition(_SHARED_MEMORY)[2].strip() for line in maps if _SHARED_MEMORY in line)
-                self.segments |= {path for path in paths if "/" not in path and not path.endswith("(deleted)")}
+        self.segments |= mapped_segments(self.known)
 
     def kill(self) -> None:
         """Kill every process that still runs, and remove the shared memory that they leave behind."""
@@ -87,12 +84,50 @@ class RayProcesses:
             with suppress(psutil.Error):
                 process.kill()
         psutil.wait_procs(list(self.known.values()), timeout=5)
-        for name in self.segments - self.unrelated_segments:
-            with suppress(OSError):
-                os.unlink(_SHARED_MEMORY + name)
+        remove_segments(self.segments - self.unrelated_segments)
         self.known.clear()
         self.required.clear()
         self.segments.clear()
+
+
+def mapped_segments(pids: Iterable[int]) -> set[str]:
+    """Names of the shared-memory segments that processes of this machine use."""
+    found: set[str] = set()
+    for pid in pids:
+        with suppress(OSError), open(f"/proc/{pid}/maps", encoding="utf-8", errors="replace") as maps:
+            paths = (line.partition(_SHARED_MEMORY)[2].strip() for line in maps if _SHARED_MEMORY in line)
+            found |= {path for path in paths if "/" not in path and not path.endswith("(deleted)")}
+    return found
+
+
+def remove_segments(names: Iterable[str]) -> None:
+    """Remove shared-memory segments, as far as they are still there."""
+    for name in names:
+        with suppress(OSError):
+            os.unlink(_SHARED_MEMORY + name)
+
+
+def note_segments(server: Any) -> None:
+    """Runs in a server's actor: note the shared memory of the processes that it has started, should one of them die."""
+    this = psutil.Process()
+    own, others = mapped_segments([this.pid]), mapped_segments(p.pid for p in this.children(recursive=True))
+    server.rlcsd_segments = others - own  # the actor itself uses Ray's object store
+
+
+def check_engine(server: Any) -> None:
+    """Runs in a server's actor: raise vLLM's error if the process of its engine has died."""
+    engine = getattr(server, "engine", None)
+    if engine is not None and engine.errored:
+        raise engine.dead_error
+
+
+def end_server(server: Any) -> None:
+    """Runs in a server's actor before it is killed: vLLM ends its processes, and no shared memory is left."""
+    engine = getattr(server, "engine", None)
+    if engine is not None:
+        with suppress(Exception):
+            engine.shutdown()
+    remove_segments(server.rlcsd_segments)
 
 
 def _segments() -> set[str]:

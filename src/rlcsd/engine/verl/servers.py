@@ -10,12 +10,13 @@ import ray
 
 from ...config.schema import Config
 from .compat import LLMServerManager, RayClassWithInitArgs, RayResourcePool, RayWorkerGroup
-from .ray_cluster import join, leave, lost, record_segments
+from .ray_cluster import end_server, join, leave, lost, note_segments, record_segments
 from .settings import engine_settings, verl_config
 from .waiting import run_with_timeout, translated_errors, wait_for_requests, wait_for_results
 from .worker import RlcsdWorker
 
 G = TypeVar("G", "Workers", "Servers")
+_END_SECONDS = 20.0  # that servers get to end their own processes, before they are killed
 
 
 class Workers:
@@ -72,6 +73,8 @@ class Servers:
             self.timeout,
         )
         self.client = self.manager.get_client()
+        servers = [server for replica in self.manager.get_replicas() for server in replica.servers]
+        wait_for_results([s.__ray_call__.remote(note_segments) for s in servers], "looking at servers", self.timeout)
         self.awake = True
         self.sleep()
 
@@ -97,6 +100,9 @@ class Servers:
 
     def kill(self) -> None:
         servers = [server for replica in self.manager.get_replicas() for server in replica.servers]
+        with suppress(Exception):
+            ended = [server.__ray_call__.remote(end_server) for server in servers]
+            ray.wait(ended, num_returns=len(ended), timeout=_END_SECONDS)
         for actor in (*servers, self.manager.global_load_balancer):
             with suppress(Exception):
                 ray.kill(actor)

@@ -20,12 +20,27 @@ from ..local.model import context_length, resolve_path, text_config
 TESTED = ("0.9.1", "0.9.2")  # versions of verl: from the first, below the second
 _ACTOR, _MODEL, _ROLLOUT = ("actor_rollout_ref.actor", "actor_rollout_ref.model", "actor_rollout_ref.rollout")
 _SERVER_PACKAGES = ("vllm", "sglang")  # rollout servers that are packages of their own
+_SERVED_RANK = 512  # the largest rank of an adapter that vLLM serves
 _FLASH_PACKAGES = ("flash_attn", "kernels")  # transformers takes flash attention from either
 
 
 def engine_settings(config: Config) -> VerlEngineConfig:
     """The keys of `engine=verl`, typed."""
     return cast(VerlEngineConfig, config.engine)
+
+
+def adapters_alone(config: Config) -> bool:
+    """Whether rollout servers keep the base and are sent the adapters, instead of weights that contain them.
+
+    Not where vLLM has no kernel (larger ranks, float32 on a GPU), nor for the embedding and the head, whose adapters it
+    would leave out.
+    """
+    e, lora = engine_settings(config), config.model.lora
+    if lora is None or e.rollout_adapters == "merged":
+        return False
+    names = lora.target_modules if isinstance(lora.target_modules, list) else []
+    kernel = e.platform == "cpu" or config.model.dtype == "bfloat16"
+    return lora.rank <= _SERVED_RANK and kernel and not any("embed" in n or n.endswith("lm_head") for n in names)
 
 
 def environment(settings: VerlEngineConfig) -> dict[str, str]:
@@ -47,6 +62,7 @@ def overrides(config: Config, model: str | None = None) -> list[str]:
     dtype = "bf16" if config.model.dtype == "bfloat16" else "fp32"
     frozen = model is not None
     limits = TokenLimits.of(config, context_length(config.model))
+    sleeps = e.platform != "cpu" or e.rollout != "vllm"  # vLLM does not on a CPU
     values: dict[str, Any] = {
         "trainer.n_gpus_per_node": e.gpus_per_node,
         "trainer.nnodes": e.nodes,
@@ -82,7 +98,8 @@ def overrides(config: Config, model: str | None = None) -> list[str]:
         f"{_ROLLOUT}.max_num_seqs": e.rollout_rows,
         f"{_ROLLOUT}.gpu_memory_utilization": e.rollout_memory,
         f"{_ROLLOUT}.enforce_eager": e.rollout_eager,
-        f"{_ROLLOUT}.free_cache_engine": e.platform != "cpu",
+        f"{_ROLLOUT}.free_cache_engine": sleeps,
+        f"+{_ROLLOUT}.enable_sleep_mode": sleeps,
         f"{_ROLLOUT}.enable_chunked_prefill": True,
         f"{_ROLLOUT}.enable_prefix_caching": True,
         f"{_ROLLOUT}.calculate_log_probs": True,
@@ -98,7 +115,7 @@ def overrides(config: Config, model: str | None = None) -> list[str]:
             f"{_MODEL}.lora_rank": lora.rank,
             f"{_MODEL}.lora_alpha": int(lora.alpha),  # verl's class accepts no float
             f"{_MODEL}.target_modules": lora.target_modules,
-            f"{_MODEL}.lora.merge": True,
+            f"{_MODEL}.lora.merge": not adapters_alone(config),
         }
     return [f"{key}={json.dumps(value)}" for key, value in values.items()]
 

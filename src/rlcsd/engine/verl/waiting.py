@@ -141,8 +141,9 @@ def translate(error: Exception, what: str) -> Exception:
         return cause
     if isinstance(error, exceptions.OutOfMemoryError) or is_out_of_memory(cause):
         return OutOfMemoryError(f"{what}: out of memory")  # the engine adds the keys to change
-    if isinstance(error, exceptions.RayActorError | exceptions.NodeDiedError | exceptions.WorkerCrashedError):
-        return InputError(f"{what}: a process of the cluster died ({_cause_of_death(error)}; {_logs()})")
+    for one in (error, cause):  # the cause: a worker asked a server that has died
+        if isinstance(one, exceptions.RayActorError | exceptions.NodeDiedError | exceptions.WorkerCrashedError):
+            return InputError(f"{what}: a process of the cluster died ({_cause_of_death(one)}; {_logs()})")
     if isinstance(error, exceptions.RaySystemError | exceptions.GetTimeoutError | exceptions.ObjectLostError):
         return InputError(f"{what}: the Ray cluster is gone or lost data ({first_line(error)})")
     if isinstance(error, exceptions.RayTaskError) and _is_lost_peer(cause):

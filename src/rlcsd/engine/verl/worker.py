@@ -9,13 +9,21 @@ from typing import Any
 import ray
 import torch
 import torch.distributed as dist
+from safetensors.torch import save_file
 from torch import Tensor
 
 from ...config.schema import Config
 from ...errors import InputError, first_line
 from ..local.lora import write_base
 from . import shards
-from .compat import ActorRolloutRefWorker, full_tensor, full_weights, get_device_name, start_process_group
+from .compat import (
+    ActorRolloutRefWorker,
+    adapters,
+    full_weights,
+    get_device_name,
+    start_process_group,
+    watch_weight_transfer,
+)
 from .messages import Columns, Rows, ScoreTask, Updated, UpdateTask
 from .rank import Rank
 from .settings import engine_settings
@@ -40,14 +48,19 @@ class RlcsdWorker(ActorRolloutRefWorker):  # type: ignore[misc]
         start_process_group(engine_settings(self.run).timeout)
         torch.manual_seed(self.run.seed)
         self.init_model()
+        if self.rollout is not None:
+            watch_weight_transfer(self.rollout, engine_settings(self.run).timeout)
         self.mine = Rank(self.actor.engine, self.run, policy)
         return int(self.actor.engine.get_data_parallel_rank())
 
     def score(self, task: ScoreTask) -> Columns:
         return self.mine.score(task)
 
-    def check(self, rows: Rows) -> tuple[Tensor, Tensor]:
-        return self.mine.check(rows)
+    def check(self, rows: Rows, seed: int) -> dict[str, Tensor]:
+        return self.mine.check(rows, seed)
+
+    def fill_adapters(self, seed: int | None) -> None:
+        self.mine.fill_adapters(seed)
 
     def update(self, task: UpdateTask) -> Updated:
         return self.mine.update(task)
@@ -122,15 +135,11 @@ def _export(network: ShardedNetwork, model_config: Any, folder: Path, rank: int)
     """Weights in float32, or adapters alone. All ranks gather, rank 0 writes."""
     from transformers import AutoModelForCausalLM
 
-    adapters: dict[str, Tensor] = {}
-    for name, parameter in network.model.named_parameters():
-        if "lora_" in name:
-            tensor = full_tensor(parameter)
-            if rank == 0:
-                adapters[name] = tensor.cpu().clone()
     if network.core is not network.model:
+        adapter = {name: tensor.cpu().clone() for name, tensor in adapters(network.model) if rank == 0}
         if rank == 0:
-            _save_adapter(network.model, adapters, folder)
+            network.model.peft_config["default"].save_pretrained(folder)
+            save_file(adapter, folder / "adapter_model.safetensors")
         return
     weights = {name: tensor.cpu().clone() for name, tensor in full_weights(network.model) if rank == 0}
     if rank:
@@ -141,11 +150,3 @@ def _export(network: ShardedNetwork, model_config: Any, folder: Path, rank: int)
         empty = AutoModelForCausalLM.from_config(config)
     empty.generation_config = model_config.generation_config
     empty.save_pretrained(folder, state_dict=weights)
-
-
-def _save_adapter(model: Any, adapters: dict[str, Tensor], folder: Path) -> None:
-    from peft import get_peft_model_state_dict
-    from safetensors.torch import save_file
-
-    model.peft_config["default"].save_pretrained(folder)
-    save_file(get_peft_model_state_dict(model, state_dict=adapters), folder / "adapter_model.safetensors")
