@@ -47,8 +47,8 @@ Status = Literal["ok", "warn", "fail"]
 _GIB = 2**30
 _DRIVERS = {12: 525, 13: 580}  # the oldest driver branch that runs programs of a CUDA version
 _TOKENS = 32  # of the responses of the trial step
-# Mean difference between a sampler's log-probs and the scorer's that is no fault, in nats. A server rounds its logits to
-# bf16: SmolLM2-135M is 0.06 away.
+# Mean difference between a sampler's log-probs and the scorer's that is no fault, in nats. A server rounds its logits
+# to bf16: SmolLM2-135M is 0.06 away.
 _TOLERANCE = {"float32": 5e-3, "bfloat16": 0.1}
 _LEARNING_RATE = 1e-4  # of the trial step: enough to tell new weights from old ones
 
