@@ -1,4 +1,4 @@
-"""Learning-rate schedules are those of transformers, as a function of the step."""
+"""Learning-rate schedules are those of transformers, as a function of the step; what a run hands to its engine."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ import torch
 from transformers import get_scheduler
 
 import rlcsd
-from rlcsd.config.load import load
-from rlcsd.prepare import learning_rate_schedule, too_late, with_whole_steps
+from rlcsd.config.load import build_method, load
+from rlcsd.engine.interface import build_engine
+from rlcsd.engine.local.model import load_tokenizer
+from rlcsd.errors import InputError
+from rlcsd.prepare import learning_rate_schedule, prepare, too_late, with_whole_steps
+from rlcsd.run.run import Run
 
 
 def rates(steps: int, *overrides: str) -> list[float]:
@@ -83,3 +87,32 @@ def test_shares_of_a_run_become_steps(steps, whole):
 def test_what_comes_after_the_end_is_said(overrides, said):
     found = too_late(load(overrides), 40)
     assert len(found) == len(said) and all(words in sentence for words, sentence in zip(said, found, strict=True))
+
+
+def test_an_engine_gets_the_runs_tokenizer_and_three_of_its_prompts(monkeypatch, tmp_path):
+    def build(config, method, tokenizer, prompts):
+        built.append((tokenizer, prompts))
+        raise InputError("far enough")
+
+    built = []
+    monkeypatch.setattr("rlcsd.run.run.build_engine", build)
+    task = ["task.train_per_size=6", "task.eval_per_size=1", "prompts_per_step=4", "prompts_per_update=2"]
+    config = load([*task, f"output_dir={tmp_path}", "engine.threads=1"])
+    with pytest.raises(InputError, match="far enough"):
+        Run(config)
+    [(tokenizer, prompts)] = built
+    assert len(prompts) == 3 and len({len(prompt) for prompt in prompts}) > 1
+    texts = [tokenizer.decode(prompt) for prompt in prompts]
+    problems = prepare(config).problems
+    assert all(any(problem.question in text for problem in problems) for text in texts)
+
+
+def test_the_self_check_takes_the_prompts_it_is_given(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        "rlcsd.engine.local.local_engine.self_check", lambda network, prompts, pad: seen.append(prompts)
+    )
+    config, prompts = load(["method=grpo"]), [(5, 6, 7), (8, 9), (10,)]
+    tokenizer = load_tokenizer(config.model)
+    engine = build_engine(config, build_method(config), tokenizer, prompts)
+    assert seen == [prompts] and engine.tokenizer is tokenizer
