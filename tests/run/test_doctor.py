@@ -54,6 +54,7 @@ def test_a_sound_machine_passes_with_every_line(tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []  # nothing of the run is written
 
 
+@pytest.mark.slow
 def test_an_engine_that_does_not_start_is_a_line_and_exit_code_1(tmp_path, capsys, monkeypatch):
     """The weights of the model are cut off: it loads in the engine's own process, which says so and ends."""
     monkeypatch.setattr(module, "_all_reduce", lambda config: ())
@@ -128,6 +129,15 @@ def test_too_few_gpus_and_taken_memory(monkeypatch):
     assert found[0] == "ok    GPU          0: H100, 79 of 80 GiB free"
     assert found[1].startswith("warn  GPU          1: H100, 60 of 80 GiB free; another program")
     assert found[2].startswith("warn  memory")  # 8B in full on two cards
+
+
+def test_a_gpu_without_vllm_or_flash_attention_gets_advice(monkeypatch):
+    only(monkeypatch, "attention")
+    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    found = lines(doctor(load([*BIG, "engine.device=cuda"])))
+    assert found["sampler"].startswith("warn") and "'rlcsd[vllm]'" in found["sampler"]
+    assert "flash-attn" in lines(doctor(load([*BIG, "engine=verl"])))["attention"]
+    assert "sampler" not in lines(doctor(load([*BIG, "engine.device=cpu"])))
 
 
 def test_no_room_on_the_disk(monkeypatch, tmp_path):

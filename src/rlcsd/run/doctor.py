@@ -32,7 +32,7 @@ from packaging.requirements import Requirement
 from ..config.load import build_method
 from ..config.schema import Config, LocalEngineConfig, VerlEngineConfig
 from ..engine.interface import Engine, build_engine, check_engine
-from ..engine.local.memory import load_shapes, memory_plan
+from ..engine.local.memory import checkpoint_bytes, load_shapes, loading_bytes, memory_plan
 from ..engine.local.model import resolve_device
 from ..engine.verl.gpu_plan import gpu_plan
 from ..engine.verl.settings import attention
@@ -219,7 +219,7 @@ def _memory(config: Config) -> Iterator[Finding]:
             total = torch.cuda.get_device_properties(0).total_memory
             need = max(plan.peak, plan.resting + config.engine.rollout_memory * total)
             yield _fits("memory", "of each GPU", need, total, "see `rlcsd train --dry-run` for what lowers it")
-        loading = plan.host * config.engine.gpus_per_node
+        loading = loading_bytes(shape, config) + plan.host * config.engine.gpus_per_node
     else:
         device = resolve_device(config.engine.device)
         need = memory_plan(shape, config, method, teacher)["peak"]
@@ -229,7 +229,7 @@ def _memory(config: Config) -> Iterator[Finding]:
         else:
             yield _fits("memory", "of this machine", need, host, advice)
             return
-        loading = 4.0 * shape.parameters
+        loading = loading_bytes(shape, config)
     yield _fits("host memory", "of this machine", loading, host, "use a machine with more memory")
 
 
@@ -242,9 +242,7 @@ def _disk(config: Config) -> Iterator[Finding]:
     """Room for the checkpoints that are kept at a time, one more while it is written included."""
     method = build_method(config)
     shape, _ = load_shapes(config, method)
-    trained = config.model.lora.rank * shape.linear if config.model.lora else shape.parameters
-    # The exported model, and for the state weights, two moments and the teacher, in 32 bits.
-    each = 4.0 * shape.parameters + 4.0 * trained * (3 + int(method.hinted))
+    each = checkpoint_bytes(shape, config, method)
     count = (config.keep_last or 10) + int(config.keep_best) + 1
     folder = next(path for path in (Path(config.output_dir).resolve(), *Path(config.output_dir).resolve().parents)
                   if path.is_dir())  # fmt: skip
@@ -261,8 +259,12 @@ def _disk(config: Config) -> Iterator[Finding]:
 
 
 def _attention(config: Config) -> Iterator[Finding]:
+    """The attention that the trainer takes, and on a GPU whether vLLM samples."""
     if not isinstance(config.engine, VerlEngineConfig):
         yield Finding("ok", "attention", "sdpa of torch")
+        if _wants_gpus(config) and config.engine.sampler == "auto" and not find_spec("vllm"):
+            advice = "pip install -c requirements-gpu.lock 'rlcsd[vllm]', which samples many times as fast"
+            yield Finding("warn", "sampler", "the local one: vLLM is not installed", advice)
         return
     chosen = attention(config)
     slow = chosen == "sdpa" and config.engine.platform == "cuda" and config.model.dtype == "bfloat16"

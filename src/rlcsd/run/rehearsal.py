@@ -181,9 +181,9 @@ def _timed(run: Run, name: str, seconds: list[float]) -> None:
     """Note the seconds of each call of the run's method."""
     method: Callable[..., Any] = getattr(run, name)
 
-    def call(*arguments: Any) -> Any:
+    def call(*arguments: Any, **named: Any) -> Any:
         begun = time.perf_counter()
-        result = method(*arguments)
+        result = method(*arguments, **named)
         seconds.append(time.perf_counter() - begun)
         return result
 
