@@ -73,7 +73,7 @@ def says(response, answer):
 
 def test_a_task_given_from_python_is_evaluated_asked_and_resumed_from_the_folder_alone(tiny_config, tmp_path, capsys):
     task = Task("plus_one", PROBLEMS, {"held_out": PROBLEMS[:2]}, says, instruction="Answer with a number.")
-    trained = rlcsd.train(tiny_config(*SETTINGS), task=task, progress=False)
+    trained = dict(rlcsd.train(tiny_config(*SETTINGS), task=task, progress=False))  # read before the folder moves
     run = tmp_path / "r"
     recorded = from_yaml(run / "config.yaml").task
     assert (recorded.name, recorded.origin, recorded.verifier) == (
@@ -102,7 +102,7 @@ def test_a_task_given_from_python_is_evaluated_asked_and_resumed_from_the_folder
 
 def test_a_verifier_that_cannot_be_imported_is_asked_for_again(tiny_config, tmp_path, capsys):
     task = Task("plus_one", PROBLEMS, {"held_out": PROBLEMS[:2]}, lambda response, answer: answer in response)
-    trained = rlcsd.train(tiny_config(*SETTINGS), task=task, progress=False)
+    trained = dict(rlcsd.train(tiny_config(*SETTINGS), task=task, progress=False))  # read before the folder moves
     run = str(tmp_path / "r")
     commands = (["eval", f"model.path={run}"], ["train", "--resume", run], ["chat", run, "--problem", "held_out:0"])
     for command in (*commands, ["train", "--resume", run, "--dry-run"]):

@@ -133,3 +133,20 @@ def test_a_run_without_an_update_says_so_first(quick):
     samples = [record["samples"]["seen_sizes"] for record in read_jsonl(found.folder / "evaluations.jsonl")]
     assert samples[0]["question"] == samples[1]["question"]
     assert json.loads((found.folder / "events.jsonl").read_text().splitlines()[0])["event"] == "overlap"
+
+
+def test_a_run_with_a_task_from_python_is_repeated_by_the_call_in_its_report(tmp_path):
+    rows = [{"question": f"{n} + 1 = ?", "answer": n + 1} for n in range(8)]
+    task = rlcsd.Task.from_rows("sums", rows, test_fraction=0.25)
+    settings = {
+        "method": "grpo", "steps": 1, "prompts_per_step": 2, "prompts_per_update": 2, "group_size": 3,
+        "sampling.max_tokens": 8, "evaluation.sampling.max_tokens": 8, "evaluation.before": False, "figures": False,
+        "engine.threads": 1, "engine.self_check": False, "trackers": [], "run_name": "first",
+        "output_dir": str(tmp_path),
+    }  # fmt: skip
+    first = rlcsd.train(settings, task=task, progress=False)
+    report = (first.folder / "report.md").read_text()
+    (call,) = re.findall(r"^    (rlcsd\.train.*)  # with the same task$", report, flags=re.M)
+    again = eval(call.replace("task=task", "task=task, progress=False"), {"rlcsd": rlcsd, "task": task})
+    assert again.folder != first.folder and again.log[0]["actor/loss"] == first.log[0]["actor/loss"]
+    assert [one.mean for one in first.evaluate()] == [first.after[0].mean]

@@ -27,7 +27,7 @@ from ..inspection.signals import (
 from ..report.figures import draw_signals
 from ..report.rollout_reader import LoggedRollout, read_groups
 from ..tasks.registry import build_task
-from .folder import is_run, with_newest_checkpoint
+from .folder import with_newest_checkpoint
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ def inspect(
 
     Args:
         source: a run's folder, whose recorded rollouts are read (any method); or a config in any form that
-            `rlcsd.train` takes, whose model is measured (a contrastive method).
+            `rlcsd.train` takes (a YAML file too), whose model is measured (a contrastive method).
         problems: of how many training problems groups are sampled; for a config only.
         templates: also with each of the three wordings around a hint; for a config only.
 
@@ -104,7 +104,7 @@ def inspect(
     """
     if problems < 1:
         raise InputError(f"problems={problems}: must be at least 1")
-    if isinstance(source, str | Path) and (is_run(Path(source)) or Path(source).is_dir()):
+    if isinstance(source, str | Path) and not Path(source).is_file():
         if templates:
             raise InputError(f"templates: needs a model to ask; use model.path={source} instead of the run folder")
         return Inspection({"recorded": _recorded(Path(source))})
