@@ -97,7 +97,9 @@ from verl.workers.rollout import base as rollout_base  # noqa: E402  after the p
 from verl.workers.rollout.replica import RolloutReplica, RolloutReplicaRegistry, TokenOutput  # noqa: E402
 
 _PAUSE = 0.05  # seconds without a new request after which what has arrived is decoded
-_PARAMETERS = {"temperature", "top_p", "top_k", "max_tokens", "stop_token_ids", "logprobs", "seed"}  # vLLM's names
+_PARAMETERS = {
+    "temperature", "top_p", "top_k", "max_tokens", "stop_token_ids", "logprobs", "seed", "ignore_eos",
+}  # fmt: skip  # vLLM's names
 _TAGS = {"weights", "kv_cache"}
 
 
@@ -172,7 +174,7 @@ class Decoder:
         mask = torch.tensor([[0] * (longest - len(prompt)) + [1] * len(prompt) for prompt in prompts])
         settings = GenerationConfig(
             do_sample=asked["temperature"] > 0, temperature=asked["temperature"] or None, top_p=asked["top_p"],
-            top_k=max(asked["top_k"], 0), max_new_tokens=asked["max_tokens"], eos_token_id=asked["stop_token_ids"],
+            top_k=max(asked["top_k"], 0), max_new_tokens=asked["max_tokens"], eos_token_id=asked["stop_token_ids"] or [-1],
             pad_token_id=self.pad, suppress_tokens=list(range(self.vocabulary, self.model.config.vocab_size)) or None,
             output_scores=True, return_dict_in_generate=True,
         )  # fmt: skip

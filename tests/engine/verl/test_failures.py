@@ -80,6 +80,7 @@ def test_out_of_memory_names_what_to_lower(engine, processes):
 
 
 def test_a_server_that_dies_while_it_samples_raises_a_one_line_error(engine, processes):
+    engine.servers.wake(engine.version)
     os.kill(processes[-1], signal.SIGKILL)
     with pytest.raises(InputError, match=r"^sampling: a process of the cluster died \(.+\)$") as raised:
         engine.sample(PROMPTS, 8, FEW, 2)

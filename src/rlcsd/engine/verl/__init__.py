@@ -28,7 +28,7 @@ def max_sequence(config: Config, context_length: int) -> int:
 
 
 def build(config: Config, method: Method, tokenizer: Any = None, prompts: Sequence[tuple[int, ...]] = ()) -> VerlEngine:
-    """See `engine.interface.build_engine`; `prompts` are not used. If anything fails, no process is left running.
+    """See `engine.interface.build_engine`. If anything fails, no process is left running.
 
     Raises InputError as `check` does, for a model whose files are not whole, and for processes that do not start.
     """
@@ -50,7 +50,7 @@ def build(config: Config, method: Method, tokenizer: Any = None, prompts: Sequen
     try:
         engine = VerlEngine(config, method, cluster, tokenizer)
         if engine.settings.self_check:
-            self_check(engine)
+            self_check(engine, prompts)
     except BaseException:
         cluster.close()
         raise
