@@ -1,5 +1,6 @@
 """docs/gpu.md: its tables are those of the records in docs/gpu."""
 
+import json
 import runpy
 import sys
 from pathlib import Path
@@ -12,3 +13,21 @@ def test_the_tables_are_made_from_the_records(monkeypatch):
     script = runpy.run_path(str(ROOT / "benchmarks/gpu.py"))
     page = (ROOT / "docs/gpu.md").read_text(encoding="utf-8")
     assert page.split("<!-- tables -->")[1].strip() == script["tables"](script["read"](ROOT / "docs/gpu"))
+
+
+def test_the_figures_before_and_now_are_those_of_the_records():
+    page = (ROOT / "docs/gpu.md").read_text(encoding="utf-8")
+    before, now = (
+        json.loads((ROOT / f"docs/gpu/2026-11-26-h200{name}.json").read_text(encoding="utf-8"))["parts"]["small"]
+        for name in ("-before", "")
+    )
+    rows = {  # row of the table: phases before and now
+        "sampling": ("sample", "sample"),
+        "scoring, own prompts": ("score, own prompts", "score, own prompts"),
+        "scoring, one correct and two wrong hints": ("score, one correct and two wrong hints",) * 2,
+        "update, rlcsd, shapes seen before": ("update, rlcsd", "update, rlcsd"),
+        "update, rlcsd, new shapes": ("update, rlcsd, first", "update, rlcsd, first"),
+    }
+    for name, (first, second) in rows.items():
+        a, b = before[first]["seconds"], now[second]["seconds"]
+        assert f"| {name} | {a:.1f} s | {b:.1f} s ({b / a:.2f} ×) |" in page, name
