@@ -51,7 +51,7 @@ def test_a_stopped_run_goes_on_with_one_rank_and_its_export_is_evaluated_locally
 
     monkeypatch.setattr("rlcsd.run.run.build_engine", build)
     run = Run(load([*RUN, f"method={method}", f"output_dir={tmp_path}", "run_name=run"]), watch=vanish)
-    with pytest.raises(InputError, match=r"died; `rlcsd train --resume .*run` goes on from the checkpoint of step 1$"):
+    with pytest.raises(InputError, match=r"died; `rlcsd train --resume .*run` goes on from the checkpoint of step 2$"):
         run.execute()
     folder = tmp_path / "run"
     again = Run(resumed_config(folder, ["engine.gpus_per_node=1"]), folder=folder)
