@@ -30,7 +30,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_two_steps_of_every_method(name, tiny_config):
-    result = Run(tiny_config(*overrides_of(name), "learning_rate=1e-3", "warmup_steps=0")).execute()
+    result = Run(tiny_config(*overrides_of(name), "learning_rate=1e-4", "warmup_steps=0")).execute()
     folder = Path(result["folder"])
     steps = [record for record in read_jsonl(folder / "metrics.jsonl") if "time/step" in record]
     assert [record["step"] for record in steps] == [1, 2]
