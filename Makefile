@@ -12,7 +12,7 @@ export TOKENIZERS_PARALLELISM := false
 LOCK := uv pip compile --quiet --universal --no-annotate --python-version 3.11 --extra all --extra dev
 LOCK_GPU := uv pip compile --quiet --universal --no-annotate --python-version 3.11 --extra vllm --extra verl --extra data \
 	--extra quantization --extra trackers
-.PHONY: lock lock-gpu demo test lint types unit slow golden real-model test-trl test-install test-verl test-vllm test-page clean
+.PHONY: lock lock-gpu demo test lint types unit slow golden real-model test-trl test-harness test-install test-verl test-vllm test-page clean
 
 $(BIN)/.ready: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=…")'
@@ -39,6 +39,11 @@ unit: $(BIN)/.ready
 
 test-trl: $(BIN)/.ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/adapters -m 'slow or not slow'
+
+# EleutherAI's lm-evaluation-harness on a model of ours, against `rlcsd eval`.
+test-harness: $(BIN)/.ready
+	$(BIN)/pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) 'lm-eval>=0.4.13,<0.5'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_lm_eval.py
 
 # The locked sets still install: resolves them against the package index.
 test-install: $(BIN)/.ready

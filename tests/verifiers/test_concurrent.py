@@ -223,7 +223,11 @@ def polite(response, problem):
 polite.needs_answer = False
 
 
-@pytest.mark.parametrize("judge", [Judge(), polite, functools.partial(polite), [Reward(polite)]], ids=["object", "function", "partial", "reward"])
+@pytest.mark.parametrize(
+    "judge",
+    [Judge(), polite, functools.partial(polite), [Reward(polite)]],
+    ids=["object", "function", "partial", "reward"],
+)
 def test_a_judge_may_need_no_reference_answer(judge):
     task = Task("t", [Problem("Ask politely.", "")], {}, judge)
     assert [verdict.correct for verdict in task.judge(task.train, [("please", "now")])[0]] == [True, False]
