@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from rlcsd import InputError
@@ -159,3 +161,14 @@ def test_a_taskset_that_cannot_be_used_is_one_sentence(taskset):
         taskset(environment="gone")
     with pytest.raises(InputError, match="could not be loaded"):
         taskset(arguments={"colour": "red"})
+
+
+def test_the_taskset_of_the_docs_is_a_task(monkeypatch):
+    verifiers = pytest.importorskip("verifiers")
+    if hasattr(verifiers, "SingleTurnEnv"):
+        pytest.skip("this release has environments with rubrics")
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "examples"))
+    task = build_task({"kind": "environment", "name": "sums", "environment": "sums-taskset", "eval_size": 8})
+    assert (len(task.train), len(task.evaluations["held_out"])) == (56, 8)
+    ((right, wrong),) = task.judge([task.train[9]], [(r"\boxed{2}", "2")])
+    assert right.correct and not wrong.correct
