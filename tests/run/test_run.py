@@ -52,8 +52,9 @@ def test_two_steps_of_every_method(name, tiny_config):
         expected |= {"rlcsd/selected_share", "rlcsd/selected_weight"}
     if "epsilon" in method.Config.model_fields:
         expected |= {"actor/clip_fraction"}
+    logged = {name for record in steps for name in record}  # one of the two may be without an update
+    assert expected <= logged, expected - logged
     for record in steps:
-        assert expected <= set(record), expected - set(record)
         assert all(value is not None and math.isfinite(value) for value in record.values())
     base = load_file(TINY / "model.safetensors")
     assert any(not torch.equal(tensor, base[key]) for key, tensor in weights(folder).items())
