@@ -159,6 +159,32 @@ def test_a_step_from_whose_responses_no_hint_can_come_is_named_once_and_the_advi
     assert Health(load().guard).hints([unanswered(False, True)], LACKING, method, by_text=True) == []
 
 
+def test_responses_that_were_cut_off_need_more_tokens_and_no_other_way_to_read_answers():
+    told = Health(load().guard).hints([unanswered(False, False, True)], LACKING, METHODS["rlcsd"].from_fields())
+    assert "2 of them were cut off: raise sampling.max_tokens" in told[0]
+
+
+def test_numbers_that_never_reach_what_is_correct_are_named():
+    stall, method = StallCounter(), METHODS["rlcsd"].from_fields()
+    halves = [group(0, 0.5, advantages=(-1.0, 1.0))]
+    lacking = {**GOOD, "update/count": 0.0, "hints/usable_share": 0.0, "hints/without_correct": 2.0}
+    told = [stall.after_step(halves, lacking, method) for _ in range(3)]
+    assert "the best reward is 0.5" in told[0] and "task.success" in told[2]
+
+
+def test_steps_that_only_regularisers_have_made_are_named():
+    health, method = Health(load().guard), METHODS["grpo"].from_fields()
+    told = [health.advantages([group(0, 0)] * 2, GOOD, method) for _ in range(4)]
+    assert [len(each) for each in told] == [1, 0, 1, 0]
+    assert "all wrong in 2 of 2" in told[0][0] and "kl_coefficient" in told[0][0] and "3 steps in a row" in told[2][0]
+    assert (
+        health.advantages([MIXED], GOOD, method)
+        == health.advantages([group(0, 0)], {**GOOD, "update/empty": 4.0}, method)
+        == []
+    )
+    assert health.advantages([group(0, 0)], GOOD, METHODS["opsd"].from_fields()) == []
+
+
 def test_steps_of_plain_grpo_under_another_name_are_named():
     health, method = Health(load().guard), METHODS["rlcsd"].from_fields(unusable="plain")
     plain = {**LACKING, "update/count": 4.0}

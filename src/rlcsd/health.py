@@ -8,7 +8,7 @@ from typing import Any
 
 from .config.schema import GuardConfig
 from .errors import InputError
-from .methods.base import Method
+from .methods.base import CreditMethod, Method
 from .prompts import end_of_turn_ids
 from .records import Group
 from .stages.hint import may_be_wrong_hint
@@ -77,6 +77,11 @@ class Guards:
 STALL_PATIENCE = 3  # steps in a row without an update, after which the explanation ends in advice
 
 
+def made_updates(metrics: Mapping[str, float]) -> float:
+    """The optimizer steps of a training step that changed a weight."""
+    return metrics["update/count"] - metrics.get("update/skipped", 0) - metrics.get("update/empty", 0)
+
+
 class StallCounter:
     """Counts steps in a row that did not change the policy, and explains each of them."""
 
@@ -90,7 +95,7 @@ class StallCounter:
 
         `by_text`: a wrong response needs no answer that can be read (`Task.hints_by_text`).
         """
-        updates = metrics["update/count"] - metrics.get("update/skipped", 0) - metrics.get("update/empty", 0)
+        updates = made_updates(metrics)
         self.in_a_row = 0 if updates > 0 else self.in_a_row + 1
         if updates > 0:
             return None
@@ -107,7 +112,25 @@ class Health:
         self.guards = Guards(config)
         self.stall = StallCounter()
         self._truncation_reported = self._unreadable_reported = False
-        self.steps_without_hints = 0
+        self.steps_without_hints = self.steps_without_advantage = 0
+
+    def advantages(
+        self, groups: Sequence[Group], metrics: Mapping[str, float], method: Method, by_text: bool = False
+    ) -> list[str]:
+        """A warning about updates in which no rollout had an advantage: regularisers alone have moved the weights.
+
+        In the first such step, and in the third in a row. Methods that distil learn without advantages.
+        """
+        alike = isinstance(method, CreditMethod) and not any(any(group.advantages) for group in groups)
+        if not alike or made_updates(metrics) <= 0:
+            self.steps_without_advantage = 0
+            return []
+        self.steps_without_advantage += 1
+        if self.steps_without_advantage not in (1, STALL_PATIENCE):
+            return []
+        reason, advice = _all_alike(groups, metrics, by_text)
+        again = f" in {STALL_PATIENCE} steps in a row" if self.steps_without_advantage > 1 else ""
+        return [f"{reason}; kl_coefficient and entropy_coefficient alone moved the weights{again}: {advice}"]
 
     def verifier(self, groups: Sequence[Group]) -> list[str]:
         """A warning about the responses of a step on which the verifier failed and which count as wrong."""
@@ -162,6 +185,7 @@ class Health:
             "findings_in_a_row": self.guards.findings_in_a_row,
             "steps_without_update": self.stall.in_a_row,
             "steps_without_hints": self.steps_without_hints,
+            "steps_without_advantage": self.steps_without_advantage,
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -170,6 +194,7 @@ class Health:
         self.guards.findings_in_a_row = int(state.get("findings_in_a_row", 0))
         self.stall.in_a_row = int(state.get("steps_without_update", 0))
         self.steps_without_hints = int(state.get("steps_without_hints", 0))
+        self.steps_without_advantage = int(state.get("steps_without_advantage", 0))
 
 
 # ------------------------------------------------------------------ why a step changed no weight
@@ -230,6 +255,13 @@ def _no_hints(groups: Sequence[Group], metrics: Mapping[str, float], method: Met
         )
     if unreadable := _unreadable(groups, method, by_text):
         return unreadable
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    best = max(rollout.reward for rollout in rollouts)
+    if best > 0 and not any(rollout.is_correct for rollout in rollouts):
+        return (
+            f"no response is correct, so none can be the correct hint; the best reward is {best:g}",
+            "task.success is the least number that is correct (by default 1); or take easier problems",
+        )
     lacking = [
         f"{metrics[f'hints/without_{pool}']:.0f} rollouts lack a {pool} hint"
         for pool in ("correct", "wrong")
@@ -252,6 +284,12 @@ def _unreadable(groups: Sequence[Group], method: Method, by_text: bool) -> tuple
         return (
             f"each of the {len(wrong)} wrong responses is empty or was cut off, {needed}",
             "raise sampling.max_tokens, or look at the responses",
+        )
+    cut = sum(not rollout.sample.finished for rollout in wrong)
+    if cut > len(wrong) / 2:
+        return (
+            f"no answer can be read in any of the {len(wrong)} wrong responses, {needed}; {cut} of them were cut off",
+            "raise sampling.max_tokens",
         )
     return (
         f"no answer can be read in any of the {len(wrong)} wrong responses, {needed}",

@@ -120,9 +120,12 @@ class Trainer:
         by_text = self.task.hints_by_text
         failed = self.health.verifier(sampled)
         hintless = self.health.hints(groups, logged, self.method, by_text)
+        alike = self.health.advantages(groups, logged, self.method, by_text)
         no_update = self.health.stall.after_step(groups, logged, self.method, by_text)
         self.extra_problems += refill.extra_problems
-        return StepResult(number, groups, logged, batches, prepared, (*findings, *failed, *cut, *hintless), no_update)
+        return StepResult(
+            number, groups, logged, batches, prepared, (*findings, *failed, *cut, *hintless, *alike), no_update
+        )
 
     def sampled_groups(self, number: int, clock: Clock) -> Refilled:
         """Sampled and graded groups of step `number`, refilled as the config says."""

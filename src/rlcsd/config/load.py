@@ -103,6 +103,25 @@ def as_config(
     return load(overrides if chosen else [f"task={task}", *overrides])
 
 
+def as_overrides(values: Sequence[str] | Mapping[str, Any]) -> list[str]:
+    """A list of overrides, or a mapping of keys to values as overrides."""
+    return [f"{key}={literal(value)}" for key, value in values.items()] if isinstance(values, Mapping) else list(values)
+
+
+def literal(value: Any) -> str:
+    """A value in the grammar of overrides."""
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{literal(one)}" for key, one in value.items()) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ",".join(map(literal, value)) + "]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    text = str(value)
+    if isinstance(value, int | float) or re.fullmatch(r"[\w./:-]+", text):
+        return text
+    return "'" + text.replace("'", "\\'") + "'"
+
+
 def changed(config: Config, overrides: Sequence[str]) -> Config:
     """A config with a few keys changed by `key=value` overrides. Raises InputError as in `load`."""
     pairs = list(map(split_override, overrides))

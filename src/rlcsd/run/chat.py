@@ -149,6 +149,8 @@ class Chat:
         Raises:
             InputError: something else than a text or a chat, or a question that leaves no room for a response.
         """
+        if not isinstance(questions, Sequence) or isinstance(questions, str):
+            raise InputError(f"generate: a question is a text or a chat, and several are a list, not {questions!r}")
         try:
             problems = [self._free_question(question) for question in questions]
         except ValueError as error:

@@ -332,8 +332,8 @@ class ProgressDisplay:
         if self.view is not None:
             self.view.stop()
         progress = self.progress
-        if error is None and progress.after:
-            if not self.prefix:
+        if error is None and progress.folder:
+            if progress.after and not self.prefix:
                 self._print(accuracy_table(progress.before, progress.after))
             self._print(f"{self.prefix}{progress.elapsed():.0f} s; report: {progress.folder}/report.md")
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
+from typing import Any
 
 from .. import evaluation
-from ..config.load import build_method
+from ..config.load import as_overrides, build_method
 from ..config.schema import Config
 from ..engine.interface import build_engine
 from ..engine.local.local_engine import with_threads
@@ -25,7 +26,7 @@ Warn = Callable[[str], None]
 
 def evaluate(
     model: str | Path | None = None,
-    overrides: Sequence[str] = (),
+    overrides: Sequence[str] | Mapping[str, Any] = (),
     task: Task | None = None,
     out: str | Path | None = None,
     progress: bool = True,
@@ -43,7 +44,7 @@ def evaluate(
     Args:
         model: a run's folder, which stands for its newest checkpoint, its task and its evaluation settings; or
             anything that `model.path` takes. None: `overrides` name it.
-        overrides: `key=value` overrides, as of `rlcsd eval`.
+        overrides: `key=value` overrides, as of `rlcsd eval`, or a mapping of keys to values.
         task: replaces the task; of a run that was given one from Python, the same one.
         out: folder for `eval.json`, `eval.md` and `samples.jsonl`; an interrupted evaluation resumes there.
         progress: shows a counter of problems on stderr.
@@ -52,7 +53,7 @@ def evaluate(
     Raises:
         InputError: no such model or task, or a run whose task has to be given again.
     """
-    overrides = [*([] if model is None else [f"model.path='{model}'"]), *overrides]
+    overrides = [*([] if model is None else [f"model.path='{model}'"]), *as_overrides(overrides)]
     config, task = _chosen(overrides, task, warn)
     folder = EvaluationFolder(Path(out), config) if out is not None else None
     task = task if task is not None else build_task(config.task)

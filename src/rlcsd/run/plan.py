@@ -98,7 +98,7 @@ def _task_lines(config: Config, prepared: Prepared | None, lengths_checked: bool
         remark = f" (prompt lengths not checked: there is no tokenizer for {config.model.path} here)"
     elif drawn < prepared.sizes["train"]:
         remark = f" (of {drawn} drawn for this plan, {left_out} are longer than max_prompt_tokens)"
-    sets = ", ".join(f"{name} {size}" for name, size in prepared.sizes.items() if name != "train")
+    sets = ", ".join(f"{name} {size}" for name, size in prepared.sizes.items() if name != "train") or "none held out"
     lines = [f"task       {task.name}: {prepared.sizes['train']} training problems{remark}; {sets}"]
     return [*lines, f"data       {task.source}"] if task.source else lines
 

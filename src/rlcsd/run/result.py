@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ..config.load import as_overrides
 from ..evaluation import Summary
 from ..report.page import Page
 from ..report.run_report import Logs, draw_dynamics, html_summary, outcome
@@ -15,6 +16,9 @@ from .checkpoint import checkpoint_of
 from .evaluate import evaluate
 
 _KEYS = ("folder", "before", "after")
+
+
+Overrides = Sequence[str] | Mapping[str, Any]
 
 
 class Result(Mapping[str, Any]):
@@ -120,7 +124,9 @@ class Result(Mapping[str, Any]):
         """
         return checkpoint_of(self.folder, step)
 
-    def evaluate(self, overrides: Sequence[str] = (), out: str | Path | None = None) -> list[Summary]:
+    def evaluate(
+        self, overrides: Sequence[str] | Mapping[str, Any] = (), out: str | Path | None = None
+    ) -> list[Summary]:
         """Held-out accuracy of the newest checkpoint on the run's task, or on another; see `rlcsd.evaluate`.
 
         Args:
@@ -129,7 +135,7 @@ class Result(Mapping[str, Any]):
         """
         return evaluate(self.folder, overrides, self._task, out, progress=False)
 
-    def generate(self, question: Any, overrides: Sequence[str] = (), step: int | None = None) -> Any:
+    def generate(self, question: Any, overrides: Overrides = (), step: int | None = None) -> Any:
         """The trained model's response to a question, or to each of several, with the task's instruction.
 
         Args:
@@ -141,6 +147,7 @@ class Result(Mapping[str, Any]):
         Raises:
             InputError: there is no such checkpoint, or a question leaves no room for a response.
         """
+        overrides = as_overrides(overrides)
         key = (str(self.checkpoint(step)), *overrides)
         if self._chat is None or self._chat[0] != key:  # the model stays loaded for the next question
             self._chat = (key, Chat(self.folder, overrides, step))

@@ -21,7 +21,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from ..config.load import choices, is_special_path, load, split_override
+from ..config.load import choices, is_special_path, literal, load, split_override
 from ..config.schema import Config
 from ..errors import InputError
 from ..report.comparison import Comparison, comparison
@@ -203,21 +203,7 @@ def _written(values: Mapping[str, Any]) -> list[str]:
         key: list(value) if isinstance(value, list | tuple | range) and value else [value]
         for key, value in values.items()
     }
-    return [f"{key}={','.join(map(_literal, choices))}" for key, choices in several.items()]
-
-
-def _literal(value: Any) -> str:
-    """A value in the grammar of overrides."""
-    if isinstance(value, Mapping):
-        return "{" + ",".join(f"{key}:{_literal(one)}" for key, one in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ",".join(map(_literal, value)) + "]"
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    text = str(value)
-    if isinstance(value, int | float) or re.fullmatch(r"[\w./:-]+", text):
-        return text
-    return "'" + text.replace("'", "\\'") + "'"
+    return [f"{key}={','.join(map(literal, choices))}" for key, choices in several.items()]
 
 
 def new_folder(overrides: Sequence[str]) -> Path:
