@@ -8,7 +8,9 @@ from typing import Any
 
 
 class InputError(ValueError):
-    """One clear sentence: the field, its value, and what would be right. The CLI exits with code 2.
+    """One clear sentence: the field, its value, and what would be right; of a config, one line for each mistake.
+
+    The CLI exits with code 2.
 
     >>> import rlcsd
     >>> try:

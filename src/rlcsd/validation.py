@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import reprlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -38,7 +38,7 @@ def as_input_error(
     known: Iterable[str] = (),
     unknown_key: Callable[[str, Iterable[str]], str] = suggestion,
 ) -> InputError:
-    """The first complaint of a validation error as one sentence that names the key and its value.
+    """The complaints of a validation error, a sentence each that names the key and its value; one on each line.
 
     Args:
         error: what pydantic raised.
@@ -47,24 +47,38 @@ def as_input_error(
         unknown_key: makes that answer from the unknown key and the valid ones.
     """
     errors = error.errors()
-    # Where a key is unknown and a sibling of it is missing, the unknown one is a misspelling of the missing one.
-    siblings = [one for one in errors if one["type"] == "extra_forbidden" and one["loc"][:-1] == errors[0]["loc"][:-1]]
-    first = siblings[0] if siblings and errors[0]["type"] == "missing" else errors[0]
+    misspelt = {one["loc"][:-1] for one in errors if one["type"] == "extra_forbidden"}
+    by_key: dict[Any, list[ErrorDetails]] = {}
+    for one in errors:
+        # Where a key is unknown and a sibling of it is missing, the unknown one is a misspelling of the missing one.
+        if one["type"] == "missing" and one["loc"][:-1] in misspelt:
+            continue
+        # What may be one of several types has a complaint for each.
+        place = one["loc"][:1] if any(map(_is_union_label, one["loc"])) else one["loc"]
+        by_key.setdefault(place, []).append(one)
+    sentences = [_complaint(group, prefix, known, unknown_key) for group in by_key.values()]
+    return InputError("\n".join(dict.fromkeys(sentences)))
+
+
+def _complaint(
+    errors: Sequence[ErrorDetails], prefix: str, known: Iterable[str], unknown_key: Callable[[str, Iterable[str]], str]
+) -> str:
+    """One sentence about the errors of one key."""
+    first = errors[0]
     cause = first.get("ctx", {}).get("error")
     if isinstance(cause, InputError):  # raised by a validator, already one sentence
-        return cause
+        return str(cause)
     key = prefix + ".".join(str(part) for part in first["loc"] if not _is_union_label(part))
     if first["type"] == "extra_forbidden":
         key = _whole_key(key, first["input"])
-        return InputError(f"{key}: unknown key; {unknown_key(key, known)}")
+        return f"{key}: unknown key; {unknown_key(key, known)}"
     if first["type"] == "missing":
-        return InputError(f"{key}: a value is needed, {key}=…")
+        return f"{key}: a value is needed, {key}=…"
     if not first["loc"] or (isinstance(first["input"], dict | BaseModel) and first["type"] == "value_error"):
-        text = first["msg"].removeprefix("Value error, ")  # about several keys of a section, which it usually names
-        return InputError(text if not first["loc"] or re.match(r"[\w.]+(=|: )", text) else f"{key}: {text}")
-    members = [one for one in errors if any(map(_is_union_label, one["loc"])) and one["loc"][:1] == first["loc"][:1]]
-    messages = list(dict.fromkeys(_message(one, key) for one in members or [first]))
-    return InputError(f"{key}={as_yaml(first['input'])}: {', or '.join(messages)}")
+        text = str(first["msg"].removeprefix("Value error, "))  # about several keys, which it usually names
+        return text if not first["loc"] or re.match(r"[\w.]+(=|: )", text) else f"{key}: {text}"
+    messages = list(dict.fromkeys(_message(one, key) for one in errors))
+    return f"{key}={as_yaml(first['input'])}: {', or '.join(messages)}"
 
 
 def known_keys(model: type[BaseModel], prefix: str = "") -> set[str]:

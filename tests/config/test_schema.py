@@ -100,3 +100,14 @@ def test_a_config_without_a_task_is_for_a_task_that_is_passed_to_the_run():
     assert validated(config.model_dump()) == config
     with pytest.raises(InputError, match=r"^task: none is chosen"):
         build_task(config.task)
+
+
+def test_all_mistakes_of_a_config_are_named_at_once():
+    mistakes = ["group_size=0", "sampling.top_p=2", "method.tau=-1", "task.train_per_size=0", "engine.device=3"]
+    with pytest.raises(InputError) as found:
+        load([*mistakes, "method=rlcsd"])
+    lines = str(found.value).splitlines()
+    assert sorted(line.partition(":")[0] for line in lines) == sorted(mistakes)
+    with pytest.raises(InputError, match="leraning_rate: unknown key") as found:
+        load(["leraning_rate=1", "stepss=3"])
+    assert len(str(found.value).splitlines()) == 2

@@ -85,7 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         code = parsed.run(parsed)
     except InputError as error:
-        print(f"rlcsd: {error}", file=sys.stderr)
+        for line in str(error).splitlines():
+            print(f"rlcsd: {line}", file=sys.stderr)
         return 2
     except Interrupted as stopped:
         print(f"rlcsd: {stopped}", file=sys.stderr)
