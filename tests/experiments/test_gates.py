@@ -17,6 +17,7 @@ def packaged(name: str):
     return load_network(config, torch.device("cpu")), load_tokenizer(config)
 
 
+@pytest.mark.slow  # hundreds of responses
 def test_the_base_for_puzzles_passes_on_test_puzzles():
     """The gates were applied to the validation split."""
     recipe = load_recipe("kk_tiny")

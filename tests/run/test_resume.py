@@ -159,7 +159,10 @@ def test_two_runs_at_once_do_not_mix(undisturbed, tmp_path):
     assert kills.differences(undisturbed, tmp_path / "run") == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGTERM, *(pytest.param(one, marks=pytest.mark.slow) for one in (signal.SIGINT, signal.SIGHUP))],
+)
 def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(undisturbed, number, tmp_path):
     run = tmp_path / "run"
     process = kills.start(run)
