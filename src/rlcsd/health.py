@@ -77,6 +77,13 @@ class Guards:
 STALL_PATIENCE = 3  # steps in a row without an update, after which the explanation ends in advice
 
 
+_SAID = (1, STALL_PATIENCE)  # steps in a row after which a lasting state is named
+
+
+def _again(in_a_row: int) -> str:
+    return f" in {in_a_row} steps in a row" if in_a_row > 1 else ""
+
+
 def made_updates(metrics: Mapping[str, float]) -> float:
     """The optimizer steps of a training step that changed a weight."""
     return metrics["update/count"] - metrics.get("update/skipped", 0) - metrics.get("update/empty", 0)
@@ -121,15 +128,15 @@ class Health:
 
         In the first such step, and in the third in a row. Methods that distil learn without advantages.
         """
-        alike = isinstance(method, CreditMethod) and not any(any(group.advantages) for group in groups)
+        alike = isinstance(method, CreditMethod) and _no_advantage(groups)
         if not alike or made_updates(metrics) <= 0:
             self.steps_without_advantage = 0
             return []
         self.steps_without_advantage += 1
-        if self.steps_without_advantage not in (1, STALL_PATIENCE):
+        if self.steps_without_advantage not in _SAID:
             return []
         reason, advice = _all_alike(groups, metrics, by_text)
-        again = f" in {STALL_PATIENCE} steps in a row" if self.steps_without_advantage > 1 else ""
+        again = _again(self.steps_without_advantage)
         return [f"{reason}; kl_coefficient and entropy_coefficient alone moved the weights{again}: {advice}"]
 
     def verifier(self, groups: Sequence[Group]) -> list[str]:
@@ -157,9 +164,9 @@ class Health:
         if unreadable is not None and not self._unreadable_reported:
             self._unreadable_reported = True
             found.append(": ".join(unreadable))
-        if method.config.unusable == "plain" and self.steps_without_hints in (1, STALL_PATIENCE):
+        if method.config.unusable == "plain" and self.steps_without_hints in _SAID:
             reason, advice = _no_hints(groups, metrics, method, by_text)
-            again = f" in {STALL_PATIENCE} steps in a row" if self.steps_without_hints > 1 else ""
+            again = _again(self.steps_without_hints)
             found.append(
                 f"{reason}; with method.unusable=plain the update{again} was that of plain advantages, as in grpo: "
                 f"{advice}"
@@ -206,7 +213,7 @@ def _explain(groups: Sequence[Group], metrics: Mapping[str, float], method: Meth
         return "its rollouts look wrong (guard)", "lower learning_rate, or widen the bands of `guard`"
     if metrics["update/count"] and metrics.get("update/skipped", 0) >= metrics["update/count"]:
         return "no gradient was finite", "lower learning_rate, or set model.dtype=float32"
-    if not any(any(group.advantages) for group in groups):
+    if _no_advantage(groups):
         return _all_alike(groups, metrics, by_text)
     if method.hinted and not metrics.get("hints/usable_share"):
         lacking = sum(value for name, value in metrics.items() if name.startswith("hints/without_"))
@@ -223,6 +230,10 @@ def _explain(groups: Sequence[Group], metrics: Mapping[str, float], method: Meth
     )
 
 
+def _no_advantage(groups: Sequence[Group]) -> bool:
+    return not any(any(group.advantages) for group in groups)
+
+
 def _all_alike(groups: Sequence[Group], metrics: Mapping[str, float], by_text: bool) -> tuple[str, str]:
     """Within each group all rollouts have the same reward, so no rollout has an advantage."""
     right = sum(len(group.correct_indices) == len(group.rollouts) for group in groups)
@@ -230,9 +241,8 @@ def _all_alike(groups: Sequence[Group], metrics: Mapping[str, float], by_text: b
     counts = [f"all right in {right}"] * bool(right) + [f"all wrong in {wrong}"] * bool(wrong)
     counted = f" ({' and '.join(counts)} of {len(groups)})" if counts else ""
     reason = f"in each group all rollouts have the same reward{counted}, so none has an advantage"
-    return reason, _easier(
-        metrics, by_text
-    ) if wrong >= right else "take harder problems, or raise sampling.temperature"
+    harder = "take harder problems, or raise sampling.temperature"
+    return reason, _easier(metrics, by_text) if wrong >= right else harder
 
 
 def _easier(metrics: Mapping[str, float], by_text: bool) -> str:

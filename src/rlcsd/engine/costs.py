@@ -15,6 +15,7 @@ from ..config.schema import Config, VerlEngineConfig
 from ..errors import InputError
 from ..methods.base import ContrastConfig, CreditMethod, HintedConfig, Method
 from .local.memory import Shape, load_shape
+from .throughput import PEAK_TFLOPS
 from .work import Work, after, flops
 
 
@@ -27,12 +28,15 @@ class Device:
     memory: float
 
 
+_MEMORY = {  # bytes a second and bytes, from the data sheets
+    "A100": (2.04e12, 80e9),
+    "H100": (3.35e12, 80e9),
+    "H200": (4.8e12, 141e9),
+    "H20": (4.0e12, 96e9),
+    "B200": (8.0e12, 180e9),
+}
 DEVICES: Mapping[str, Device] = {
-    "A100": Device(312e12, 2.04e12, 80e9),
-    "H100": Device(989e12, 3.35e12, 80e9),
-    "H200": Device(989e12, 4.8e12, 141e9),
-    "H20": Device(148e12, 4.0e12, 96e9),
-    "B200": Device(2250e12, 8.0e12, 180e9),
+    name: Device(dict(PEAK_TFLOPS)[name] * 1e12, *memory) for name, memory in _MEMORY.items()
 }
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:  # at run time engines import this module first
 
 # Dense bf16 TFLOP/s with float32 accumulation, from the vendors' data sheets, by words of the device's name; the first
 # entry all of whose words are in the name counts.
-_PEAKS = (
+PEAK_TFLOPS = (
     ("B200", 2250), ("GB200", 2500), ("H100 PCIe", 756), ("H100 NVL", 835), ("H100", 989), ("H200", 989),
     ("GH200", 989), ("H800", 989), ("H20", 148), ("A100", 312), ("A800", 312), ("A6000", 155), ("6000 Ada", 364),
     ("A40", 150), ("A10G", 70), ("A10", 125), ("A30", 165), ("L40S", 362), ("L40", 181), ("L20", 119), ("L4", 121),
@@ -34,7 +34,7 @@ _PEAKS = (
 def peak_tflops(name: str) -> float | None:
     """Peak of a device by the name that torch gives; None for one that is not in the table."""
     words = set(re.findall(r"\w+", name.lower()))
-    return next((float(peak) for known, peak in _PEAKS if set(known.lower().split()) <= words), None)
+    return next((float(peak) for known, peak in PEAK_TFLOPS if set(known.lower().split()) <= words), None)
 
 
 def peak_flops(config: Config, device: torch.device) -> float | None:

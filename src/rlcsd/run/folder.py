@@ -46,12 +46,20 @@ def new_folder(config: Config, task_name: str) -> Path:
                 f"--resume {folder}"
             )
         return folder
-    method = str(config.method.name).rpartition(":")[2]
-    stem = f"{task_name}-{method}-seed{config.seed}-{time.strftime('%Y%m%d-%H%M%S')}"
-    folder, number = base / stem, 2
-    while folder.exists():
-        folder, number = base / f"{stem}-{number}", number + 1
-    return folder
+    return unused(base / f"{default_name(config, task_name)}-{time.strftime('%Y%m%d-%H%M%S')}")
+
+
+def default_name(config: Config, task_name: str) -> str:
+    """What a run without `run_name` is called, but for the time."""
+    return f"{task_name}-{str(config.method.name).rpartition(':')[2]}-seed{config.seed}"
+
+
+def unused(folder: Path) -> Path:
+    """The folder, or if there is such a one already, the first free one of `folder-2`, `folder-3` …"""
+    found, number = folder, 2
+    while found.exists():
+        found, number = folder.with_name(f"{folder.name}-{number}"), number + 1
+    return found
 
 
 class RunLock:

@@ -31,7 +31,7 @@ from ..prepare import prepare
 from ..records import Problem
 from ..storage import read_jsonl, write_text
 from ..tasks.task import Task
-from .folder import new_folder
+from .folder import default_name, new_folder
 from .run import Run, Watcher
 from .stop import Interrupted
 
@@ -156,7 +156,7 @@ def few_problems(sets: Mapping[str, Sequence[Problem]], limit: int = PROBLEMS) -
 
 def _small(config: Config, task_name: str) -> Config:
     """The real config, but few steps and no trackers, in a folder of its own."""
-    stem = config.run_name or f"{task_name}-{str(config.method.name).rpartition(':')[2]}-seed{config.seed}"
+    stem = config.run_name or default_name(config, task_name)
     evaluation = {"before": False, "every": 0, "patience": 0}
     return config.model_copy(
         update={

@@ -28,7 +28,7 @@ from ..report.comparison import Comparison, comparison
 from ..report.run_results import read_run
 from ..storage import append_jsonl, check_new_folder, read_jsonl, write_text
 from ..tasks.task import Task
-from .folder import resumed_config
+from .folder import resumed_config, unused
 
 _JOBS, _OUTCOMES = "sweep.json", "jobs.jsonl"
 _MAX_JOBS = 10_000
@@ -209,11 +209,7 @@ def _written(values: Mapping[str, Any]) -> list[str]:
 def new_folder(overrides: Sequence[str]) -> Path:
     """A folder for a sweep in the output_dir that the overrides choose."""
     base = next((o.partition("=")[2] for o in reversed(overrides) if o.startswith("output_dir=")), "runs")
-    stem = Path(base.strip("'\"")) / f"sweep-{time.strftime('%Y%m%d-%H%M%S')}"
-    folder, number = stem, 2
-    while folder.exists():
-        folder, number = stem.with_name(f"{stem.name}-{number}"), number + 1
-    return folder
+    return unused(Path(base.strip("'\"")) / f"sweep-{time.strftime('%Y%m%d-%H%M%S')}")
 
 
 def jobs_of(overrides: Sequence[str], kept: Sequence[Job] = ()) -> list[Job]:

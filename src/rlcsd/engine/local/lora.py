@@ -18,6 +18,15 @@ _NAME = "adapter_config.json"
 _BASE = "base.json"  # path and gguf_file of the base, in the folders that `save_adapter` writes
 
 
+VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes as `max_lora_rank`
+
+
+def vllm_has_kernel(model: ModelConfig, on_cpu: bool) -> bool:
+    """Whether vLLM can compute with the model's new adapters apart from its weights: not with larger ranks, nor in
+    float32 on a GPU."""
+    return model.lora is not None and model.lora.rank <= VLLM_RANKS[-1] and (on_cpu or model.dtype == "bfloat16")
+
+
 def adapter_folder(path: str) -> Path | None:
     """`path` if it is a folder with an adapter and without a model of its own, else None."""
     folder = Path(path)

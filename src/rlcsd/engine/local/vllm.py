@@ -28,10 +28,9 @@ from ...config.schema import Config
 from ...errors import InputError, MissingError, first_line
 from ...records import Sample, Sampling
 from ..interface import TokenLimits
-from .lora import adapter_folder, base_model_config
+from .lora import VLLM_RANKS, adapter_folder, base_model_config, vllm_has_kernel
 from .model import Network, resolve_path
 
-_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes as `max_lora_rank`
 _LOWEST_TEMPERATURE = 0.01  # vLLM raises a lower one to it with no more than a warning
 
 
@@ -68,13 +67,11 @@ def vllm_wanted(config: Config, device: torch.device) -> bool:
 def adapters_alone(config: Config, device: torch.device) -> bool:
     """Whether vLLM keeps the base that it loads and is given the adapters, instead of weights that contain them.
 
-    Not if the base already contains another adapter (that of the model's folder), which vLLM has not loaded; nor where
-    vLLM has no kernel: larger ranks, and float32 on a GPU.
+    Not if the base already contains another adapter (that of the model's folder), which vLLM has not loaded.
     """
-    lora, kernel = config.model.lora, device.type == "cpu" or config.model.dtype == "bfloat16"
-    if lora is None or config.engine.vllm_adapters == "merged":
+    if config.engine.vllm_adapters == "merged" or not vllm_has_kernel(config.model, device.type == "cpu"):
         return False
-    return lora.rank <= _RANKS[-1] and kernel and adapter_folder(config.model.path) is None
+    return adapter_folder(config.model.path) is None
 
 
 @torch.no_grad()
@@ -161,7 +158,7 @@ class VllmSampler:
         }
         if alone:
             assert config.model.lora is not None
-            rank = next(rank for rank in _RANKS if rank >= config.model.lora.rank)
+            rank = next(rank for rank in VLLM_RANKS if rank >= config.model.lora.rank)
             settings |= {"enable_lora": True, "max_loras": 1, "max_lora_rank": rank}
         torch.cuda.empty_cache()  # vLLM counts what torch has cached as taken
         if on_cpu:

@@ -14,13 +14,12 @@ from ...config.schema import Config, VerlEngineConfig
 from ...errors import InputError, MissingError, together
 from ..interface import TokenLimits
 from ..local import model as local_model
-from ..local.lora import adapter_folder
+from ..local.lora import adapter_folder, vllm_has_kernel
 from ..local.model import context_length, resolve_path, text_config
 
 TESTED = ("0.9.1", "0.9.2")  # versions of verl: from the first, below the second
 _ACTOR, _MODEL, _ROLLOUT = ("actor_rollout_ref.actor", "actor_rollout_ref.model", "actor_rollout_ref.rollout")
 _SERVER_PACKAGES = ("vllm", "sglang")  # rollout servers that are packages of their own
-_SERVED_RANK = 512  # the largest rank of an adapter that vLLM serves
 _FLASH_PACKAGES = ("flash_attn", "kernels")  # transformers takes flash attention from either
 
 
@@ -32,15 +31,13 @@ def engine_settings(config: Config) -> VerlEngineConfig:
 def adapters_alone(config: Config) -> bool:
     """Whether rollout servers keep the base and are sent the adapters, instead of weights that contain them.
 
-    Not where vLLM has no kernel (larger ranks, float32 on a GPU), nor for the embedding and the head, whose adapters it
-    would leave out.
+    Not for the embedding and the head, whose adapters vLLM would leave out.
     """
     e, lora = engine_settings(config), config.model.lora
-    if lora is None or e.rollout_adapters == "merged":
+    if lora is None or e.rollout_adapters == "merged" or not vllm_has_kernel(config.model, e.platform == "cpu"):
         return False
     names = lora.target_modules if isinstance(lora.target_modules, list) else []
-    kernel = e.platform == "cpu" or config.model.dtype == "bfloat16"
-    return lora.rank <= _SERVED_RANK and kernel and not any("embed" in n or n.endswith("lm_head") for n in names)
+    return not any("embed" in n or n.endswith("lm_head") for n in names)
 
 
 def environment(settings: VerlEngineConfig) -> dict[str, str]:
