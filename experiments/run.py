@@ -28,10 +28,20 @@ from rlcsd.storage import write_text
 if TYPE_CHECKING:
     from rlcsd.config.schema import Config
     from rlcsd.engine.interface import Engine
+    from rlcsd.prepare import Prepared
     from rlcsd.tasks.task import Task
+    from rlcsd.trainer import Trainer
 
 # Metrics by prefix whose mean over the steps is recorded
-MEANS = ("rlcsd/", "hints/usable_share", "e_ctr/abs_mean", "groups/mixed", "rollout/truncated", "teacher/gap_abs")
+MEANS = (
+    "rlcsd/",
+    "hints/usable_share",
+    "e_ctr/abs_mean",
+    "groups/mixed",
+    "rollout/truncated",
+    "teacher/gap_abs",
+    "misaligned/",
+)
 FIXED = (
     "engine.threads=1",
     "engine.self_check=false",
@@ -51,19 +61,16 @@ def run_one(study: Study, arm: Arm, seed: int, path: Path) -> dict[str, Any]:
     if path.is_file():
         return dict(json.loads(path.read_text(encoding="utf-8")))
     import torch
-    from oracle import OracleTrainer
 
     from rlcsd.config.load import load
-    from rlcsd.engine.interface import build_engine
     from rlcsd.prepare import prepare
-    from rlcsd.trainer import Trainer
 
     torch.set_num_threads(1)
     config = load([f"seed={seed}", *FIXED, f"task.eval_per_size={study.test}", *study.common, *arm.overrides])
     task = _task(json.dumps(config.model_dump(mode="json")["task"]))
     prepared = prepare(config, task)
-    engine = build_engine(config, prepared.method)
-    trainer = OracleTrainer(prepared, engine, kind=arm.oracle) if arm.oracle else Trainer(prepared, engine)
+    trainer = _trainer(arm, prepared)
+    engine = trainer.engine
     measured = {"before": _accuracies(engine, task, config)} if study.before else {}
     begun, steps = time.perf_counter(), []
     trainer.run(after_step=lambda result: steps.append(result.metrics))
@@ -84,6 +91,20 @@ def run_one(study: Study, arm: Arm, seed: int, path: Path) -> dict[str, Any]:
     }
     write_text(path, json.dumps(record))
     return record
+
+
+def _trainer(arm: Arm, prepared: Prepared) -> Trainer:
+    """The trainer of an arm, with its engine."""
+    from misaligned import MisalignedEngine, MisalignedTrainer
+    from oracle import OracleTrainer
+
+    from rlcsd.engine.interface import build_engine
+    from rlcsd.trainer import Trainer
+
+    if arm.severity:
+        return MisalignedTrainer(prepared, MisalignedEngine(prepared.config, prepared.method), severity=arm.severity)
+    engine = build_engine(prepared.config, prepared.method)
+    return OracleTrainer(prepared, engine, kind=arm.oracle) if arm.oracle else Trainer(prepared, engine)
 
 
 @lru_cache(maxsize=4)
@@ -125,15 +146,15 @@ def run_study(study: Study, out: Path, arms: Sequence[str], seeds: Sequence[int]
 
 
 def smoke_study(study: Study) -> Study:
-    """The study at the smallest sizes: its first arm and its first oracle, one seed, on bases of the package."""
-    oracles = [arm for arm in study.arms if arm.oracle][:1]
+    """The study at the smallest sizes: its first arm and its first with another trainer, on bases of the package."""
+    others = [arm for arm in study.arms if arm.oracle or arm.severity][:1]
 
     def small(arm: Arm) -> Arm:
         missing = [o for o in (*study.common, *arm.overrides) if o.startswith("model.path=bases/")]
         base = ["model.path=tiny_roll_call"] if missing and not os.path.isdir(missing[-1].partition("=")[2]) else []
         return replace(arm, overrides=(*arm.overrides, *SMOKE, *base))
 
-    return replace(study, arms=tuple(map(small, (study.arms[0], *oracles))), seeds=study.seeds[:1], test=1)
+    return replace(study, arms=tuple(map(small, (study.arms[0], *others))), seeds=study.seeds[:1], test=1)
 
 
 def main() -> None:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -29,11 +30,13 @@ CURVES = {  # recorded at every step: name in a record, and name of the metric
 
 @dataclass(frozen=True)
 class Arm:
-    """One thing compared: config overrides, and for an oracle how its labels are degraded (see oracle.py)."""
+    """One thing compared: config overrides, for an oracle how its labels are degraded (see oracle.py), and for a
+    displaced teacher how far (see misaligned.py)."""
 
     name: str
     overrides: tuple[str, ...]
     oracle: str | None = None
+    severity: str | None = None
 
 
 @dataclass(frozen=True)
@@ -239,4 +242,35 @@ DEFAULT = Study(
     before=True,
 )
 
-STUDIES = {study.name: study for study in (RATES, DRIFT, MODES, CREDIT, CONFIRM, DECISIONS, DEFAULT)}
+SEVERITIES = {"misaligned": "here", "severe": "severe"}  # ending of an arm, and severity (see misaligned.py)
+
+
+def _aligned_or_not(arms: Iterable[Arm]) -> tuple[Arm, ...]:
+    """The arms, and each that has a teacher with that teacher's values at the wrong tokens."""
+    arms = tuple(arms)
+    displaced = (
+        replace(arm, name=f"{arm.name}-{ending}", severity=severity)
+        for ending, severity in SEVERITIES.items()
+        for arm in arms
+        if arm.name != "grpo"
+    )
+    return (*arms, *displaced)
+
+
+# What misaligned teachers do: the methods of DRIFT and its seeds, with half as many test problems.
+ALIGNMENT = Study("alignment", _DRIFT, _aligned_or_not(_tuned(name) for name in _EIGHT), _FRESH[:8], test=200)
+
+# The same where every line is worked and what a method learns is to judge: a one-sided distillation, a one-sided
+# credit and the contrast, at the learning rate of the task as in CREDIT.
+ALIGNMENT_CREDIT = Study(
+    "alignment_credit",
+    CREDIT.common,
+    (_method("grpo"), *_aligned_or_not(_method(name) for name in ("sdpo", "rlsd", "rlcsd"))),
+    _FRESH[:8],
+    test=200,
+)
+
+STUDIES = {
+    study.name: study
+    for study in (RATES, DRIFT, MODES, CREDIT, CONFIRM, DECISIONS, DEFAULT, ALIGNMENT, ALIGNMENT_CREDIT)
+}
