@@ -2,9 +2,10 @@
 
     python experiments/misaligned.py     # the share of tokens with no value, another token's or their own, by size
 
-Source: THU-BPM/RLCSD before commit 83bbd06, read in full: `_build_teacher_batch_from_prompts` in
-src/self_distill_main.py; `_align_compact_response_tensor`, `_build_full_topk_indices`, `_forward_micro_batch` and
-`update_policy` in third_party/verl/verl/workers/actor/dp_actor.py; the losses in core_algos.py. What it did:
+Source: THU-BPM/RLCSD before commit 83bbd06: `_build_teacher_batch_from_prompts` in src/self_distill_main.py;
+`_align_compact_response_tensor`, `_build_full_topk_indices`, `_forward_micro_batch` and `update_policy` in a copy of
+third_party/verl/verl/workers/actor/dp_actor.py that lacks the fix (its commit is not known); the losses in
+core_algos.py; scripts/_run_verl.sh (padding removed, micro-batches by tokens). What it did:
 
 * The teacher's rows are packed once for the whole rollout batch: prompts end at one column, responses are padded to the
   longest response M of the batch. A micro-batch reads them back as if they were padded to the longest response m of its

@@ -18,8 +18,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from studies import CURVES, RECORDS, STUDIES, Runs, read_records
-from tables import area, ordered, paired, pairs, tables
+from studies import CURVES, RECORDS, SEVERITIES, STUDIES, Runs, read_records
+from tables import METHODS, area, ordered, paired, pairs, tables
 
 from rlcsd.experiments.drift_demo import draw_drift
 from rlcsd.report.figures import colours, drawing, smoothed
@@ -91,6 +91,27 @@ def draw_decisions(runs: Runs, path: Path) -> None:
         axis.legend()
 
 
+def draw_alignment(runs: Runs, path: Path) -> None:
+    """Entropy and length as the paper shows them, a column for each alignment of the teacher; means over seeds."""
+    methods = ("grpo", *METHODS)
+    colour = colours(methods)
+    columns = {"aligned": "", **{ending: f"-{ending}" for ending in SEVERITIES}}
+    curves = {"entropy": "actor entropy (nats)", "length": "response length (tokens)"}
+    with drawing(len(curves), len(columns), 5.2, path, sharey="row", squeeze=False) as (figure, axes):
+        for row, (name, label) in enumerate(curves.items()):
+            for axis, (title, ending) in zip(axes[row], columns.items(), strict=True):
+                for method in methods:
+                    # grpo has no teacher: it is the same in every column
+                    if by_seed := runs.get(method if method == "grpo" else method + ending):
+                        curve = np.mean([record["curves"][name] for record in by_seed.values()], axis=0)
+                        steps = np.arange(1, len(curve) + 1)
+                        axis.plot(steps, smoothed(curve), color=colour[method], label=method)
+                axis.set(title=title, xlabel="step")
+            axes[row][0].set_ylabel(label)
+        handles, labels = axes[0][0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=len(methods))
+
+
 def draw_figures(folder: Path) -> None:
     """Draw the figures of all studies that have records, as PNG."""
     drift = {
@@ -102,6 +123,7 @@ def draw_figures(folder: Path) -> None:
         ("drift", drift, draw_drift),
         ("credit", ordered("credit"), draw_credit),
         ("decisions", ordered("decisions"), draw_decisions),
+        ("alignment", ordered("alignment"), draw_alignment),
     ):
         if runs:
             draw(runs, folder / f"{name}.png")

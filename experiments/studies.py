@@ -88,7 +88,7 @@ _CANDIDATES = ("3e-5", "1e-4", "2e-4")
 _FRESH = tuple(range(201, 211))
 _DRIFT = (*_ROLL_CALL, "model=tiny_roll_call", "kl_coefficient=0")
 
-# The learning rate of each method: three candidates on the validation split, two seeds that no other study uses.
+# The learning rate of each method: three candidates on the validation split, two seeds that DRIFT does not use.
 RATES = Study(
     "rates",
     (*_DRIFT, "task.eval_split=val"),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from studies import PLUGIN, RECORDS, STUDIES, Record, Runs, chosen_rates, read_records
+from misaligned import SHARES, published_shares
+from studies import PLUGIN, RECORDS, SEVERITIES, STUDIES, Record, Runs, chosen_rates, read_records
 
 from rlcsd.inspection.signals import SIGNALS
 from rlcsd.report.statistics import Difference, holm, mean_interval, paired_difference
@@ -39,6 +41,16 @@ def at_the_start(name: str) -> Measure:
 
 def test(name: str) -> Measure:
     return lambda record: float(record["test"][name])
+
+
+TESTED = {"test": test("seen_sizes"), "other kind": test("unseen_sizes")}
+CREDIT_MEASURES: dict[str, Measure] = {"area": area, **TESTED}
+IN_SIZE: dict[str, Measure] = {"area": area, "test": test("seen_sizes")}
+
+
+def published(runs: Runs) -> Runs:
+    """The eight methods as published, of an arm list that has variants of them."""
+    return {arm: by_seed for arm, by_seed in runs.items() if "-" not in arm}
 
 
 def cell(values: Sequence[float], digits: int = 3) -> str:
@@ -79,27 +91,51 @@ def difference_cell(difference: Difference, p: float | None) -> str:
     return f"{difference.mean:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}], {written}"
 
 
-def paired_table(
-    head: str,
-    compared: Sequence[tuple[str, Mapping[int, Record], Mapping[int, Record]]],
-    measures: Mapping[str, Measure],
-) -> str:
-    """Runs minus reference by seed: mean, 95 % t-interval, and p corrected over the column (Holm)."""
-    compared = [one for one in compared if pairs(*one[1:]) > 1]
-    columns = []
-    for measure in measures.values():
-        found = [paired(runs, reference, measure) for _, runs, reference in compared]
-        corrected = holm([one.p for one in found])
-        columns.append([difference_cell(one, p) for one, p in zip(found, corrected, strict=True)])
-    counts = [(label, str(pairs(runs, reference))) for label, runs, reference in compared]
-    rows = [[*count, *cells] for count, *cells in zip(counts, *columns, strict=True)]
-    return table([head, "pairs", *measures], rows) if rows else "No pairs of seeds yet."
+@dataclass(frozen=True)
+class Comparison:
+    """One table of differences: rows of (label, runs, reference), and the measures that are its columns."""
+
+    head: str
+    rows: Sequence[tuple[str, Mapping[int, Record], Mapping[int, Record]]]
+    measures: Mapping[str, Measure]
 
 
-def differences(runs: Runs, reference: str, measures: Mapping[str, Measure]) -> str:
+def against(runs: Runs, reference: str, measures: Mapping[str, Measure], without: Collection[str] = ()) -> Comparison:
     """Each arm minus the reference."""
-    compared = [(arm, by_seed, runs.get(reference, {})) for arm, by_seed in runs.items() if arm != reference]
-    return paired_table(f"minus {reference}", compared, measures)
+    left_out = {reference, *without}
+    rows = [(arm, by_seed, runs.get(reference, {})) for arm, by_seed in runs.items() if arm not in left_out]
+    return Comparison(f"minus {reference}", rows, measures)
+
+
+Tested = dict[tuple[str, str, str], tuple[Difference, float | None]]
+
+
+def tested(comparisons: Mapping[str, Comparison]) -> Tested:
+    """The tests of one study by table, row and column: the difference by seed, and p corrected over all (Holm)."""
+    found = {
+        (name, label, column): paired(runs, reference, measure)
+        for name, comparison in comparisons.items()
+        for label, runs, reference in comparison.rows
+        if pairs(runs, reference) > 1
+        for column, measure in comparison.measures.items()
+    }
+    corrected = holm([one.p for one in found.values()])
+    return {key: (one, p) for (key, one), p in zip(found.items(), corrected, strict=True)}
+
+
+def paired_tables(comparisons: Mapping[str, Comparison]) -> dict[str, str]:
+    """The tables of one study: mean difference by seed, 95 % t-interval, and corrected p."""
+    found = tested(comparisons)
+    written = {}
+    for name, comparison in comparisons.items():
+        rows = [
+            [label, str(pairs(runs, of)), *(difference_cell(*found[name, label, c]) for c in comparison.measures)]
+            for label, runs, of in comparison.rows
+            if pairs(runs, of) > 1
+        ]
+        heads = [comparison.head, "pairs", *comparison.measures]
+        written[name] = table(heads, rows) if rows else "No pairs of seeds yet."
+    return written
 
 
 def style(runs: Runs) -> str:
@@ -161,16 +197,15 @@ def plugin(runs: Runs) -> str:
     return table(["method", "evidence", "seeds", "test", "other kind", "entropy", "length", "worked"], rows)
 
 
-def plugin_gains(runs: Runs) -> str:
+def plugin_gains(runs: Runs) -> Comparison:
     """The contrast minus each one-sided source, paired by seed."""
-    measures = {"test": test("seen_sizes"), "other kind": test("unseen_sizes"), "worked": at_the_end("worked")}
-    compared = [
+    rows = [
         (f"{method}: contrast − {source}", runs.get(sources["contrast"], {}), runs.get(arm, {}))
         for method, sources in PLUGIN.items()
         for source, arm in sources.items()
         if source != "contrast"
     ]
-    return paired_table("gain", compared, measures)
+    return Comparison("gain", rows, {**TESTED, "worked": at_the_end("worked")})
 
 
 def rates(runs: Runs) -> str:
@@ -199,62 +234,118 @@ def default(runs: Runs) -> str:
     return table(["arm", "seeds", *PEOPLE, "entropy", "length"], rows)
 
 
-def decision_gains(runs: Runs, measures: Mapping[str, Measure]) -> str:
+def decision_gains(runs: Runs) -> Comparison:
     """The oracle and rlcsd minus grpo at each number of decisions and each group size."""
-    compared = [
+    rows = [
         (arm, by_seed, runs.get("-".join(["grpo", *arm.split("-")[1:]]), {}))
         for arm, by_seed in runs.items()
         if not arm.startswith("grpo")
     ]
-    return paired_table("minus grpo of the same size", compared, measures)
+    return Comparison("minus grpo of the same size", rows, IN_SIZE)
+
+
+METHODS = ("opsd", "sdpo", "srpo", "opsd_ectr", "rlsd", "rlsd_ectr", "rlcsd")  # those with a teacher
+
+
+def by_alignment(runs: Runs) -> Runs:
+    """Each method with its displaced forms after it."""
+    order = [name + ending for name in ("grpo", *METHODS) for ending in ("", *(f"-{one}" for one in SEVERITIES))]
+    return {name: runs[name] for name in order if name in runs}
+
+
+def displaced_against_aligned(runs: Runs, measures: Mapping[str, Measure]) -> Comparison:
+    """Each method with a displaced teacher minus the same with an aligned one."""
+    rows = [(arm, runs[arm], runs.get(arm.rpartition("-")[0], {})) for arm in by_alignment(runs) if "-" in arm]
+    return Comparison("minus the aligned form", rows, measures)
+
+
+def shares(runs: Runs) -> str:
+    """Shares of tokens by what the teacher gave them: measured in the runs, and simulated at the published sizes."""
+    rows = []
+    for ending in SEVERITIES:
+        found = [r["means"] for arm, by_seed in runs.items() if arm.endswith(ending) for r in by_seed.values()]
+        if found:
+            cells = [f"{np.mean([means[f'misaligned/{share}'] for means in found]):.2f}" for share in SHARES]
+            rows.append([ending, str(len(found)), *cells])
+    for number in (4, 1):
+        label = f"published sizes, micro-batches of {number}"
+        rows.append([label, "–", *(f"{share:.2f}" for share in published_shares(number))])
+    return table(["teacher", "runs", "no value", "another token's", "their own"], rows)
+
+
+def comparisons(study: str) -> dict[str, Comparison]:
+    """The tables of differences of a study: all tests that are made of its records."""
+    runs = ordered(study)
+    dynamics = {name: at_the_end(name) for name in ("accuracy", "entropy", "worked", "interjections")}
+    if study == "drift":
+        authors = [
+            (arm, by_seed, runs.get(arm.removesuffix("-authors"), {}))
+            for arm, by_seed in runs.items()
+            if arm.endswith("-authors")
+        ]
+        return {
+            "drift tests": against(published(runs), "grpo", dynamics),
+            "authors tests": Comparison("minus the published form", authors, dynamics),
+            "plugin gains": plugin_gains(runs),
+        }
+    if study == "credit":
+        oracles = {arm: by_seed for arm, by_seed in runs.items() if arm.startswith("oracle")}
+        return {
+            "credit against grpo": against(runs, "grpo", CREDIT_MEASURES),
+            "credit against rlcsd": against(runs, "rlcsd", CREDIT_MEASURES, without=("grpo",)),
+            "credit against oracle": against(oracles, "oracle", CREDIT_MEASURES),
+        }
+    if study == "confirm":
+        return {
+            "confirm against grpo": against(runs, "grpo", CREDIT_MEASURES),
+            "confirm against rlcsd": against(runs, "rlcsd", CREDIT_MEASURES, without=("grpo",)),
+        }
+    if study == "decisions":
+        return {"decision gains": decision_gains(runs)}
+    if study == "alignment":  # with the credit task: one question, one family of tests
+        dynamics = {name: at_the_end(name) for name in ("entropy", "length", "accuracy")}
+        credit = {"entropy": at_the_end("entropy"), "area": area, "test": test("seen_sizes")}
+        return {
+            "alignment tests": displaced_against_aligned(runs, dynamics),
+            "alignment credit tests": displaced_against_aligned(ordered("alignment_credit"), credit),
+        }
+    if study == "default":
+        by_people: dict[str, Measure] = {"area": area, **{people: test(name) for people, name in PEOPLE.items()}}
+        return {
+            "default against grpo": against(runs, "grpo", by_people),
+            "default against rlcsd": against(runs, "rlcsd", by_people, without=("grpo",)),
+        }
+    return {}
 
 
 def tables() -> dict[str, str]:
     """The tables of study.md by name."""
-    rated, drift, modes, credit, confirm, decisions, defaults = map(ordered, STUDIES)
-    published = {arm: runs for arm, runs in drift.items() if "-" not in arm}
-    authors = {arm: runs for arm, runs in drift.items() if arm.endswith("-authors")}
-    dynamics = {name: at_the_end(name) for name in ("accuracy", "entropy", "worked", "interjections")}
-    tested = {"test": test("seen_sizes"), "other kind": test("unseen_sizes")}
-    measures: dict[str, Measure] = {"area": area, **tested}
-    in_size: dict[str, Measure] = {"area": area, "test": test("seen_sizes")}
-    both = {**measures, "both kinds": test("average")}
-    by_people: dict[str, Measure] = {"area": area, **{people: test(name) for people, name in PEOPLE.items()}}
+    drift, credit, confirm, defaults, rated = map(ordered, ("drift", "credit", "confirm", "default", "rates"))
+    decisions, alignment = ordered("decisions"), ordered("alignment")
     found = {
         "signal": signal(),
-        "drift": style(published),
-        "drift tests": differences(published, "grpo", dynamics),
-        "authors": style(authors),
-        "authors tests": paired_table(
-            "minus the published form",
-            [(arm, by_seed, drift.get(arm.removesuffix("-authors"), {})) for arm, by_seed in authors.items()],
-            dynamics,
-        ),
-        "modes": style(rated | modes),
-        "credit": means(credit, measures),
-        "credit against grpo": differences(credit, "grpo", measures),
-        "credit against rlcsd": differences(credit, "rlcsd", measures),
-        "credit against oracle": differences(
-            {arm: by_seed for arm, by_seed in credit.items() if arm.startswith("oracle")}, "oracle", measures
-        ),
+        "drift": style(published(drift)),
+        "authors": style({arm: runs for arm, runs in drift.items() if arm.endswith("-authors")}),
+        "modes": style(rated | ordered("modes")),
+        "credit": means(credit, CREDIT_MEASURES),
         "credit mechanism": mechanism(credit),
-        "confirm": means(confirm, both),
-        "confirm against grpo": differences(confirm, "grpo", both),
-        "confirm against rlcsd": differences(confirm, "rlcsd", both),
+        "confirm": means(confirm, CREDIT_MEASURES),
         "plugin": plugin(drift),
-        "plugin gains": plugin_gains(drift),
-        "decision gains": decision_gains(decisions, in_size),
-        "decisions": means(decisions, in_size),
+        "decisions": means(decisions, IN_SIZE),
         "rates": rates(rated),
+        "alignment shares": shares(alignment),
+        "alignment": style(by_alignment(alignment)),
+        "alignment credit": style(by_alignment(ordered("alignment_credit"))),
         "default": default(defaults),
-        "default against grpo": differences(defaults, "grpo", by_people),
-        "default against rlcsd": differences(defaults, "rlcsd", by_people),
         "default mechanism": mechanism(defaults),
     }
+    for study in STUDIES:
+        found |= paired_tables(comparisons(study))
     for name, title in (
         ("drift", "style drift"),
         ("credit", "learning curves and gains"),
         ("decisions", "gain by decisions"),
+        ("alignment", "entropy and length by the teacher's alignment"),
     ):
         found[name] = f"![{title}](records/{name}.png)\n\n{found[name]}"
     return {name: text if "|\n| " in text else "Not run yet." for name, text in found.items()}

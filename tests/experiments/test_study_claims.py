@@ -1,0 +1,315 @@
+"""Each figure in a sentence of the study, of README and of the docs that quote it, recomputed from the records.
+
+A claim is a sentence, or a part of one, with `{}` where a figure stands, and what gives the figures. Figures that are
+words ("a third") stand in the text, with a condition that must hold. What is left of the page's prose after all claims
+and the settings of the runs may contain no figure.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from functools import cache
+from pathlib import Path
+from statistics import mean
+
+import pytest
+from scipy import stats
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT / "experiments"))
+
+import misaligned  # noqa: E402
+import tables  # noqa: E402
+from tables import area, at_the_end, at_the_start  # noqa: E402
+
+runs = cache(tables.ordered)
+seen, other = tables.TESTED.values()
+
+
+def end(study, arm, name):
+    return mean(map(at_the_end(name), runs(study)[arm].values()))
+
+
+def start(study, arm, name):
+    return mean(map(at_the_start(name), runs(study)[arm].values()))
+
+
+def by_seed(study, arm, measure):
+    return [measure(record) for record in runs(study)[arm].values()]
+
+
+def minus(study, arm, reference, measure):
+    return tables.paired(runs(study)[arm], runs(study)[reference], measure)
+
+
+@cache
+def corrected(study):
+    """p by table, row and column, as the tables of the page have it."""
+    return {key: p for key, (_, p) in tables.tested(tables.comparisons(study)).items() if p is not None}
+
+
+def share_of_change(study, arm, of, name):
+    """An arm's change from first step to end, as a share of another arm's."""
+    return (end(study, arm, name) - start(study, arm, name)) / (end(study, of, name) - start(study, of, name))
+
+
+def differences(study, arm, reference, measure):
+    found = minus(study, arm, reference, measure)
+    return found.mean, found.low, found.high
+
+
+def gap_of_rates():
+    """By method, the difference of validation accuracy between the best and the second rate."""
+    found = {}
+    for arm, records in runs("rates").items():
+        found.setdefault(arm.split("@")[0], []).append(mean(record["test"]["average"] for record in records.values()))
+    return [sorted(values)[-1] - sorted(values)[-2] for values in found.values()]
+
+
+def gap_of_seeds():
+    """How far grpo's two seeds are apart, at each rate."""
+    found = [runs("rates")[f"grpo@{rate}"].values() for rate in ("3e-5", "1e-4", "2e-4")]
+    return [abs(a["test"]["average"] - b["test"]["average"]) for a, b in found]
+
+
+def oracle_gains(group):
+    """Gain in area over grpo by number of decisions, for each seed."""
+    sizes = [(n, runs("decisions")[f"oracle-{n}-g{group}"], runs("decisions")[f"grpo-{n}-g{group}"]) for n in (3, 5, 8)]
+    return {seed: [(n, area(o[seed]) - area(g[seed])) for n, o, g in sizes] for seed in sizes[0][1]}
+
+
+def slope_p(group):
+    """p of the slope of the oracle's gain against the number of decisions, a t-test over the seeds' slopes."""
+    slopes = [stats.linregress(*zip(*points, strict=True)).slope for points in oracle_gains(group).values()]
+    return stats.ttest_1samp(slopes, 0).pvalue
+
+
+def above(arm, bound):
+    return sum(value > bound for value in by_seed("decisions", arm, at_the_end("accuracy")))
+
+
+def gain(arm):
+    return minus("decisions", arm, "grpo-" + arm.split("-", 1)[1], area).mean
+
+
+def about(value, wanted, within=0.06):
+    return abs(value - wanted) <= within
+
+
+def means(study, arm, name):
+    return mean(record["means"][name] for record in runs(study)[arm].values())
+
+
+def opsd_style():
+    first, second = runs("modes")["opsd-style"].values()
+    change = [at_the_end("length")(record) - at_the_start("length")(record) for record in (first, second)]
+    assert at_the_end("interjections")(first) < 0.03
+    return -change[0], change[1], at_the_end("interjections")(second)
+
+
+@cache
+def signal_record():
+    return json.loads((tables.RECORDS / "signal.json").read_text(encoding="utf-8"))
+
+
+def signal(kind, target):
+    return next(row for row in signal_record()["rows"] if (row["kind"], row["target"]) == (kind, target))
+
+
+def spread_of_style(name):
+    """Smallest and largest size of a signal at the two choices of style."""
+    values = [
+        abs(signal(kind, target)[name]) for kind in ("works a line", "interjects") for target in ("correct", "wrong")
+    ]
+    return min(values), max(values)
+
+
+STUDY, README = "experiments/study.md", "README.md"
+EIGHT = ("sdpo", "grpo", "rlcsd", "opsd", "rlsd", "srpo", "opsd_ectr", "rlsd_ectr")
+
+
+# (page, text with {} for the figures, the figures) or (page, text, condition)
+CLAIMS = [
+    (STUDY, "the two choices of style lose {:.1f} to {:.1f} nats",
+     lambda: spread_of_style("teacher_gap")),
+    (STUDY, "In the contrast at most {:.2f} nats of that are left.",
+     lambda: spread_of_style("contrast")[1:]),
+    (STUDY, "Both signals push wrong decisions down by about two nats",
+     lambda: all(about(signal("wrong", "wrong")[name], -2, 0.2) for name in ("teacher_gap", "contrast"))),
+    (STUDY, "(AUC {:.2f} against {:.2f})",
+     lambda: tuple(signal_record()["auc"][f"{name}, all rollouts"] for name in ("teacher_gap", "contrast"))),
+    (STUDY, "One base, one seed, {:.0f} wrong decisions",
+     lambda: (signal("wrong", "wrong")["tokens"],)),
+    (STUDY, "Under sdpo working and interjections vanish, and entropy falls by two thirds.",
+     lambda: end("drift", "sdpo", "worked") < 0.02 > end("drift", "sdpo", "interjections") and about(1 - end("drift", "sdpo", "entropy") / start("drift", "sdpo", "entropy"), 2 / 3)),
+    (STUDY, "responses grow by a third, interjections become four times as many, entropy rises, and accuracy falls below the base's.",
+     lambda: about(end("drift", "opsd", "length") / start("drift", "opsd", "length"), 4 / 3) and about(end("drift", "opsd", "interjections") / start("drift", "opsd", "interjections"), 4, 0.4) and (end("drift", "opsd", "entropy") > start("drift", "opsd", "entropy")) and (end("drift", "opsd", "accuracy") < start("drift", "opsd", "accuracy"))),
+    (STUDY, "For sdpo and srpo, of which the paper reports it too, entropy *falls* here at every rate tried.",
+     lambda: all(end("rates", arm, "entropy") < start("rates", arm, "entropy") for arm in runs("rates") if arm.startswith(("sdpo", "srpo")))),
+    (STUDY, "responses lose {:.1f} and {:.1f} tokens of {:.0f} where grpo gains {:.1f}",
+     lambda: (*(start("drift", arm, "length") - end("drift", arm, "length") for arm in ("rlsd", "rlcsd")), start("drift", "rlsd", "length"), end("drift", "grpo", "length") - start("drift", "grpo", "length"))),
+    (STUDY, "opsd_ectr keeps nearly the entropy of the base, and its responses grow by two fifths of what opsd's do; rlsd_ectr is not told apart from grpo in any column.",
+     lambda: about(end("drift", "opsd_ectr", "entropy") / start("drift", "opsd_ectr", "entropy"), 1, 0.08) and about(share_of_change("drift", "opsd_ectr", "opsd", "length"), 0.4, 0.03) and all((p > 0.05 for (table, row, _), p in corrected("drift").items() if (table, row) == ("drift tests", "rlsd_ectr")))),
+    (STUDY, "It ends below grpo in worked lines, further than rlsd and srpo, and {:.3f} below in accuracy, which is not told apart after correction (p {:.3f})",
+     lambda: (-minus("drift", "rlcsd", "grpo", at_the_end("accuracy")).mean, corrected("drift")["drift tests", "rlcsd", "accuracy"])),
+    (STUDY, "It ends below grpo in worked lines, further than rlsd and srpo",
+     lambda: end("drift", "rlcsd", "worked") < min(end("drift", arm, "worked") for arm in ("rlsd", "srpo")) and corrected("drift")["drift tests", "rlcsd", "worked"] < 0.05),
+    (STUDY, "Twice as many of its lines are worked, as many as under grpo, and its responses do not shrink.",
+     lambda: about(end("drift", "rlsd-authors", "worked") / start("drift", "rlsd-authors", "worked"), 2, 0.2) and end("drift", "rlsd-authors", "worked") > end("drift", "grpo", "worked") and (end("drift", "rlsd-authors", "length") > start("drift", "rlsd-authors", "length"))),
+    (STUDY, "opsd's responses grow by {:.0f} tokens instead of {:.0f}",
+     lambda: tuple(end("drift", arm, "length") - start("drift", arm, "length") for arm in ("opsd-authors", "opsd"))),
+    (STUDY, "though still three times as many interjections as the base",
+     lambda: about(end("drift", "opsd-authors", "interjections") / start("drift", "opsd-authors", "interjections"), 3.3, 0.3)),
+    (STUDY, "grpo's two seeds differ by {:.2f} to {:.2f} at each rate",
+     lambda: (min(gap_of_seeds()), max(gap_of_seeds()))),
+    (STUDY, "for seven of the eight methods the best and the second rate differ by less",
+     lambda: sum(gap <= min(gap_of_seeds()) for gap in gap_of_rates()) == 7),
+    (STUDY, "entropy ends at {:.1f} and {:.1f} times that of the first step (two seeds), responses at {:.0f} and {:.0f} of at most 120 tokens, and accuracy at {:.0f} in both",
+     lambda: (*(at_the_end("entropy")(r) / at_the_start("entropy")(r) for r in runs("modes")["opsd-teacher"].values()), *by_seed("modes", "opsd-teacher", at_the_end("length")), max(by_seed("modes", "opsd-teacher", at_the_end("accuracy"))))),
+    (STUDY, "sdpo ends at {:.3f} nats instead of {:.3f}, srpo at {:.3f} instead of {:.3f}, and both keep some worked lines.",
+     lambda: tuple((end(study, arm, "entropy") for name in ("sdpo", "srpo") for study, arm in (("modes", f"{name}-teacher"), ("rates", f"{name}@1e-4"))))),
+    (STUDY, "all lines stay worked, and under sdpo, srpo and rlsd responses keep their length within {:.1f} tokens.",
+     lambda: (max(abs(at_the_end("length")(r) - at_the_start("length")(r)) for arm in ("sdpo-style", "srpo-style", "rlsd-style") for r in runs("modes")[arm].values()),)),
+    (STUDY, "all lines stay worked",
+     lambda: all(end("modes", f"{name}-style", "worked") > 0.995 for name in ("sdpo", "srpo", "rlsd", "opsd"))),
+    (STUDY, "Under opsd one seed loses {:.1f} tokens and nearly all interjections, and the other gains {:.1f} tokens and ends at {:.2f} interjections a line.",
+     lambda: opsd_style()),
+    (STUDY, "its entropy ends at {:.3f} nats instead of {:.3f}.",
+     lambda: (end("modes", "opsd-short", "entropy"), end("rates", "opsd@1e-4", "entropy"))),
+    (STUDY, "Responses that shrink (sdpo, srpo, rlsd) shrink with every change but the one of style, except rlsd's at the higher rate (one seed).",
+     lambda: {arm for arm in runs("modes") if not arm.startswith("opsd") and end("modes", arm, "length") > start("modes", arm, "length")} <= {"rlsd-rate", "sdpo-style", "srpo-style", "rlsd-style"}),
+    (STUDY, "The oracle ends {:.3f} above grpo there (95 %: {:+.3f} to {:+.3f}, p {:.3f}); its {:.3f} in area does not stand after correction.",
+     lambda: (*differences("credit", "oracle", "grpo", seen), corrected("credit")["credit against grpo", "oracle", "test"], minus("credit", "oracle", "grpo", area).mean)),
+    (STUDY, "its 0.018 in area does not stand after correction. rlcsd is not told apart from grpo in any column.",
+     lambda: corrected("credit")["credit against grpo", "oracle", "area"] > 0.05 and all((p > 0.05 for (table, row, _), p in corrected("credit").items() if (table, row) == ("credit against grpo", "rlcsd")))),
+    (STUDY, "The oracle is not told apart from its degraded forms",
+     lambda: all((p > 0.05 for (table, *_), p in corrected("credit").items() if table == "credit against oracle"))),
+    (STUDY, "when a third of the rollouts leave the update as they do in rlcsd (dropped)",
+     lambda: about(1 - means("credit", "rlcsd", "hints/usable_share"), 1 / 3)),
+    (STUDY, "advantage's sign on {:.0f} % of the tokens it selects.",
+     lambda: (100 * means("credit", "rlcsd", "rlcsd/residual_agrees"),)),
+    (STUDY, "A selected token weighs twice another on average, and a bound of three changes no learning curve (three seeds).",
+     lambda: about(means("credit", "rlcsd", "rlcsd/selected_weight"), 2, 0.2) and [r["curves"]["accuracy"] for r in runs("credit")["capped"].values()] == [runs("credit")["rlcsd"][seed]["curves"]["accuracy"] for seed in runs("credit")["capped"]]),
+    (STUDY, "responses grow from {:.0f} to {:.0f} tokens and test accuracy ends at a third of grpo's (three seeds",
+     lambda: (start("credit", "gt_cot", "length"), end("credit", "gt_cot", "length"))),
+    (STUDY, "test accuracy ends at a third of grpo's",
+     lambda: about(mean(by_seed("credit", "gt_cot", seen)) / mean(by_seed("credit", "grpo", seen)), 1 / 3)),
+    (STUDY, "change nothing that ten seeds show",
+     lambda: all((p > 0.05 for (_, row, _), p in corrected("credit").items() if row in ("plain", "both-sides", "one-path", "unsigned")))),
+    (STUDY, "**Sparing is above grpo in area before correction**, by {:.3f} and {:.3f}, nearly as much as the oracle.",
+     lambda: tuple(minus("credit", arm, "grpo", area).mean for arm in ("spares", "spare-alone"))),
+    (STUDY, "Of fifteen arms one comes out well by chance.",
+     lambda: len(runs("credit")) - 1 == 15),
+    (STUDY, "`spares` is {:+.3f} above rlcsd (95 %: {:+.3f} to {:+.3f}, p {:.3f}) and {:+.3f} above grpo ({:+.3f} to {:+.3f}), which is p {:.3f} after correction and so not shown.",
+     lambda: (*differences("confirm", "spares", "rlcsd", area), corrected("confirm")["confirm against rlcsd", "spares", "area"], *differences("confirm", "spares", "grpo", area), corrected("confirm")["confirm against grpo", "spares", "area"])),
+    (STUDY, "On problems of the other kind it is {:+.3f} above grpo ({:+.3f} to {:+.3f}, p {:.3f}).",
+     lambda: (*differences("confirm", "spares", "grpo", other), corrected("confirm")["confirm against grpo", "spares", "other kind"])),
+    (STUDY, "has the same area: sparing is what counts",
+     lambda: about(minus("confirm", "spares", "spare-alone", area).mean, 0, 0.001)),
+    (STUDY, "Entropy falls from {:.2f} to {:.2f} nats where rlcsd keeps {:.2f} to {:.2f}, interjections vanish ({:.2f} a line → {:.2f}, rlcsd {:.2f} to {:.2f}), and responses are three tokens shorter",
+     lambda: (start("confirm", "spares", "entropy"), end("confirm", "spares", "entropy"), end("confirm", "rlcsd", "entropy"), end("credit", "rlcsd", "entropy"), start("confirm", "spares", "interjections"), end("confirm", "spares", "interjections"), end("confirm", "rlcsd", "interjections"), end("credit", "rlcsd", "interjections"))),
+    (STUDY, "responses are three tokens shorter",
+     lambda: all(about(start(s, "spares", "length") - end(s, "spares", "length"), 3, 0.5) for s in ("credit", "confirm"))),
+    (STUDY, "which is right on {:.0f} to {:.0f} % of its verdicts. Five seeds.",
+     lambda: tuple(100 * f(start("decisions", arm, "right verdicts") for arm in runs("decisions") if arm.startswith("grpo")) for f in (min, max))),
+    (STUDY, "in every cell up to eight decisions**, by {:.3f} to {:.3f}; no single cell is told apart after correction.",
+     lambda: tuple(f(gain(f"oracle-{n}-g{g}") for n in (3, 5, 8) for g in (4, 8)) for f in (min, max))),
+    (STUDY, "no single cell is told apart after correction",
+     lambda: min(corrected("decisions").values()) > 0.05),
+    (STUDY, "From three to eight decisions the gain rises from {:.3f} to {:.3f} with groups of four (slope by seed: p {:.2f}) and hardly with groups of eight ({:.3f} to {:.3f}, p {:.2f}).",
+     lambda: (gain("oracle-3-g4"), gain("oracle-8-g4"), slope_p(4), gain("oracle-3-g8"), gain("oracle-8-g8"), slope_p(8))),
+    (STUDY, "The base has fewer than one answer in a hundred right.",
+     lambda: all(start("decisions", f"grpo-12-g{g}", "accuracy") < 0.01 for g in (4, 8))),
+    (STUDY, "With groups of eight the oracle still ends above 0.05 in three of five seeds, grpo and rlcsd in none.",
+     lambda: [above(f"{arm}-12-g8", 0.05) for arm in ("oracle", "grpo", "rlcsd")] == [3, 0, 0]),
+    (STUDY, "With groups of eight rlcsd is a little above grpo in area up to eight decisions, with groups of four a little below, inside the intervals each time.",
+     lambda: all(gain(f"rlcsd-{n}-g8") > 0 > gain(f"rlcsd-{n}-g4") and corrected("decisions")["decision gains", f"rlcsd-{n}-g{g}", "area"] > 0.05 for n in (3, 5, 8) for g in (4, 8))),
+    (STUDY, "512 responses, log-normal with a mean of {:,.0f} tokens and a spread of {:.1f}, cut at {:,.0f}",
+     lambda: (misaligned.MEAN, misaligned.SIGMA, misaligned.LIMIT)),
+    (STUDY, "entropy falls to a third and hardly a line is worked any more, as under sdpo. With the contrast four fifths of the entropy and half of the worked lines stay.",
+     lambda: all(about(end("drift", f"rlcsd-{s}", "entropy") / start("drift", "rlcsd", "entropy"), 1 / 3) and end("drift", f"rlcsd-{s}", "worked") < 0.02 for s in ("solution", "rollout")) and about(end("drift", "rlcsd", "entropy") / start("drift", "rlcsd", "entropy"), 0.8) and about(end("drift", "rlcsd", "worked") / start("drift", "rlcsd", "worked"), 0.55)),
+    (STUDY, "In opsd it takes back most of the rise of entropy and three fifths of the growth of responses",
+     lambda: share_of_change("drift", "opsd_ectr", "opsd", "entropy") < 0.3 and about(1 - share_of_change("drift", "opsd_ectr", "opsd", "length"), 0.6, 0.03)),
+    (STUDY, "Accuracy on the trained kind is told apart in one comparison only, rlsd's contrast against an own rollout ({:+.3f}, p {:.3f}).",
+     lambda: (minus("drift", "rlsd_ectr", "rlsd-rollout", seen).mean, corrected("drift")["plugin gains", "rlsd: contrast − own rollout", "test"])),
+    (STUDY, "is told apart in one comparison only",
+     lambda: sum((p < 0.05 for (table, _, column), p in corrected("drift").items() if (table, column) == ("plugin gains", "test"))) == 1),
+    (README, "sdpo ends {:.2f} below grpo in worked lines (95 %: −{:.2f} to −{:.2f}) and {:.2f} nats below in entropy (−{:.2f} to −{:.2f}).",
+     lambda: tuple(-value for name in ("worked", "entropy") for value in differences("drift", "sdpo", "grpo", at_the_end(name)))),
+    (README, "Under opsd the opposite happens: entropy and length rise, and accuracy falls below the base's.",
+     lambda: all(((end("drift", "opsd", name) - start("drift", "opsd", name)) * sign > 0 for name, sign in (("entropy", 1), ("length", 1), ("accuracy", -1))))),
+    (README, "loses its worked lines and two thirds of its entropy as sdpo does, and with the contrast it keeps half of the lines and four fifths of the entropy.",
+     lambda: end("drift", "rlcsd-solution", "worked") < 0.02 and about(end("drift", "rlcsd-solution", "entropy") / start("drift", "rlcsd", "entropy"), 1 / 3) and about(end("drift", "rlcsd", "worked") / start("drift", "rlcsd", "worked"), 0.55) and about(end("drift", "rlcsd", "entropy") / start("drift", "rlcsd", "entropy"), 0.8)),
+    (README, "None of the eight beats grpo on this task.",
+     lambda: all(minus("drift", arm, "grpo", at_the_end("accuracy")).mean < 0 for arm in EIGHT if arm != "grpo")),
+    (README, "ends {:.3f} above grpo on test problems (ten seeds; p {:.3f} over all tests of that study)",
+     lambda: (minus("credit", "oracle", "grpo", seen).mean, corrected("credit")["credit against grpo", "oracle", "test"])),
+    (README, "its learning curve is {:.3f} above rlcsd's (area; 95 %: {:.3f} to {:.3f}, p {:.3f}), and {:.3f} above grpo's, which is not shown (p {:.3f}), at the price of entropy ({:.2f} → {:.2f} nats).",
+     lambda: (*differences("confirm", "spares", "rlcsd", area), corrected("confirm")["confirm against rlcsd", "spares", "area"], minus("confirm", "spares", "grpo", area).mean, corrected("confirm")["confirm against grpo", "spares", "area"], start("confirm", "spares", "entropy"), end("confirm", "spares", "entropy"))),
+    ("docs/methods.md", "whose area under the learning curve [the study](../experiments/study.md#study-2-credit) finds above rlcsd's",
+     lambda: corrected("confirm")["confirm against rlcsd", "spares", "area"] < 0.05 < minus("confirm", "spares", "rlcsd", area).mean * 100),
+    (STUDY, "**no difference between grpo, rlcsd and rlcsd with hints marginalised on both sides is measured**",
+     lambda: min(corrected("default").values()) > 0.05),
+]  # fmt: skip
+
+
+# Of the runs' settings, and of sentences about the paper; no results
+SETTINGS = (
+    "the base of study 1 on 24 training problems", "One seed, 40 steps", "paired seeds, 30 steps", "Study 4 has these methods", "at temperature 1.1",
+    "where rewards are 0 or 1", "from a rate of 1e-4: a rate of 3e-4", "a limit of 56 tokens", "The limit of 56 tokens", "when a fifth of the other tokens is labelled",
+    "one base of 0.9 M parameters, and 30 steps", "trains on answers of 3, 5, 8 and 12 decisions with groups of 4 and 8", "The paper's section 4.3", "names the same nine for Qwen3-4B",
+    "the 0.9 M-parameter base in the package", "40 steps of 16 prompts × 8 rollouts", "learning rate 1e-4, reference KL 0.", "Each accuracy is 150 test puzzles × 2 samples at T = 1",
+    "± 95 % t-interval over seeds", "The learning rate (1e-4 against 3e-4)", "with seed 1.", "drifts in 40 steps",
+    "On 2026-08-20 the authors fixed a fault of the published code (THU-BPM/RLCSD, issue 6, commit 83bbd06)", "and 0 beyond the end of its response", "a log-prob of 0, a probability of one",
+    "64 rollouts a step", "those of study 1.", "The task of study 2",
+)  # fmt: skip
+
+
+@cache
+def prose(page, begin=0, end=None):
+    """The page without tables, code, figures and headings, its white space single."""
+    text = (ROOT / page).read_text(encoding="utf-8")[begin:end]
+    text = re.sub(r"^```.*?^```", "", text, flags=re.S | re.M)
+    lines = [line for line in text.splitlines() if not line.startswith(("|", "#", "!", "<!--"))]
+    return " ".join(" ".join(lines).split())
+
+
+def checked(text, figures):
+    """The text with its figures from the records."""
+    found = figures()
+    if isinstance(found, tuple):
+        return text.format(*map(float, found))
+    assert found, text
+    return text
+
+
+@pytest.mark.parametrize(("page", "text", "figures"), CLAIMS, ids=[f"{page}: {text[:50]}" for page, text, _ in CLAIMS])
+def test_a_sentence_says_what_the_records_say(page, text, figures):
+    assert checked(text, figures) in prose(page)
+
+
+FIGURE = re.compile(
+    r"(?<![\w.])[+−-]?\d+(?:[.,]\d+)?(?![\w.]*\d*e-)|\b(?:third|thirds|half|twice|doubles?|triples?|quarter|fourths?|fifths?|times)\b"
+)
+
+
+def test_no_figure_of_a_study_stands_in_a_sentence_unchecked():
+    page = (ROOT / STUDY).read_text(encoding="utf-8")
+    begin, end_ = page.index("## What a hint says"), page.index("### Where the signal is")
+    left = prose(STUDY, begin, end_)
+    for text in sorted(
+        [*SETTINGS, *(checked(text, figures) for p, text, figures in CLAIMS if p == STUDY)], key=len, reverse=True
+    ):
+        left = left.replace(text, " … ")
+    assert [
+        left[max(0, m.start() - 60) : m.end() + 40] for m in FIGURE.finditer(re.sub(r"`[^`]*`|\]\([^)]*\)", "", left))
+    ] == []
+
+
+def test_readme_shows_the_default_task_as_the_study_does():
+    rows = [line.split(" | ") for line in tables.tables()["default"].splitlines()[2:]]
+    readme = (ROOT / README).read_text(encoding="utf-8")
+    for _, seeds, *cells in rows:
+        assert " | ".join([seeds, *cells[:3]]) in readme
