@@ -227,7 +227,7 @@ class MisalignedTrainer(Trainer):
         return result
 
 
-def published_shares(rows: int, sigma: float = SIGMA, batches: int = 20) -> np.ndarray:
+def published_shares(rows: int, sigma: float = SIGMA, batches: int = 6) -> np.ndarray:
     """Shares `[3]` at the published sizes: 512 responses a batch, 16 a mini-batch on one of eight devices."""
     rng = np.random.default_rng(0)
     found = np.zeros(3)

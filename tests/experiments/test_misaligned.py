@@ -192,7 +192,7 @@ def test_a_severe_displacement_has_the_shares_of_the_published_sizes():
             shifts = misaligned.displacements(lengths[part], stretched[part], misaligned.LIMIT)
             found += misaligned.counts(lengths[part], shifts)
     assert found / found.sum() == pytest.approx(misaligned.published_shares(misaligned.ROWS), abs=0.04)
-    assert misaligned.published_shares(4) == pytest.approx([0.60, 0.29, 0.11], abs=0.01)
+    assert misaligned.published_shares(4) == pytest.approx([0.6, 0.28, 0.11], abs=0.02)
 
 
 def test_one_response_by_hand():
