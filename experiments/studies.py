@@ -125,7 +125,7 @@ def _tuned(name: str, *overrides: str, label: str = "") -> Arm:
 # models of billions of parameters, so this study takes from it what concerns the method, and the rest is as for all.
 _AUTHORS = (
     _tuned("opsd", "sampling.temperature=1.1", "model.lora.rank=64", "model.lora.alpha=128", label="opsd-authors"),
-    _tuned("sdpo", "method.hint_source=own_rollout", "method.advantage_std=false", label="sdpo-authors"),
+    _tuned("sdpo", "method.hint_source=own_rollout", "method.estimator=mean", label="sdpo-authors"),
     _tuned("rlsd", "method.hint_source=answer_only", "method.reduction=sequence", label="rlsd-authors"),
     _tuned("srpo", "method.route=reward", label="srpo-authors"),
     _tuned("grpo", "method.reduction=sequence", "prompts_per_update=8", label="grpo-authors"),

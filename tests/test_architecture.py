@@ -22,7 +22,10 @@ MODULES = {module_name(path): path for path in SOURCE.rglob("*.py") if path != S
 
 
 def imports(name: str) -> set[str]:
-    """Modules below `rlcsd` that a module imports, at any depth of its code; those for type checkers alone left out."""
+    """Modules below `rlcsd` that a module imports, at any depth of its code, and the packages around them.
+
+    Imports for type checkers alone are left out.
+    """
     path = MODULES[name]
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for_types = {
@@ -42,7 +45,14 @@ def imports(name: str) -> set[str]:
         elif isinstance(node, ast.ImportFrom | ast.Import):
             modules = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
             assert not any((module or "").split(".")[0] == "rlcsd" for module in modules), f"{path}: import relatively"
-    return (found & MODULES.keys()) - {name}
+    found = (found & MODULES.keys()) - {name}
+    return found | {package for other in found for package in packages_of(other) - packages_of(name) - {name}}
+
+
+def packages_of(name: str) -> set[str]:
+    """The packages around a module, whose `__init__` runs before it is imported."""
+    parts = name.split(".")
+    return {".".join(parts[:end]) for end in range(1, len(parts))} & MODULES.keys()
 
 
 GRAPH = {name: imports(name) for name in MODULES}

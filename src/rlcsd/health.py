@@ -8,7 +8,7 @@ from typing import Any
 
 from .config.schema import GuardConfig
 from .errors import InputError
-from .methods.base import CreditMethod, Method
+from .methods.base import Method
 from .prompts import end_of_turn_ids
 from .records import Group
 from .stages.hint import may_be_wrong_hint
@@ -128,7 +128,7 @@ class Health:
 
         In the first such step, and in the third in a row. Methods that distil learn without advantages.
         """
-        alike = isinstance(method, CreditMethod) and _no_advantage(groups)
+        alike = method.needs_advantage and _no_advantage(groups)
         if not alike or made_updates(metrics) <= 0:
             self.steps_without_advantage = 0
             return []
@@ -213,7 +213,7 @@ def _explain(groups: Sequence[Group], metrics: Mapping[str, float], method: Meth
         return "its rollouts look wrong (guard)", "lower learning_rate, or widen the bands of `guard`"
     if metrics["update/count"] and metrics.get("update/skipped", 0) >= metrics["update/count"]:
         return "no gradient was finite", "lower learning_rate, or set model.dtype=float32"
-    if _no_advantage(groups):
+    if _no_advantage(groups) and method.needs_advantage:
         return _all_alike(groups, metrics, by_text)
     if method.hinted and not metrics.get("hints/usable_share"):
         lacking = sum(value for name, value in metrics.items() if name.startswith("hints/without_"))
@@ -287,7 +287,8 @@ def _no_hints(groups: Sequence[Group], metrics: Mapping[str, float], method: Met
 def _unreadable(groups: Sequence[Group], method: Method, by_text: bool) -> tuple[str, str] | None:
     """That no wrong response of a step can be a hint, and what to change; None if one can, or none is needed."""
     wrong = [rollout for group in groups for rollout in group.rollouts if not rollout.is_correct]
-    if not method.needs_contrast or not wrong or any(may_be_wrong_hint(rollout, by_text) for rollout in wrong):
+    source = getattr(method.config, "hint_source", "")
+    if not method.needs_contrast or not wrong or any(may_be_wrong_hint(one, by_text, source) for one in wrong):
         return None
     needed = f"so none can be the wrong hint that method={method.config.name} needs"
     if by_text:

@@ -168,9 +168,9 @@ def _check_task(config: Config, task: Task, method: Method) -> None:
     if source == "gt_cot":
         for problem in task.train:
             solution_hint(problem)
-    if source == "answer_only" and not all(problem.answer for problem in task.train):
+    if source in ("answer_only", "answer_pair") and not all(problem.answer for problem in task.train):
         raise InputError(
-            f"method.hint_source=answer_only: task={task.name} has problems without an answer; use a rollout source"
+            f"method.hint_source={source}: task={task.name} has problems without an answer; use a rollout source"
         )
     if source == "feedback" and silent(task.verifier):
         raise InputError(

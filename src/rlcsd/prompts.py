@@ -27,6 +27,7 @@ TEMPLATES = {
         "Now that you have read it, solve the question above in your own words, step by step."
     ),
     "terse": "Reference Solution: {hint}\nSolve it.",
+    "bare": "{hint}",
 }
 
 # The same for a verifier's feedback on the rollout that the teacher scores.
@@ -38,6 +39,7 @@ FEEDBACK_TEMPLATES = {
         "Now that you have read it, solve the question above in your own words, step by step."
     ),
     "terse": "Feedback on an attempt: {hint}\nSolve it.",
+    "bare": "{hint}",
 }
 
 BOXED_INSTRUCTION = "Put the final answer in \\boxed{}."

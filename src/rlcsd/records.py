@@ -226,13 +226,14 @@ class Hint:
 
     `text` is a worked solution or a sibling's response (None: the answer alone), `answer` its final answer ("": the
     text alone is shown), and `index` its rollout within the group (−1: from the data set). A hint of kind `feedback`
-    holds the verifier's feedback on the rollout at `index`, and no answer.
+    holds the verifier's feedback on the rollout at `index`, and no answer. One of kind `answer` is the bare answer,
+    without any words around it, after the prompt and before the response (CEPO, arXiv 2605.19436).
     """
 
     text: str | None
     answer: str
     index: int = -1
-    kind: Literal["solution", "feedback"] = "solution"
+    kind: Literal["solution", "feedback", "answer"] = "solution"
 
 
 @dataclass(frozen=True)
@@ -313,7 +314,8 @@ class TokenBatch:
 
     Always present, `[N]`: `rollout` (index of the token's rollout in the mini-batch), `advantage` (of its group),
     `old_log_prob` (of the policy that sampled), `correction` (the rollout-correction weight w_t), `hinted` (bool: the
-    rollout has a teacher), `is_correct` (bool: the verifier's verdict on the rollout).
+    rollout has a teacher), `is_correct` (bool: the verifier's verdict on the rollout). For a method that reads it,
+    `entropy [N]` of the policy that sampled, in nats.
 
     With a teacher, and 0 where `hinted` is False: `teacher_log_prob [N]` = log π_T(y|h_c), the log of the mean
     probability if there are several correct hints, and `teacher_entropy [N]` in nats, under the first of them.
@@ -324,7 +326,8 @@ class TokenBatch:
 
     Set by the method, `[N]`: `contrast` = e_t; `credit`, the token's advantage after the teacher's signal (credit
     methods), or the factor of its divergence (srpo); `selected` (bool), tokens on the method's second path; `lam`, the
-    share of the modulated advantage (rlsd); `weight`, the token's share in the loss.
+    share of the modulated advantage (rlsd); `weight`, the token's share in the loss. `mean_tokens` is the number
+    of tokens of the plain mean that a token is in (regularisers are such means) where that is not N, else None.
     """
 
     rollout: Tensor
@@ -333,6 +336,7 @@ class TokenBatch:
     correction: Tensor
     hinted: Tensor
     is_correct: Tensor
+    entropy: Tensor | None = None
     teacher_log_prob: Tensor | None = None
     teacher_entropy: Tensor | None = None
     contrast_log_prob: Tensor | None = None
@@ -346,6 +350,7 @@ class TokenBatch:
     selected: Tensor | None = None
     lam: Tensor | None = None
     weight: Tensor | None = None
+    mean_tokens: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.rollout)
@@ -362,7 +367,7 @@ class TokenBatch:
 
     def for_loss(self, columns: Iterable[str]) -> TokenBatch:
         """Without the optional columns that are not among `columns`: what an engine sends to its workers."""
-        kept = {*columns, "topk_ids", "teacher_topk", "contrast_topk"}
+        kept = {*columns, "mean_tokens", "topk_ids", "teacher_topk", "contrast_topk"}
         optional = [f.name for f in fields(self) if f.default is None and f.name != "topk_handle"]
         return self.with_columns(**{name: None for name in optional if name not in kept})
 

@@ -20,8 +20,9 @@ from .metrics import Metrics, Sum, combined
 from .prepare import Prepared, training_prompt
 from .records import Group, Problem, TokenBatch, TrainingExample
 from .stages import step_rng
-from .stages.grade import grade, rollout_metrics
+from .stages.grade import Overlong, grade, rollout_metrics
 from .stages.hint import HintedExamples, TeacherPrompts, hinted_examples, teacher_token_limit
+from .stages.normalisation import prepare_columns
 from .stages.refill import Refilled, refilled
 from .stages.score import build_token_batch, with_old_log_probs
 from .tasks.task import Task
@@ -147,20 +148,27 @@ class Trainer:
             seed = step_rng(self.config.seed, stage, number).getrandbits(62)
             samples = self.engine.sample(prompts, self.config.group_size, self.config.sampling.settings(), seed)
         with clock("grade"):
-            divide = self.method.config.advantage_std
-            return grade(self.engine.tokenizer, self.task, problems, prompts, samples, divide_by_std=divide)
+            return grade(
+                self.engine.tokenizer,
+                self.task,
+                problems,
+                prompts,
+                samples,
+                estimator=self.method.config.estimator,
+                overlong=self.overlong,
+            )
 
     def _update(self, batch: Sequence[TrainingExample], number: int, clock: Clock) -> tuple[TokenBatch, Metrics]:
         """Score, credit and update of one mini-batch: its prepared columns and the update's metrics."""
         with clock("score"):
             columns = self.token_batch(batch)
-        columns = self.method.prepare(columns, number)
+        columns, figures = prepare_columns(self.method, columns, batch, number, self.config)
         with clock("update"):
             pairs = [example.pair for example in batch]
             updated = self.engine.update(pairs, columns, self.method, self.learning_rate(number))
         if columns.topk_handle is not None:
             self.engine.release(columns.topk_handle)
-        return columns, updated
+        return columns, {**updated, **figures}
 
     def hint(self, groups: Sequence[Group], number: int) -> HintedExamples:
         """The hint stage with this run's seed; see `stages.hint.hinted_examples`."""
@@ -169,7 +177,7 @@ class Trainer:
         prompts = TeacherPrompts(
             self.engine.tokenizer, limit, c.model.thinking_teacher, self.task.instruction, self.task.hints_by_text
         )
-        return hinted_examples(groups, self.method, prompts, step_rng(c.seed, "hint", number))
+        return hinted_examples(groups, self.method, prompts, step_rng(c.seed, "hint", number), number)
 
     def token_batch(self, batch: Sequence[TrainingExample]) -> TokenBatch:
         """The columns of one mini-batch; see `stages.score.build_token_batch`."""
@@ -200,7 +208,7 @@ class Trainer:
         return result
 
     def problems(self, number: int, after: int = 0, count: int | None = None) -> list[Problem]:
-        """The problems of step `number`: passes over the training set, each shuffled anew.
+        """The problems of step `number`: passes over the training set, each shuffled anew unless `shuffle` is false.
 
         With `count`, as many that come `after` positions later: those that a refill draws. The next step goes on behind
         them, for which `extra_problems` counts them.
@@ -208,9 +216,10 @@ class Trainer:
         size, total = self.config.prompts_per_step, len(self.train)
         start = (number - 1) * size + self.extra_problems + after
         positions = [divmod(position, total) for position in range(start, start + (count or size))]
-        orders = {}
+        orders: dict[int, Sequence[int]] = {}
         for epoch in {epoch for epoch, _ in positions}:
-            orders[epoch] = random.Random(f"{self.config.seed}/order/{epoch}").sample(range(total), total)
+            order = random.Random(f"{self.config.seed}/order/{epoch}")
+            orders[epoch] = order.sample(range(total), total) if self.config.shuffle else range(total)
         return [self.train[orders[epoch][index]] for epoch, index in positions]
 
     def learning_rate(self, number: int) -> float:
@@ -220,6 +229,13 @@ class Trainer:
     @property
     def importance_weight_cap(self) -> float | None:
         return self.config.importance_weight_cap if self.config.rollout_correction == "token" else None
+
+    @property
+    def overlong(self) -> Overlong | None:
+        """The length penalty of the config, None without one."""
+        limit, buffer = self.config.sampling.max_tokens, self.config.overlong.buffer
+        tokens = max(1, round(buffer * limit)) if isinstance(buffer, float) else buffer
+        return Overlong(limit, tokens, self.config.overlong.penalty) if tokens else None
 
     def _prompt(self, problem: Problem) -> list[int]:
         return training_prompt(self.engine.tokenizer, self.task, self.config, problem)

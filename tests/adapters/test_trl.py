@@ -42,7 +42,7 @@ def ours(
     drawn = [[samples[i] for i in range(start, start + G) if i != without] for start in range(0, len(FLAT), G)]
     verifier = lambda response, answer: rf"\boxed{{{answer}}}" in response  # noqa: E731
     task = Task("fixed", problems, {}, verifier, verifier_seconds=None)
-    groups = grade(tokenizer, task, problems, prompts, drawn, divide_by_std=method.config.advantage_std)
+    groups = grade(tokenizer, task, problems, prompts, drawn, estimator=method.config.estimator)
     teacher = TeacherPrompts(tokenizer, engine.context_length, instruction="")
     hinted = hinted_examples(groups, method, teacher, random.Random("42/hint/0")).examples
     rows = [

@@ -107,7 +107,7 @@ def test_a_config_file_that_is_none_is_named(tmp_path):
         (["method=opsd", "task=logic_kk"], {
             "model.lora.rank": 64, "model.lora.alpha": 128, "learning_rate": 5e-6, "prompts_per_step": 32, "sampling.temperature": 1.1,
             "sampling.max_tokens": 1024, "model.thinking_student": False, "model.thinking_teacher": True}),
-        (["method=sdpo"], {"method.hint_source": "own_rollout", "method.strip_thinking": True, "method.advantage_std": False,
+        (["method=sdpo"], {"method.hint_source": "own_rollout", "method.strip_thinking": True, "method.estimator": "mean",
                            "learning_rate": 1e-5, "method.unusable": "drop"}),
         (["method=srpo"], {"method.route": "reward"}),
         (["method=rlsd"], {"method.hint_source": "answer_only", "method.reduction": "sequence"}),
@@ -136,7 +136,7 @@ def test_later_overrides_win_over_the_variant():
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["variant=mine"], "must be one of published, authors, spare_agreed_tokens"),
+        (["variant=mine"], "must be one of published, authors, .*, spare_agreed_tokens"),
         (["variant=authors", "method=opsd_ectr"], "variant=authors: there is none for method=opsd_ectr"),
         (
             ["variant=spare_agreed_tokens", "method=grpo"],

@@ -70,10 +70,12 @@ def test_a_name_of_another_project_is_answered_with_ours(key, ours):
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("epsilon_high=0.3", "TRL's epsilon_high has no counterpart here: the clip range is symmetric"),
+        ("epsilon_high=0.3", "did you mean 'method.epsilon_high' (with loss_type=cispo TRL's is the largest ratio"),
+        ("num_iterations=2", "TRL's num_iterations has no counterpart here: each response is used in one update"),
+        ("method.advantage_std=false", "its name is 'method.estimator' now (true is group, false is mean)"),
         ("tensor_model_parallel_size=2", "did you mean 'engine.tensor_parallel' (a key of engine=verl)"),
         ("engine.tensor_parallel=2", "engine.tensor_parallel: unknown key; it is a key of engine=verl"),
-        ("method.dual_clip=2", "method.dual_clip: unknown key; it is a key of method=grpo"),
+        ("method.alpha=2", "method.alpha: unknown key; it is a key of method=opsd"),
         ("method.spare=0.5", "method.spare: unknown key; it is a key of method=rlcsd_extended"),
         ("method.learning_rate=1", "did you mean 'learning_rate'"),
         ("max_tokens=5", "did you mean 'sampling.max_tokens'"),
@@ -94,6 +96,16 @@ def test_the_config_of_an_older_run_is_read(tmp_path):
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
     config = from_yaml(tmp_path / "config.yaml")
     assert (config.max_grad_norm, config.importance_weight_cap) == (0.3, 5)
+
+
+@pytest.mark.parametrize(("divided", "estimator"), [(True, "group"), (False, "mean")])
+def test_the_switch_of_the_standard_deviation_is_read(divided, estimator, tmp_path):
+    values = yaml.safe_load(to_yaml(load(["method=sdpo"])))
+    for key in ("estimator", "constant_length"):
+        del values["method"][key]
+    values["method"]["advantage_std"] = divided
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
+    assert from_yaml(tmp_path / "config.yaml").method.estimator == estimator
 
 
 @pytest.mark.parametrize(("spare", "name"), [(None, "rlcsd"), (0.5, "rlcsd_extended")])

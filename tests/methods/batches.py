@@ -34,6 +34,7 @@ def random_batch(method: Method, lengths: list[int], seed: int = 0, vocab: int =
         correction=torch.rand(n, generator=g, dtype=torch.float64) + 0.5,
         hinted=torch.ones(n, dtype=torch.bool),
         is_correct=advantage > 0,
+        entropy=-(old.exp() * old).sum(-1),
         teacher_log_prob=chosen(teacher),
         teacher_entropy=-(teacher.exp() * teacher).sum(-1),
         contrast_log_prob=wrong_full.gather(-1, ids[:, None, None].expand(-1, wrong, 1))[..., 0],

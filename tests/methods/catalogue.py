@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rlcsd.methods import METHODS, Method
+from rlcsd.methods import METHODS, OBJECTIVES, Method
 
 
 def needs_other_model(name: str) -> bool:
@@ -13,12 +13,15 @@ def needs_other_model(name: str) -> bool:
     return field is not None and field.default == "model"
 
 
-EIGHT = [name for name in METHODS if not needs_other_model(name)]  # those of the paper's table
+EIGHT = ["grpo", "opsd", "sdpo", "srpo", "rlsd", "rlcsd", "opsd_ectr", "rlsd_ectr"]  # those of the paper's table
+BASELINES = [name for name in OBJECTIVES if name != "grpo"]  # grpo with another objective
+RELATIVES = ["cepo", "sdar", "opsa"]  # from other papers
 
 
 def method_of(name: str, **fields: Any) -> Method:
     """The method with some hyper-parameters, and a teacher if it needs another model."""
-    return METHODS[name].from_fields(**({"teacher_model": "tiny"} if needs_other_model(name) else {}), **fields)
+    needed = {"teacher_model": "tiny"} if needs_other_model(name) else {}
+    return METHODS[name].from_fields(**{**needed, "constant_length": 16, **fields})
 
 
 def overrides_of(name: str) -> list[str]:

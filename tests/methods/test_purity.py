@@ -85,6 +85,8 @@ def test_parts_prepared_apart_with_added_sums_equal_the_whole(name, reduction, l
     fields = {"path_norm": "rollout" if reduction == "sequence" else "minibatch"} if name == "rlcsd" else {}
     method = method_of(name, reduction=reduction, **fields)
     _, _, batch = random_batch(method, lengths, seed)
+    if method.whole_minibatch:
+        return  # it compares tokens of all rollouts, so it declares that it cannot be prepared in parts
     whole = method.prepare(batch, 2)
     cut = data.draw(st.integers(1, len(lengths) - 1))
     ends = [0, sum(lengths[:cut]), sum(lengths)]

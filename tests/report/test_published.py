@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -12,21 +13,59 @@ from rlcsd.report.published import AVERAGES, COLUMNS, MODELS, published_gains, p
 
 from .folders import lines, summary, write_config
 
+# Every cell of the June table that August has otherwise: (model, method, column, June, August).
+REVISED = [
+    ("Qwen3-4B", "grpo", "kk_11", 42.0, 45.0),
+    ("Qwen3-4B", "grpo", "logic_avg", 62.4, 63.1),
+    ("Qwen3-4B", "srpo", "kk_4to8", 75.4, 75.0),
+    ("Qwen3-4B", "rlsd", "kk_9", 73.0, 72.0),
+    ("Qwen3-4B", "rlsd", "kk_10", 62.0, 63.0),
+    ("Qwen3-8B", "grpo", "math_avg", 78.7, 78.6),
+    ("Qwen3-8B", "grpo", "kk_4to8", 75.2, 76.8),
+    ("Qwen3-8B", "opsd", "aime24", 76.6, 76.9),
+]
+METHODS = {"base", "grpo", "opsd", "sdpo", "srpo", "rlsd", "rlcsd"}
 
-def test_the_table_is_whole_and_its_averages_are_those_of_its_columns():
-    results = published_results()
-    methods = {"base", "grpo", "opsd", "sdpo", "srpo", "rlsd", "rlcsd"}
-    assert {(one.model, one.method) for one in results} == {(m, k) for m in MODELS.values() for k in methods}
-    assert len(results) == 28 and methods - {"base"} <= set(choices()["method"])
+
+@pytest.mark.parametrize(("edition", "added"), [("2026-06", set()), ("2026-08", {"rlcsd gt_cot"})])
+def test_the_tables_are_whole_and_their_averages_are_those_of_their_columns(edition, added):
+    results = published_results(edition)
+    rows = [(one.model, one.method) for one in results]
+    assert set(rows) == {(m, k) for m in MODELS.values() for k in METHODS | added}
+    assert len(rows) == len(set(rows)) and METHODS - {"base"} <= set(choices()["method"])
+    loose = []  # averages as printed that rounded columns do not explain
     for one in results:
         assert set(one.accuracy) == set(COLUMNS)
-        parts = [one.accuracy[name] for name in AVERAGES["math_avg"]]
-        assert one.accuracy["math_avg"] == pytest.approx(sum(parts) / 3, abs=0.15)  # of rounded figures, as printed
+        for name, columns in AVERAGES.items():
+            mean = sum(one.accuracy[column] for column in columns) / len(columns)
+            if abs(one.accuracy[name] - mean) > 0.051:
+                loose.append((one.model, one.method, name))
+    june = [("Qwen3-4B", "srpo", "logic_avg"), ("Qwen3-8B", "grpo", "math_avg"), ("Qwen3-8B", "grpo", "logic_avg")]
+    assert loose == ([*june, ("Qwen3-8B", "opsd", "math_avg")] if edition == "2026-06" else [])
     best = next(one for one in results if (one.model, one.method) == ("Qwen3-4B", "rlcsd"))
     assert (best.accuracy["math_avg"], best.accuracy["logic_avg"]) == (78.0, 66.9)
-    assert published_gains()["rlcsd"] == {"math_avg": 3.0, "kk_avg": 5.4}
+    assert published_gains(edition)["rlcsd"] == {"math_avg": 3.0, "kk_avg": 5.4}
     named = {load([f"model={name}"]).model.path for name in choices()["model"]}
     assert set(MODELS) <= named
+
+
+def test_each_revised_cell_shows_both_values(capsys):
+    june = {(one.model, one.method): one.accuracy for one in published_results("2026-06")}
+    august = {(one.model, one.method): one.accuracy for one in published_results()}
+    found = [
+        (*row, name, june[row][name], august[row][name])
+        for row in june
+        for name in COLUMNS
+        if june[row][name] != august[row][name]
+    ]
+    assert found == REVISED
+    assert main(["compare", "--published"]) == 0
+    table = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if "→" in line]
+    for model, method, name, before, after in REVISED:
+        row = next(cells for cells in table if cells[:2] == [f"| {model}", method])
+        assert row[3 + COLUMNS.index(name)].removesuffix(" |") == f"{before} → {after}"
+    assert ["| rlsd", "+2.2", "+1.0 → +0.5 |"] in table  # the plug-in gain on puzzles
+    assert len(table) == 1 + 1 + len({row[:2] for row in REVISED})  # the legend, the gain, five rows with a revision
 
 
 def run(folder, model, method, sizes=(4, 5, 6, 7, 8), before=None, seed=0, options=None, **means):
@@ -52,14 +91,28 @@ def test_own_runs_stand_below_the_authors_line(tmp_path, capsys):
     )
     assert not any("Qwen3-8B" in line for line in out)
     assert "authors" in out[0] and "not repeated" in out[0]
+    assert sum("issue 1)" in line and "best checkpoint" in line for line in out) == 1
+    assert sum("83bbd06" in line and "no rerun is known" in line for line in out) == 1
     assert main(["compare", "--published", str(tmp_path)]) == 0  # the folder of these runs
     assert capsys.readouterr().out.splitlines() == out
     assert main(["compare", "--published", one, "--format", "csv"]) == 2
     assert "Markdown" in capsys.readouterr().err
     assert main(["compare", "--published"]) == 0
-    assert capsys.readouterr().out.count("| the authors |") == 28
+    assert capsys.readouterr().out.count("| the authors |") == 32
     assert main(["compare"]) == 2
     assert "at least one run" in capsys.readouterr().err
+
+
+def test_runs_with_the_solution_as_the_hint_stand_below_the_row_of_august(tmp_path):
+    own = run(tmp_path / "a", "Qwen/Qwen3-4B", "rlcsd", amc23=0.5)
+    solutions = run(tmp_path / "b", "Qwen/Qwen3-4B", "rlcsd", amc23=0.6)
+    config = json.loads((tmp_path / "b" / "config.yaml").read_text())
+    config["method"]["hint_source"] = "gt_cot"
+    (tmp_path / "b" / "config.yaml").write_text(json.dumps(config))
+    shown = published_tables([Path(own), Path(solutions)]).splitlines()
+    for method, mean in (("rlcsd", "50.0"), ("rlcsd gt_cot", "60.0")):
+        place = shown.index(next(line for line in shown if line.startswith(f"| Qwen3-4B | {method} | the authors |")))
+        assert shown[place + 1].startswith(f"| Qwen3-4B | {method} | own runs | {mean} |")
 
 
 def test_only_what_the_paper_measured_stands_in_its_columns(tmp_path):

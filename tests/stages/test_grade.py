@@ -17,7 +17,7 @@ def test_it_is_the_standard_score_with_the_unbiased_deviation(rewards):
         assert got == (0.0,) * len(rewards)
     else:
         assert got == pytest.approx([(r - mean) / (std + 1e-6) for r in rewards], abs=1e-6)
-        assert group_advantages(rewards, False) == pytest.approx([r - mean for r in rewards])
+        assert group_advantages(rewards, "mean") == pytest.approx([r - mean for r in rewards])
 
 
 def test_equal_rewards_give_exactly_nothing():

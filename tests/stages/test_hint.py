@@ -256,12 +256,12 @@ def test_outside_the_hint_correct_and_wrong_prompts_are_byte_identical(template)
     a, b = teacher_text("Why?", right, template), teacher_text("Why?", wrong, template)
     assert a.count(right) == b.count(wrong) == 1
     assert a.encode().replace(right.encode(), b"") == b.encode().replace(wrong.encode(), b"")
-    assert "Reference Solution" in a
+    assert ("Reference Solution" in a) == (template != "bare")
 
 
-def test_templates_have_three_names_and_differ():
-    assert set(TEMPLATES) == {"neutral", "verbose", "terse"}
-    assert len({teacher_text("Q", "H", name) for name in TEMPLATES}) == 3
+def test_templates_differ():
+    assert set(TEMPLATES) == {"neutral", "verbose", "terse", "bare"}
+    assert len({teacher_text("Q", "H", name) for name in TEMPLATES}) == 4
 
 
 @given(room=st.integers(40, 200))

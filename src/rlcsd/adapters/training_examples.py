@@ -90,7 +90,7 @@ def build_groups(
     for start in range(0, len(responses), group_size):
         some = responses[start : start + group_size]
         rewards = [one.reward for one in some if not math.isnan(one.reward)]
-        known = iter(group_advantages(rewards, method.config.advantage_std) if len(rewards) > 1 else [0.0])
+        known = iter(group_advantages(rewards, method.config.estimator) if len(rewards) > 1 else [0.0])
         advantages = tuple(0.0 if math.isnan(one.reward) else next(known) for one in some)
         groups.append(Group(some[0].problem, (), tuple(map(rollout, some)), advantages))
     return groups

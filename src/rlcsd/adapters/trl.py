@@ -1,10 +1,10 @@
-"""The credit methods (grpo, rlsd, rlsd_ectr, rlcsd) in TRL's GRPO trainer: `pip install 'rlcsd[trl]'`.
+"""The credit methods (grpo, rlsd, rlcsd …) and their objectives in TRL's GRPO trainer: `pip install 'rlcsd[trl]'`.
 
 TRL generates, rewards and updates. This trainer chooses the hints, lets the teacher score, and gives each token its
 advantage. TRL's loss takes advantages `[B, T]`, and the surrogate is positively homogeneous in them, so a token's
 weight in the method's loss moves into its advantage. Weights belong to the whole optimizer mini-batch: all
-micro-batches of a gradient accumulation, on all processes. Hints need whole groups, so they are chosen before TRL
-shuffles the responses.
+micro-batches of a gradient accumulation, on all processes. Ratio and surrogate are TRL's own, as far as it has them.
+Hints need whole groups, so they are chosen before TRL shuffles the responses.
 
 Written against TRL 1.16, whose private methods it overrides.
 """
@@ -69,7 +69,7 @@ class RLCSDConfig(GRPOConfig):  # type: ignore[misc]
     The data set has the columns `prompt` (messages), `answer_column`, and for some hints `solution_column`.
     """
 
-    method: str = field(default="rlcsd", metadata={"help": "grpo, rlsd, rlsd_ectr, rlcsd, or file.py:ClassName"})
+    method: str = field(default="rlcsd", metadata={"help": "grpo, dapo, rlsd, rlcsd … or file.py:ClassName"})
     method_options: dict[str, Any] = field(default_factory=dict, metadata={"help": "its hyper-parameters by name"})
     answer_column: str = field(default="answer", metadata={"help": "column of the final answers"})
     solution_column: str = field(default="solution", metadata={"help": "column of worked solutions, if there is one"})
@@ -89,22 +89,44 @@ class RLCSDConfig(GRPOConfig):  # type: ignore[misc]
         if self.steps_per_generation % self.gradient_accumulation_steps:
             wrong = f"steps_per_generation={self.steps_per_generation}: must be a multiple of "
             raise InputError(f"{wrong}gradient_accumulation_steps, {self.gradient_accumulation_steps}")
-        config = self.build_method().config
-        self.epsilon = self.epsilon_high = config.epsilon
-        self.delta = getattr(config, "dual_clip", None)
+        objective = self.build_method().objective
+        self.epsilon, self.delta = objective.epsilon, objective.dual_clip
+        # TRL's cap of CISPO is the ratio itself, its clip range of PPO the distance from 1.
+        self.epsilon_high = objective.bounds[1] - (objective.surrogate == "ppo")
 
     def build_method(self) -> CreditMethod:
-        """Raises InputError for an unknown method, one that distils, or a hyper-parameter out of range."""
+        """Raises InputError for an unknown method, one that distils, or a hyper-parameter out of range; and for a loss
+        that TRL's own differs from.
+        """
         cls = method_class(self.method)
         if not issubclass(cls, CreditMethod):
             raise InputError(f"method={self.method}: its loss is no clipped surrogate, so TRL's trainer cannot run it")
         try:
-            method = cls.from_fields(**self.method_options)
+            method = cls.from_fields(**{"constant_length": self.max_completion_length, **self.method_options})
         except ValidationError as error:
             raise as_input_error(error, "method_options.", cls.Config.model_fields) from None
         if getattr(method.config, "teacher", "") == "model":
             raise InputError("method_options.teacher=model: here the teacher is a copy of the policy; use rlcsd train")
+        if (differs := _unlike_trl(method)) is not None:
+            raise InputError(f"{differs}; use rlcsd train")
         return method
+
+
+def _unlike_trl(method: CreditMethod) -> str | None:
+    """How TRL's loss differs from the method's at the method's folded advantages; None: it does not."""
+    objective = method.objective
+    if objective.surrogate == "cispo":
+        if objective.epsilon < 1:
+            return f"method_options.epsilon={objective.epsilon}: TRL's CISPO has no lower bound, which is epsilon=1"
+        return None
+    if objective.ratio == "sequence" and not isinstance(method, GRPO):
+        return (
+            "method_options.ratio=sequence: TRL has one gradient for all tokens of a response, and "
+            f"method={method.name} gives them advantages of their own"
+        )
+    if objective.dual_clip is not None and objective.bounds[1] > objective.dual_clip:
+        return f"method_options.dual_clip={objective.dual_clip}: TRL applies it to A > 0 as well, within the clip range"
+    return None
 
 
 class _TeacherFollows(TrainerCallback):  # type: ignore[misc]
@@ -147,6 +169,8 @@ class RLCSDTrainer(GRPOTrainer):  # type: ignore[misc]
             raise InputError(f"{self.accelerator.distributed_type}: the teacher is a whole copy of the policy; use DDP")
         if self.tools:
             raise InputError("tools: a teacher cannot score responses that contain what tools answered")
+        self.importance_sampling_level = self.method.objective.ratio
+        self.loss_type = "cispo" if self.method.objective.surrogate == "cispo" else "dapo"  # of the same denominator
         policy = Network(self.model.to(self.accelerator.device), autocast=args.bf16)
         self.teacher = TeacherScorer(policy, self.method, self._tokenizer.pad_token_id, args.score_tokens)
         self.health = BatchHealth(self.method, _NAMES)
@@ -189,7 +213,7 @@ class RLCSDTrainer(GRPOTrainer):  # type: ignore[misc]
         self._report(groups, examples, counts)
         rows = examples[first : first + len(inputs)]
         self._columns = build_token_batch(self.teacher, rows, self.method)  # type: ignore[arg-type]
-        if type(self.method) is not GRPO:  # which needs none
+        if not isinstance(self.method, GRPO):  # which needs none
             self._columns = self._columns.with_columns(old_log_prob=self._old_log_probs(output))
         written = output["completion_mask"].bool().any(dim=1)  # TRL may leave out what the token limit cut off
         self._kept = written & torch.tensor([stays_in_update(row, self.method) for row in rows], device=device)
@@ -241,12 +265,13 @@ class RLCSDTrainer(GRPOTrainer):  # type: ignore[misc]
         assigned = self.method.assign(self._columns[torch.cat(tokens)], 1 + self.state.global_step // again)
         sums = {**self.method.sums(assigned), "tokens": torch.tensor(float(len(assigned)), dtype=torch.float64)}
         total = self.accelerator.reduce(torch.stack([value.to(layout.device) for value in sums.values()]), "sum")
-        weighted = self.method.normalise(assigned, dict(zip(sums, total, strict=True)))
+        sums = dict(zip(sums, total, strict=True))
+        weighted = self.method.normalise(assigned, sums)
         self._log(combined(gather_object([self.method.metrics(weighted)])))
         begin = 0
         for batch, part in zip(batches, tokens, strict=True):
             batch["token_batch"], begin = weighted[begin : begin + len(part)], begin + len(part)
-            batch["mini_batch_tokens"] = total[-1].float()
+            batch["mini_batch_tokens"] = sums["tokens"].float()
             batch["tool_mask"] = batch["completion_mask"] * self._kept[batch["row"]][:, None]
 
     def _compute_loss(self, model: Any, inputs: dict[str, Any]) -> Tensor:

@@ -81,6 +81,14 @@ def _steps_or_share(value: int | float) -> int | float:
     return value
 
 
+def _tokens_or_share(value: int | float) -> int | float:
+    if isinstance(value, float) and not 0 < value < 1:
+        raise ValueError("must be a whole number of tokens, or a share of sampling.max_tokens between 0 and 1")
+    if not 0 <= value <= LARGEST:
+        raise ValueError("must be at least 0" if value < 0 else f"must be at most {LARGEST}")
+    return value
+
+
 def _device(name: str) -> str:
     if not re.fullmatch(r"auto|cpu|(cuda|xpu|npu|hpu)(:\d+)?", name):
         raise ValueError(
@@ -93,6 +101,7 @@ Text = Annotated[str, AfterValidator(_printable)]
 Count = Annotated[int, Field(ge=1, le=LARGEST)]
 CountOrZero = Annotated[int, Field(ge=0, le=LARGEST)]
 StepsOrShare = Annotated[int | float, AfterValidator(_steps_or_share)]  # a float is a share of the run's steps
+TokensOrShare = Annotated[int | float, AfterValidator(_tokens_or_share)]  # a float is a share of sampling.max_tokens
 ThreadCount = Annotated[int, Field(ge=0), AfterValidator(_thread_count)]
 Device = Annotated[Text, AfterValidator(_device)]
 RunName = Annotated[Text, AfterValidator(_inside_output_dir)]

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from hydra import compose, initialize_config_dir
@@ -21,19 +21,20 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from ..errors import InputError, suggestion
-from ..methods import Method, method_class
+from ..methods import METHODS, Method, ObjectiveConfig, method_class
 from ..validation import as_input_error, known_keys
 from .names import FORMER_VARIANTS, current_names, unknown_key
 from .schema import DEFAULT_METHOD, ENGINES, Config
 
 GROUPS = Path(__file__).parent / "groups"
-_GROUP_NAMES = ("model", "task", "method", "engine")
+_GROUP_NAMES = ("model", "task", "method", "objective", "engine")
 
-# The choice of each group if none is given.
+# The choice of each group if none is given; that of the objective follows from the method.
 DEFAULTS: dict[str, str] = {
     group: choice
     for entry in yaml.safe_load((GROUPS / "config.yaml").read_text())["defaults"]
     for group, choice in entry.items()
+    if not group.startswith("optional ")
 }
 
 
@@ -62,6 +63,7 @@ def load(overrides: Sequence[str] = (), values: Mapping[str, Any] | None = None)
     plain = _composed(overrides, grammar, values or {})
     for group, plugin in plugins.items():
         plain[group] = {**(plain.get(group) or {}), "name": plugin}
+    _check_objective(given, plain)
     if isinstance(plain.get("task"), dict):
         plain["task"] = {name: value for name, value in plain["task"].items() if name not in derived}
     return validated(plain)
@@ -172,9 +174,12 @@ def to_yaml(config: Config) -> str:
 
 
 def build_method(config: Config) -> Method:
-    """The config's method."""
+    """The config's method, its `constant_length` filled in."""
     cls = method_class(config.method.name)
-    return cls(cls.Config.model_validate(config.method.model_dump()))
+    fields = config.method.model_dump()
+    if fields["reduction"] == "constant" and fields["constant_length"] is None:
+        fields["constant_length"] = config.sampling.max_tokens
+    return cls(cls.Config.model_validate(fields))
 
 
 def _known_keys(values: Mapping[str, Any]) -> set[str]:
@@ -364,6 +369,23 @@ def _check_groups(overrides: Sequence[str]) -> None:
         key, value = split_override(override)
         if key in available and value not in available[key]:
             raise InputError(f"{key}={value}: unknown {key}; {suggestion(value, set(available[key]) - {'plugin'})}")
+
+
+def _check_objective(overrides: Sequence[str], values: Mapping[str, Any]) -> None:
+    """Raises InputError for `objective=NAME` with a method that has no such loss, or one of its own name."""
+    chosen = dict(map(split_override, overrides)).get("objective")
+    method = values.get("method")
+    if chosen is None or not isinstance(method, Mapping):
+        return
+    name = str(method.get("name", DEFAULT_METHOD))
+    schema = method_class(name).Config
+    if not issubclass(schema, ObjectiveConfig):
+        some = ", ".join(name for name, method in METHODS.items() if issubclass(method.Config, ObjectiveConfig))
+        own = "its Config has to derive from rlcsd.methods.ObjectiveConfig as well"
+        reason = own if ".py:" in name else f"its loss is no policy gradient; methods with one: {some}"
+        raise InputError(f"objective={chosen}: not for method={name}; {reason}")
+    if chosen not in get_args(schema.model_fields["objective"].annotation):
+        raise InputError(f"objective={chosen}: method={name} is grpo with objective={name}; use method=grpo")
 
 
 def _check_values(overrides: Sequence[str]) -> None:

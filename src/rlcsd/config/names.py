@@ -17,12 +17,16 @@ from typing import Any
 import yaml
 
 # Former names of keys and of variants. Overrides are answered with the present name; old run folders are read.
-FORMER_KEYS = {"grad_norm": "max_grad_norm", "correction_cap": "importance_weight_cap"}
+FORMER_KEYS = {
+    "grad_norm": "max_grad_norm",
+    "correction_cap": "importance_weight_cap",
+    "method.advantage_std": "method.estimator",  # true was group, false mean
+}
 FORMER_VARIANTS = {"spares": "spare_agreed_tokens"}
 # Keys that rlcsd had, with their defaults; they are rlcsd_extended's now.
 _FORMER_SWITCHES = {"k_correct": 1, "evidence": "contrast", "shift": True, "weight_cap": None, "spare": None}
 
-_VAGUE = ("n", "name", "path")  # last parts of other projects' names that say nothing by themselves
+_VAGUE = ("n", "name", "path", "len")  # last parts of other projects' names that say nothing by themselves
 
 
 @dataclass(frozen=True)
@@ -75,7 +79,8 @@ def unknown_key(key: str, known: Iterable[str], elsewhere: Mapping[str, Sequence
     known = set(known)
     parts = key.split(".")
     if key in FORMER_KEYS:
-        return f"its name is {FORMER_KEYS[key]!r} now"
+        remark = " (true is group, false is mean)" if key == "method.advantage_std" else ""
+        return f"its name is {FORMER_KEYS[key]!r} now{remark}"
     if key in elsewhere:
         return f"it is a key of {', '.join(elsewhere[key])}"
     for start in range(len(parts)):
@@ -114,6 +119,10 @@ def current_names(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values of an old config under the present names of their keys."""
     renamed = {FORMER_KEYS.get(key, key): value for key, value in values.items()}
     method = renamed.get("method")
+    if isinstance(method, Mapping) and "advantage_std" in method:
+        estimator = "group" if method["advantage_std"] else "mean"
+        method = {key: value for key, value in method.items() if key != "advantage_std"} | {"estimator": estimator}
+        renamed["method"] = method
     if isinstance(method, Mapping) and method.get("name") == "rlcsd" and _FORMER_SWITCHES.keys() & method.keys():
         if any(method.get(key, default) != default for key, default in _FORMER_SWITCHES.items()):
             renamed["method"] = {**method, "name": "rlcsd_extended"}

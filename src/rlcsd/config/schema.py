@@ -37,6 +37,7 @@ from .fields import (
     StepsOrShare,
     Text,
     ThreadCount,
+    TokensOrShare,
     without_nul,
 )
 
@@ -68,6 +69,11 @@ class ModelConfig(Section):
         None, description="chat template (Jinja) for a model that has none, a file or the text; kept as the text"
     )
     dtype: Literal["float32", "bfloat16"] = Field("float32", description="number format of the weights")
+    master_dtype: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="number format in which trained weights are kept and stepped; bfloat16, with dtype=bfloat16: "
+        "without a float32 master copy, so that steps below half the spacing of bfloat16 are lost",
+    )
     thinking_student: bool = Field(True, description="whether the student's prompt asks for a thinking part")
     thinking_teacher: bool = Field(True, description="whether the teacher's prompt asks for a thinking part")
     thinking_eval: bool = Field(True, description="whether prompts of the evaluation ask for a thinking part")
@@ -116,6 +122,17 @@ class EvaluationConfig(Section):
         description="problems answered at a time, over all sets; null: all. rlcsd eval --out resumes after the last "
         "whole batch",
     )
+
+
+class OverlongConfig(Section):
+    """A length penalty on the reward of training responses (DAPO, arXiv 2503.14476, eq. 13); see `stages.grade`."""
+
+    buffer: TokensOrShare = Field(
+        0,
+        description="last tokens before sampling.max_tokens over which the penalty grows from 0 to its full size, or "
+        "that share of sampling.max_tokens, such as 0.2; 0: no penalty",
+    )
+    penalty: float = Field(1.0, ge=0, description="taken from the reward of a response of sampling.max_tokens tokens")
 
 
 class GuardConfig(Section):
@@ -315,6 +332,18 @@ class Config(Section):
         description="batches that a step may sample beyond its own to replace groups that are all right or all wrong "
         "(DAPO's dynamic sampling); 0: none",
     )
+    shuffle: bool = Field(
+        True, description="take each pass over the training problems in a new random order; false: in the data's order"
+    )
+    loss_normalisation: Literal["mini_batch", "micro_batch"] = Field(
+        "mini_batch",
+        description="what the loss is a mean over: the whole mini-batch, or each of its micro-batches by itself, which "
+        "then weighs by its rollouts and makes the loss depend on how the mini-batch is cut",
+    )
+    normalisation_tokens: Count = Field(
+        40960, description="token budget of these micro-batches; it leaves those of the engine as they are"
+    )
+    overlong: OverlongConfig = Field(OverlongConfig(), description="penalty on the reward of long responses")
     learning_rate: float = Field(1e-6, gt=0, description="learning rate after the warm-up")
     lr_scheduler_type: Literal[
         "constant",
@@ -421,10 +450,20 @@ class Config(Section):
             raise ValueError(
                 f"prompts_per_update={self.prompts_per_update} must divide prompts_per_step={self.prompts_per_step}"
             )
+        if self.overlong.buffer > self.sampling.max_tokens:
+            raise ValueError(
+                f"overlong.buffer={self.overlong.buffer}: must be at most sampling.max_tokens="
+                f"{self.sampling.max_tokens}; a share of it is overlong.buffer=0.2"
+            )
         if self.evaluation.patience and not self.evaluation.every:
             raise ValueError(
                 f"evaluation.patience={self.evaluation.patience}: stopping early needs evaluations during training; "
                 "set evaluation.every"
+            )
+        if self.model.master_dtype == "bfloat16" and self.model.dtype != "bfloat16":
+            raise ValueError(
+                f"model.master_dtype=bfloat16: model.dtype={self.model.dtype} would compute in a wider format than the "
+                "weights have; set model.dtype=bfloat16"
             )
         if self.model.quantization and self.engine.name != "local":
             raise ValueError(

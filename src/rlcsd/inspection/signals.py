@@ -227,5 +227,4 @@ def sample_groups(engine: Scorer, task: Task, method: Method, settings: SignalSe
     prompts = [student_prompt(engine.tokenizer, problem, task.instruction, settings.thinking) for problem in task.train]
     seed = step_rng(settings.seed, "sample", 1).getrandbits(62)
     samples = engine.sample(prompts, settings.group_size, settings.sampling, seed)
-    std = method.config.advantage_std
-    return grade(engine.tokenizer, task, task.train, prompts, samples, divide_by_std=std)
+    return grade(engine.tokenizer, task, task.train, prompts, samples, estimator=method.config.estimator)

@@ -6,28 +6,38 @@ from ..errors import InputError, suggestion
 from ..plugins import load_attribute, load_experiments
 from ..records import StudentLogProbs, TokenBatch
 from .base import ContrastConfig, CreditMethod, HintedConfig, Method, MethodConfig, Sums
+from .cepo import CEPO
 from .contrast import ContrastiveMethod
-from .grpo import GRPO
+from .grpo import CISPO, DAPO, GRPO, GSPO, RLOO, DrGRPO
+from .objective import OBJECTIVES, ObjectiveConfig
 from .opd import OPD, OPDContrast
+from .opsa import OPSA
 from .opsd import OPSD, OPSDContrast
 from .rlcsd import RLCSD
 from .rlsd import RLSD, RLSDContrast
+from .sdar import SDAR
 from .sdpo import SDPO
 from .srpo import SRPO
 
-# The eight of the paper's table, then two that its argument points to.
-_CLASSES: tuple[type[Method], ...] = (GRPO, OPSD, SDPO, SRPO, RLSD, RLCSD, OPSDContrast, RLSDContrast, OPD, OPDContrast)
+_CLASSES: tuple[type[Method], ...] = (
+    *(GRPO, OPSD, SDPO, SRPO, RLSD, RLCSD, OPSDContrast, RLSDContrast),  # the paper's table
+    *(OPD, OPDContrast),  # to which its argument points
+    *(DAPO, DrGRPO, GSPO, CISPO, RLOO),  # further baselines without a teacher
+    *(CEPO, SDAR, OPSA),  # relatives from other papers
+)
 METHODS: dict[str, type[Method]] = {cls.name: cls for cls in _CLASSES}
 _registered: dict[str, type[Method]] = {}
 
 __all__ = [
     "METHODS",
+    "OBJECTIVES",
     "ContrastConfig",
     "ContrastiveMethod",
     "CreditMethod",
     "HintedConfig",
     "Method",
     "MethodConfig",
+    "ObjectiveConfig",
     "StudentLogProbs",
     "Sums",
     "TokenBatch",

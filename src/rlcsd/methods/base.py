@@ -8,9 +8,11 @@ in the `TokenBatch`, so a worker that rebuilds the method from its config comput
     assign      columns that depend on each token alone: contrast, credit     any rollouts of the mini-batch
     sums        scalars of the whole mini-batch: token counts                 any rollouts; the parts' sums are added
     normalise   the weight of each token                                      any rollouts, and the added sums
-    token_loss  the weighted loss of each token, with gradient                any tokens
+    token_loss  the weighted loss of each token, with gradient                any tokens; whole rollouts if their
+                                                                              ratio is that of the sequence
 
-The sum of all token losses is the loss of the mini-batch, however it was cut into micro-batches or spread over ranks.
+The sum of all token losses is the loss of the mini-batch, however it was cut into micro-batches or spread over ranks;
+engines cut it between rollouts only.
 """
 
 from __future__ import annotations
@@ -25,13 +27,15 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
+from ..errors import InputError
 from ..metrics import Max, Mean, Metrics, Sum
 from ..records import StudentLogProbs, TokenBatch
-from .losses import clipped, ppo_loss, ratio
+from .objective import Objective
 
-Reduction = Literal["token", "sequence"]
+Estimator = Literal["group", "mean", "leave_one_out"]
+Reduction = Literal["token", "sequence", "constant"]
 Sums = Mapping[str, Tensor]
-TeacherKind = Literal["fixed", "ema", "snapshot", "model"]
+TeacherKind = Literal["fixed", "ema", "snapshot", "policy", "model"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +44,7 @@ class TeacherSchedule:
 
     `fixed` keeps the weights of step 0 and `model` those of another model; `ema` takes in a share of the policy
     after each optimizer step (SDPO, arXiv 2601.20802); `snapshot` copies the policy every
-    `snapshot_every` steps (RLSD).
+    `snapshot_every` steps (RLSD); `policy` is the policy itself, without weights of its own (CEPO).
     """
 
     kind: TeacherKind
@@ -59,7 +63,11 @@ class TeacherSchedule:
     @torch.no_grad()
     def move(self, teacher: Tensor, policy: Tensor) -> None:
         """Update one tensor of the teacher in place: θ_T ← (1 − rate) θ_T + rate θ, or θ_T ← θ."""
-        if self.kind == "ema":
+        if self.kind == "ema" and teacher.dtype.itemsize == 2:
+            # Rounded twice, as verl-based code does it. Rounded once, no weight would follow a policy that is less than
+            # 1 / (2 rate) spacings away.
+            teacher.mul_(1 - self.ema_rate).add_(policy, alpha=self.ema_rate)
+        elif self.kind == "ema":
             teacher.lerp_(policy, self.ema_rate)
         else:
             teacher.copy_(policy)
@@ -74,16 +82,28 @@ class MethodConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     name: str = Field(description="name of the method, or path/to/file.py:ClassName")
-    reduction: Literal["token", "sequence"] = Field(
-        "token", description="mean over all tokens, or per rollout and then over rollouts"
+    reduction: Reduction = Field(
+        "token",
+        description="mean over all tokens, per rollout and then over rollouts, or the sum over rollouts × a constant",
     )
-    advantage_std: bool = Field(True, description="divide the group advantage by its standard deviation")
+    constant_length: int | None = Field(
+        None, ge=1, description="that constant, in tokens, for reduction=constant; null: sampling.max_tokens"
+    )
+    estimator: Estimator = Field(
+        "group",
+        description="advantage of a reward: minus the group's mean and over its standard deviation, minus the mean "
+        "alone, or minus the mean of the other rollouts",
+    )
 
 
-TEACHER = "weights of the teacher: those of step 0, a moving average or a snapshot of the policy, or another model"
+TEACHER = (
+    "weights of the teacher: those of step 0, a moving average or a snapshot of the policy, the policy itself, "
+    "or another model"
+)
 HINT_SOURCE = (
     "the correct hint: the data set's solution (gt_cot) or its answer, "
-    "a correct sibling (own_rollout, self_rollout), the verifier's feedback on the rollout, or none"
+    "a correct sibling (own_rollout, self_rollout), the verifier's feedback on the rollout, or none; "
+    "answer_pair: bare answers, the data set's and those of the worst wrong siblings"
 )
 TOP_K = "how many top-k tokens carry the divergence"
 ADD_TAIL = "one bucket for the rest of the vocabulary; otherwise the top-k log-probs are renormalised"
@@ -100,7 +120,9 @@ class HintedConfig(MethodConfig):
     hint_source: Literal["gt_cot", "answer_only", "own_rollout", "self_rollout", "feedback", "none"] = Field(
         "gt_cot", description=HINT_SOURCE
     )
-    template: Literal["neutral", "verbose", "terse"] = Field("neutral", description="wording around the hint")
+    template: Literal["neutral", "verbose", "terse", "bare"] = Field(
+        "neutral", description="wording around the hint; bare: none"
+    )
     strip_thinking: bool = Field(False, description="leave out a sibling's <think> part when it is shown as a hint")
     unusable: Literal["drop", "plain"] = Field("drop", description=UNUSABLE)
 
@@ -123,7 +145,9 @@ class HintedConfig(MethodConfig):
 class ContrastConfig(HintedConfig):
     """Fields of a method that contrasts a correct hint with wrong ones."""
 
-    hint_source: Literal["self_rollout", "gt_cot"] = Field("self_rollout", description=HINT_SOURCE)
+    hint_source: Literal["self_rollout", "gt_cot", "answer_pair"] = Field(  # type: ignore[assignment]
+        "self_rollout", description=HINT_SOURCE
+    )
     k_max: int = Field(1, ge=1, description="most wrong hints for one rollout")
     exclude_self: bool = Field(True, description="a rollout is never its own hint")
 
@@ -141,18 +165,24 @@ class Method(ABC):
 
     `name` is its key in the config. `needs_contrast`: wrong hints are needed beside the correct one. `topk_from`: whose
     top-k tokens carry a distillation target. `loss_columns`: the optional columns of `TokenBatch` that `token_loss`,
-    `clipped_advantage` and `needs_update` read. A method whose `Config` derives from `MethodConfig` but not from
-    `HintedConfig` has no teacher.
+    `clipped_advantage` and `needs_update` read. `needs_entropy`: the column `entropy` is read. `needs_advantage`: a
+    token with A = 0 has no gradient. `whole_minibatch`: `assign` must see all rollouts of the mini-batch, because it
+    compares their tokens. A method whose `Config` does not derive from `HintedConfig` has no teacher.
     """
 
     name: ClassVar[str] = ""
     Config: type[Any] = MethodConfig
     needs_contrast: bool = False
+    needs_entropy: ClassVar[bool] = False
+    needs_advantage: bool = False
+    whole_minibatch: ClassVar[bool] = False
     topk_from: ClassVar[Literal["none", "student", "teacher"]] = "none"
     loss_columns: ClassVar[tuple[str, ...]] = ("weight",)
     scores_zero_advantage: ClassVar[bool] = True  # False: a token with A = 0 needs no teacher, since its loss is 0
 
     def __init__(self, config: Any) -> None:
+        if config.reduction == "constant" and config.constant_length is None:
+            raise InputError("method.constant_length: a number of tokens is needed with method.reduction=constant")
         self.config = config
 
     @classmethod
@@ -164,6 +194,15 @@ class Method(ABC):
     def hinted(self) -> bool:
         """Has the method a teacher?"""
         return isinstance(self.config, HintedConfig)
+
+    def asks_teacher(self, step: int) -> bool:
+        """Does training step `step` (from 1) read the teacher's log-probs? Where not, none are computed."""
+        return self.hinted
+
+    @property
+    def objective(self) -> Objective | None:
+        """How advantages become a loss; None for a method without a policy-gradient loss."""
+        return None
 
     @property
     def top_k(self) -> int:
@@ -185,7 +224,10 @@ class Method(ABC):
 
     def normalise(self, batch: TokenBatch, sums: Sums) -> TokenBatch:
         """`weight` (and what else depends on `sums`, those of the whole mini-batch)."""
-        return batch.with_columns(weight=mean_weights(batch.rollout, self.config.reduction, sums=sums))
+        c = self.config
+        return batch.with_columns(
+            weight=mean_weights(batch.rollout, c.reduction, sums=sums, constant_length=c.constant_length)
+        )
 
     @abstractmethod
     def token_loss(self, student: StudentLogProbs, batch: TokenBatch) -> Tensor:
@@ -211,22 +253,27 @@ class Method(ABC):
         """
         log_ratio = log_prob - part.old_log_prob
         sums = {"tokens": float(len(part)), "loss": loss, "actor/kl_to_old": float((-log_ratio).sum())}
-        epsilon = getattr(self.config, "epsilon", None)
-        if epsilon is not None:
-            zeroed = clipped(self.clipped_advantage(log_prob, part), log_ratio, epsilon)
-            sums["actor/clip_fraction"] = float(zeroed.sum())
+        if self.objective is not None:
+            low, high = self.objective.clipped(log_prob, self.clipped_advantage(log_prob, part), part)
+            sums["actor/clip_fraction_low"], sums["actor/clip_fraction_high"] = float(low.sum()), float(high.sum())
+            sums["actor/clip_fraction"] = float((low | high).sum())
         return sums
 
 
 class CreditMethod(Method):
     """A method that turns group advantages and the teacher's signal into per-token advantages.
 
-    Its loss is the plain clipped surrogate, so it also runs on engines that only accept `(B, T)` advantages: those of
-    `folded_advantages`.
+    Its loss is the policy-gradient objective of its config, so it also runs on engines that only accept `(B, T)`
+    advantages: those of `folded_advantages`. Its `Config` derives from `ObjectiveConfig` as well, or has at least
+    `epsilon`; then its objective is PPO's.
     """
 
+    needs_advantage = True
     ratio_clamp: float | None = None
-    dual_clip: float | None = None
+
+    @property
+    def objective(self) -> Objective:
+        return Objective.of(self.config, self.ratio_clamp)
 
     @abstractmethod
     def advantages(self, log_prob: Tensor, batch: TokenBatch) -> Tensor:
@@ -240,12 +287,11 @@ class CreditMethod(Method):
     def token_loss(self, student: StudentLogProbs, batch: TokenBatch) -> Tensor:
         assert batch.weight is not None
         advantage = self.advantages(student.log_prob.detach(), batch)
-        rho = ratio(student.log_prob, batch.old_log_prob, self.ratio_clamp)
-        loss = ppo_loss(rho, advantage, self.config.epsilon, self.dual_clip)
-        return loss * batch.correction * batch.weight.to(rho.dtype)
+        loss = self.objective.token_loss(student.log_prob, advantage, batch)
+        return loss * batch.correction * batch.weight.to(loss.dtype)
 
     def folded_advantages(self, log_prob: Tensor, batch: TokenBatch, tokens: int | None = None) -> Tensor:
-        """Advantages `[n]` whose *plain token mean* of PPO losses over the mini-batch is this method's loss.
+        """Advantages `[n]` whose *plain token mean* of the objective over the mini-batch is this method's loss.
 
         The surrogate is positively homogeneous in A, so a token's weight moves into its advantage; for rlcsd the
         factors are N/(N−N_s) off the selected path and η·N/N_s on it. `tokens` is N if `batch` is only a part.
@@ -258,7 +304,7 @@ class CreditMethod(Method):
         return self.advantages(log_prob, batch)
 
     def needs_update(self, batch: TokenBatch) -> Tensor:
-        return batch.advantage != 0
+        return batch.advantage != 0 if self.needs_advantage else torch.ones_like(batch.hinted)
 
     def metrics(self, batch: TokenBatch) -> Metrics:
         share = float((batch.advantage == 0).double().mean())
@@ -275,7 +321,7 @@ def mean_sums(
 
     A rollout counts whether or not it has a token in `among` (bool `[N]`, default all).
     """
-    if reduction == "sequence":
+    if reduction != "token":
         return {name: torch.tensor(float(torch.unique(rollout).numel()), dtype=torch.float64, device=rollout.device)}
     if among is None:
         among = torch.ones_like(rollout, dtype=torch.bool)
@@ -289,12 +335,14 @@ def mean_weights(
     *,
     sums: Sums | None = None,
     name: str = "all",
+    constant_length: int | None = None,
 ) -> Tensor:
     """`[N]` weights of a mean over `among` (bool `[N]`, default all), float64.
 
     `token`: 1 over the number of such tokens. `sequence`: the mean of each rollout's own such tokens, averaged over
-    *all* rollouts of the mini-batch; a rollout without such a token contributes nothing. `sums[name]` is the number of
-    tokens or rollouts in the whole mini-batch; without `sums`, `rollout` is the whole mini-batch.
+    *all* rollouts of the mini-batch; a rollout without such a token contributes nothing. `constant`: 1 over the
+    number of rollouts times `constant_length` (Dr. GRPO, arXiv 2503.20783). `sums[name]` is the number of tokens or
+    rollouts in the whole mini-batch; without `sums`, `rollout` is the whole mini-batch.
     """
     if among is None:
         among = torch.ones_like(rollout, dtype=torch.bool)
@@ -302,6 +350,9 @@ def mean_weights(
     share = among.double()
     if reduction == "token":
         return share / total
+    if reduction == "constant":
+        assert constant_length is not None
+        return share / (total * constant_length)
     rollouts = int(rollout.max()) + 1 if len(rollout) else 0
     counts = torch.zeros(rollouts, dtype=share.dtype, device=share.device).index_add_(0, rollout, share)
     return share / counts.clamp(min=1)[rollout] / total
@@ -324,10 +375,13 @@ def teacher_metrics(batch: TokenBatch) -> Metrics:
     return {name: Mean(float(value), len(gap)) for name, value in values.items()}
 
 
-def step_metrics(growth: float, norm: float, learning_rate: float, stepped: bool) -> Metrics:
+def step_metrics(
+    growth: float, norm: float, learning_rate: float, stepped: bool, changed: tuple[float, float] = (0, 0)
+) -> Metrics:
     """Metrics of one optimizer step, which is skipped if the gradient is not finite.
 
-    `growth` is the norm of the weights over their norm at the start of the run, `norm` that of the gradient.
+    `growth` is the norm of the weights over their norm at the start of the run, `norm` that of the gradient. `changed`
+    are the weights whose stored value the step changed, and those that were looked at.
     """
     return {
         "actor/weight_growth": Max(growth if math.isfinite(growth) else math.inf),
@@ -335,6 +389,7 @@ def step_metrics(growth: float, norm: float, learning_rate: float, stepped: bool
         "actor/learning_rate": Mean(learning_rate),
         "update/skipped": Sum(not stepped),
         "update/empty": Sum(0),
+        "update/changed_share": Mean(changed[0] / max(changed[1], 1), changed[1]),
     }
 
 

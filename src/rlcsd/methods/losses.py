@@ -19,22 +19,35 @@ def ratio(log_prob: Tensor, old_log_prob: Tensor, clamp: float | None = 20.0) ->
     return (log_ratio if clamp is None else log_ratio.clamp(-clamp, clamp)).exp()
 
 
-def ppo_loss(rho: Tensor, advantage: Tensor, epsilon: float, dual_clip: float | None = None) -> Tensor:
-    """−min(ρA, clip(ρ, 1−ε, 1+ε) A) per token (PPO, arXiv 1707.06347, eq. 7).
+def rollout_mean(values: Tensor, rollout: Tensor) -> Tensor:
+    """`[n]`: the mean of `values [n]` over all tokens with the same index in `rollout [n]`, at each token."""
+    rollouts = int(rollout.max()) + 1 if len(rollout) else 0
+    count = torch.bincount(rollout, minlength=rollouts).clamp(min=1)
+    return (values.new_zeros(rollouts).index_add_(0, rollout, values) / count)[rollout]
+
+
+def ppo_loss(
+    rho: Tensor,
+    advantage: Tensor,
+    epsilon: float,
+    dual_clip: float | None = None,
+    epsilon_high: float | None = None,
+) -> Tensor:
+    """−min(ρA, clip(ρ, 1−ε, 1+ε_high) A) per token (PPO, arXiv 1707.06347, eq. 7); `epsilon_high` None: ε.
 
     With `dual_clip` c, tokens with A < 0 lose at most −cA (dual-clip PPO, arXiv 1912.09729, eq. 5).
     Positively homogeneous in the advantage: scaling A scales the loss.
     """
-    loss = -torch.minimum(rho * advantage, rho.clamp(1 - epsilon, 1 + epsilon) * advantage)
+    high = epsilon if epsilon_high is None else epsilon_high
+    loss = -torch.minimum(rho * advantage, rho.clamp(1 - epsilon, 1 + high) * advantage)
     if dual_clip is not None:
         loss = torch.where(advantage < 0, torch.minimum(loss, -dual_clip * advantage), loss)
     return loss
 
 
-def clipped(advantage: Tensor, log_ratio: Tensor, epsilon: float) -> Tensor:
-    """Bool: tokens whose gradient the clip sets to zero. Any common shape."""
-    rho = log_ratio.exp()
-    return ((advantage > 0) & (rho > 1 + epsilon)) | ((advantage < 0) & (rho < 1 - epsilon))
+def clipped(advantage: Tensor, rho: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:
+    """Bool twice: tokens whose gradient the clip range [low, high] sets to zero, from below and from above."""
+    return (advantage < 0) & (rho < low), (advantage > 0) & (rho > high)
 
 
 # ------------------------------------------------------------------ divergences on top-k tokens
@@ -95,7 +108,7 @@ def low_variance_kl(log_prob: Tensor, reference: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Regularisers:
-    """Coefficients of the reference KL and of the entropy bonus; both are means over the mini-batch's tokens."""
+    """Coefficients of the reference KL and of the entropy bonus; both are plain means of the mini-batch's tokens."""
 
     kl: float = 0.0
     entropy: float = 0.0
@@ -105,9 +118,9 @@ class Regularisers:
         return self.kl > 0 or self.entropy > 0
 
     def token_loss(
-        self, log_prob: Tensor, entropy: Tensor | None, reference: Tensor | None, tokens: int
+        self, log_prob: Tensor, entropy: Tensor | None, reference: Tensor | None, tokens: int | Tensor
     ) -> Tensor | None:
-        """`[n]`, weighted for a mini-batch of `tokens` tokens; None if there is no such term.
+        """`[n]`, weighted for a mean over `tokens` tokens (N, or `[n]`); None if there is no such term.
 
         `log_prob [n]` and `entropy [n]` (for the entropy bonus) carry gradient, `reference [n]` (for the KL) does not.
         """

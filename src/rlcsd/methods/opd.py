@@ -14,12 +14,12 @@ from torch import Tensor
 from ..records import TokenBatch
 from .base import HINT_SOURCE, TEACHER, ContrastConfig, CreditMethod, HintedConfig, TeacherKind
 from .contrast import ContrastiveMethod
+from .objective import ObjectiveConfig
 
 
-class OPDConfig(HintedConfig):
+class OPDConfig(ObjectiveConfig, HintedConfig):
     teacher: TeacherKind = Field("model", description=TEACHER)
     hint_source: Literal["none", "gt_cot", "answer_only", "own_rollout"] = Field("none", description=HINT_SOURCE)
-    epsilon: float = Field(0.2, gt=0, lt=1, description="PPO clip range")
     bound: float = Field(5.0, gt=0, description="advantages are clamped to ±bound, in nats")
 
 
@@ -28,6 +28,7 @@ class OPD(CreditMethod):
 
     name = "opd"
     Config = OPDConfig
+    needs_advantage = False
     loss_columns = ("weight", "teacher_log_prob")
 
     def advantages(self, log_prob: Tensor, batch: TokenBatch) -> Tensor:
@@ -39,9 +40,8 @@ class OPD(CreditMethod):
         return batch.hinted
 
 
-class OPDContrastConfig(ContrastConfig):
+class OPDContrastConfig(ObjectiveConfig, ContrastConfig):
     teacher: TeacherKind = Field("model", description=TEACHER)
-    epsilon: float = Field(0.2, gt=0, lt=1, description="PPO clip range")
     bound: float = Field(5.0, gt=0, description="advantages are clamped to ±bound, in nats")
     k_max: int = Field(4, ge=1, description="most wrong hints marginalised over")
 
@@ -51,6 +51,7 @@ class OPDContrast(ContrastiveMethod, CreditMethod):
 
     name = "opd_ectr"
     Config = OPDContrastConfig
+    needs_advantage = False
     loss_columns = ("weight", "contrast")
 
     def advantages(self, log_prob: Tensor, batch: TokenBatch) -> Tensor:

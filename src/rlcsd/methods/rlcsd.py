@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -12,12 +12,12 @@ from ..metrics import Mean, Metrics
 from ..records import TokenBatch
 from .base import TEACHER, ContrastConfig, CreditMethod, Reduction, Sums, TeacherKind, mean_sums, mean_weights
 from .contrast import ContrastiveMethod
+from .objective import ObjectiveConfig
 
 
-class RLCSDConfig(ContrastConfig):
+class RLCSDConfig(ObjectiveConfig, ContrastConfig):
     teacher: TeacherKind = Field("snapshot", description=TEACHER)
     k_max: int = Field(4, ge=1, description="most wrong hints marginalised over")
-    epsilon: float = Field(0.2, gt=0, lt=1, description="PPO clip range")
     tau: float = Field(0.02, gt=0, description="contrast at which the residual saturates, in nats")
     beta: float = Field(1.0, gt=0, description="scale of the residual")
     lam: float = Field(0.5, ge=0, description="λ: size of a saturated residual, against advantages of about 1")
@@ -26,10 +26,17 @@ class RLCSDConfig(ContrastConfig):
     delta: float = Field(0.02, ge=0, description="residuals above this select their token")
     eta: float = Field(1.0, ge=0, description="weight of the selected path")
     path_norm: Literal["minibatch", "rollout"] = Field(
-        "minibatch", description="each path is a mean over all its tokens, or per rollout and then over rollouts"
+        "minibatch",
+        description="each path is a mean over all its tokens, or per rollout and then over rollouts; rollout if not "
+        "given with reduction=sequence",
     )
     anchor: bool = Field(True, description="the verifier decides the advantage's sign")
     two_path: bool = Field(True, description="average selected and other tokens separately")
+
+    @classmethod
+    def with_parts(cls, values: dict[str, Any]) -> dict[str, Any]:
+        values = super().with_parts(values)
+        return {"path_norm": "rollout", **values} if values.get("reduction") == "sequence" else values
 
 
 class RLCSD(ContrastiveMethod, CreditMethod):
@@ -42,6 +49,10 @@ class RLCSD(ContrastiveMethod, CreditMethod):
     name = "rlcsd"
     Config: type[RLCSDConfig] = RLCSDConfig
     loss_columns = ("weight", "credit")
+
+    def __init__(self, config: RLCSDConfig) -> None:
+        super().__init__(config)
+        self.needs_advantage = config.anchor  # free of the verifier's sign, the residual alone is an advantage
 
     def residual(self, contrast: Tensor) -> Tensor:
         """r_t of the contrast e_t, any shape."""
@@ -75,14 +86,20 @@ class RLCSD(ContrastiveMethod, CreditMethod):
         assert batch.selected is not None
         others = mean_sums("others", batch.rollout, self.path_reduction, ~batch.selected)
         selected = mean_sums("selected", batch.rollout, self.path_reduction, batch.selected)
-        return {**super().sums(batch), **others, **selected}
+        return {**super().sums(batch), **others, **selected, **mean_sums("tokens", batch.rollout)}
 
     def normalise(self, batch: TokenBatch, sums: Sums) -> TokenBatch:
         batch = super().normalise(batch, sums)
         if not self.config.two_path:
             return batch
         others, selected = self.path_weights(batch, sums)
-        return batch.with_columns(weight=others + selected)
+        return batch.with_columns(weight=(others + selected) * self.path_scale(sums))
+
+    def path_scale(self, sums: Sums) -> Tensor | float:
+        """Factor of both paths: with reduction=constant, what it makes of the mean over all N tokens, N/(B·L_max)."""
+        if self.config.reduction != "constant":
+            return 1.0
+        return sums["tokens"] / (sums["all"] * self.config.constant_length)
 
     def path_weights(self, batch: TokenBatch, sums: Sums) -> tuple[Tensor, Tensor]:
         """Weights `[N]` of the unselected and of the selected path, each 0 on the other's tokens."""
@@ -90,9 +107,6 @@ class RLCSD(ContrastiveMethod, CreditMethod):
         kind, rollout, selected = self.path_reduction, batch.rollout, batch.selected
         others = mean_weights(rollout, kind, ~selected, sums=sums, name="others")
         return others, self.config.eta * mean_weights(rollout, kind, selected, sums=sums, name="selected")
-
-    def needs_update(self, batch: TokenBatch) -> Tensor:
-        return super().needs_update(batch) if self.config.anchor else torch.ones_like(batch.hinted)
 
     def metrics(self, batch: TokenBatch) -> Metrics:
         assert batch.contrast is not None and batch.selected is not None and batch.weight is not None

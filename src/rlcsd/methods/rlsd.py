@@ -9,11 +9,11 @@ from torch import Tensor
 from ..records import TokenBatch
 from .base import TEACHER, ContrastConfig, CreditMethod, HintedConfig, TeacherKind
 from .contrast import ContrastiveMethod
+from .objective import ObjectiveConfig
 
 
-class RLSDConfig(HintedConfig):
+class RLSDConfig(ObjectiveConfig, HintedConfig):
     teacher: TeacherKind = Field("snapshot", description=TEACHER)
-    epsilon: float = Field(0.2, gt=0, lt=1, description="PPO clip range")
     epsilon_weight: float = Field(0.2, gt=0, lt=1, description="clip range of the teacher's weight")
     lam: float = Field(0.5, ge=0, le=1, description="λ at step 1: share of the modulated advantage")
     lam_decay_steps: int = Field(50, ge=0, description="steps until λ reaches 0 linearly; 0 keeps it constant")
@@ -45,6 +45,9 @@ class RLSD(CreditMethod):
         lam = decayed(self.config.lam, step, self.config.lam_decay_steps)
         column = torch.full_like(batch.advantage, lam, dtype=torch.float64)  # λ is not exact in float32
         return super().assign(batch.with_columns(lam=column), step)
+
+    def asks_teacher(self, step: int) -> bool:
+        return decayed(self.config.lam, step, self.config.lam_decay_steps) > 0
 
     def log_weight(self, log_prob: Tensor, batch: TokenBatch) -> Tensor:
         assert batch.teacher_log_prob is not None

@@ -11,13 +11,12 @@ from torch import Tensor
 from ..metrics import Mean, Metrics
 from ..records import StudentLogProbs, TokenBatch
 from .base import Method, Sums
-from .losses import ppo_loss, ratio
+from .objective import Objective, ObjectiveConfig
 from .sdpo import DivergenceConfig, distillation_loss
 
 
-class SRPOConfig(DivergenceConfig):
-    epsilon: float = Field(0.2, gt=0, lt=1, description="PPO clip range")
-    dual_clip: float = Field(3.0, gt=1, description="bound of the loss for A < 0")
+class SRPOConfig(ObjectiveConfig, DivergenceConfig):
+    dual_clip: float | None = Field(3.0, gt=1, description="bound of the loss for A < 0, in |A|; null: none")
     entropy_beta: float = Field(1.0, ge=0, description="how strongly an unsure teacher is discounted")
     route: Literal["advantage", "reward"] = Field(
         "advantage", description="to distillation go: rollouts with A ≤ 0, or the incorrect ones that have a teacher"
@@ -34,6 +33,11 @@ class SRPO(Method):
     Config = SRPOConfig
     loss_columns = ("weight", "credit", "selected")
     topk_from = "student"
+
+    @property
+    def objective(self) -> Objective:
+        """The loss of the rollouts that the reward trains."""
+        return Objective.of(self.config, ratio_clamp=20.0)
 
     def distilled(self, batch: TokenBatch) -> Tensor:
         if self.config.route == "advantage":
@@ -59,11 +63,9 @@ class SRPO(Method):
 
     def token_loss(self, student: StudentLogProbs, batch: TokenBatch) -> Tensor:
         assert batch.credit is not None and batch.selected is not None and batch.weight is not None
-        c = self.config
-        rho = ratio(student.log_prob, batch.old_log_prob)
-        rewarded = ppo_loss(rho, batch.advantage, c.epsilon, c.dual_clip) * batch.correction
-        distilled = distillation_loss(student, batch, c, batch.selected) * batch.credit
-        return torch.where(batch.selected, distilled, rewarded) * batch.weight.to(rho.dtype)
+        rewarded = self.objective.token_loss(student.log_prob, batch.advantage, batch) * batch.correction
+        distilled = distillation_loss(student, batch, self.config, batch.selected) * batch.credit
+        return torch.where(batch.selected, distilled, rewarded) * batch.weight.to(rewarded.dtype)
 
     def clipped_advantage(self, log_prob: Tensor, batch: TokenBatch) -> Tensor:
         assert batch.selected is not None

@@ -1,18 +1,43 @@
-"""The grade stage: verifier → verdict → group advantage of its reward."""
+"""The grade stage: verifier → verdict → length penalty → group advantage of the reward."""
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
 from ..decoding import response_text
+from ..methods.base import Estimator
 from ..metrics import Mean, Metrics, Sum
-from ..records import Group, Problem, Rollout, Sample
+from ..records import Group, Problem, Rollout, Sample, Verdict
 from ..tasks.task import Task
 from ..verifiers import last_boxed
+
+
+@dataclass(frozen=True)
+class Overlong:
+    """The soft overlong punishment of DAPO (arXiv 2503.14476, eq. 13), as a part of the reward.
+
+    With L = `limit` tokens and C = `buffer`: 0 up to L − C tokens, then falling linearly to −`penalty` at L tokens. The
+    paper's rewards are ±1, so with rewards of 0 and 1 the penalty weighs twice as much.
+    """
+
+    limit: int
+    buffer: int
+    penalty: float = 1.0
+
+    def reward(self, tokens: int) -> float:
+        """The penalty of a response of so many tokens, at most 0."""
+        beyond = min(max(tokens - (self.limit - self.buffer), 0), self.buffer)
+        return -self.penalty * beyond / self.buffer if beyond else 0.0
+
+    def applied(self, verdict: Verdict, tokens: int) -> Verdict:
+        """`verdict` with the penalty as its part `overlong`; whether it is correct does not change."""
+        part = self.reward(tokens)
+        return replace(verdict, reward=verdict.reward + part, parts={**verdict.parts, "overlong": part})
 
 
 def grade(
@@ -22,13 +47,16 @@ def grade(
     prompts: Sequence[Sequence[int]],
     samples: Sequence[Sequence[Sample]],
     *,
-    divide_by_std: bool = True,
+    estimator: Estimator = "group",
+    overlong: Overlong | None = None,
 ) -> list[Group]:
     """One group for each problem of `task`: its samples decoded and verified, with their group advantages."""
     texts = [[response_text(tokenizer, sample.ids) for sample in drawn] for drawn in samples]
     judged = task.judge(problems, texts)
     groups = []
     for problem, prompt, drawn, written, verdicts in zip(problems, prompts, samples, texts, judged, strict=True):
+        if overlong is not None:
+            verdicts = tuple(overlong.applied(v, len(sample)) for v, sample in zip(verdicts, drawn, strict=True))
         rollouts = tuple(
             Rollout(
                 sample,
@@ -40,23 +68,27 @@ def grade(
             for sample, text, verdict in zip(drawn, written, verdicts, strict=True)
         )
         rewards = [verdict.reward for verdict in verdicts]
-        groups.append(Group(problem, tuple(prompt), rollouts, group_advantages(rewards, divide_by_std)))
+        groups.append(Group(problem, tuple(prompt), rollouts, group_advantages(rewards, estimator)))
     return groups
 
 
-def group_advantages(rewards: Sequence[float], divide_by_std: bool = True) -> tuple[float, ...]:
-    """(r − mean) / (std + 1e-6) over one group, std unbiased (GRPO, arXiv 2402.03300, section 4.1.2).
+def group_advantages(rewards: Sequence[float], estimator: Estimator = "group") -> tuple[float, ...]:
+    """The advantage of each of a group's G rewards r, with their mean μ and unbiased standard deviation s.
 
-    A group of one has mean 0 and std 1; a group of equal rewards gets zeros. `divide_by_std=False` leaves
-    out the division.
+    `group`: (r − μ) / (s + 1e-6) (GRPO, arXiv 2402.03300, section 4.1.2). `mean`: r − μ (Dr. GRPO, arXiv 2503.20783).
+    `leave_one_out`: r minus the mean of the other rewards, G/(G−1) · (r − μ) (RLOO, arXiv 2402.14740).
+
+    A group of one has μ = 0 and s = 1, and nothing to leave out; a group of equal rewards gets zeros.
     """
     values = torch.tensor(list(rewards), dtype=torch.float64)
-    if len(values) == 1:
-        return (float(values[0] / (1 + 1e-6)) if divide_by_std else float(values[0]),)
+    count = len(values)
+    if count == 1:
+        return (float(values[0] / (1 + 1e-6)) if estimator == "group" else float(values[0]),)
     if bool((values == values[0]).all()):
-        return (0.0,) * len(values)  # exactly, whatever rounding does to the mean
+        return (0.0,) * count  # exactly, whatever rounding does to the mean
     centred = values - values.mean()
-    return tuple((centred / (values.std() + 1e-6) if divide_by_std else centred).tolist())
+    divisors = {"group": float(values.std()) + 1e-6, "mean": 1.0, "leave_one_out": (count - 1) / count}
+    return tuple((centred / divisors[estimator]).tolist())
 
 
 # ------------------------------------------------------------------ metrics

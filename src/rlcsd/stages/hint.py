@@ -1,7 +1,8 @@
 """The hint stage: choose what the teacher is shown for each rollout, and make the teacher's prompts.
 
 For a rollout y of a group, correct hints come from G⁺ \\ {y} or from the data set, wrong hints from
-G⁻ \\ {y} (RLCSD, arXiv 2606.11709, section 3.2).
+G⁻ \\ {y} (RLCSD, arXiv 2606.11709, section 3.2). With `hint_source=answer_pair` both are bare answers (CEPO, arXiv
+2605.19436).
 """
 
 from __future__ import annotations
@@ -92,11 +93,12 @@ class HintedExamples:
 
 
 def hinted_examples(
-    groups: Sequence[Group], method: Method, prompts: TeacherPrompts, rng: random.Random
+    groups: Sequence[Group], method: Method, prompts: TeacherPrompts, rng: random.Random, step: int = 1
 ) -> HintedExamples:
-    """Draw hints for every rollout and make the teacher's prompts.
+    """Draw hints for every rollout of training step `step` and make the teacher's prompts.
 
-    A rollout without a usable hint is left out, or kept without a teacher with `method.unusable=plain`.
+    A rollout without a usable hint is left out, or kept without a teacher with `method.unusable=plain`. In a step that
+    reads nothing of the teacher (`Method.asks_teacher`), hints are drawn and no prompts are made.
 
     Raises:
         InputError: a hint from the data set is needed and a problem has no solution.
@@ -109,8 +111,12 @@ def hinted_examples(
         ]
         return HintedExamples(plain, HintCounts())
     draws = [draw_hints(group, config, method.needs_contrast, rng, prompts.by_text) for group in groups]
+    asked = method.asks_teacher(step)
     made = [
-        [_with_prompts(_example(group, n, index, draw.hints), group, method, prompts) for index, draw in enumerate(row)]
+        [
+            _with_prompts(_example(group, n, index, draw.hints), group, method, prompts, asked)
+            for index, draw in enumerate(row)
+        ]
         for n, (group, row) in enumerate(zip(groups, draws, strict=True))
     ]
     kept = [[one.example for one in row if one.usable or config.unusable == "plain"] for row in made]
@@ -131,11 +137,14 @@ def _example(group: Group, number: int, index: int, hints: Hints | None = None) 
     return TrainingExample(group.prompt, group.rollouts[index], advantage, hints=hints, group=number, index=index)
 
 
-def _with_prompts(example: TrainingExample, group: Group, method: Method, prompts: TeacherPrompts) -> _Prompted:
-    """The example with the teacher's prompts for its hints; without them if it has no hints, or no room for them."""
+def _with_prompts(
+    example: TrainingExample, group: Group, method: Method, prompts: TeacherPrompts, asked: bool
+) -> _Prompted:
+    """The example with the teacher's prompts for its hints; without them if it has no hints, or no room for them, or if
+    the teacher is not asked."""
     if example.hints is None:
         return _Prompted(example, usable=False)
-    if example.advantage == 0 and not method.scores_zero_advantage:
+    if not asked or (example.advantage == 0 and not method.scores_zero_advantage):
         return _Prompted(example, usable=True)
     hints = (example.hints.correct, *example.hints.extra_correct, *example.hints.wrong)
     made = [_context(group.problem, example, hint, method.config.template, prompts) for hint in hints]
@@ -193,12 +202,13 @@ def draw_hints(
     `contrast` says that wrong hints are needed, and `by_text` that they need no answer that can be read.
     """
     exclude_self = config.exclude_self if isinstance(config, ContrastConfig) else True
-    from_group = config.hint_source in ("own_rollout", "self_rollout")
+    source: str = config.hint_source
+    from_group = source in ("own_rollout", "self_rollout")
     draws = []
     for index, rollout in enumerate(group.rollouts):
-        correct_pool, wrong_pool = hint_pools(group, index, exclude_self, by_text)
+        correct_pool, wrong_pool = hint_pools(group, index, exclude_self, by_text, source)
         hints, missing = None, None
-        if config.hint_source == "feedback":
+        if source == "feedback":
             feedback = rollout.verdict.feedback
             hints = Hints(Hint(feedback, "", index, "feedback")) if feedback else None
             missing = None if feedback else "feedback"
@@ -206,6 +216,8 @@ def draw_hints(
             missing = "correct"
         elif contrast and not wrong_pool:
             missing = "wrong"
+        elif isinstance(config, ContrastConfig) and source == "answer_pair":
+            hints = _answer_pair(group, config, wrong_pool)
         else:
             hints = _draw(group, config, correct_pool if from_group else None, wrong_pool if contrast else (), rng)
         draws.append(Draw(hints, missing, len(correct_pool), len(wrong_pool)))
@@ -213,25 +225,45 @@ def draw_hints(
 
 
 def hint_pools(
-    group: Group, index: int, exclude_self: bool = True, by_text: bool = False
+    group: Group, index: int, exclude_self: bool = True, by_text: bool = False, source: str = "self_rollout"
 ) -> tuple[list[int], list[int]]:
     """Indices of the rollouts that may be the correct and the wrong hints of the rollout at `index`; see
     `may_be_wrong_hint`."""
     others = [i for i in range(len(group.rollouts)) if i != index or not exclude_self]
     correct = [i for i in others if group.rollouts[i].is_correct]
-    return correct, [i for i in others if may_be_wrong_hint(group.rollouts[i], by_text)]
+    return correct, [i for i in others if may_be_wrong_hint(group.rollouts[i], by_text, source)]
 
 
-def may_be_wrong_hint(rollout: Rollout, by_text: bool = False) -> bool:
+def may_be_wrong_hint(rollout: Rollout, by_text: bool = False, source: str = "self_rollout") -> bool:
     """Whether a rollout can be a wrong hint of its siblings.
 
     One in which no answer can be read has none to state and is none, as published. `by_text` lets in a whole response:
     its text says what it answers. One that the token limit cut off has not answered yet, and of one on which the
-    verifier failed it is not known that it is wrong.
+    verifier failed it is not known that it is wrong. For `answer_pair` any text will do (`bare_answer`).
     """
     if rollout.is_correct or rollout.verdict.error is not None:
         return False
+    if source == "answer_pair":
+        return bool(bare_answer(rollout).strip())
     return rollout.answer is not None or (by_text and rollout.sample.finished and bool(rollout.text.strip()))
+
+
+_WITHOUT_ANSWER = 50  # characters of a response in which no answer can be read, as in CEPO's code
+
+
+def bare_answer(rollout: Rollout) -> str:
+    """What a bare hint states of a rollout: its final answer, or the first 50 characters if none can be read."""
+    return rollout.answer or rollout.text[:_WITHOUT_ANSWER]
+
+
+def _answer_pair(group: Group, config: ContrastConfig, wrong_pool: Sequence[int]) -> Hints:
+    """The data set's answer against those of the `k_max` wrong rollouts with the lowest reward, the first of equals.
+
+    CEPO takes one, and takes rollouts with a reward below 0.5 for wrong; here the verdict says which are.
+    """
+    worst = sorted(wrong_pool, key=lambda index: group.rollouts[index].reward)[: config.k_max]
+    wrong = tuple(Hint(None, bare_answer(group.rollouts[index]), index, "answer") for index in worst)
+    return Hints(Hint(None, group.problem.answer, kind="answer"), wrong)
 
 
 def _draw(
@@ -309,10 +341,12 @@ def teacher_context(
     """Token ids of the teacher's prompt, and whether the hint's text had to be cut to fit `room` tokens.
 
     Only the hint's own text is cut, at its end; question, final answer and template stay whole. None if the prompt
-    does not fit even without that text.
+    does not fit even without that text. A hint of kind `answer` is a space and the answer after the student's prompt.
     """
-    if hint == NO_HINT:
-        return tuple(student_prompt(tokenizer, problem, instruction, thinking)), False
+    if hint == NO_HINT or hint.kind == "answer":
+        bare = data_ids(tokenizer, f" {hint.answer}", inside=True) if hint.answer else []
+        ids = [*student_prompt(tokenizer, problem, instruction, thinking), *bare]
+        return (None, True) if room is not None and bare and len(ids) > room else (tuple(ids), False)
     feedback = hint.kind == "feedback"
 
     def rendered(text: str | None) -> list[int]:

@@ -71,6 +71,9 @@ def build_token_batch(
         hinted=layout.per_row([one.teacher_prompt is not None for one in examples], torch.bool),
         is_correct=layout.per_row([one.rollout.is_correct for one in examples], torch.bool),
     )
+    if method.needs_entropy:
+        entropies = [sample.entropies for sample in samples if sample.entropies is not None]
+        batch = batch.with_columns(entropy=torch.cat(entropies).to(engine.device))
     if not method.hinted:
         return batch
     batch = _blank_teacher(batch, method)

@@ -15,6 +15,8 @@ from rlcsd.engine.local.model import load_network
 from rlcsd.errors import InputError
 from rlcsd.run.checkpoint import save_checkpoint
 
+BF16 = ["model.dtype=bfloat16", "model.master_dtype=bfloat16"]
+
 
 def plan(*overrides: str) -> dict[str, float]:
     config = load(list(overrides))
@@ -22,7 +24,13 @@ def plan(*overrides: str) -> dict[str, float]:
 
 
 @pytest.mark.parametrize(
-    "overrides", [["method=rlcsd"], ["method=grpo", "kl_coefficient=0.1"], ["method=rlcsd", "model.lora.rank=4"]]
+    "overrides",
+    [
+        ["method=rlcsd"],
+        ["method=grpo", "kl_coefficient=0.1"],
+        ["method=rlcsd", "model.lora.rank=4"],
+        ["method=rlcsd", *BF16],
+    ],
 )
 def test_static_parts_are_those_of_the_real_engine(overrides):
     config = load(overrides)
@@ -31,10 +39,12 @@ def test_static_parts_are_those_of_the_real_engine(overrides):
     found = memory_plan(load_shape(config.model), config, method)
     trained = sum(parameter.numel() for parameter in engine.policy.trainable())
     everything = sum(parameter.numel() for parameter in engine.policy.model.parameters())
-    assert found["gradients"] == 4 * trained
-    assert found["weights"] == 4 * everything
-    assert found["optimizer"] == 8 * trained
-    assert found["teacher and reference"] == 4 * trained  # one twin in each of these cases
+    each = {parameter.element_size() for parameter in engine.policy.trainable()}.pop()
+    assert each == (2 if "model.master_dtype=bfloat16" in overrides else 4)
+    assert found["gradients"] == each * trained
+    assert found["weights"] == each * everything
+    assert found["optimizer"] == 2 * each * trained
+    assert found["teacher and reference"] == each * trained  # one twin in each of these cases
 
 
 def test_it_grows_with_what_costs_memory_and_shrinks_with_what_saves_it():
@@ -71,7 +81,8 @@ def test_a_run_of_few_short_rows_holds_no_more_than_these():
 
 
 @pytest.mark.parametrize(
-    "overrides", [["method=rlcsd"], ["method=grpo"], ["method=sdpo", "model.lora.rank=4"], ["method=sdpo"]]
+    "overrides",
+    [["method=rlcsd"], ["method=grpo"], ["method=sdpo", "model.lora.rank=4"], ["method=sdpo"], ["method=sdpo", *BF16]],
 )
 def test_a_checkpoint_takes_what_the_plan_says(overrides, tmp_path):
     config = load([*overrides, "engine.threads=1", "engine.self_check=false"])

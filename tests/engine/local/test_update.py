@@ -14,7 +14,7 @@ from rlcsd.methods import METHODS
 from rlcsd.records import Pair, Rollout, Sample, TrainingExample, Verdict
 from rlcsd.stages.score import build_token_batch, correction_weights
 from tests.conftest import random_model
-from tests.methods.catalogue import EIGHT
+from tests.methods.catalogue import EIGHT, RELATIVES
 
 
 def built(name: str):
@@ -38,9 +38,10 @@ def rows_for(engine: LocalEngine, method, seed: int = 0, count: int = 7) -> list
     rows = []
     for index in range(count):
         prompt, response = tokens(2, 12), tokens(1, 15)
-        old = engine.score([Pair(prompt, response)], "policy").log_prob.tolist()
+        scores = engine.score([Pair(prompt, response)], "policy")
+        old = scores.log_prob.tolist()
         noisy = torch.tensor([value + 0.1 * ((7 * i) % 5 - 2) for i, value in enumerate(old)])
-        sample = Sample(response, noisy, noisy - 0.05, True)
+        sample = Sample(response, noisy, noisy - 0.05, True, scores.entropy.cpu().float())
         advantage = [1.2, -0.7, 0.4, 0.0][index % 4]
         hints = (tokens(5, 20), tuple(tokens(5, 20) for _ in range(1 + index % 3))) if method.hinted else (None, ())
         rows.append(
@@ -61,7 +62,7 @@ def gradient(engine: LocalEngine, rows, method, batch) -> torch.Tensor:
     return torch.cat([p.grad.flatten() for p in engine.policy.trainable() if p.grad is not None])
 
 
-@pytest.mark.parametrize("name", EIGHT)
+@pytest.mark.parametrize("name", [*EIGHT, *RELATIVES])
 def test_the_gradient_does_not_depend_on_the_micro_batches(name, tokenizer):
     method = built(name)
     model = Network(random_model(vocab=len(tokenizer), dtype=torch.float64))
@@ -77,7 +78,7 @@ def test_the_gradient_does_not_depend_on_the_micro_batches(name, tokenizer):
         assert float((found - expected).norm() / expected.norm()) < 1e-10
 
 
-@pytest.mark.parametrize("name", EIGHT)
+@pytest.mark.parametrize("name", [*EIGHT, *RELATIVES])
 def test_the_gradient_is_that_of_whole_logits_written_plainly(name, tokenizer):
     method = built(name)
     engine = engine_for(method, tokenizer, dtype=torch.float64)

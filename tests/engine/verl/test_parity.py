@@ -16,7 +16,7 @@ from rlcsd.methods import METHODS
 from rlcsd.records import Pair, Sampling
 from rlcsd.stages.score import build_token_batch
 from tests.engine.local.test_update import rows_for
-from tests.methods.catalogue import EIGHT
+from tests.methods.catalogue import EIGHT, RELATIVES
 
 from .conftest import TASK
 
@@ -47,7 +47,7 @@ def relative(found, expected) -> float:
     return float((found.double() - expected.double()).abs().max() / expected.double().abs().max().clamp(min=1e-30))
 
 
-@pytest.mark.parametrize(("name", "count"), [*((name, 7) for name in EIGHT), ("sdpo", 1), ("rlcsd", 1)])
+@pytest.mark.parametrize(("name", "count"), [*((name, 7) for name in (*EIGHT, *RELATIVES)), ("sdpo", 1), ("rlcsd", 1)])
 def test_the_first_gradient_is_the_local_engines(name, count, both):
     cluster, local = both
     method = built(name)

@@ -105,7 +105,7 @@ class LocalEngine:
 
     def _build_teacher(self, method: Method) -> Teacher | None:
         settings = method.config
-        if not isinstance(settings, HintedConfig):
+        if not isinstance(settings, HintedConfig) or settings.teacher == "policy":
             return None
         other = None
         if settings.teacher_model:
@@ -178,7 +178,7 @@ class LocalEngine:
         rows: Sequence[int] | None = None,
         hints: HintKind = "correct",
     ) -> Scores:
-        teacher = self.teacher.network if self.teacher is not None else None
+        teacher = self.policy if self.teacher is None else self.teacher.network  # method.teacher=policy has no weights
         network = {"policy": self.policy, "teacher": teacher, "reference": self.reference}[who]
         if network is None:
             raise RuntimeError(f"this run has no {who}")
@@ -248,17 +248,19 @@ class LocalEngine:
         norm = torch.nn.utils.clip_grad_norm_(self.policy.trainable(), self.config.max_grad_norm)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        finite = bool(torch.isfinite(norm))
+        finite, changed = bool(torch.isfinite(norm)), (0, 0)
         if finite:
+            before = optimizer.watched_values(self.policy.trainable())
             with out_of_memory("optimizer step", self.config):
                 self.optimizer.step()
+            changed = optimizer.changed_counts(before, self.policy.trainable())
             self.optimizer_steps += 1
             if self.teacher is not None:
                 self.teacher.follow(self.policy, self.optimizer_steps)
             if self.vllm is not None:
                 self.vllm.weights_changed()
         self.optimizer.zero_grad(set_to_none=True)
-        return {**metrics, **step_metrics(self._rms() / self.first_rms, float(norm), learning_rate, finite)}
+        return {**metrics, **step_metrics(self._rms() / self.first_rms, float(norm), learning_rate, finite, changed)}
 
     def _rms(self) -> float:
         """Root mean square of the trained weights."""

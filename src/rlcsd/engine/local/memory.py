@@ -20,7 +20,7 @@ from ...methods.base import ContrastConfig, HintedConfig, Method
 from .attention import MASK_ENTRIES
 from .model import architecture, resolve_device
 
-_STATE_BYTES = {"adamw": 8.0, "adamw_8bit": 2.1, "paged_adamw_8bit": 0.0}  # optimizer states per trained parameter
+_EIGHT_BIT_BYTES = {"adamw_8bit": 2.1, "paged_adamw_8bit": 0.0}  # optimizer states per trained parameter
 _FOUR_BITS = 0.52  # bytes of a 4-bit weight with its share of the scales
 _HEAD_COPIES = 3  # of a chunk's logits at once: logits, softmax, gradient
 _SAMPLE_COPIES = 7  # of the logits that a token is sampled from: scaled, sorted, order (8 bytes), masked, softmax …
@@ -89,7 +89,7 @@ def update_bytes(shape: Shape, config: Config, tokens: int, stream: float | None
     `stream` is the bytes of a number in the residual stream, by default as in the local engine.
     """
     half = config.model.dtype == "bfloat16"
-    stream = stream or (2 if half and config.model.lora else 4)
+    stream = stream or (2 if half and config.model.lora else trained_bytes(config.model))
     inner = 2 if half else 4
     # A layer saves for its backward pass: inputs, quotients and results of both norms; queries and keys before and
     # after their norm and rotation, values, attention's output; gate, its activation, up, and their product.
@@ -149,7 +149,7 @@ def sampling_bytes(
 def _rounded_weights(shape: Shape, config: Config) -> float:
     """The sampler's bf16 copy of weights that are trained in float32."""
     half = config.model.dtype == "bfloat16"
-    return 2.0 * shape.parameters if half and config.model.lora is None else 0.0
+    return 2.0 * shape.parameters if half and config.model.lora is None and trained_bytes(config.model) == 4 else 0.0
 
 
 def _choice_bytes(shape: Shape, config: Config, rows: int) -> float:
@@ -220,21 +220,18 @@ def memory_plan(shape: Shape, config: Config, method: Method, teacher_shape: Sha
     lora = config.model.lora
     trained = lora.rank * shape.linear if lora else shape.parameters
     frozen = _frozen_bytes(shape, config.model) if lora else 0.0
-    twins = 1 if method.hinted and teacher_shape is None else 0
-    fixed = isinstance(method.config, HintedConfig) and method.config.teacher == "fixed"
-    if config.kl_coefficient > 0 and not fixed:
-        twins += 1
-    c = config
+    twins = weight_copies(config, method)
+    c, each = config, trained_bytes(config.model)
     longest = c.max_prompt_tokens + c.sampling.max_tokens
     rows = min(c.engine.sample_rows, c.prompts_per_step * c.group_size)
     updated = c.prompts_per_update * c.group_size
     scorer = teacher_shape or shape  # its contexts are the prompt and a sibling as the hint
     scored = updated * (1 + (method.config.k_max if isinstance(method.config, ContrastConfig) else 0))
     plan = {
-        "weights": frozen + 4.0 * trained,
-        "gradients": 4.0 * trained,
-        "optimizer": _STATE_BYTES[c.engine.optimizer] * trained,
-        "teacher and reference": 4.0 * trained * twins + (4.0 * teacher_shape.parameters if teacher_shape else 0.0),
+        "weights": frozen + each * trained,
+        "gradients": each * trained,
+        "optimizer": _state_bytes(c) * trained,
+        "teacher and reference": each * trained * twins + (4.0 * teacher_shape.parameters if teacher_shape else 0.0),
         "scoring": scoring_bytes(scorer, c, longest, c.sampling.max_tokens, scored) if method.hinted else 0.0,
         "update": update_bytes(shape, c, min(max(c.engine.micro_batch_tokens, longest), updated * longest))
         + shared_prompt_bytes(shape, c),
@@ -247,6 +244,23 @@ def memory_plan(shape: Shape, config: Config, method: Method, teacher_shape: Sha
     prompts = -(-rows // c.group_size)
     plan["sampling"] = sampling_bytes(shape, c, rows, prompts, c.max_prompt_tokens, longest, slots)
     return {**plan, "peak": static + max(plan["sampling"], plan["scoring"], plan["update"])}
+
+
+def trained_bytes(model: ModelConfig) -> int:
+    """Bytes of a trained weight, and of its gradient."""
+    return 2 if model.master_dtype == "bfloat16" else 4
+
+
+def _state_bytes(config: Config) -> float:
+    """Bytes of AdamW's states per trained parameter: two numbers in its own format, or in 8 bits."""
+    return _EIGHT_BIT_BYTES.get(config.engine.optimizer, 2.0 * trained_bytes(config.model))
+
+
+def weight_copies(config: Config, method: Method) -> int:
+    """How many copies of the trained weights exist: a teacher with weights of its own, and a reference."""
+    kind = method.config.teacher if isinstance(method.config, HintedConfig) else None
+    own = kind in ("fixed", "ema", "snapshot")
+    return int(own) + int(config.kl_coefficient > 0 and kind != "fixed")
 
 
 def static_bytes(plan: Mapping[str, float]) -> float:
@@ -263,26 +277,26 @@ def topk_bytes(config: Config, method: Method) -> float:
 
 
 def checkpoint_bytes(shape: Shape, config: Config, method: Method) -> float:
-    """One checkpoint on the disk: the model or its adapters, and the state to resume from (weights in float32,
-    optimizer states, a teacher that moves)."""
+    """One checkpoint on the disk: the model or its adapters, and the state to resume from (weights, optimizer states,
+    a teacher that moves)."""
     lora, settings = config.model.lora, method.config
     trained = float(lora.rank * shape.linear if lora else shape.parameters)
     moves = isinstance(settings, HintedConfig) and settings.teacher in ("ema", "snapshot")
-    states = {**_STATE_BYTES, "paged_adamw_8bit": _STATE_BYTES["adamw_8bit"]}[
-        getattr(config.engine, "optimizer", "adamw")
-    ]
-    return trained * (4.0 + 4.0 + states + (4.0 if moves else 0.0))
+    eight_bit = getattr(config.engine, "optimizer", "adamw") in _EIGHT_BIT_BYTES
+    each = trained_bytes(config.model)
+    states = _EIGHT_BIT_BYTES["adamw_8bit"] if eight_bit else 2.0 * each
+    return trained * (each + each + states + (each if moves else 0.0))
 
 
 def loading_bytes(shape: Shape, config: Config) -> float:
     """Host memory that the weights take while the engine loads them, on one machine, where the device is a GPU.
 
-    Under verl each rank reads the whole model in float32 if embedding and head are tied, else the first rank alone.
+    Under verl each rank reads the whole model if embedding and head are tied, else the first rank alone.
     """
-    e = config.engine
+    e, each = config.engine, trained_bytes(config.model)
     if isinstance(e, VerlEngineConfig):
-        return 4.0 * shape.parameters * (e.gpus_per_node if shape.tied else 1)
-    return _frozen_bytes(shape, config.model) if config.model.lora else 4.0 * shape.parameters
+        return float(each * shape.parameters * (e.gpus_per_node if shape.tied else 1))
+    return _frozen_bytes(shape, config.model) if config.model.lora else float(each * shape.parameters)
 
 
 def memory_line(config: Config, method: Method) -> str:

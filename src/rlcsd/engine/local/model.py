@@ -287,7 +287,8 @@ def teacher_model_config(path: str, config: Config, tokenizer: Any) -> ModelConf
 
 
 def load_network(config: ModelConfig, device: torch.device, head_chunk: int = 4096) -> Network:
-    """The policy, ready to train: trained parameters in float32, frozen weights below adapters in the config's dtype.
+    """The policy, ready to train: trained parameters in `model.master_dtype`, frozen weights below adapters in the
+    config's dtype.
 
     Raises:
         InputError: no such model, incomplete or foreign weights, or a model that the engine does not support.
@@ -297,7 +298,9 @@ def load_network(config: ModelConfig, device: torch.device, head_chunk: int = 40
     four_bits = quantization(config)
     if four_bits:
         extra |= {**four_bits, "device_map": {"": device}}
-    dtype = torch.bfloat16 if config.lora is not None and config.dtype == "bfloat16" else torch.float32
+    half = config.dtype == "bfloat16"
+    master = torch.bfloat16 if half and config.master_dtype == "bfloat16" else torch.float32
+    dtype = torch.bfloat16 if half and config.lora is not None else master
     model = _load_model(config, dtype=dtype, attn_implementation="sdpa", **extra)
     if gguf_file:
         model = _forget_gguf(model)
@@ -311,7 +314,10 @@ def load_network(config: ModelConfig, device: torch.device, head_chunk: int = 40
         model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
         model.enable_input_require_grads()
     model = with_adapters(model, config)
-    network = Network(model, head_chunk, config.dtype == "bfloat16")
+    for parameter in model.parameters():
+        if parameter.requires_grad:  # peft makes and reads adapters in float32
+            parameter.data = parameter.data.to(master)
+    network = Network(model, head_chunk, half)
     network.check()
     return network
 

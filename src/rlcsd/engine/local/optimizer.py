@@ -1,4 +1,5 @@
-"""The optimizer (AdamW with float32 or 8-bit states, optionally paged out of GPU memory), and the files to resume from.
+"""The optimizer (AdamW with 8-bit states, or with states in the format of the weights), what a step changes, and the
+files to resume from.
 
 State files hold no code: tensors as safetensors, the rest as JSON.
 """
@@ -6,7 +7,7 @@ State files hold no code: tensors as safetensors, the rest as JSON.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,28 @@ def build_optimizer(parameters: Iterable[nn.Parameter], config: Config) -> Any:
     import bitsandbytes
 
     return getattr(bitsandbytes.optim, _EIGHT_BIT[name])(parameters, **settings)
+
+
+# ------------------------------------------------------------------ what a step changes
+
+_WATCHED = 2**22  # weights that are compared before and after a step
+
+
+def watched_values(weights: Sequence[Tensor]) -> list[Tensor]:
+    """Copies of up to 4 million of the weights, evenly spaced: all of a small model.
+
+    A step in a narrow format changes few weights, which no norm shows; a copy of all would cost as much as a teacher.
+    """
+    total = sum(weight.numel() for weight in weights)
+    stride = -(-total // _WATCHED) | 1  # odd, so that it does not stay in the same columns
+    return [weight.detach().flatten()[::stride].clone() for weight in weights]
+
+
+def changed_counts(before: Sequence[Tensor], weights: Sequence[Tensor]) -> tuple[int, int]:
+    """How many of the watched weights have another stored value than `before`, and how many are watched."""
+    after = watched_values(weights)
+    changed = [(new != old).sum() for new, old in zip(after, before, strict=True)]
+    return int(torch.stack(changed).sum()), sum(len(old) for old in before)
 
 
 # ------------------------------------------------------------------ files

@@ -63,12 +63,14 @@ def backward(
         output: the policy at the n tokens of the micro-batch, with gradient.
         part: the same tokens' columns, top-k columns included.
         reference: the reference's log-probs `[n]`, needed with a reference KL.
-        mini_batch_tokens: N of the whole mini-batch on all ranks, over which regularisers are averaged.
+        mini_batch_tokens: N of the whole mini-batch on all ranks, over which regularisers are averaged unless
+            `part.mean_tokens` has another number for each token.
     """
     # In float64 from here: differences of close log-probs keep their digits.
     topk = None if output.topk_log_prob is None else output.topk_log_prob.double()
     loss = method.token_loss(StudentLogProbs(output.log_prob.double(), topk), part).sum()
-    extra = regularisers.token_loss(output.log_prob, output.entropy, reference, mini_batch_tokens)
+    tokens = mini_batch_tokens if part.mean_tokens is None else part.mean_tokens.to(output.log_prob.dtype)
+    extra = regularisers.token_loss(output.log_prob, output.entropy, reference, tokens)
     if extra is not None:
         loss = loss + extra.sum()
     (loss * scale).backward()

@@ -75,7 +75,7 @@ def full_tensor(tensor: torch.Tensor) -> torch.Tensor:
 def full_weights(module: Any, merged: bool = True) -> Iterator[tuple[str, torch.Tensor]]:
     """The policy's gathered weights, one at a time, named as in the plain model.
 
-    LoRA adapters are merged in the precision of their base, float32, or left out.
+    LoRA adapters are merged in float32, or left out.
     """
     parameters = dict(module.named_parameters())
     scalings = {name: layer.scaling["default"] for name, layer in module.named_modules() if hasattr(layer, "lora_A")}
@@ -86,7 +86,7 @@ def full_weights(module: Any, merged: bool = True) -> Iterator[tuple[str, torch.
         layer = name.removesuffix(".base_layer.weight")
         if merged and layer in scalings and layer != name:
             a, b = (full_tensor(parameters[f"{layer}.lora_{half}.default.weight"]) for half in "AB")
-            tensor = tensor + scalings[layer] * (b.to(tensor.dtype) @ a.to(tensor.dtype))
+            tensor = tensor.float() + scalings[layer] * (b.float() @ a.float())
         yield (name.replace("base_model.model.", "", 1).replace(".base_layer.", "."), tensor)
 
 
@@ -182,6 +182,8 @@ class TrainingEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
         return module
 
     def _build_fsdp_module(self, module: Any) -> Any:
+        for parameter in module.parameters():  # peft makes adapters in float32, and FSDP2 takes one format
+            parameter.data = parameter.data.to(PrecisionType.to_dtype(self.engine_config.model_dtype))
         tied = module.get_output_embeddings().weight is module.get_input_embeddings().weight
         module = super()._build_fsdp_module(module)
         if tied:  # memory was taken for each of the two names

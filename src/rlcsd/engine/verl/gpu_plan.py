@@ -9,10 +9,20 @@ from dataclasses import dataclass
 
 from ...config.schema import Config
 from ...errors import InputError
-from ...methods.base import HintedConfig, Method
+from ...methods.base import Method
 from ..costs import DEVICES
 from ..interface import TokenLimits
-from ..local.memory import Shape, cache_bytes, head_bytes, load_shapes, pass_bytes, scoring_bytes, update_bytes
+from ..local.memory import (
+    Shape,
+    cache_bytes,
+    head_bytes,
+    load_shapes,
+    pass_bytes,
+    scoring_bytes,
+    trained_bytes,
+    update_bytes,
+    weight_copies,
+)
 from ..local.model import context_length
 from .settings import adapters_alone, engine_settings
 
@@ -49,17 +59,18 @@ def gpu_plan(shape: Shape, config: Config, method: Method, teacher: Shape | None
     e, lora = engine_settings(config), config.model.lora
     bytes_each = 2.0 if config.model.dtype == "bfloat16" else 4.0
     trained = float(lora.rank * shape.linear if lora else shape.parameters)
+    each = trained_bytes(config.model)
 
-    weights = 4.0 * (shape.parameters + (trained if lora else 0.0)) / e.gpus
-    moments = 8.0 * trained / e.gpus
-    copies = 4.0 * trained * _weight_copies(config, method, teacher) / e.gpus
+    weights = each * (shape.parameters + (trained if lora else 0.0)) / e.gpus
+    moments = 2.0 * each * trained / e.gpus
+    copies = each * trained * weight_copies(config, method) / e.gpus
     copies += bytes_each * (teacher.parameters if teacher else 0) / e.gpus
     offloaded = {"none": 0.0, "optimizer": moments, "all": weights + moments + copies}[e.offload]
     resident = weights + moments + copies
     # With offload=all, scoring needs the weights back, and the update everything but the copies.
     while_scoring = resident - (offloaded - weights if e.offload == "all" else offloaded)
     while_updating = resident - (copies if e.offload == "all" else 0.0)
-    gradients = 4.0 * trained / e.gpus
+    gradients = each * trained / e.gpus
 
     longest = config.max_prompt_tokens + config.sampling.max_tokens
     served = bytes_each * shape.parameters / e.tensor_parallel
@@ -77,15 +88,8 @@ def gpu_plan(shape: Shape, config: Config, method: Method, teacher: Shape | None
         row=cache_bytes(shape, config, TokenLimits.of(config, context_length(config.model)).sequence)
         / e.tensor_parallel,
         host=offloaded + asleep,
-        whole=4.0 * shape.parameters,
+        whole=float(each * shape.parameters),
     )
-
-
-def _weight_copies(config: Config, method: Method, teacher: Shape | None) -> int:
-    """How many copies of the trained weights exist: a teacher that follows the policy, and a reference."""
-    follows = method.hinted and teacher is None
-    fixed = isinstance(method.config, HintedConfig) and method.config.teacher == "fixed"
-    return int(follows) + int(config.kl_coefficient > 0 and not (follows and fixed))
 
 
 def _scoring_pass(scorer: Shape, config: Config, method: Method) -> float:

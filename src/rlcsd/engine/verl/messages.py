@@ -83,12 +83,13 @@ class Updated:
     """Result of an update.
 
     `sums` over the worker's tokens and the number of its `rows` with a gradient are the worker's own; `grad_norm`
-    (before clipping) and `square_sum` (of the trained weights) are those of all workers. `updated` is False if the
-    gradient was not finite, so that no step was made.
+    (before clipping), `square_sum` (of the trained weights) and `changed` (weights that the step changed, and that were
+    looked at) are those of all workers. `updated` is False if the gradient was not finite, so that no step was made.
     """
 
     sums: dict[str, float]
     rows: int
     grad_norm: float
     square_sum: float
+    changed: tuple[float, float]
     updated: bool = True

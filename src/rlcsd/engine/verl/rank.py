@@ -25,6 +25,7 @@ from ...records import Pair, TokenBatch, TopKHandle
 from ..head import HeadOutput
 from ..local import scoring
 from ..local.caches import micro_batches
+from ..local.optimizer import changed_counts, watched_values
 from ..local.scoring import TopKStore
 from ..local.self_check import plain_log_probs, rounding_noise
 from ..local.update import backward, rows_to_update
@@ -58,7 +59,7 @@ class Rank:
         wanted, on_cpu = self.method.config, self.settings.offload == "all"
         fixed = TeacherSchedule("fixed")
         with self.ready("eval"):
-            if isinstance(wanted, HintedConfig) and wanted.teacher != "model":
+            if isinstance(wanted, HintedConfig) and wanted.teacher not in ("model", "policy"):
                 schedule = TeacherSchedule(wanted.teacher, wanted.ema_rate, wanted.snapshot_every)
                 self.copies["teacher"] = WeightCopy(self.network, schedule, on_cpu)
             if self.regularisers.kl > 0:
@@ -187,14 +188,16 @@ class Rank:
             sums, rows = self._accumulate(task)
             for group in engine.optimizer.param_groups:
                 group["lr"] = task.learning_rate
+            before = watched_values(self._shards())
             norm = float(engine.optimizer_step())
             finite = math.isfinite(norm)
+            changed = _summed(*changed_counts(before, self._shards())) if finite else (0.0, 0.0)
             if finite:
                 self.optimizer_steps += 1
                 for copy in self.copies.values():
                     copy.follow(self.optimizer_steps)
             self.network.reshard()
-            return Updated(sums, rows, norm, self.square_sum(), finite)
+            return Updated(sums, rows, norm, self.square_sum(), changed, finite)
 
     def gradient(self, task: UpdateTask) -> dict[str, Tensor]:
         """The whole gradient by the names of the trained parameters, without a step."""
@@ -206,11 +209,11 @@ class Rank:
 
     def square_sum(self) -> float:
         """The sum of squares of all ranks' trained weights."""
-        shards = (local_shard(parameter) for parameter in self.network.trainable())
-        mine = sum(float(torch.linalg.vector_norm(s, dtype=torch.float32).double() ** 2) for s in shards)
-        total = torch.tensor(mine, dtype=torch.float64)
-        dist.all_reduce(total)
-        return float(total)
+        shards = self._shards()
+        return _summed(sum(float(torch.linalg.vector_norm(s, dtype=torch.float32).double() ** 2) for s in shards))[0]
+
+    def _shards(self) -> list[Tensor]:
+        return [local_shard(parameter) for parameter in self.network.trainable()]
 
     def _accumulate(self, task: UpdateTask) -> tuple[dict[str, float], int]:
         """Run backward over this rank's micro-batches; returns sums for the metrics, and the number of updated rows."""
@@ -267,6 +270,13 @@ class Rank:
         return batch[tokens].with_columns(
             topk_ids=blank.long(), teacher_topk=blank, contrast_topk=blank if self.method.needs_contrast else None
         )
+
+
+def _summed(*values: float) -> tuple[float, ...]:
+    """Each value summed over all ranks."""
+    total = torch.tensor(values, dtype=torch.float64)
+    dist.all_reduce(total)
+    return tuple(total.tolist())
 
 
 def _chunks(pairs: Sequence[Pair], rows: Sequence[int], budget: int) -> Iterator[list[int]]:

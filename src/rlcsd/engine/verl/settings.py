@@ -75,7 +75,7 @@ def overrides(config: Config, model: str | None = None) -> list[str]:
         f"{_ACTOR}.use_torch_compile": False,
         f"{_ACTOR}.fsdp_config.use_torch_compile": False,
         f"{_ACTOR}.fsdp_config.seed": config.seed,
-        f"{_ACTOR}.fsdp_config.model_dtype": dtype if frozen else "fp32",
+        f"{_ACTOR}.fsdp_config.model_dtype": dtype if frozen or config.model.master_dtype == "bfloat16" else "fp32",
         f"{_ACTOR}.fsdp_config.param_offload": e.offload == "all",
         f"{_ACTOR}.fsdp_config.optimizer_offload": e.offload != "none",
         f"+{_ACTOR}.fsdp_config.mixed_precision.param_dtype": dtype,

@@ -159,7 +159,7 @@ class VerlEngine:
         updated = sum(part.rows for part in found)
         self.work.updated(pairs, updated / len(pairs))
         growth = math.sqrt(found[0].square_sum / self.first_square_sum)
-        step = step_metrics(growth, found[0].grad_norm, learning_rate, found[0].updated)
+        step = step_metrics(growth, found[0].grad_norm, learning_rate, found[0].updated, found[0].changed)
         return {**update_metrics(sums, updated, len(pairs)), **step}
 
     def gradient(self, pairs: Sequence[Pair], batch: TokenBatch, method: Method) -> dict[str, Tensor]:

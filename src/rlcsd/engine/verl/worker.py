@@ -132,7 +132,7 @@ class RlcsdWorker(ActorRolloutRefWorker):  # type: ignore[misc]
 
 
 def _export(network: ShardedNetwork, model_config: Any, folder: Path, rank: int) -> None:
-    """Weights in float32, or adapters alone. All ranks gather, rank 0 writes."""
+    """Weights as they are trained, or adapters alone. All ranks gather, rank 0 writes."""
     from transformers import AutoModelForCausalLM
 
     if network.core is not network.model:
@@ -145,7 +145,7 @@ def _export(network: ShardedNetwork, model_config: Any, folder: Path, rank: int)
     if rank:
         return
     config = copy.deepcopy(model_config.hf_config)
-    config.dtype = torch.float32
+    config.dtype = next(iter(weights.values())).dtype
     with torch.device("meta"):
         empty = AutoModelForCausalLM.from_config(config)
     empty.generation_config = model_config.generation_config

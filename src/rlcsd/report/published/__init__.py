@@ -1,6 +1,7 @@
 """The paper's reported accuracies as data, and a table of them beside one's own runs.
 
-They are the authors' figures on their hardware, which this project has not repeated.
+They are the authors' figures on their hardware, which this project has not repeated: the tables of June 2026, and the
+revised ones of August, which correct some cells and add rows of rlcsd with the data set's solution as the hint.
 
 RLCSD (arXiv 2606.11709): accuracy in %, mean@12 on the mathematics sets and pass@1 on the puzzles.
 """
@@ -11,6 +12,7 @@ import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ...errors import InputError
 from ..comparison import Table, written
@@ -29,7 +31,21 @@ _OWN_SETS = {"kk_4to8": ("kk_4to8_test", "seen_sizes")} | {
     f"kk_{size}": (f"kk_{size}", f"unseen_sizes: {size} people") for size in (9, 10, 11)
 }
 _SEEN_SIZES = [4, 5, 6, 7, 8]  # people in the puzzles of the paper's column kk_4to8
+Edition = Literal["2026-06", "2026-08"]  # the authors' tables by month; the later one is a revision
 _SOURCE = "The authors' figures are the paper's (arXiv 2606.11709), on their hardware; they were not repeated here."
+_ARROW = (
+    "`a → b`: a in the tables of June 2026, b in the revised ones of August, which alone have rows of `rlcsd gt_cot`."
+)
+# How the figures came about, as far as the authors have said. github.com/THU-BPM/RLCSD, issues 1 and 6.
+SELECTION = (
+    "Selection: each cell is the best checkpoint of its own benchmark, chosen on that test set (the authors' answer in "
+    "THU-BPM/RLCSD issue 1), so cells of one row may be of different checkpoints; own runs are the last evaluation."
+)
+ALIGNMENT = (
+    "Alignment: teachers' log-probs were read at shifted positions in almost every micro-batch until commit 83bbd06 of "
+    "2026-08-20 (THU-BPM/RLCSD issue 6); both tables predate the fix, and no rerun is known."
+)
+_GT_COT = "rlcsd gt_cot"  # rlcsd with the data set's solution as the correct hint
 
 
 @dataclass(frozen=True)
@@ -46,25 +62,26 @@ def _rows(name: str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def published_results() -> list[Published]:
-    """The paper's main table: four models, seven methods (`base` among them), nine columns (`COLUMNS`).
+def published_results(edition: Edition = "2026-08") -> list[Published]:
+    """The paper's main table: four models, nine columns (`COLUMNS`), and by model the methods `base`, `grpo`, `opsd`,
+    `sdpo`, `srpo`, `rlsd` and `rlcsd`; in August also `rlcsd gt_cot`.
 
-    The averages are as printed; three of them are further from the mean of their columns than rounding explains.
+    The averages are as printed; three of June's are further from the mean of their columns than rounding explains.
     """
     return [
         Published(row["model"], row["method"], {name: float(row[name]) for name in COLUMNS})
-        for row in _rows("results.csv")
+        for row in _rows(f"results_{edition}.csv")
     ]
 
 
-def published_gains() -> dict[str, dict[str, float]]:
+def published_gains(edition: Edition = "2026-08") -> dict[str, dict[str, float]]:
     """For Qwen3-4B and each method: what the contrast gains over the better one-sided source of hints, in points.
 
     The keys of a method are `math_avg` and `kk_avg`.
     """
     return {
         row["method"]: {"math_avg": float(row["math_avg_gain"]), "kk_avg": float(row["kk_avg_gain"])}
-        for row in _rows("plugin.csv")
+        for row in _rows(f"plugin_{edition}.csv")
     }
 
 
@@ -74,7 +91,7 @@ def published_gains() -> dict[str, dict[str, float]]:
 def published_tables(folders: Sequence[Path] = ()) -> str:
     """The authors' tables in Markdown, with a line of one's own below each method and model that was run.
 
-    With runs of models that the paper has, the tables are of those models alone.
+    A revised cell shows both values. With runs of models that the paper has, the tables are of those models alone.
 
     Raises:
         InputError: a folder holds no run, or the runs of one line differ in more than the seed.
@@ -82,21 +99,28 @@ def published_tables(folders: Sequence[Path] = ()) -> str:
     runs = [read_run(folder) for folder in folders]
     own = {(one.model, one.method): one for one in own_results(runs)}
     models = {model for model, _ in own if model in MODELS.values()} or set(MODELS.values())
+    june = {(one.model, one.method): one.accuracy for one in published_results("2026-06")}
     rows = []
     for published in published_results():
         if published.model in models:
-            rows.append(_row(published, "the authors"))
+            rows.append(_row(published, "the authors", june.get((published.model, published.method), {})))
             if (published.model, published.method) in own:
                 rows.append(_row(own.pop((published.model, published.method)), "own runs"))
     rows += [_row(one, "own runs") for one in own.values()]
     notes = progress_notes(cells(runs, _model_and_method, _REMEDY))
     table = Table(["model", "method", "figures of", *COLUMNS], rows, notes=notes)
     lines = [
-        "Accuracy in %: mean@12 on amc23, aime24 and aime25, pass@1 on puzzles. " + _SOURCE,
+        f"Accuracy in %: mean@12 on amc23, aime24 and aime25, pass@1 on puzzles. {_SOURCE} {_ARROW}",
+        SELECTION,
+        ALIGNMENT,
         written(table, "markdown"),
     ]
     if MODELS["Qwen/Qwen3-4B"] in models:
-        gains = [[name, f"{g['math_avg']:+.1f}", f"{g['kk_avg']:+.1f}"] for name, g in published_gains().items()]
+        before = published_gains("2026-06")
+        gains = [
+            [name, *(_revised(before[name][of], gain[of], "+.1f") for of in ("math_avg", "kk_avg"))]
+            for name, gain in published_gains().items()
+        ]
         lines += [
             "Gain of the contrast over the better one-sided source of hints, in points, Qwen3-4B (the authors):",
             written(Table(["method", "math_avg", "kk_avg"], gains), "markdown"),
@@ -104,9 +128,15 @@ def published_tables(folders: Sequence[Path] = ()) -> str:
     return "\n\n".join(lines)
 
 
-def _row(one: Published, source: str) -> list[str | None]:
-    figures = [f"{one.accuracy[name]:.1f}" if name in one.accuracy else "" for name in COLUMNS]
+def _row(one: Published, source: str, earlier: Mapping[str, float] | None = None) -> list[str | None]:
+    """A line of the table; where `earlier`, the same line of an earlier table, has another figure, both."""
+    known = {**one.accuracy, **(earlier or {})}
+    figures = [_revised(known[name], one.accuracy[name], ".1f") if name in one.accuracy else "" for name in COLUMNS]
     return [one.model, one.method, source, *figures]
+
+
+def _revised(before: float, after: float, form: str) -> str:
+    return f"{after:{form}}" if before == after else f"{before:{form}} → {after:{form}}"
 
 
 def own_results(runs: Sequence[RunResult]) -> list[Published]:
@@ -142,7 +172,9 @@ def _model(run: RunResult) -> str:
 
 
 def _model_and_method(run: RunResult) -> tuple[str, str]:
-    return _model(run), str(run.config["method.name"])
+    method = str(run.config["method.name"])
+    solutions = method == "rlcsd" and run.config.get("method.hint_source") == "gt_cot"
+    return _model(run), _GT_COT if solutions else method
 
 
 def _accuracy(runs: Sequence[RunResult], trained: bool) -> dict[str, float]:
