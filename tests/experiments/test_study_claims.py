@@ -309,7 +309,7 @@ def test_no_figure_of_a_study_stands_in_a_sentence_unchecked():
 
 
 def test_readme_shows_the_default_task_as_the_study_does():
-    rows = [line.split(" | ") for line in tables.tables()["default"].splitlines()[2:]]
+    rows = [line.split(" | ") for line in tables.default(runs("default")).splitlines()[2:]]
     readme = (ROOT / README).read_text(encoding="utf-8")
     for _, seeds, *cells in rows:
         assert " | ".join([seeds, *cells[:3]]) in readme
