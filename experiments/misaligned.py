@@ -222,7 +222,9 @@ class MisalignedTrainer(Trainer):
     def step(self, number: int) -> StepResult:
         self._counts = np.zeros(3)
         result = super().step(number)
-        shares = self._counts / max(self._counts.sum(), 1)
+        if not self._counts.any():  # no rollout was updated
+            return result
+        shares = self._counts / self._counts.sum()
         result.metrics.update({f"misaligned/{name}": float(share) for name, share in zip(SHARES, shares, strict=True)})
         return result
 

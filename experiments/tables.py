@@ -263,10 +263,15 @@ def shares(runs: Runs) -> str:
     """Shares of tokens by what the teacher gave them: measured in the runs, and simulated at the published sizes."""
     rows = []
     for ending in SEVERITIES:
-        found = [r["means"] for arm, by_seed in runs.items() if arm.endswith(ending) for r in by_seed.values()]
+        found = [
+            [record["means"][f"misaligned/{share}"] for share in SHARES]
+            for arm, by_seed in runs.items()
+            if arm.endswith(ending)
+            for record in by_seed.values()
+        ]
         if found:
-            cells = [f"{np.mean([means[f'misaligned/{share}'] for means in found]):.2f}" for share in SHARES]
-            rows.append([ending, str(len(found)), *cells])
+            mean_shares = np.mean([np.array(one) / sum(one) for one in found], axis=0)
+            rows.append([ending, str(len(found)), *(f"{share:.2f}" for share in mean_shares)])
     for number in (4, 1):
         label = f"published sizes, micro-batches of {number}"
         rows.append([label, "–", *(f"{share:.2f}" for share in published_shares(number))])
