@@ -12,7 +12,8 @@ export TOKENIZERS_PARALLELISM := false
 LOCK := uv pip compile --quiet --universal --no-annotate --python-version 3.11 --extra all --extra dev
 LOCK_GPU := uv pip compile --quiet --universal --no-annotate --python-version 3.11 --extra vllm --extra verl --extra data \
 	--extra quantization --extra trackers
-.PHONY: lock lock-gpu demo test lint types unit slow golden real-model test-trl test-harness test-install test-verl test-vllm test-page clean
+.PHONY: lock lock-gpu demo test lint types unit slow golden real-model test-trl test-harness test-install test-verl test-vllm test-page pre-commit \
+	release-check clean
 
 $(BIN)/.ready: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=…")'
@@ -87,6 +88,15 @@ test-page: $(BIN)/.ready
 		$$(command -v sudo) sh -c 'apt-get update -qq && apt-get install -y -qq chromium chromium-driver'
 	$(BIN)/pip install --quiet --disable-pip-version-check 'selenium>=4.20'
 	$(BIN)/python -m pytest tests/report/test_page_in_browser.py -rs
+
+# ruff and mypy before each commit, as .pre-commit-config.yaml says.
+pre-commit: $(BIN)/.ready
+	$(BIN)/pip install --quiet --disable-pip-version-check 'pre-commit>=4'
+	$(BIN)/pre-commit install
+
+# Wheel and sdist as they would be published, and the wheel in a fresh environment of each Python that is on PATH.
+release-check: $(BIN)/.ready
+	PATH=$(CURDIR)/$(BIN):$$PATH CONSTRAINTS=$(CONSTRAINTS) $(BIN)/python -m pytest tests/test_release.py -m 'slow or not slow' -rs
 
 clean:
 	rm -rf $(VENV) $(VERL_VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -41,11 +41,14 @@ from rlcsd.engine.local.lora import with_adapters  # noqa: E402
 from rlcsd.engine.local.memory import memory_plan  # noqa: E402
 from rlcsd.engine.local.model import Network, load_tokenizer  # noqa: E402
 from rlcsd.errors import InputError  # noqa: E402
-from rlcsd.methods import METHODS  # noqa: E402
+from rlcsd.methods import METHODS, OBJECTIVES  # noqa: E402
 from rlcsd.records import Pair, Rollout, Sample, Sampling, TrainingExample, Verdict  # noqa: E402
 from rlcsd.run.run import Run  # noqa: E402
+from rlcsd.stages.correction import RolloutCorrection  # noqa: E402
 from rlcsd.stages.score import build_token_batch  # noqa: E402
 from tests import golden  # noqa: E402
+
+TRUNCATED = RolloutCorrection("token_truncate")
 
 PUBLISHED = (ROOT / "docs/gpu.md", "<!-- tables -->")
 Facts = dict[str, Any]
@@ -206,7 +209,7 @@ def _agreement(bench: Bench, dtype: str, name: str) -> Facts:
     scores, gradients, losses = [], [], []
     for engine in engines:
         scores.append(engine.score(pairs, "policy").log_prob.cpu())
-        batch = method.prepare(build_token_batch(engine, examples, method, 2.0), 1)
+        batch = method.prepare(build_token_batch(engine, examples, method, TRUNCATED), 1)
         losses.append(engine.gradient(pairs, batch, method)["actor/loss"].value)  # type: ignore[union-attr]
         gradients.append(
             torch.cat([p.grad.double().cpu().flatten() for p in engine.policy.trainable() if p.grad is not None])
@@ -261,9 +264,8 @@ def _ids(rng: random.Random, count: int, vocabulary: int) -> tuple[int, ...]:
 @part
 def runs(bench: Bench) -> Facts:
     """Whole runs: all methods and settings, finite, the same twice, and the same when resumed after the first step."""
-    settings = {
-        name: [f"method={name}", "engine.self_check=false"] for name in METHODS if name not in ("opd", "opd_ectr")
-    }
+    others = {"opd", "opd_ectr", *OBJECTIVES} - {"grpo"}  # another model as the teacher, or grpo's update
+    settings = {name: [f"method={name}", "engine.self_check=false"] for name in METHODS if name not in others}
     settings |= {
         "grpo, bf16": ["method=grpo", "model.dtype=bfloat16"],
         "rlcsd, bf16": ["method=rlcsd", "model.dtype=bfloat16"],
@@ -402,9 +404,11 @@ def _phases(bench: Bench, model: str, *overrides: str) -> Facts:
         for context in (one.teacher_prompt or (), *one.contrast_prompts)
     ]
     batch, facts["score, one correct and two wrong hints"] = bench.timed(
-        lambda: rlcsd.prepare(build_token_batch(engine, examples, rlcsd, 2.0), 1), cost(hinted), len(hinted) * tokens
+        lambda: rlcsd.prepare(build_token_batch(engine, examples, rlcsd, TRUNCATED), 1),
+        cost(hinted),
+        len(hinted) * tokens,
     )
-    plain = grpo.prepare(build_token_batch(engine, examples, grpo, 2.0), 1)
+    plain = grpo.prepare(build_token_batch(engine, examples, grpo, TRUNCATED), 1)
     for label, method, columns in (("rlcsd, first", rlcsd, batch), ("rlcsd", rlcsd, batch), ("grpo", grpo, plain)):
         _, facts[f"update, {label}"] = bench.timed(
             lambda m=method, c=columns: engine.update(pairs, c, m, 1e-6),
@@ -480,7 +484,7 @@ def lengths(bench: Bench) -> Facts:
         samples = [_guessed(_ids(rng, length, vocabulary)) for _ in range(2)]
         examples = [TrainingExample(prompt, Rollout(one, "", Verdict(True, 1.0), None), 1.0) for one in samples]
         pairs = [one.pair for one in examples]
-        batch = grpo.prepare(build_token_batch(engine, examples, grpo, 2.0), 1)
+        batch = grpo.prepare(build_token_batch(engine, examples, grpo, TRUNCATED), 1)
         work = 3 * flops(engine.shape, work_of(pairs))
         run = lambda p=pairs, b=batch: engine.gradient(p, b, grpo)  # noqa: E731
         facts[f"2 rows of {length}"] = bench.tried(
@@ -583,7 +587,7 @@ def profile(bench: Bench) -> Facts:
     state: Facts = {}
     work = {
         "sample": lambda: engine.sample(texts, group, Sampling(max_tokens=bench.size(24, 4)), 0),
-        "score": lambda: state.update(batch=method.prepare(build_token_batch(engine, examples, method, 2.0), 1)),
+        "score": lambda: state.update(batch=method.prepare(build_token_batch(engine, examples, method, TRUNCATED), 1)),
         "update": lambda: engine.update(pairs, state["batch"], method, 1e-6),
     }
     facts: Facts = {}

@@ -1,102 +1,92 @@
-"""A training step against a straightforward version of it, and where its time goes.
+"""A training step against `examples/rlcsd_in_one_file.py`, and where its time goes.
 
     python benchmarks/step.py [--rounds 5] [--json FILE] [--smoke] [key=value …]
-    python benchmarks/step.py --alone …               # without the straightforward version
+    python benchmarks/step.py --alone …               # the library's step only, with any method
 
 Any override of `rlcsd train` may follow, `method=grpo` or `model.path=…` for example. Figures are medians over rounds;
 a first step warms up and does not count.
 
-Straightforward: transformers' `generate`, a pass for the old log-probs, every (hinted prompt, response) pair scored in
-full as one padded row, whole logits kept, and the prompt computed again for each rollout. Both are the same `Trainer`
-with another engine, on the same weights, prompts and random draws of hints, and cut their batches by the same token
-budgets. The two take turns.
+The file is the straightforward version: transformers' `generate`, a pass for the old log-probs, every (hinted prompt,
+response) pair in full, in padded batches of 16 rows as they come, with whole logits, and the prompt computed again for
+each rollout. Both have the same weights, prompts and hyper-parameters, and they take turns. Each samples for itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
 from typing import Any
-from unittest.mock import patch
 
-import torch
-from common import SMOKE_STEP, interleaved, median, options, parsed, write
-from torch import Tensor
+from common import SMOKE_STEP, interleaved, median, options, parsed, synchronise, write
 
 from rlcsd.config.load import load
-from rlcsd.engine.head import Head, HeadOutput
-from rlcsd.engine.local import LocalEngine, update
-from rlcsd.engine.local.caches import micro_batches
-from rlcsd.engine.local.model import Network
-from rlcsd.prepare import prepare
-from rlcsd.records import Pair, Sample, Sampling, Scores
+from rlcsd.config.schema import Config
+from rlcsd.engine.local import LocalEngine
+from rlcsd.engine.local.model import PACKAGED
+from rlcsd.prepare import Prepared, prepare
+from rlcsd.prompts import question_text
 from rlcsd.run.folder import environment
 from rlcsd.trainer import Trainer
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+import rlcsd_in_one_file as one
 
-class WholeHead(Head):
-    """All logits at once, kept for the backward pass."""
-
-    def forward(self, hidden: Tensor, ids: Tensor, topk_ids: Tensor | None = None, entropy: bool = True) -> HeadOutput:
-        log_probs = self.logits(hidden).log_softmax(-1)
-        entropies = -(log_probs.exp() * log_probs).sum(-1)
-        return HeadOutput(log_probs.gather(-1, ids[:, None])[:, 0], entropies, topk_ids, None)
+PHASES = {"sample": "sample", "score": "score", "update": "backward"}  # and the function of the file
+Step = tuple[dict[str, float], int]  # seconds of each phase, and response tokens
 
 
-class Straightforward(LocalEngine):
-    """The local engine without its economies."""
+class Straightforward:
+    """Steps of the one file with the settings of a config, timed from outside."""
 
-    @torch.no_grad()
-    def sample(self, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, seed: int) -> list[list[Sample]]:
-        torch.manual_seed(seed)
-        pad, stop, width = self.tokenizer.pad_token_id, self.stop_ids(), max(map(len, prompts))
-        padded = [([pad] * (width - len(p)) + list(p), [0] * (width - len(p)) + [1] * len(p)) for p in prompts]
-        ids = torch.tensor([row for row, _ in padded for _ in range(n)], device=self.device)
-        mask = torch.tensor([row for _, row in padded for _ in range(n)], device=self.device)
-        filters = {"temperature": sampling.temperature, "top_k": sampling.top_k, "top_p": sampling.top_p}
-        limit = {"max_new_tokens": sampling.max_tokens, "eos_token_id": stop, "pad_token_id": pad}
-        with self.policy.precision():
-            out = self.policy.model.generate(ids, attention_mask=mask, do_sample=True, **filters, **limit)
-        responses, finished = [], []
-        for row in out[:, width:].tolist():
-            end = next((index for index, token in enumerate(row) if token in stop), None)
-            responses.append(tuple(row if end is None else row[: end + 1]))
-            finished.append(end is not None)
-        pairs = [Pair(tuple(prompts[index // n]), response) for index, response in enumerate(responses)]
-        scored = self.score(pairs, "policy")
-        columns = (
-            column.split([len(response) for response in responses]) for column in (scored.log_prob, scored.entropy)
-        )
-        samples = [
-            Sample(response, old, old, ended, entropy)
-            for response, ended, old, entropy in zip(responses, finished, *columns, strict=True)
-        ]
-        return [samples[start : start + n] for start in range(0, len(samples), n)]
+    def __init__(self, config: Config, prepared: Prepared) -> None:
+        method: Any = config.method
+        if (
+            method.name != "rlcsd"
+            or config.model.lora is not None
+            or config.sampling.top_k
+            or config.sampling.top_p < 1
+        ):
+            raise SystemExit("the one file is rlcsd with all weights, sampled without filters; add --alone")
+        settings = {
+            "GROUP": config.group_size, "K": method.k_max, "TAU": method.tau, "LAM": method.lam, "DELTA": method.delta,
+            "ETA": method.eta, "EPSILON": method.epsilon, "SNAPSHOT_EVERY": method.snapshot_every,
+            "PROMPTS_PER_UPDATE": config.prompts_per_update, "LEARNING_RATE": config.learning_rate,
+            "MAX_TOKENS": config.sampling.max_tokens,
+        }  # fmt: skip
+        for name, value in settings.items():
+            setattr(one, name, value)
+        path = Path(PACKAGED.get(config.model.path, config.model.path)) / (config.model.gguf_file or "")
+        self.learner, self.instruction = one.Learner(*one.load(str(path))), prepared.task.instruction
+        self.seconds: dict[str, float] = {}
+        self.rollouts: list[Any] = []
+        for phase, function in PHASES.items():
+            setattr(one, function, self._timed(phase, getattr(one, function)))
 
-    @torch.no_grad()
-    def score(self, pairs: Sequence[Pair], who: str = "teacher", **options: Any) -> Scores:
-        network: Network = self.policy if who == "policy" or self.teacher is None else self.teacher.network
-        network.head = WholeHead(network.core.get_output_embeddings())
-        lengths = [len(p.context) + len(p.response) for p in pairs]
-        found: dict[int, tuple[Tensor, Tensor]] = {}
-        for rows in micro_batches(lengths, range(len(pairs)), self.config.engine.score_tokens):
-            chosen = [pairs[row] for row in rows]
-            ids = torch.tensor([token for pair in chosen for token in pair.response], device=self.device)
-            with network.precision():
-                output = network.head(update.response_hidden(network, chosen, self.tokenizer.pad_token_id), ids)
-            cuts = [len(pair.response) for pair in chosen]
-            found.update(
-                zip(rows, zip(output.log_prob.split(cuts), output.entropy.split(cuts), strict=True), strict=True)
-            )
-        log_probs, entropies = zip(*(found[row] for row in range(len(pairs))), strict=True)
-        return Scores(torch.cat(log_probs), torch.cat(entropies))
+    def _timed(self, phase: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            synchronise()
+            begun = perf_counter()
+            found = function(*arguments)
+            synchronise()
+            self.seconds[phase] = self.seconds.get(phase, 0.0) + perf_counter() - begun
+            self.rollouts = [r for group in found for r in group] if phase == "sample" else self.rollouts
+            return found
 
-    def update(self, *arguments: Any, **options: Any) -> Any:
-        with patch.object(update, "prompts_to_share", lambda *arguments: None):
-            return super().update(*arguments, **options)
+        return call
+
+    def step(self, problems: list[Any]) -> Step:
+        self.seconds = {}
+        asked = [{"question": question_text(p.question, self.instruction), "answer": p.answer} for p in problems]
+        self.learner.step(asked)
+        return self.seconds, sum(len(rollout.response) for rollout in self.rollouts)
 
 
-PHASES = ("sample", "score", "update")
-ENGINES: dict[str, type[LocalEngine]] = {"straightforward": Straightforward, "ours": LocalEngine}
+def library_step(trainer: Trainer, number: int) -> Step:
+    result = trainer.step(number)
+    seconds = {phase: result.metrics.get(f"time/{phase}", 0.0) for phase in PHASES}
+    return seconds, sum(len(rollout.sample.ids) for group in result.groups for rollout in group.rollouts)
 
 
 def main() -> None:
@@ -106,29 +96,31 @@ def main() -> None:
     arguments = parsed(parser)
     config = load(["learning_rate=1e-9", *arguments.overrides, *(SMOKE_STEP if arguments.smoke else ())])
     prepared = prepare(config)
-    names = ["ours"] if arguments.alone else ["straightforward", "ours"]
-    trainers = {name: Trainer(prepared, ENGINES[name](config, prepared.method)) for name in names}
-    steps = {name: iter(range(1, 1000)) for name in names}
-    phases: dict[str, list[dict[str, float]]] = {name: [] for name in names}
-    tokens: list[int] = []
+    trainer = Trainer(prepared, LocalEngine(config, prepared.method))
+    plain = None if arguments.alone else Straightforward(config, prepared)
+    steps: dict[str, list[Step]] = {"ours": [], "straightforward": []}
 
-    def step(name: str) -> None:
-        result = trainers[name].step(next(steps[name]))
-        phases[name].append(
-            {phase: result.metrics.get(f"time/{phase}", 0.0) for phase in ("sample", "score", "update")}
-        )
-        tokens.append(sum(len(rollout.sample.ids) for group in result.groups for rollout in group.rollouts))
+    def ours() -> None:
+        steps["ours"].append(library_step(trainer, len(steps["ours"]) + 1))
 
-    seconds = interleaved({name: lambda n=name: step(n) for name in names}, arguments.rounds)
-    facts = environment(trainers["ours"].engine)
-    print(f"{config.method.name} on {facts['device_name']}: {median(tokens):.0f} tokens a step, seconds and shares")
-    print("| step | seconds | sample | score | update |\n|---|---|---|---|---|")
-    for name in names:
-        whole = median(seconds[name])
-        parts = [median([each[phase] for each in phases[name][1:]]) for phase in PHASES]
-        print(f"| {name} | {whole:.2f} | {' | '.join(f'{part:.2f} ({part / whole:.0%})' for part in parts)} |")
-    if not arguments.alone:
+    def straightforward() -> None:
+        assert plain is not None
+        steps["straightforward"].append(plain.step(trainer.problems(len(steps["straightforward"]) + 1)))
+
+    candidates = {"ours": ours} if plain is None else {"straightforward": straightforward, "ours": ours}
+    seconds = interleaved(candidates, arguments.rounds)
+    facts = environment(trainer.engine)
+    print(f"{config.method.name} on {facts['device_name']}: medians of {arguments.rounds} steps, seconds and shares")
+    print("| step | tokens | seconds | sample | score | update |\n|---|---|---|---|---|---|")
+    for name in candidates:
+        counted = steps[name][1:]
+        whole, tokens = median(seconds[name]), median([tokens for _, tokens in counted])
+        parts = [median([phases.get(phase, 0.0) for phases, _ in counted]) for phase in PHASES]
+        shown = " | ".join(f"{part:.2f} ({part / whole:.0%})" for part in parts)
+        print(f"| {name} | {tokens:.0f} | {whole:.2f} | {shown} |")
+    if plain is not None:
         print(f"ours / straightforward {median(seconds['ours']) / median(seconds['straightforward']):.2f}")
+    phases = {name: [phases for phases, _ in found] for name, found in steps.items() if found}
     write(arguments.json, {"seconds": seconds, "phases": phases, "environment": facts})
 
 

@@ -40,6 +40,8 @@ MEANS = (
     "groups/mixed",
     "rollout/truncated",
     "teacher/gap_abs",
+    "refill/batches",
+    "rollout/tokens",
     "misaligned/",
 )
 FIXED = (

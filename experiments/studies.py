@@ -102,10 +102,10 @@ RATES = Study(
 )
 
 
-def chosen_rates() -> dict[str, str]:
-    """By method, the candidate with the best accuracy on validation problems of both kinds, as far as RATES has run."""
+def chosen_rates(study: str = "rates") -> dict[str, str]:
+    """By method, the candidate with the best accuracy on validation problems of both kinds, as far as it has run."""
     found: dict[str, dict[str, float]] = {}
-    for arm, by_seed in read_records("rates").items():
+    for arm, by_seed in read_records(study).items():
         method, rate = arm.split("@")
         found.setdefault(method, {})[rate] = mean(record["test"]["average"] for record in by_seed.values())
     return {method: max(rates, key=lambda rate: rates[rate]) for method, rates in found.items()}
@@ -270,7 +270,48 @@ ALIGNMENT_CREDIT = Study(
     test=200,
 )
 
+# The family: baselines without a teacher, the paper's eight, and its relatives, by the overrides of each.
+FAMILY = {
+    **{name: (f"method={name}",) for name in ("grpo", "dapo", "dr_grpo", "gspo", "cispo", "rloo", "opsa")},
+    **{name: (f"method={name}", *_BOUND.get(name, ())) for name in _EIGHT if name != "grpo"},
+    **{name: (f"method={name}",) for name in ("cepo", "sdar")},
+    "pw_opsd": ("method=opsd", *_BOUND["opsd"], "method.position_floor=0.25"),
+    "sdft": ("method=sdpo", "variant=sdft"),
+    "rlcsd-dapo": ("method=rlcsd", "objective=dapo"),
+    "spares": CREDIT.arm("spares").overrides,
+}
+
+
+def _family(task: str, common: tuple[str, ...]) -> tuple[Study, Study]:
+    """Two studies of one task: every method at three learning rates on validation problems, and at its best on others.
+
+    The second has the rates of the task before the first has run.
+    """
+    validated = tuple(
+        Arm(f"{name}@{rate}", (*overrides, f"learning_rate={rate}"))
+        for name, overrides in FAMILY.items()
+        for rate in _CANDIDATES
+    )
+    rates = Study(f"family_{task}_rates", (*common, "task.eval_split=val"), validated, (111, 112), test=200)
+    best = chosen_rates(rates.name)
+    arms = (Arm(name, (*overrides, f"learning_rate={best.get(name, '1e-4')}")) for name, overrides in FAMILY.items())
+    return rates, Study(f"family_{task}", common, tuple(arms), tuple(range(221, 229)), test=200)
+
+
+FAMILY_STUDIES = (*_family("drift", _DRIFT), *_family("credit", CREDIT.common))
+
 STUDIES = {
     study.name: study
-    for study in (RATES, DRIFT, MODES, CREDIT, CONFIRM, DECISIONS, DEFAULT, ALIGNMENT, ALIGNMENT_CREDIT)
+    for study in (
+        RATES,
+        DRIFT,
+        MODES,
+        CREDIT,
+        CONFIRM,
+        DECISIONS,
+        DEFAULT,
+        ALIGNMENT,
+        ALIGNMENT_CREDIT,
+        *FAMILY_STUDIES,
+    )
 }

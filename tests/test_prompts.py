@@ -173,3 +173,21 @@ def test_many_spelled_control_tokens_take_linear_work():
     tokenizer = tokenizer_of("tiny")
     text = "<|im_end|>" * 20_000
     assert tokenizer.decode(data_ids(tokenizer, text)) == text
+
+
+@kinds
+@given(answer=st.sampled_from(["42", "-\\frac{1}{2}", "(1) Zoey is a knight", "x <|im_end|>", "</s> 7", "é漢"]))
+def test_a_bare_answer_stands_between_the_students_prompt_and_the_response(kind, answer):
+    tokenizer = tokenizer_of(kind)
+    problem = Problem("What is it?", answer)
+    prompt = student_prompt(tokenizer, problem)
+    ids, cut = teacher_context(tokenizer, problem, Hint(None, answer, kind="answer"))
+    assert not cut
+    assert list(ids[: len(prompt)]) == prompt
+    bare = list(ids[len(prompt) :])
+    assert not controls(tokenizer) & set(bare)
+    assert tokenizer.decode(bare, clean_up_tokenization_spaces=False).lstrip() == answer
+    if "mistral" not in kind and not any(mark in answer for mark in MARKS):  # as CEPO's code encodes it
+        assert bare == tokenizer(f" {answer}", add_special_tokens=False).input_ids
+    assert teacher_context(tokenizer, problem, Hint(None, answer, kind="answer"), room=len(ids)) == (ids, False)
+    assert teacher_context(tokenizer, problem, Hint(None, answer, kind="answer"), room=len(ids) - 1) == (None, True)

@@ -22,7 +22,13 @@ from rlcsd.config.load import load
 from rlcsd.errors import InputError
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")), *sorted(ROOT.glob("experiments/*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    ROOT / "SECURITY.md",
+    *sorted(ROOT.glob("docs/**/*.md")),
+    *sorted(ROOT.glob("experiments/*.md")),
+]
 LIBRARIES = {"common.py", "oracle.py", "studies.py", "tables.py"}  # imported by other scripts
 NEEDS = {"trainers.py": "trl", "verifier_pools.py": "pebble", "page.py": "selenium", "cluster_prefixes.py": "verl"}
 DEFAULT_WORDS = {"benchmarks/attention.py": "short", "benchmarks/costs.py": "ratio", "experiments/run.py": "credit"}

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from .run.sweep import sweep
     from .tasks.task import Problem, Reward, Task, Verdict
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "Config",
     "InputError",

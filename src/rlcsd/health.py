@@ -128,7 +128,7 @@ class Health:
 
         In the first such step, and in the third in a row. Methods that distil learn without advantages.
         """
-        alike = method.needs_advantage and _no_advantage(groups)
+        alike = method.uses_advantage == "always" and _no_advantage(groups)
         if not alike or made_updates(metrics) <= 0:
             self.steps_without_advantage = 0
             return []
@@ -213,7 +213,7 @@ def _explain(groups: Sequence[Group], metrics: Mapping[str, float], method: Meth
         return "its rollouts look wrong (guard)", "lower learning_rate, or widen the bands of `guard`"
     if metrics["update/count"] and metrics.get("update/skipped", 0) >= metrics["update/count"]:
         return "no gradient was finite", "lower learning_rate, or set model.dtype=float32"
-    if _no_advantage(groups) and method.needs_advantage:
+    if _no_advantage(groups) and method.uses_advantage == "always":
         return _all_alike(groups, metrics, by_text)
     if method.hinted and not metrics.get("hints/usable_share"):
         lacking = sum(value for name, value in metrics.items() if name.startswith("hints/without_"))

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
 
 import torch
 from torch import Tensor
+
+from .records import Pair, SamplingMask
 
 _CPU = torch.device("cpu")
 
@@ -58,3 +60,27 @@ class Layout:
     def flat(self, matrix: Tensor) -> Tensor:
         """`[B, T, …]` → `[N, …]`, without the padding."""
         return matrix[self.mask()]
+
+
+# ------------------------------------------------------------------ sampling masks
+
+
+def all_masked(pairs: Sequence[Pair]) -> list[Pair]:
+    """The pairs, with a mask of the whole vocabulary for those without one if any has one."""
+    if all(pair.sampling_mask is None for pair in pairs):
+        return list(pairs)
+    none = torch.zeros(0, dtype=torch.int32)
+
+    def masked(pair: Pair) -> Pair:
+        whole = SamplingMask(none, torch.zeros(len(pair.response), dtype=torch.int32))
+        return pair if pair.sampling_mask is not None else replace(pair, sampling_mask=whole)
+
+    return [masked(pair) for pair in pairs]
+
+
+def joined_masks(pairs: Sequence[Pair]) -> SamplingMask | None:
+    """The sampling masks of the pairs' response tokens end to end, or None if no pair has one."""
+    masks = [pair.sampling_mask for pair in all_masked(pairs) if pair.sampling_mask is not None]
+    if not masks:
+        return None
+    return SamplingMask(torch.cat([mask.ids for mask in masks]), torch.cat([mask.counts for mask in masks]))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:  # a verifier's worker needs records, and no torch
@@ -92,12 +93,59 @@ class Problem:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How responses are drawn. `top_k = 0` and `top_p = 1` switch the two filters off."""
+    """How responses are drawn. `top_k = 0` and `top_p = 1` switch the two filters off.
+
+    With `keep_mask` each `Sample` has its `sampling_mask`; it needs a temperature above 0 and `top_k > 0`.
+    """
 
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
     max_tokens: int = 256
+    keep_mask: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class SamplingMask:
+    """The tokens that each of T tokens was sampled from: `ids [M]` int32, token after token, and `counts [T]` int32.
+
+    A count of 0 means the whole vocabulary. Ragged, because a matrix `[T, top_k]` would be mostly padding: top-p often
+    keeps one token. On the CPU.
+    """
+
+    ids: Tensor
+    counts: Tensor
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    @cached_property
+    def starts(self) -> Tensor:
+        """The first entry of each token in `ids`, and M: `[T + 1]`."""
+        starts = self.counts.new_zeros(len(self.counts) + 1, dtype=self.counts.cumsum(0).dtype)
+        starts[1:] = self.counts.cumsum(0)
+        return starts
+
+    def __getitem__(self, tokens: slice) -> SamplingMask:
+        """The mask of consecutive tokens."""
+        first, end, _ = tokens.indices(len(self))
+        return SamplingMask(self.ids[int(self.starts[first]) : int(self.starts[end])], self.counts[first:end])
+
+    def at(self, tokens: Tensor) -> SamplingMask:
+        """The mask of the tokens at an index `[n]`, on the CPU."""
+        counts = self.counts[tokens]
+        ends = counts.cumsum(0)
+        within = counts.new_ones(int(counts.sum())).cumsum(0) - 1  # 0, 1, 2 … over all entries
+        entries = within + (self.starts[tokens] - (ends - counts)).repeat_interleave(counts)
+        return SamplingMask(self.ids[entries], counts)
+
+    def padded(self) -> Tensor:
+        """`[T, m]` int32, m the largest count: the ids of each token, then −1."""
+        width = int(self.counts.max()) if len(self) else 0
+        matrix = self.ids.new_full((len(self), width), -1)
+        slots = self.counts.new_ones(width).cumsum(0) - 1
+        matrix[slots < self.counts[:, None]] = self.ids
+        return matrix
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,6 +157,10 @@ class Sample:
     distributions in nats. Both are None where the sampler does not compute them with the trainer's own
     arithmetic (vLLM): the trainer then asks the engine to score the response. `finished` is False if the token
     limit cut the response off. Tensors are on the CPU.
+
+    `sampling_mask` names the tokens that each token was sampled from, if `Sampling.keep_mask` asked for it, and
+    `log_kept_mass [T]` is the log of their total probability under the policy at temperature 1, known where
+    `log_probs` are.
     """
 
     ids: tuple[int, ...]
@@ -116,9 +168,20 @@ class Sample:
     sampled_log_probs: Tensor
     finished: bool
     entropies: Tensor | None = None
+    sampling_mask: SamplingMask | None = None
+    log_kept_mass: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def old_log_probs(self) -> Tensor:
+        """`[T]`: the policy's log-probs over the tokens that could be sampled, those of the ratio π / π_old.
+
+        `log_probs`, less `log_kept_mass` where there is a sampling mask.
+        """
+        assert self.log_probs is not None
+        return self.log_probs if self.log_kept_mass is None else self.log_probs - self.log_kept_mass
 
     @property
     def entropy(self) -> float | None:
@@ -266,8 +329,8 @@ class TrainingExample:
 
     @property
     def pair(self) -> Pair:
-        """The response after the student's own prompt."""
-        return Pair(self.prompt, self.rollout.sample.ids)
+        """The response after the student's own prompt, with its sampling mask."""
+        return Pair(self.prompt, self.rollout.sample.ids, self.rollout.sample.sampling_mask)
 
 
 # ------------------------------------------------------------------ score
@@ -275,10 +338,14 @@ class TrainingExample:
 
 @dataclass(frozen=True)
 class Pair:
-    """A context and the response whose tokens are to be scored after it."""
+    """A context and the response whose tokens are to be scored after it.
+
+    With a `sampling_mask`, the log of the kept mass of each response token is computed as well.
+    """
 
     context: tuple[int, ...]
     response: tuple[int, ...]
+    sampling_mask: SamplingMask | None = field(default=None, compare=False, repr=False)
 
 
 HintKind = Literal["correct", "wrong"]
@@ -300,12 +367,15 @@ class TopKHandle:
 class Scores:
     """Per response token, for all pairs laid end to end, N tokens in all: `log_prob [N]` and `entropy [N]` in nats.
 
-    `topk` is set if the call asked for new top-k ids with `top_k`.
+    Both are over the whole vocabulary. `topk` is set if the call asked for new top-k ids with `top_k`. With sampling
+    masks, `log_kept_mass [N]` is the log of the total probability of the tokens in them, 0 for pairs without one:
+    `log_prob - log_kept_mass` is the log-prob among these tokens.
     """
 
     log_prob: Tensor
     entropy: Tensor
     topk: TopKHandle | None = None
+    log_kept_mass: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -320,6 +390,11 @@ class TokenBatch:
     With a teacher, and 0 where `hinted` is False: `teacher_log_prob [N]` = log π_T(y|h_c), the log of the mean
     probability if there are several correct hints, and `teacher_entropy [N]` in nats, under the first of them.
     With wrong hints: `contrast_log_prob [N, K]` = log π_T(y|h_w,k) and `contrast_valid [N, K]` (bool).
+
+    If the rollouts have sampling masks, `old_log_prob`, `teacher_log_prob` and the student's `log_prob` in
+    `StudentLogProbs` are log-probs among the tokens that could be sampled, so ratios and gaps compare like with like.
+    `teacher_log_kept_mass [N]` then is what `teacher_log_prob` lacks to the log-prob over the whole vocabulary
+    (`methods.contrast.full_teacher_log_prob`), over which `contrast_log_prob`, entropies and top-k columns are.
 
     With top-k ids: `topk_handle`, the engine's name for them. Inside the engine's update, for the n tokens of a
     micro-batch: `topk_ids [n, k]`, and the log-probs at them, `teacher_topk [n, k]` and `contrast_topk [n, k]`.
@@ -339,6 +414,7 @@ class TokenBatch:
     entropy: Tensor | None = None
     teacher_log_prob: Tensor | None = None
     teacher_entropy: Tensor | None = None
+    teacher_log_kept_mass: Tensor | None = None
     contrast_log_prob: Tensor | None = None
     contrast_valid: Tensor | None = None
     topk_handle: TopKHandle | None = None

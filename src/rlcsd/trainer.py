@@ -13,13 +13,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from time import perf_counter
 
-from .engine.interface import Engine
+from .engine.interface import Engine, keeps_sampling_mask
 from .engine.throughput import PhaseMeter
 from .health import Health
 from .metrics import Metrics, Sum, combined
 from .prepare import Prepared, training_prompt
 from .records import Group, Problem, TokenBatch, TrainingExample
 from .stages import step_rng
+from .stages.correction import RolloutCorrection
 from .stages.grade import Overlong, grade, rollout_metrics
 from .stages.hint import HintedExamples, TeacherPrompts, hinted_examples, teacher_token_limit
 from .stages.normalisation import prepare_columns
@@ -82,6 +83,7 @@ class Trainer:
         self.config, self.task, self.method = prepared.config, prepared.task, prepared.method
         self.train, self.steps, self.schedule = prepared.problems, prepared.steps, prepared.schedule
         self.engine, self.on_phase = engine, on_phase
+        self.sampling = self.config.sampling.settings(keeps_sampling_mask(self.config))
         self.health = Health(self.config.guard)
         self.extra_problems = 0  # drawn by refills in all steps so far; saved with a checkpoint
         self.updates_done = 0  # of the step that is being made
@@ -97,10 +99,12 @@ class Trainer:
         with clock("hint"):
             hinted = self.hint(groups, number)
         with clock("score"):
-            examples = with_old_log_probs(self.engine, hinted.examples)
+            scored = with_old_log_probs(self.engine, hinted.examples)
+            examples = self.correction.kept(scored)
         metrics: list[Metrics] = [rollout_metrics(sampled), *task_metrics(self.task, sampled)]
         metrics.append(refill.metrics() if self.config.refill_batches else {})
         metrics.append(hinted.counts.metrics() if self.method.hinted else {})
+        metrics.append(self.correction.metrics(scored))
         entropy = entropy_metric(examples, sampled)
         findings = self.health.guards.before_update(combined(metrics) | entropy)
         if findings:
@@ -146,7 +150,7 @@ class Trainer:
         with clock("sample"):
             prompts = [self._prompt(problem) for problem in problems]
             seed = step_rng(self.config.seed, stage, number).getrandbits(62)
-            samples = self.engine.sample(prompts, self.config.group_size, self.config.sampling.settings(), seed)
+            samples = self.engine.sample(prompts, self.config.group_size, self.sampling, seed)
         with clock("grade"):
             return grade(
                 self.engine.tokenizer,
@@ -181,7 +185,7 @@ class Trainer:
 
     def token_batch(self, batch: Sequence[TrainingExample]) -> TokenBatch:
         """The columns of one mini-batch; see `stages.score.build_token_batch`."""
-        return build_token_batch(self.engine, batch, self.method, self.importance_weight_cap)
+        return build_token_batch(self.engine, batch, self.method, self.correction)
 
     def mini_batches(self, examples: Sequence[Sequence[TrainingExample]]) -> Iterator[list[TrainingExample]]:
         """The examples of `prompts_per_update` groups at a time; empty mini-batches are left out."""
@@ -227,15 +231,18 @@ class Trainer:
         return self.config.learning_rate * self.schedule(number)
 
     @property
-    def importance_weight_cap(self) -> float | None:
-        return self.config.importance_weight_cap if self.config.rollout_correction == "token" else None
+    def correction(self) -> RolloutCorrection:
+        c = self.config
+        return RolloutCorrection(
+            c.rollout_correction, c.importance_weight_cap, c.importance_weight_floor, c.rollout_rejection
+        )
 
     @property
     def overlong(self) -> Overlong | None:
         """The length penalty of the config, None without one."""
-        limit, buffer = self.config.sampling.max_tokens, self.config.overlong.buffer
-        tokens = max(1, round(buffer * limit)) if isinstance(buffer, float) else buffer
-        return Overlong(limit, tokens, self.config.overlong.penalty) if tokens else None
+        limit, overlong = self.config.sampling.max_tokens, self.config.overlong
+        buffer = overlong.buffer_tokens(limit)
+        return Overlong(limit, buffer, overlong.penalty) if buffer else None
 
     def _prompt(self, problem: Problem) -> list[int]:
         return training_prompt(self.engine.tokenizer, self.task, self.config, problem)

@@ -18,14 +18,14 @@ from rlcsd.config.load import build_method, load
 from rlcsd.engine.local import LocalEngine
 from rlcsd.errors import InputError
 from rlcsd.prompts import student_prompt
-from rlcsd.records import Problem, Sample
+from rlcsd.records import Problem, Sample, StudentLogProbs
 from rlcsd.stages.grade import grade
 from rlcsd.stages.hint import TeacherPrompts, hinted_examples
 from rlcsd.stages.score import build_token_batch, with_old_log_probs
 from rlcsd.tasks.task import Task
 from tests.adapters.trl_case import FLAT, QUESTIONS, G, completion, run
 
-METHODS = ["grpo", "rlsd", "rlsd_ectr", "rlcsd"]
+METHODS = ["grpo", "rlsd", "rlsd_ectr", "rlcsd", "cepo", "opsa"]
 
 
 def ours(
@@ -67,6 +67,37 @@ def check(found, indices, name, number=0, options=(), without=None):
 def test_one_mini_batch_has_our_gradient_and_loss(name, tmp_path):
     found, _ = run(name, str(tmp_path), rows=4, accumulation=3)
     check(found, list(range(len(FLAT))), name)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("gspo", {}),
+        ("rlcsd", {"objective": "dr_grpo", "epsilon_high": 0.3}),
+        ("rlcsd", {"objective": "cispo", "ratio": "sequence", "epsilon_high": 0.02}),
+    ],
+)
+def test_an_objective_has_our_loss_on_and_off_the_policy_that_sampled(name, options, tmp_path):
+    found, trainer = run(name, str(tmp_path), rows=4, accumulation=3, method_options=options)
+    length = trainer.args.max_completion_length
+    overrides = [f"sampling.max_tokens={length}", *(f"method.{key}={value}" for key, value in options.items())]
+    check(found, list(range(len(FLAT))), name, 0, tuple(overrides))
+    method, generator = trainer.method, torch.Generator().manual_seed(0)
+    theirs, ours, outside = 0.0, 0.0, 0
+    for batch in trainer._buffered_inputs:
+        kept, columns = batch["tool_mask"].bool(), batch["token_batch"]
+        whole = [torch.cat([batch[f"{p}_{x}"] for p in ("prompt", "completion")], 1) for x in ("ids", "mask")]
+        with torch.no_grad():
+            width = batch["completion_ids"].size(1)
+            log_probs = trainer._get_per_token_logps_and_entropies(trainer.model, *whole, width)[0]
+            old = log_probs - 0.3 * torch.randn(log_probs.shape, generator=generator)
+            theirs += float(trainer._compute_loss(trainer.model, {**batch, "old_per_token_logps": old}))
+            columns = columns.with_columns(old_log_prob=old[kept])
+            ours += float(method.token_loss(StudentLogProbs(log_probs[kept]), columns).sum())
+            low, high = method.objective.clipped(log_probs[kept], method.advantages(log_probs[kept], columns), columns)
+            outside += int((low | high).sum())
+    assert theirs == pytest.approx(ours, rel=1e-4)
+    assert outside > 0
 
 
 def test_each_mini_batch_of_a_rollout_batch_is_weighted_by_itself(tmp_path):
@@ -144,9 +175,16 @@ def test_the_teacher_follows_and_is_in_the_checkpoint(tmp_path):
     ("settings", "message"),
     [
         ({"method": "sdpo"}, "method=sdpo.*no clipped surrogate"),
+        ({"method": "sdar"}, "method=sdar.*no clipped surrogate"),
         ({"method": "rlcds"}, "did you mean"),
         ({"method_options": {"tau": -1}}, "method_options.tau=-1"),
         ({"loss_type": "grpo"}, "loss_type='grpo'"),
+        (
+            {"method_options": {"objective": "gspo"}},
+            "TRL has one gradient for all tokens of a response, and method=rlcsd",
+        ),
+        ({"method": "cispo", "method_options": {"epsilon": 0.2}}, "TRL's CISPO has no lower bound, which is epsilon=1"),
+        ({"method": "grpo", "method_options": {"epsilon_high": 4}}, r"dual_clip=3.0: TRL applies it to A > 0 as well"),
         ({"importance_sampling_level": "sequence"}, "importance_sampling_level='sequence'"),
         ({"scale_rewards": "none"}, "scale_rewards='none': must be 'group'"),
         ({"multi_objective_aggregation": "normalize_then_sum"}, "must be 'sum_then_normalize'"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -200,7 +199,6 @@ def test_the_version_is_the_packages(capsys):
         main(["--version"])
     assert ended.value.code == 0
     assert capsys.readouterr().out == f"rlcsd {rlcsd.__version__}\n"
-    assert version("rlcsd") == rlcsd.__version__
 
 
 def test_the_package_is_typed():

@@ -106,7 +106,7 @@ OVERRIDES = [
     Mistake("train 'steps=${steps}'", "steps"),
     Mistake("train model=tiny model=[tiny]", "model"),
     Mistake("train sampling=5", "section of keys"),
-    Mistake("train variant=nobody", "published, authors, spare_agreed_tokens"),
+    Mistake("train variant=nobody", "published, as_run, authors, spare_agreed_tokens"),
     Mistake("train variant=authors method=opsd_ectr", "opsd_ectr"),
 ]
 VALUES = [

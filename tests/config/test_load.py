@@ -6,14 +6,15 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 import rlcsd
-from rlcsd.config.load import as_config, build_method, changed, choices, from_yaml, load, to_yaml
+from rlcsd.config.load import as_config, build_method, changed, choices, from_yaml, load, to_yaml, validated
 from rlcsd.errors import InputError
-from rlcsd.methods import METHODS
-from tests.methods.catalogue import EIGHT, overrides_of
+from rlcsd.methods import METHODS, OBJECTIVES
+from tests.methods.catalogue import BASELINES, EIGHT, overrides_of
 
 
 def test_the_embedded_default_is_rlcsd_on_the_tiny_model():
@@ -62,10 +63,10 @@ def test_of_a_file_and_a_named_choice_the_last_one_counts(tmp_path):
 
 def test_every_choice_composes():
     for model in choices()["model"]:
-        for method in choices()["method"]:
-            if method != "plugin":
-                chosen = overrides_of(method) if method in METHODS else [f"method={method}"]
-                assert load([f"model={model}", *chosen]).method.name == method
+        assert load([f"model={model}"]).method.name == "rlcsd"
+    for method in choices()["method"]:
+        if method != "plugin":
+            assert load(overrides_of(method) if method in METHODS else [f"method={method}"]).method.name == method
 
 
 def test_a_mistake_is_one_input_error_that_names_key_and_value():
@@ -123,6 +124,24 @@ def test_the_authors_column(overrides, expected):
         assert found == value, key
 
 
+@pytest.mark.parametrize("method", ["grpo", "opsd", "sdpo", "srpo", "rlsd", "rlcsd", "opsd_ectr", "rlsd_ectr"])
+def test_as_run_changes_what_the_code_did_and_nothing_else(method):
+    chosen = ["model=qwen3_4b", "task=logic_kk", f"method={method}"]
+    published, as_run = load(chosen), load([*chosen, "variant=as_run"])
+    expected = {
+        "model": published.model.model_copy(update={"dtype": "bfloat16", "master_dtype": "bfloat16"}),
+        "rollout_correction": "none",
+        "shuffle": False,
+    }
+    if method != "grpo":
+        expected["loss_normalisation"] = "micro_batch"
+    if method.startswith("opsd"):
+        live = {"teacher": "snapshot", "snapshot_every": 1}
+        expected["method"] = published.method.model_copy(update=live)
+    assert as_run == published.model_copy(update=expected)
+    assert as_run.normalisation_tokens == 40960 and published.model.master_dtype == "float32"
+
+
 def test_spare_agreed_tokens_is_the_arm_of_the_study():
     method = load(["variant=spare_agreed_tokens", "method.spare=0.7"]).method
     assert (method.spare, method.weight_cap, method.unusable) == (0.7, 3, "plain")
@@ -136,7 +155,7 @@ def test_later_overrides_win_over_the_variant():
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["variant=mine"], "must be one of published, authors, .*, spare_agreed_tokens"),
+        (["variant=mine"], "must be one of published, as_run, authors, .*, spare_agreed_tokens"),
         (["variant=authors", "method=opsd_ectr"], "variant=authors: there is none for method=opsd_ectr"),
         (
             ["variant=spare_agreed_tokens", "method=grpo"],
@@ -169,7 +188,7 @@ def test_the_published_logic_experiment(method, kl, norm):
         0.95,
         20,
     )
-    assert (c.rollout_correction, c.importance_weight_cap, c.save_every, c.model.lora) == ("token", 2.0, 50, None)
+    assert (c.rollout_correction, c.importance_weight_cap, c.save_every, c.model.lora) == ("token_truncate", 2.0, 50, None)
     assert (c.model.thinking_student, c.model.thinking_teacher) == (True, True)
     assert (c.kl_coefficient, c.max_grad_norm) == (kl, norm)
     assert c.task.train_sizes == [4, 5, 6, 7, 8]
@@ -257,3 +276,73 @@ def test_a_config_comes_in_any_form_that_train_takes(tmp_path):
         rlcsd.load_config("steps=3")
     with pytest.raises(InputError, match="there is no such file"):
         rlcsd.load_config("no.yaml")
+
+
+# ------------------------------------------------------------------ objectives
+
+
+def outside(config) -> tuple[object, ...]:
+    """What an objective sets beside the method."""
+    return config.kl_coefficient, config.refill_batches, config.overlong.buffer, config.overlong.penalty
+
+
+def test_a_baseline_by_name_is_grpo_with_the_objective_of_its_name():
+    task = "task=math_deepmath"
+    for name in BASELINES:
+        named, composed = load([f"method={name}", task]), load(["method=grpo", f"objective={name}", task])
+        assert named.method.name == name == named.method.objective == composed.method.objective
+        assert named.method.model_dump(exclude={"name"}) == composed.method.model_dump(exclude={"name"})
+        of_paper = {"dapo": (0.0, 9, 0.2, 1.0), "rloo": (0.001, 0, 0, 1.0)}.get(name, (0.0, 0, 0, 1.0))
+        assert outside(named) == outside(composed) == of_paper
+
+
+def test_an_objective_is_one_word_for_every_method_with_a_policy_gradient():
+    teacher = {"opd": ["method.teacher_model=tiny"]}
+    for method, name in (("rlcsd", "gspo"), ("rlcsd_extended", "dr_grpo"), ("srpo", "dapo"), ("opd", "cispo")):
+        chosen = [f"method={method}", *teacher.get(method, [])]
+        config, plain = load([*chosen, f"objective={name}"]), load(chosen).method.model_dump()
+        changed = {key: value for key, value in config.method.model_dump().items() if value != plain[key]}
+        parts = {**OBJECTIVES[name], "objective": name, **({"path_norm": "rollout"} if name == "gspo" else {})}
+        assert changed == {key: value for key, value in parts.items() if value != plain[key]}
+        assert outside(config) == outside(load([f"method={name}"]))
+        assert validated(yaml.safe_load(to_yaml(config))) == config
+
+
+def test_an_override_wins_over_the_objective():
+    config = load(
+        ["method=rlcsd", "objective=dapo", "method.epsilon_high=0.3", "refill_batches=0", "overlong.buffer=9"]
+    )
+    assert (config.method.epsilon_high, config.refill_batches, config.overlong.buffer) == (0.3, 0, 9)
+    assert as_config({"method": "rlsd", "objective": "gspo"}).method.ratio == "sequence"
+
+
+def test_the_constant_of_the_mean_is_the_longest_response_unless_given():
+    assert load(["method=dr_grpo"]).method.constant_length is None
+    built = [
+        build_method(load(["method=dr_grpo", "sampling.max_tokens=77", *more])).config.constant_length
+        for more in ([], ["method.constant_length=5"])
+    ]
+    assert built == [77, 5]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["method=sdpo", "objective=dapo"], "objective=dapo: not for method=sdpo; its loss is no policy gradient"),
+        (["method=dapo", "objective=gspo"], "objective=gspo: method=dapo is grpo with objective=dapo; use method=grpo"),
+        (["objective=dapu"], "objective=dapu: unknown objective; did you mean 'dapo'?"),
+        (["method=dapo", "method.objective=gspo"], "method.objective='gspo': must be 'dapo'"),
+        (
+            ["overlong.buffer=300", "sampling.max_tokens=200"],
+            "overlong.buffer=300: must be at most sampling.max_tokens",
+        ),
+        (
+            ["overlong.buffer=1.5"],
+            "must be a whole number of tokens, or a share of sampling.max_tokens between 0 and 1",
+        ),
+        (["method.epsilon=1.5"], "method.epsilon=1.5: must be at most 1"),
+    ],
+)
+def test_what_does_not_compose_is_one_sentence(overrides, words):
+    with pytest.raises(InputError, match=re.escape(words)):
+        load(overrides)

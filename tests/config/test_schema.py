@@ -111,3 +111,11 @@ def test_all_mistakes_of_a_config_are_named_at_once():
     with pytest.raises(InputError, match="leraning_rate: unknown key") as found:
         load(["leraning_rate=1", "stepss=3"])
     assert len(str(found.value).splitlines()) == 2
+
+
+def test_a_group_of_one_serves_methods_that_read_no_advantage():
+    for name in ("opsa", "opsd", "sdpo"):
+        assert load([f"method={name}", "group_size=1"]).group_size == 1
+    for name in ("grpo", "srpo", "sdar", "rlsd"):
+        with pytest.raises(InputError, match="a group advantage needs at least 2 rollouts"):
+            load([f"method={name}", "group_size=1"])

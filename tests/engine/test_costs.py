@@ -48,7 +48,14 @@ def group(correct: int, size: int) -> Group:
 
 @pytest.mark.parametrize(
     "overrides",
-    [(), ("method.k_max=1",), ("method=rlcsd_extended", "method.k_correct=3"), ("method.hint_source=gt_cot",)],
+    [
+        (),
+        ("method.k_max=1",),
+        ("method=rlcsd_extended", "method.k_correct=3"),
+        ("method.hint_source=gt_cot",),
+        ("method.hint_source=answer_pair",),
+        ("method.hint_source=answer_pair", "method.exclude_self=false", "method.k_max=1"),
+    ],
 )
 @pytest.mark.parametrize("correct", [0, 1, 3, 7, 8])
 def test_rows_pairs_and_contexts_are_those_of_real_draws(correct, overrides):
@@ -67,6 +74,13 @@ def test_rows_pairs_and_contexts_are_those_of_real_draws(correct, overrides):
     rows, pairs, contexts = (mean(column) for column in zip(*found, strict=True))
     assert (expected.rows, expected.pairs) == (rows, pairs)
     assert expected.siblings + expected.solutions == pytest.approx(contexts, rel=0.03)
+
+
+def test_a_step_after_the_decay_of_lambda_has_no_teacher():
+    chosen, batch = method("cepo"), Batch(4, 8, 10, 100, 100)
+    config = load(["method=cepo", "kl_coefficient=0", "engine.sampler=local"])
+    assert step_work(batch, chosen, config, 25)["score"].tokens > 0
+    assert step_work(batch, chosen, config, 26)["score"] == Work()
 
 
 def test_scoring_flops_are_those_of_the_passes():

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from rlcsd.config.load import load
 from rlcsd.methods import METHODS, StudentLogProbs
 from rlcsd.methods.opsd import position_weights
+from rlcsd.run import Run
 from tests.methods.batches import policy_of, random_batch
 
 sizes = st.lists(st.integers(1, 9), min_size=1, max_size=5)
@@ -31,7 +32,7 @@ def clipped_surrogate(ratio, advantage, low, high):
     ("name", "expected"),
     [
         ("cepo", {"teacher": "policy", "hint_source": "answer_pair", "exclude_self": False, "unusable": "plain", "k_max": 1,
-                  "lam": 0.5, "lam_decay_steps": 25, "epsilon_weight": 0.5, "reduction": "token"}),
+                  "lam": 0.5, "lam_decay_steps": 25, "epsilon_weight": 0.5, "epsilon": 0.2, "epsilon_high": 0.28, "reduction": "token"}),
         ("sdar", {"teacher": "policy", "coefficient": 0.01, "gate_beta": 5.0, "reduction": "token"}),
         ("opsa", {"share": 0.2, "advantage": -0.5, "reduction": "sequence"}),
     ],
@@ -58,7 +59,7 @@ def test_cepo_is_its_formula_token_by_token(lengths, seed, step):
         weight = min(max(math.exp(math.copysign(1, advantage) * delta), 0.5), 1.5)
         shaped = advantage * ((1 - lam) + lam * weight)
         ratio = (policy.log_prob[t] - batch.old_log_prob[t]).exp()
-        total = total + clipped_surrogate(ratio, shaped, 0.2, 0.2) * batch.correction[t]
+        total = total + clipped_surrogate(ratio, shaped, 0.2, 0.28) * batch.correction[t]
     total = total / len(batch)
     loss = method.token_loss(policy, prepared).sum()
     torch.testing.assert_close(loss, total, rtol=1e-10, atol=1e-12)
@@ -77,6 +78,27 @@ def test_cepo_without_a_wrong_answer_or_after_25_steps_is_grpo():
     assert [rlsd.asks_teacher(step) for step in (50, 51)] == [True, False]
     assert METHODS["rlsd"].from_fields(lam_decay_steps=0).asks_teacher(10**6)
     assert METHODS["sdpo"].from_fields().asks_teacher(10**6) and not METHODS["grpo"].from_fields().asks_teacher(1)
+
+
+def test_a_run_scores_under_bare_answers_until_lambda_is_zero_and_not_once_after(tiny_config, monkeypatch):
+    run = Run(tiny_config("method=cepo", "method.lam_decay_steps=1", "sampling.max_tokens=144"))
+    assert run.engine.teacher is None  # the policy itself: no second copy of its weights
+    asked, score = [], run.engine.score
+    monkeypatch.setattr(
+        run.engine, "score", lambda pairs, *who, **more: asked.append(pairs) or score(pairs, *who, **more)
+    )
+    result = run.trainer.step(1)
+    for examples, batch in zip(result.examples, result.token_batches, strict=True):
+        assert bool((batch.hinted == (batch.teacher_log_prob != 0)).all())
+        for one in examples:
+            for prompt in (one.teacher_prompt, *one.contrast_prompts) if one.teacher_prompt else ():
+                assert prompt[: len(one.prompt)] == one.prompt and len(one.prompt) < len(prompt)
+    assert asked
+    asked.clear()
+    second = run.trainer.step(2)
+    assert asked == []
+    assert second.metrics["update/count"] > 0 and second.metrics["hints/usable_share"] > 0
+    assert all(torch.equal(batch.credit, batch.advantage) for batch in second.token_batches)
 
 
 # ------------------------------------------------------------------ sdar

@@ -58,12 +58,13 @@ def test_what_a_record_says_becomes_the_signals(tmp_path):
     record = rollout(random.Random(0), 3, True)
     record |= {"log_prob": [-1.0, -2.0, -3.0], "teacher": [-0.5, -2.0, -1.0], "wrong": [-1.5, -1.0, -3.0]}
     record |= {"contrast": [1.0, -1.0, 2.0], "advantage": 0.5, "final_advantage": [0.75, 0.5, 0.0]}
+    record["hints"]["wrong"][0] |= {"kind": "answer", "text": None}
     lines(write_config(tmp_path) / "rollouts.jsonl", [group(1, 0, [record])])
     (found,) = read_groups(tmp_path)[0].rollouts
     assert found.signals["teacher_gap"].tolist() == [0.5, 0.0, 2.0]
     assert found.signals["wrong_gap"].tolist() == [-0.5, 1.0, 0.0]
     assert found.signals["credit"].tolist() == [0.25, 0.0, -0.5]
-    assert [(hint.index, hint.correct) for hint in found.hints] == [(1, True), (2, False)]
+    assert [(hint.index, hint.correct, hint.bare) for hint in found.hints] == [(1, True, False), (2, False, True)]
 
 
 def test_tokens_that_share_a_character_and_large_ones(tmp_path):

@@ -12,7 +12,7 @@ from rlcsd.run import Run, rollout_log
 SIGNALS = ("entropy", "teacher", "wrong", "contrast", "credit", "selected", "final_advantage", "weight")
 
 
-@pytest.mark.parametrize("name", ["grpo", "rlsd", "rlcsd", "srpo", "opsd_ectr"])
+@pytest.mark.parametrize("name", ["grpo", "rlsd", "rlcsd", "srpo", "opsd_ectr", "cepo", "opsa"])
 def test_every_column_has_the_value_of_its_token(name, tiny_config):
     run = Run(tiny_config(f"method={name}", "sampling.max_tokens=144"))
     result = run.trainer.step(1)
@@ -52,6 +52,9 @@ def test_every_column_has_the_value_of_its_token(name, tiny_config):
     assert METHODS[name].needs_contrast == any(
         "wrong" in rollout for record in records for rollout in record["rollouts"]
     )
+    if name == "cepo":
+        (shown, *_) = [one["hints"] for record in records for one in record["rollouts"] if "hints" in one]
+        assert all((hint["kind"], hint["text"]) == ("answer", None) for hint in (shown["correct"], *shown["wrong"]))
 
 
 def test_a_step_writes_a_bounded_number_of_tokens(tiny_config, monkeypatch):

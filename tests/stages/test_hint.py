@@ -300,3 +300,54 @@ def test_a_rollout_without_room_for_a_hint_is_not_usable(tokenizer, unusable):
 @pytest.mark.parametrize(("chosen", "context", "limit"), [(None, 45, 45), (60, 45, 45), (30, 45, 30)])
 def test_the_teachers_limit_never_exceeds_the_context(chosen, context, limit):
     assert teacher_token_limit(chosen, context) == limit
+
+
+# ------------------------------------------------------------------ bare answers
+
+
+@given(group=groups, k=st.integers(1, 3), exclude=st.booleans(), data=st.data())
+def test_bare_answers_are_the_data_sets_and_those_of_the_worst_rollouts(group, k, exclude, data):
+    rewards = data.draw(
+        st.lists(st.sampled_from([-1.0, 0.0, 0.3]), min_size=len(group.rollouts), max_size=len(group.rollouts))
+    )
+    rollouts = tuple(
+        rollout if rollout.is_correct else replace(rollout, verdict=Verdict(False, reward))
+        for rollout, reward in zip(group.rollouts, rewards, strict=True)
+    )
+    group = replace(group, rollouts=rollouts)
+    config = METHODS["cepo"].from_fields(k_max=k, exclude_self=exclude).config
+    for index, draw in enumerate(draw_hints(group, config, True, random.Random(0))):
+        wrong = [i for i, r in enumerate(rollouts) if not r.is_correct and not (exclude and i == index)]
+        assert (draw.hints is None) == (not wrong) == (draw.missing == "wrong")
+        if wrong:
+            assert draw.hints.correct == Hint(None, "gold", -1, "answer")
+            worst = sorted((rollouts[i].reward, i) for i in wrong)[:k]
+            stated = [rollouts[i].boxed or f"<think>t{i}</think>text {i}" for _, i in worst]
+            assert draw.hints.wrong == tuple(
+                Hint(None, text, i, "answer") for text, (_, i) in zip(stated, worst, strict=True)
+            )
+
+
+def test_a_response_without_an_answer_is_stated_by_its_first_50_characters_and_an_empty_one_not_at_all():
+    group = group_of([(True, True), (False, False), (False, True)])
+    long, empty = replace(group.rollouts[1], text="word " * 30), replace(group.rollouts[1], text=" \n")
+    failed = replace(group.rollouts[1], verdict=Verdict(False, -1.0, error="timeout"))
+    config = METHODS["cepo"].from_fields().config
+    for second, expected in ((long, ("word " * 10, 1)), (empty, ("answer 2", 2)), (failed, ("answer 2", 2))):
+        changed = replace(group, rollouts=(group.rollouts[0], second, group.rollouts[2]))
+        (hint,) = draw_hints(changed, config, True, random.Random(0))[0].hints.wrong
+        assert (hint.answer, hint.index) == expected
+
+
+def test_a_step_that_reads_no_teacher_makes_no_prompts_and_keeps_its_rollouts(tokenizer):
+    group = group_of([(True, True), (False, True), (False, False), (True, True)])
+    prompts = TeacherPrompts(tokenizer, 10**6)
+    for name, last in (("cepo", 25), ("rlsd", 50), ("rlsd_ectr", 50)):
+        method = METHODS[name].from_fields()
+        asked, unasked = (
+            hinted_examples([group], method, prompts, random.Random(0), step) for step in (last, last + 1)
+        )
+        assert all(row.teacher_prompt is not None for row in asked.examples[0])
+        assert all(row.teacher_prompt is None and not row.contrast_prompts for row in unasked.examples[0])
+        assert [row.index for row in unasked.examples[0]] == [row.index for row in asked.examples[0]]
+        assert unasked.counts == asked.counts

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -118,6 +120,15 @@ def test_the_number_of_parts_follows_from_the_work_and_parts_are_even():
     assert max(loads) / min(loads) < 1.3
     assert micro_batches(lengths, 1) == [[row] for row in range(6)]
     assert micro_batches(lengths, 10**9) == [list(range(6))]
+
+
+def test_the_work_of_a_published_row_is_what_the_docs_say():
+    page = (Path(__file__).parents[2] / "docs" / "as_run.md").read_text(encoding="utf-8")
+    row = [example(200, 7000, *[7200] * 5)]
+    row_work, budget = (sum(24576 * n + n * n for n in lengths) for lengths in (row_tokens(row)[0], [40960]))
+    assert row_work > budget and f"({row_work:.1e})".replace("e+0", "e") in page
+    assert f"({budget:.1e})".replace("e+0", "e") in page
+    assert len(micro_batches(row_tokens(row * 4), 40960)) == 4
 
 
 def test_parts_are_those_of_verl():

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from ..config.schema import GuardConfig
-from ..engine.local.model import Network, Teacher
+from ..engine.local.model import Network, Teacher, eval_mode
 from ..engine.local.scoring import score
 from ..errors import InputError
 from ..health import Health
@@ -97,15 +97,16 @@ def build_groups(
 
 
 def build_examples(
-    groups: Sequence[Group], method: CreditMethod, prompts: TeacherPrompts, rng: random.Random
+    groups: Sequence[Group], method: CreditMethod, prompts: TeacherPrompts, rng: random.Random, step: int = 1
 ) -> tuple[list[TrainingExample], HintCounts]:
-    """An example for each response, in their order, with the teacher's prompts where there is a usable hint.
+    """An example for each response of training step `step`, in their order, with the teacher's prompts where there is a
+    usable hint.
 
     Raises:
         InputError: the method takes hints from the data set and a problem has no solution.
     """
     keeping = type(method)(method.config.model_copy(update={"unusable": "plain"}))
-    hinted = hinted_examples(groups, keeping, prompts, rng)
+    hinted = hinted_examples(groups, keeping, prompts, rng, step)
     return [row for group in hinted.examples for row in group], hinted.counts
 
 
@@ -119,15 +120,22 @@ class BatchHealth:
         self.method, self.names, self.health = method, names, Health(GuardConfig())
 
     def after_batch(
-        self, groups: Sequence[Group], examples: Sequence[TrainingExample], counts: HintCounts, by_text: bool
+        self,
+        groups: Sequence[Group],
+        examples: Sequence[TrainingExample],
+        counts: HintCounts,
+        by_text: bool,
+        step: int = 1,
     ) -> tuple[dict[str, float], list[str]]:
-        """The batch's figures by name, and the warnings about it."""
+        """The figures by name of the batch of training step `step`, and the warnings about it."""
         judged = [group for group in map(_judged, groups) if group.rollouts]
-        kept = [row for row in examples if stays_in_update(row, self.method)]
+        kept = [row for row in examples if stays_in_update(row, self.method, step)]
         figures = combined([rollout_metrics(judged) if judged else {}, counts.metrics() if self.method.hinted else {}])
         figures = {name: value for name, value in figures.items() if name not in _LOGGED_BY_OTHERS}
         figures["hints/updated_share"] = len(kept) / len(examples)
-        figures["update/empty"] = float(not any(row.advantage for row in kept))
+        figures["update/empty"] = float(
+            not any(row.advantage or self.method.uses_advantage != "always" for row in kept)
+        )
         if not judged:
             return figures, []
         facts = {"rollout/truncated": 0.0, "update/count": 1.0, **figures}
@@ -170,8 +178,8 @@ def nothing_usable(responses: Sequence[RewardedResponse], method: CreditMethod, 
     )
 
 
-def stays_in_update(row: TrainingExample, method: CreditMethod) -> bool:
-    """Whether an example of `build_examples` is in its mini-batch.
+def stays_in_update(row: TrainingExample, method: CreditMethod, step: int = 1) -> bool:
+    """Whether an example of `build_examples` is in its mini-batch, in training step `step`.
 
     One without a usable hint is if the method keeps it with its plain advantage (`unusable=plain`).
     """
@@ -179,21 +187,24 @@ def stays_in_update(row: TrainingExample, method: CreditMethod) -> bool:
         return False
     if not method.hinted or row.teacher_prompt is not None or method.config.unusable == "plain":
         return True
-    return row.hints is not None and row.advantage == 0 and not method.scores_zero_advantage
+    unscored = not method.asks_teacher(step) or (row.advantage == 0 and not method.scores_zero_advantage)
+    return row.hints is not None and unscored
 
 
 class TeacherScorer:
-    """Score with a teacher that follows `policy`, for `stages.score.build_token_batch`; no teacher without hints."""
+    """Score with a teacher that follows `policy`, or with `policy` itself, for `stages.score.build_token_batch`."""
 
     def __init__(self, policy: Network, method: CreditMethod, pad_id: int, budget: int) -> None:
         self.policy, self.pad_id, self.budget, self.device = policy, pad_id, budget, policy.device
         wanted = method.config
-        schedule = TeacherSchedule(wanted.teacher, wanted.ema_rate, wanted.snapshot_every) if method.hinted else None
+        own = method.hinted and wanted.teacher != "policy"
+        schedule = TeacherSchedule(wanted.teacher, wanted.ema_rate, wanted.snapshot_every) if own else None
         self.weights = None if schedule is None else Teacher(policy, schedule)
 
     def score(self, pairs: Sequence[Pair]) -> Scores:
-        assert self.weights is not None
-        columns = score(self.weights.network, pairs, pad_id=self.pad_id, budget=self.budget)
+        network = self.policy if self.weights is None else self.weights.network
+        with eval_mode(network.model):
+            columns = score(network, pairs, pad_id=self.pad_id, budget=self.budget)
         assert columns.entropy is not None
         return Scores(columns.log_prob, columns.entropy)
 

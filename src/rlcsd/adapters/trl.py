@@ -167,6 +167,11 @@ class RLCSDTrainer(GRPOTrainer):  # type: ignore[misc]
         super().__init__(model, reward_funcs, args, **options)
         if self.accelerator.distributed_type in ("FSDP", "DEEPSPEED", "MEGATRON_LM"):
             raise InputError(f"{self.accelerator.distributed_type}: the teacher is a whole copy of the policy; use DDP")
+        if self.method.whole_minibatch and self.accelerator.num_processes > 1:
+            raise InputError(
+                f"method={args.method}: it compares the tokens of a whole mini-batch, which are spread over "
+                f"{self.accelerator.num_processes} processes here; use one process, or rlcsd train"
+            )
         if self.tools:
             raise InputError("tools: a teacher cannot score responses that contain what tools answered")
         self.importance_sampling_level = self.method.objective.ratio
@@ -207,22 +212,24 @@ class RLCSDTrainer(GRPOTrainer):  # type: ignore[misc]
         limit = teacher_token_limit(self.args.max_teacher_tokens, context_length)
         by_text = self.args.hints_by_text
         prompts = TeacherPrompts(self._tokenizer, limit, self.args.thinking_teacher, instruction="", by_text=by_text)
-        rng = step_rng(self.args.seed, "hint", self.state.global_step)  # all processes draw the same hints
+        rng, step = step_rng(self.args.seed, "hint", self.state.global_step), self._training_step()  # alike everywhere
         groups = build_groups(self._responses, self.num_generations, self.method, self.args.success, self.answer_of)
-        examples, counts = build_examples(groups, self.method, prompts, rng)
+        examples, counts = build_examples(groups, self.method, prompts, rng, step)
         self._report(groups, examples, counts)
         rows = examples[first : first + len(inputs)]
         self._columns = build_token_batch(self.teacher, rows, self.method)  # type: ignore[arg-type]
         if not isinstance(self.method, GRPO):  # which needs none
-            self._columns = self._columns.with_columns(old_log_prob=self._old_log_probs(output))
+            self._columns = self._columns.with_columns(**self._old_columns(output))
         written = output["completion_mask"].bool().any(dim=1)  # TRL may leave out what the token limit cut off
-        self._kept = written & torch.tensor([stays_in_update(row, self.method) for row in rows], device=device)
+        self._kept = written & torch.tensor([stays_in_update(row, self.method, step) for row in rows], device=device)
         output["row"], self._weighed = torch.arange(len(inputs), device=device), False
         return output
 
     def _report(self, groups: Sequence[Group], examples: Sequence[TrainingExample], counts: HintCounts) -> None:
         """Log the counts of a rollout batch, which is that of all processes; warn about one that teaches nothing."""
-        figures, told = self.health.after_batch(groups, examples, counts, self.args.hints_by_text)
+        figures, told = self.health.after_batch(
+            groups, examples, counts, self.args.hints_by_text, self._training_step()
+        )
         self._log(figures)
         if not figures["hints/updated_share"]:
             told.insert(0, nothing_usable(self._responses, self.method, self.args.success))
@@ -239,15 +246,30 @@ class RLCSDTrainer(GRPOTrainer):  # type: ignore[misc]
         more = getattr(self.model.generation_config, "eos_token_id", None)
         return {self._tokenizer.eos_token_id, *(more if isinstance(more, list) else [more])}
 
-    def _old_log_probs(self, output: Mapping[str, Tensor]) -> Tensor:
-        """The policy's own `[N]`. TRL leaves them out where they are those of its loss; methods read them before."""
-        found = output.get("old_per_token_logps")
-        if found is None:
+    def _old_columns(self, output: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Log-probs `[N]` of the policy, and its entropies `[N]` for a method that reads them.
+
+        TRL leaves the log-probs out where they are those of its loss; methods read them before. It never has entropies.
+        """
+        wanted = self.method.needs_entropy
+        found: dict[str, Tensor] = {"old_log_prob": output.get("old_per_token_logps")}
+        if found["old_log_prob"] is None or wanted:
             whole = [torch.cat([output[f"{p}_{x}"] for p in ("prompt", "completion")], 1) for x in ("ids", "mask")]
             kept, size = output["completion_ids"].size(1), self.args.per_device_train_batch_size
             with torch.no_grad():
-                found = self._get_per_token_logps_and_entropies(self.model, *whole, kept, batch_size=size)[0]
-        return Layout(self._lengths, found.device).flat(found[:, : max(self._lengths)])
+                computed = self._get_per_token_logps_and_entropies(
+                    self.model, *whole, kept, batch_size=size, compute_entropy=wanted
+                )
+            found = dict(zip(("old_log_prob", "entropy") if wanted else ("old_log_prob",), computed, strict=False))
+        return {
+            name: Layout(self._lengths, matrix.device).flat(matrix[:, : max(self._lengths)])
+            for name, matrix in found.items()
+        }
+
+    def _training_step(self) -> int:
+        """The number, from 1, of the rollout batch that is being generated or used."""
+        again = self.args.steps_per_generation * self.num_iterations // self.args.gradient_accumulation_steps
+        return 1 + int(self.state.global_step) // again
 
     def _prepare_inputs(self, generation_batch: Any) -> dict[str, Any]:
         inputs: dict[str, Any] = super()._prepare_inputs(generation_batch)
@@ -261,8 +283,7 @@ class RLCSDTrainer(GRPOTrainer):  # type: ignore[misc]
         """Add its token columns to each micro-batch of a mini-batch, weighted by sums over all processes."""
         layout = Layout(self._lengths, self._kept.device)
         tokens = [layout.tokens(batch["row"][self._kept[batch["row"]]].tolist()) for batch in batches]
-        again = self.args.steps_per_generation * self.num_iterations // self.args.gradient_accumulation_steps
-        assigned = self.method.assign(self._columns[torch.cat(tokens)], 1 + self.state.global_step // again)
+        assigned = self.method.assign(self._columns[torch.cat(tokens)], self._training_step())
         sums = {**self.method.sums(assigned), "tokens": torch.tensor(float(len(assigned)), dtype=torch.float64)}
         total = self.accelerator.reduce(torch.stack([value.to(layout.device) for value in sums.values()]), "sum")
         sums = dict(zip(sums, total, strict=True))

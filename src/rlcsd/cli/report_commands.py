@@ -123,7 +123,7 @@ def add_inspect_command(commands: Any) -> None:
         help=f"a run folder, whose recorded rollouts are read (any method), or {OVERRIDES}",
     )
     inspect.add_argument("--problems", type=int, default=32, help="how many training problems to sample groups for")
-    inspect.add_argument("--templates", action="store_true", help="also with each of the three wordings around a hint")
+    inspect.add_argument("--templates", action="store_true", help="also with each of the wordings around a hint")
     inspect.add_argument("--figure", type=Path, metavar="FILE", help="also draw it: a PNG, and an SVG beside it")
     inspect.set_defaults(run=_inspect)
 

@@ -22,6 +22,7 @@ FORMER_KEYS = {
     "correction_cap": "importance_weight_cap",
     "method.advantage_std": "method.estimator",  # true was group, false mean
 }
+FORMER_VALUES = {"rollout_correction": {"token": "token_truncate"}}
 FORMER_VARIANTS = {"spares": "spare_agreed_tokens"}
 # Keys that rlcsd had, with their defaults; they are rlcsd_extended's now.
 _FORMER_SWITCHES = {"k_correct": 1, "evidence": "contrast", "shift": True, "weight_cap": None, "spare": None}
@@ -118,6 +119,9 @@ def _nearest(key: str, known: set[str]) -> str:
 def current_names(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values of an old config under the present names of their keys."""
     renamed = {FORMER_KEYS.get(key, key): value for key, value in values.items()}
+    for key, names in FORMER_VALUES.items():
+        if isinstance(renamed.get(key), str):
+            renamed[key] = names.get(renamed[key], renamed[key])
     method = renamed.get("method")
     if isinstance(method, Mapping) and "advantage_std" in method:
         estimator = "group" if method["advantage_std"] else "mean"

@@ -40,6 +40,7 @@ from .fields import (
     TokensOrShare,
     without_nul,
 )
+from .names import FORMER_VALUES
 
 DEFAULT_METHOD = "rlcsd"
 
@@ -96,8 +97,13 @@ class SamplingConfig(Section):
     top_k: CountOrZero = Field(20, description="sample from this many likeliest tokens; 0 switches it off")
     max_tokens: Count = Field(16384, description="maximum tokens of a response")
 
-    def settings(self) -> Sampling:
-        return Sampling(self.temperature, self.top_p, self.top_k, self.max_tokens)
+    @property
+    def truncated(self) -> bool:
+        """Whether a response may be sampled from a part of the vocabulary. Greedily there is nothing to sample."""
+        return self.temperature > 0 and (self.top_k > 0 or self.top_p < 1)
+
+    def settings(self, keep_mask: bool = False) -> Sampling:
+        return Sampling(self.temperature, self.top_p, self.top_k, self.max_tokens, keep_mask)
 
 
 class EvaluationConfig(Section):
@@ -133,6 +139,10 @@ class OverlongConfig(Section):
         "that share of sampling.max_tokens, such as 0.2; 0: no penalty",
     )
     penalty: float = Field(1.0, ge=0, description="taken from the reward of a response of sampling.max_tokens tokens")
+
+    def buffer_tokens(self, max_tokens: int) -> int:
+        """`buffer` in tokens, of responses of at most `max_tokens`; a share is at least one token."""
+        return max(1, round(self.buffer * max_tokens)) if isinstance(self.buffer, float) else self.buffer
 
 
 class GuardConfig(Section):
@@ -291,7 +301,10 @@ class VerlEngineConfig(EngineConfig):
 
 
 # `engine.name` selects the class; a further engine registers its class here (and a file in groups/engine).
-ENGINES: dict[str, type[EngineConfig]] = {"local": LocalEngineConfig, "verl": VerlEngineConfig}
+ENGINES: dict[str, type[EngineConfig]] = {
+    "local": LocalEngineConfig,
+    "verl": VerlEngineConfig,
+}
 
 if TYPE_CHECKING:  # the local engine reads its own fields without narrowing
     AnyEngineConfig = LocalEngineConfig
@@ -367,8 +380,23 @@ class Config(Section):
         0.0, ge=0, description="weight of the reference KL (low_var_kl) that is added to the loss"
     )
     entropy_coefficient: float = Field(0.0, ge=0, description="weight of the entropy bonus")
-    rollout_correction: Literal["none", "token"] = Field("token", description="truncated importance weight per token")
-    importance_weight_cap: float = Field(2.0, gt=0, description="largest importance weight of a token")
+    sampling_mask: bool | None = Field(
+        False,
+        description="keep which tokens top-p and top-k left to be sampled, and take the policy's log-probs in ratios, "
+        "updates and gaps among these; null: where training samples are truncated and the engine can",
+    )
+    rollout_correction: Literal["none", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask"] = Field(
+        "token_truncate",
+        description="importance weight π_old / π_rollout of a token, its own or the product over its rollout: "
+        "truncated to its bounds, or 0 outside them",
+    )
+    importance_weight_cap: float = Field(2.0, gt=0, description="upper bound of the importance weight")
+    importance_weight_floor: float = Field(0.0, ge=0, description="lower bound of the importance weight")
+    rollout_rejection: Band | None = Field(
+        None,
+        description="[low, high]: rollouts whose geometric mean of π_old / π_rollout is outside are left out of the "
+        "update; null: none",
+    )
     max_prompt_tokens: Count = Field(2048, description="problems with a longer prompt are left out")
     max_teacher_tokens: Count | None = Field(
         None, description="maximum tokens of teacher prompt and response together; null: the model's context"
@@ -410,6 +438,11 @@ class Config(Section):
     )
     output_dir: Resumable[Text] = Field("runs", description="folder that run folders are put in")
     figures: Resumable[bool] = Field(True, description="whether the report has a figure")
+
+    @field_validator("rollout_correction", mode="before")
+    @classmethod
+    def _former_correction(cls, value: Any) -> Any:
+        return FORMER_VALUES["rollout_correction"].get(value, value) if isinstance(value, str) else value
 
     @field_validator("task", mode="before")
     @classmethod
@@ -478,6 +511,19 @@ class Config(Section):
         return self
 
     @model_validator(mode="after")
+    def _bounds_in_order(self) -> Config:
+        if self.importance_weight_floor > self.importance_weight_cap:
+            raise ValueError(
+                f"importance_weight_floor={self.importance_weight_floor:g}: must be at most "
+                f"importance_weight_cap={self.importance_weight_cap:g}"
+            )
+        if self.rollout_rejection is not None and self.rollout_rejection[0] < 0:
+            raise ValueError(
+                f"rollout_rejection={self.rollout_rejection}: bounds of a ratio are positive numbers, such as [0.5,2]"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _groups_large_enough(self) -> Config:
         method, siblings = self.method, False
         if isinstance(method, ContrastConfig):
@@ -487,7 +533,7 @@ class Config(Section):
                 f"group_size={self.group_size}: method={method.name} shows the teacher a correct and a wrong sibling "
                 "of each rollout, so a group needs at least 3 rollouts"
             )
-        if self.group_size < 2:
+        if self.group_size < 2 and method_class(method.name).uses_advantage != "never":
             raise ValueError(f"group_size={self.group_size}: a group advantage needs at least 2 rollouts")
         return self
 

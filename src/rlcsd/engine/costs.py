@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from ..config.schema import Config, VerlEngineConfig
 from ..errors import InputError
-from ..methods.base import ContrastConfig, CreditMethod, HintedConfig, Method
+from ..methods.base import ContrastConfig, HintedConfig, Method
 from .local.memory import Shape, load_shape
 from .throughput import PEAK_TFLOPS
 from .work import Work, after, flops
@@ -116,6 +116,8 @@ def hint_counts(correct: int, size: int, method: Method) -> HintCounts:
     max_wrong, max_correct = 0, 1
     if isinstance(config, ContrastConfig) and method.needs_contrast:
         max_wrong, max_correct = config.k_max, config.max_correct_hints
+    if isinstance(config, ContrastConfig) and str(config.hint_source) == "answer_pair":
+        return _answer_pair_counts(correct, wrong, config)
     from_group = config.hint_source in ("own_rollout", "self_rollout")
     rows = pairs = 0.0
     unused_correct, unused_wrong = 1.0, 1.0  # probability that a given rollout is in no hint
@@ -132,6 +134,16 @@ def hint_counts(correct: int, size: int, method: Method) -> HintCounts:
             unused_wrong *= (1 - drawn / others_wrong) ** (count - (1 - own))
     siblings = wrong * (1 - unused_wrong) + (correct * (1 - unused_correct) if from_group else 0.0)
     return HintCounts(rows, pairs, siblings, 0.0 if from_group or rows == 0 else 1.0)
+
+
+def _answer_pair_counts(correct: int, wrong: int, config: ContrastConfig) -> HintCounts:
+    """All rollouts see the same answers, except that with `exclude_self` a worst rollout sees the next one's."""
+    others = wrong - config.exclude_self  # those that a wrong rollout may be shown
+    each = ((correct, min(config.k_max, wrong)), (wrong, min(config.k_max, others)))
+    rows = sum(count for count, drawn in each if drawn > 0)
+    pairs = sum(count * (1 + drawn) for count, drawn in each if drawn > 0)
+    shown = min(config.k_max + config.exclude_self, wrong) if others > 0 else min(config.k_max, wrong) * (correct > 0)
+    return HintCounts(rows, pairs, 0.0, 1.0 + shown if rows else 0.0)
 
 
 def scoring_work(batch: Batch, method: Method, shared: bool = True) -> Work:
@@ -165,7 +177,7 @@ def _rows(batch: Batch, method: Method, regularised: bool) -> list[tuple[float, 
             # Some methods do not score a group whose advantages are all 0, yet it stays in the mini-batch.
             alike = correct in (0, batch.group_size) and not method.scores_zero_advantage
             kept = kept if alike else hint_counts(correct, batch.group_size, method).rows
-        needed = regularised or not isinstance(method, CreditMethod) or 0 < correct < batch.group_size
+        needed = regularised or method.uses_advantage != "always" or 0 < correct < batch.group_size
         rows.append((kept if needed else 0.0, groups))
     return rows
 
@@ -186,11 +198,11 @@ def sampling_work(batch: Batch) -> tuple[Work, Work]:
     return after(0, batch.prompt) * batch.prompts, row * (batch.prompts * batch.group_size)
 
 
-def step_work(batch: Batch, method: Method, config: Config) -> dict[str, Work]:
-    """Work by phase: `prefill` and `decode` (sampling), `score` (without gradient), `update` (one forward pass).
+def step_work(batch: Batch, method: Method, config: Config, step: int = 1) -> dict[str, Work]:
+    """Work of training step `step` by phase.
 
-    `score` includes a pass for the policy's own log-probs where a server samples, whose arithmetic is not the
-    trainer's.
+    `prefill` and `decode` are sampling, `score` is without gradient, `update` is one forward pass. `score` includes a
+    pass for the policy's own log-probs where a server samples, whose arithmetic is not the trainer's.
     """
     e = config.engine
     cluster = isinstance(e, VerlEngineConfig)
@@ -201,7 +213,7 @@ def step_work(batch: Batch, method: Method, config: Config) -> dict[str, Work]:
     own = after(0, batch.prompt) * (batch.prompts if shared else kept) + row * kept
     # The student's own top-k, the reference, and the log-probs that a server does not give.
     passes = (method.topk_from == "student") + (config.kl_coefficient > 0) + (getattr(e, "sampler", "vllm") != "local")
-    score = scoring_work(batch, method, shared) + own * passes
+    score = (scoring_work(batch, method, shared) if method.asks_teacher(step) else Work()) + own * passes
     prefill, decode = sampling_work(batch)
     return {
         "prefill": prefill,
@@ -222,13 +234,14 @@ def step_seconds(
     device: Device,
     devices: int = 1,
     efficiency: Efficiency = Efficiency(),
+    step: int = 1,
 ) -> dict[str, float]:
-    """Estimated seconds of one step by phase, in bf16, with the work spread evenly over all devices.
+    """Estimated seconds of training step `step` by phase, in bf16, with the work spread evenly over all devices.
 
     An update takes at least as long as its longest row on the devices that share it. Transfers between devices are not
     counted apart; they are part of what `efficiency` leaves out.
     """
-    work = step_work(batch, method, config)
+    work = step_work(batch, method, config, step)
     passes = efficiency.forward * device.flops * devices
     updates = config.prompts_per_step / config.prompts_per_update
     row = after(0, batch.prompt) + after(batch.prompt, batch.longest, head=True)
@@ -321,7 +334,11 @@ def hours_line(config: Config, method: Method, steps: int | None, problems: int 
         return evaluations(config, count) * evaluation_seconds(shape, problems or 0, config, device, devices) / 3600
 
     def training(device: Device) -> float:
-        return count * sum(step_seconds(shape, batch, method, config, device, devices).values()) / 3600
+        def seconds(step: int) -> float:
+            return sum(step_seconds(shape, batch, method, config, device, devices, step=step).values())
+
+        asked = sum(map(method.asks_teacher, range(1, count + 1)))  # of some methods the first steps alone
+        return (asked * seconds(1) + (count - asked) * seconds(count)) / 3600
 
     listed = ", ".join(f"{name} {_hours(training(one) + evaluating(one))}" for name, one in DEVICES.items())
     what = "estimated" if steps else "estimated for 100 steps"

@@ -19,21 +19,44 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 from torch.utils.checkpoint import checkpoint
 
+from ..records import SamplingMask
+
 
 @dataclass
 class HeadOutput:
-    """Per token: `log_prob [n]`, `entropy [n]` in nats, `topk_ids [n, k]` and `topk_log_prob [n, k]`."""
+    """Per token: `log_prob [n]`, `entropy [n]` in nats, `topk_ids [n, k]` and `topk_log_prob [n, k]`.
+
+    With a sampling mask also `log_kept_mass [n]`, the log of the total probability of its tokens.
+    """
 
     log_prob: Tensor
     entropy: Tensor | None
     topk_ids: Tensor | None
     topk_log_prob: Tensor | None
+    log_kept_mass: Tensor | None = None
+
+    @property
+    def kept_log_prob(self) -> Tensor:
+        """Log-probs `[n]` among the tokens of the sampling mask; without one, over the whole vocabulary."""
+        return self.log_prob if self.log_kept_mass is None else self.log_prob - self.log_kept_mass
 
 
 def entropy_of(logits: Tensor, norm: Tensor) -> Tensor:
     """H = log Z − E[logit] in nats, given `norm` = log Z, without writing the log-probs `[n, V]`."""
     with torch.autocast(logits.device.type, enabled=False):  # it would round both operands of the product
         return norm - torch.linalg.vecdot(logits.softmax(dim=-1), logits)
+
+
+def log_kept_mass_of(logits: Tensor, norm: Tensor, kept: SamplingMask) -> Tensor:
+    """log Σ_{v in K} p(v) `[n]` for logits `[n, V]`, given `norm` = log Z; 0 where K is the whole vocabulary."""
+    ids = kept.padded().to(logits.device).long()
+    whole = kept.counts.to(logits.device) == 0
+    if ids.shape[1] == 0:
+        return torch.zeros_like(norm)
+    # Rows without any entry would have the gradient of log 0, which is not a number.
+    unused = (ids < 0) & ~whole[:, None]
+    inside = logits.gather(-1, ids.clamp(min=0)).masked_fill(unused, -torch.inf).logsumexp(dim=-1)
+    return torch.where(whole, 0.0, inside - norm)
 
 
 @cache
@@ -109,37 +132,60 @@ class Head(nn.Module):
         return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
 
     def _chunk(
-        self, hidden: Tensor, rounded: Tensor | None, ids: Tensor, topk_ids: Tensor | None, entropy: bool
+        self,
+        hidden: Tensor,
+        rounded: Tensor | None,
+        ids: Tensor,
+        topk_ids: Tensor | None,
+        entropy: bool,
+        kept: SamplingMask | None,
     ) -> tuple[Tensor, ...]:
         logits = self.logits(hidden, rounded)
         norm = logits.logsumexp(dim=-1)
         columns = [logits.gather(-1, ids[:, None])[:, 0] - norm]
         if entropy:
             columns.append(entropy_of(logits, norm))
+        if kept is not None:
+            columns.append(log_kept_mass_of(logits, norm, kept))
         if topk_ids is not None:
             columns.append(logits.gather(-1, topk_ids) - norm[:, None])
         return tuple(columns)
 
-    def forward(self, hidden: Tensor, ids: Tensor, topk_ids: Tensor | None = None, entropy: bool = True) -> HeadOutput:
-        """Log-probs (and entropy) of the ids `[n]` that follow `hidden [n, H]`, and, if given, of `topk_ids [n, k]`."""
+    def forward(
+        self,
+        hidden: Tensor,
+        ids: Tensor,
+        topk_ids: Tensor | None = None,
+        entropy: bool = True,
+        kept: SamplingMask | None = None,
+    ) -> HeadOutput:
+        """Log-probs (and entropy) of the ids `[n]` that follow `hidden [n, H]`, and, if given, of `topk_ids [n, k]`.
+
+        `kept` is the sampling mask of the n tokens.
+        """
         parts, rounded = [], self.rounded_weight(hidden.dtype)
         for start in range(0, max(len(ids), 1), self.chunk):
             part = slice(start, start + self.chunk)
-            inputs = (hidden[part], rounded, ids[part], None if topk_ids is None else topk_ids[part], entropy)
+            some = (None if topk_ids is None else topk_ids[part], entropy, None if kept is None else kept[part])
+            inputs = (hidden[part], rounded, ids[part], *some)
             recompute = torch.is_grad_enabled() and len(ids) > self.chunk  # a single chunk is the peak either way
             parts.append(checkpoint(self._chunk, *inputs, use_reentrant=False) if recompute else self._chunk(*inputs))
         columns = [torch.cat(column) for column in zip(*parts, strict=True)]
         topk_log_prob = columns.pop() if topk_ids is not None else None
-        return HeadOutput(columns[0], columns[1] if entropy else None, topk_ids, topk_log_prob)
+        mass = columns.pop() if kept is not None else None
+        return HeadOutput(columns[0], columns[1] if entropy else None, topk_ids, topk_log_prob, mass)
 
     @torch.no_grad()
-    def top_k(self, hidden: Tensor, ids: Tensor, k: int) -> HeadOutput:
+    def top_k(self, hidden: Tensor, ids: Tensor, k: int, kept: SamplingMask | None = None) -> HeadOutput:
         """As `forward`, with the `k` most likely ids (all, if the vocabulary is smaller), without gradient."""
-        parts, rounded = [], self.rounded_weight(hidden.dtype)
+        parts, masses, rounded = [], [], self.rounded_weight(hidden.dtype)
         for start in range(0, max(len(ids), 1), self.chunk):
             logits = self.logits(hidden[start : start + self.chunk], rounded)
             norm = logits.logsumexp(dim=-1)
             top = logits.topk(min(k, logits.shape[-1]), dim=-1)
             chosen = logits.gather(-1, ids[start : start + self.chunk, None])[:, 0]
             parts.append((chosen - norm, entropy_of(logits, norm), top.indices, top.values - norm[:, None]))
-        return HeadOutput(*(torch.cat(column) for column in zip(*parts, strict=True)))
+            if kept is not None:
+                masses.append(log_kept_mass_of(logits, norm, kept[start : start + self.chunk]))
+        log_prob, entropy, topk_ids, topk = (torch.cat(column) for column in zip(*parts, strict=True))
+        return HeadOutput(log_prob, entropy, topk_ids, topk, torch.cat(masses) if masses else None)

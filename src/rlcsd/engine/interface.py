@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import torch
 
 from ..config.schema import Config
-from ..errors import InputError
+from ..errors import InputError, together
 from ..methods.base import Method
 from ..metrics import Metrics
 from ..records import HintKind, Pair, Sample, Sampling, Scores, TokenBatch, TopKHandle
@@ -116,7 +116,8 @@ class Engine(Scorer, Protocol):
 
 def _package(config: Config) -> ModuleType:
     """`rlcsd.engine.<name>` has `build(config, method, tokenizer, prompts) -> Engine`, `check(config)`,
-    `engine_line(config) -> str`, `memory_line(config, method) -> str`, `max_sequence(config, context_length) -> int`.
+    `engine_line(config) -> str`, `memory_line(config, method) -> str`, `max_sequence(config, context_length) -> int`,
+    and `mask_obstacle(config) -> str`, why it cannot keep sampling masks and what to do, "" if it can.
 
     The schema has already refused unknown names.
     """
@@ -142,7 +143,25 @@ def build_engine(
 def check_engine(config: Config) -> None:
     """Raise MissingError if this machine lacks a library or device that the engine needs, and InputError if the engine
     does not support what the config asks for."""
-    _package(config).check(config)
+    together(lambda: _package(config).check(config), lambda: keeps_sampling_mask(config))
+
+
+def keeps_sampling_mask(config: Config) -> bool:
+    """Whether training samples have sampling masks: they are truncated, and `sampling_mask` is true, or null and
+    nothing is against it.
+
+    Raises:
+        InputError: `sampling_mask` is true, and the masks have no bound or the engine cannot keep them.
+    """
+    if config.sampling_mask is False or not config.sampling.truncated:
+        return False
+    if config.sampling.top_k == 0:
+        obstacle = "sampling.top_k=0 puts no bound on the tokens of a mask; set it, to 512 for example"
+    else:
+        obstacle = _package(config).mask_obstacle(config)
+    if obstacle and config.sampling_mask:
+        raise InputError(f"sampling_mask=true: {obstacle}, or set sampling_mask=false")
+    return not obstacle
 
 
 def engine_line(config: Config) -> str:

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from ..methods.base import Reduction, Sums
-from ..methods.contrast import marginal_log_prob, teacher_gap
+from ..methods.contrast import full_teacher_log_prob, marginal_log_prob, teacher_gap
 from ..methods.rlcsd import RLCSD, RLCSDConfig
 from ..records import TokenBatch
 
@@ -93,10 +93,9 @@ def agreed(batch: TokenBatch, probability: float) -> Tensor:
     Siblings that disagree about the answer agree on these tokens, so such a token is unlikely to be what made a wrong
     rollout wrong.
     """
-    assert batch.teacher_log_prob is not None
     assert batch.contrast_log_prob is not None and batch.contrast_valid is not None
     wrong = marginal_log_prob(batch.contrast_log_prob, batch.contrast_valid)
-    return batch.hinted & (torch.minimum(batch.teacher_log_prob, wrong) >= math.log(probability))
+    return batch.hinted & (torch.minimum(full_teacher_log_prob(batch), wrong) >= math.log(probability))
 
 
 def unselected_weight(others: Tensor, rollout: Tensor, kind: Reduction, sums: Sums) -> Tensor:

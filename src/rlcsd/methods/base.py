@@ -165,16 +165,17 @@ class Method(ABC):
 
     `name` is its key in the config. `needs_contrast`: wrong hints are needed beside the correct one. `topk_from`: whose
     top-k tokens carry a distillation target. `loss_columns`: the optional columns of `TokenBatch` that `token_loss`,
-    `clipped_advantage` and `needs_update` read. `needs_entropy`: the column `entropy` is read. `needs_advantage`: a
-    token with A = 0 has no gradient. `whole_minibatch`: `assign` must see all rollouts of the mini-batch, because it
-    compares their tokens. A method whose `Config` does not derive from `HintedConfig` has no teacher.
+    `clipped_advantage` and `needs_update` read. `needs_entropy`: the column `entropy` is read. `uses_advantage`: never;
+    for a part of the loss; or always, so that a token with A = 0 has no gradient. `whole_minibatch`: `assign` must see
+    all rollouts of the mini-batch, because it compares their tokens. A method whose `Config` does not derive from
+    `HintedConfig` has no teacher.
     """
 
     name: ClassVar[str] = ""
     Config: type[Any] = MethodConfig
     needs_contrast: bool = False
     needs_entropy: ClassVar[bool] = False
-    needs_advantage: bool = False
+    uses_advantage: Literal["never", "partly", "always"] = "partly"
     whole_minibatch: ClassVar[bool] = False
     topk_from: ClassVar[Literal["none", "student", "teacher"]] = "none"
     loss_columns: ClassVar[tuple[str, ...]] = ("weight",)
@@ -268,7 +269,7 @@ class CreditMethod(Method):
     `epsilon`; then its objective is PPO's.
     """
 
-    needs_advantage = True
+    uses_advantage = "always"
     ratio_clamp: float | None = None
 
     @property
@@ -304,7 +305,7 @@ class CreditMethod(Method):
         return self.advantages(log_prob, batch)
 
     def needs_update(self, batch: TokenBatch) -> Tensor:
-        return batch.advantage != 0 if self.needs_advantage else torch.ones_like(batch.hinted)
+        return batch.advantage != 0 if self.uses_advantage == "always" else torch.ones_like(batch.hinted)
 
     def metrics(self, batch: TokenBatch) -> Metrics:
         share = float((batch.advantage == 0).double().mean())

@@ -15,6 +15,7 @@ class CEPOConfig(RLSDContrastConfig):
     hint_source: Literal["answer_pair", "self_rollout", "gt_cot"] = Field("answer_pair", description=HINT_SOURCE)
     exclude_self: bool = Field(False, description="a rollout is never its own hint")
     unusable: Literal["drop", "plain"] = Field("plain", description=UNUSABLE)
+    epsilon_high: float | None = Field(0.28, gt=0, description="clip range above 1; null: epsilon")
     epsilon_weight: float = Field(0.5, gt=0, lt=1, description="clip range of the teacher's weight")
     lam_decay_steps: int = Field(25, ge=0, description="steps until λ reaches 0 linearly; 0 keeps it constant")
 

@@ -23,17 +23,30 @@ def marginal_log_prob(log_probs: Tensor, valid: Tensor) -> Tensor:
     return torch.where(some, total - count.clamp(min=1).to(log_probs.dtype).log(), 0.0)
 
 
+def full_teacher_log_prob(batch: TokenBatch) -> Tensor:
+    """log π_T(y_t|h_c) over the whole vocabulary, `[N]`, whether or not the rollouts have sampling masks."""
+    assert batch.teacher_log_prob is not None
+    mass = batch.teacher_log_kept_mass
+    return batch.teacher_log_prob if mass is None else batch.teacher_log_prob + mass
+
+
 def teacher_gap(batch: TokenBatch) -> Tensor:
-    """log π_T(y_t|h_c) − log π_old(y_t), `[N]`: the signal of a correct hint alone; 0 for tokens without a teacher."""
+    """log π_T(y_t|h_c) − log π_old(y_t), `[N]`: the signal of a correct hint alone; 0 for tokens without a teacher.
+
+    With sampling masks both are among the tokens that could be sampled.
+    """
     assert batch.teacher_log_prob is not None
     return torch.where(batch.hinted, batch.teacher_log_prob - batch.old_log_prob, 0.0)
 
 
 def contrast(batch: TokenBatch) -> Tensor:
-    """e_t = log π_T(y_t|h_c) − log (1/K) Σ_k π_T(y_t|h_w,k), `[N]`; 0 without a teacher (arXiv 2606.11709)."""
-    assert batch.teacher_log_prob is not None
+    """e_t = log π_T(y_t|h_c) − log (1/K) Σ_k π_T(y_t|h_w,k), `[N]`; 0 without a teacher (arXiv 2606.11709).
+
+    Over the whole vocabulary, also with sampling masks: the student's filter is in neither of the two terms, and the
+    mass that a hint moves out of the kept tokens is part of what it says of them.
+    """
     assert batch.contrast_log_prob is not None and batch.contrast_valid is not None
-    e = batch.teacher_log_prob - marginal_log_prob(batch.contrast_log_prob, batch.contrast_valid)
+    e = full_teacher_log_prob(batch) - marginal_log_prob(batch.contrast_log_prob, batch.contrast_valid)
     return torch.where(batch.hinted, e, 0.0)
 
 

@@ -28,7 +28,7 @@ class OPD(CreditMethod):
 
     name = "opd"
     Config = OPDConfig
-    needs_advantage = False
+    uses_advantage = "never"
     loss_columns = ("weight", "teacher_log_prob")
 
     def advantages(self, log_prob: Tensor, batch: TokenBatch) -> Tensor:
@@ -51,7 +51,7 @@ class OPDContrast(ContrastiveMethod, CreditMethod):
 
     name = "opd_ectr"
     Config = OPDContrastConfig
-    needs_advantage = False
+    uses_advantage = "never"
     loss_columns = ("weight", "contrast")
 
     def advantages(self, log_prob: Tensor, batch: TokenBatch) -> Tensor:

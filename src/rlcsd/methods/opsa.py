@@ -35,7 +35,7 @@ class OPSA(CreditMethod):
     Config = OPSAConfig
     loss_columns = ("weight", "credit", "selected")
     needs_entropy = True
-    needs_advantage = False
+    uses_advantage = "never"
     whole_minibatch: ClassVar[bool] = True  # which tokens are the least likely is no sum over parts
 
     def assign(self, batch: TokenBatch, step: int) -> TokenBatch:

@@ -62,6 +62,7 @@ class OPSD(Method):
 
     name = "opsd"
     Config = OPSDConfig
+    uses_advantage = "never"
     topk_from = "teacher"
 
     def normalise(self, batch: TokenBatch, sums: Sums) -> TokenBatch:

@@ -52,7 +52,8 @@ class RLCSD(ContrastiveMethod, CreditMethod):
 
     def __init__(self, config: RLCSDConfig) -> None:
         super().__init__(config)
-        self.needs_advantage = config.anchor  # free of the verifier's sign, the residual alone is an advantage
+        if not config.anchor:
+            self.uses_advantage = "partly"  # free of the verifier's sign, the residual alone is an advantage
 
     def residual(self, contrast: Tensor) -> Tensor:
         """r_t of the contrast e_t, any shape."""

@@ -55,6 +55,7 @@ class SDPO(Method):
 
     name = "sdpo"
     Config = SDPOConfig
+    uses_advantage = "never"
     topk_from = "student"
 
     def token_loss(self, student: StudentLogProbs, batch: TokenBatch) -> Tensor:

@@ -196,7 +196,13 @@ def _group_data(group: LoggedGroup, texts: _Texts) -> dict[str, Any]:
 
 def _rollout_data(rollout: LoggedRollout, texts: _Texts) -> dict[str, Any]:
     hints = [
-        {"index": hint.index, "answer": hint.answer, "text": texts(hint.text), "correct": hint.correct}
+        {
+            "index": hint.index,
+            "answer": hint.answer,
+            "text": texts(hint.text),
+            "correct": hint.correct,
+            "bare": hint.bare,
+        }
         for hint in rollout.hints
     ]
     return {

@@ -19,13 +19,14 @@ Columns = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class LoggedHint:
-    """A hint: its index in the group (−1: the data set's), its final answer, its text (None: the answer alone), and
-    whether it is a correct one."""
+    """A hint: its index in the group (−1: the data set's), its final answer, its text (None: the answer alone), whether
+    it is a correct one, and whether it is a bare answer, without words around it."""
 
     index: int
     answer: str
     text: str | None
     correct: bool
+    bare: bool = False
 
 
 @dataclass(frozen=True)
@@ -147,4 +148,5 @@ def _hints(record: Mapping[str, Any] | None) -> tuple[LoggedHint, ...]:
 
 def _hint(record: Mapping[str, Any], correct: bool) -> LoggedHint:
     text = record["text"]
-    return LoggedHint(int(record["place"]), str(record["answer"]), None if text is None else str(text), correct)
+    bare = record.get("kind") == "answer"
+    return LoggedHint(int(record["place"]), str(record["answer"]), None if text is None else str(text), correct, bare)

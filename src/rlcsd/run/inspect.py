@@ -97,7 +97,7 @@ def inspect(
         source: a run's folder, whose recorded rollouts are read (any method); or a config in any form that
             `rlcsd.train` takes (a YAML file too), whose model is measured (a contrastive method).
         problems: of how many training problems groups are sampled; for a config only.
-        templates: also with each of the three wordings around a hint; for a config only.
+        templates: also with each of the wordings around a hint; for a config only.
 
     Raises:
         InputError: a run without recorded signals, or a config without wrong hints.
@@ -132,6 +132,8 @@ def _measured(config: Config, problems: int, templates: bool) -> dict[str, Signa
     some = replace(task, train=task.train[:problems])
     own = method.config.template
     names = [own]
+    if templates and config.method.hint_source == "answer_pair":
+        raise InputError("templates: with method.hint_source=answer_pair no words stand around a hint")
     if templates:
         names += [name for name in get_args(type(method.config).model_fields["template"].annotation) if name != own]
     methods = {name: type(method)(method.config.model_copy(update={"template": name})) for name in names}

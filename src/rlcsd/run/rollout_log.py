@@ -2,7 +2,9 @@
 
 A `Run` writes them; `report/` and `rlcsd inspect` read them. There is one record per group. Every rollout has `tokens`,
 the number of recorded tokens, and columns of that length: `ids`, `start` and `end` (character offsets of the token in
-`text`), `log_prob` and `entropy` of the policy that sampled, and those of the following that the method has:
+`text`), `log_prob` and `entropy` of the policy that sampled, with sampling masks `log_kept_mass` and
+`teacher_log_kept_mass` (the log of the kept tokens' total probability under policy and teacher; the other log-probs are
+over the whole vocabulary), and those of the following that the method has:
 `teacher` and `wrong` (log-probs under the correct hint, and the marginal under wrong ones), `contrast`, `selected`,
 `final_advantage` (what the clipped surrogate uses), `credit` (where it is no advantage: the factor of srpo's
 divergence) and `weight` (relative to the plain mean over all tokens of the mini-batch, which gives 1). A character
@@ -17,7 +19,7 @@ from torch import Tensor
 
 from ..decoding import token_offsets
 from ..methods.base import CreditMethod, Method
-from ..methods.contrast import marginal_log_prob
+from ..methods.contrast import full_teacher_log_prob, marginal_log_prob
 from ..records import Group, Hint, Rollout, TokenBatch, TrainingExample
 from ..trainer import StepResult
 
@@ -112,7 +114,8 @@ def _columns(batch: TokenBatch, method: Method, tokens: int) -> dict[str, Tensor
     if batch.weight is not None:
         columns["weight"] = batch.weight * tokens
     if hinted:
-        columns["teacher"] = batch.teacher_log_prob
+        columns["teacher"] = full_teacher_log_prob(batch)
+        columns["teacher_log_kept_mass"] = batch.teacher_log_kept_mass
         if batch.contrast_log_prob is not None and batch.contrast_valid is not None:
             columns["wrong"] = marginal_log_prob(batch.contrast_log_prob, batch.contrast_valid)
     return {name: values for name, values in columns.items() if values is not None}
@@ -158,6 +161,8 @@ def _rollout_record(
         columns["log_prob"] = _plain(sample.log_probs)
     if sample.entropies is not None:
         columns["entropy"] = _plain(sample.entropies)
+    if sample.log_kept_mass is not None:
+        columns["log_kept_mass"] = _plain(sample.log_kept_mass)
     columns = {name: values[: len(ids)] for name, values in (columns | signals).items()}
     lengths = {name: len(values) for name, values in columns.items()}
     if set(lengths.values()) != {len(ids)}:

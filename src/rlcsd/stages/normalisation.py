@@ -96,16 +96,15 @@ def balanced(work: Sequence[int], count: int) -> list[list[int]]:
     Each state is a split of some of the indices; the two with the largest differences are merged, large parts onto
     small ones.
     """
-    # Of each state: minus its difference, its age, and sum and indices of each part, largest first.
-    states: list[tuple[int, int, list[tuple[int, list[int]]]]] = []
+    states: list[tuple[int, int, list[tuple[int, list[int]]]]] = []  # −difference, order, and parts, largest first
     for index, value in enumerate(work):
         split: list[tuple[int, list[int]]] = [(value, [index]), *((0, []) for _ in range(count - 1))]
-        states.append((-(split[0][0] - split[-1][0]), index, split))
+        states.append((split[-1][0] - split[0][0], index, split))
     heapq.heapify(states)
     while len(states) > 1:
         _, order, one = heapq.heappop(states)
         other = heapq.heappop(states)[2]
         merged = [(a + b, [*x, *y]) for (a, x), (b, y) in zip(one, reversed(other), strict=True)]
         merged.sort(key=lambda part: (-part[0], part[1]))
-        heapq.heappush(states, (-(merged[0][0] - merged[-1][0]), order, merged))
+        heapq.heappush(states, (merged[-1][0] - merged[0][0], order, merged))
     return sorted(sorted(indices) for _, indices in states[0][2] if indices) if states else []

@@ -14,7 +14,8 @@ from ..engine.interface import Scorer
 from ..layout import Layout
 from ..methods.base import Method
 from ..methods.contrast import marginal_log_prob
-from ..records import Pair, Sample, TokenBatch, TrainingExample
+from ..records import Pair, TokenBatch, TrainingExample
+from .correction import RolloutCorrection
 
 
 def with_old_log_probs(engine: Scorer, examples: Sequence[Sequence[TrainingExample]]) -> list[list[TrainingExample]]:
@@ -28,50 +29,46 @@ def with_old_log_probs(engine: Scorer, examples: Sequence[Sequence[TrainingExamp
         return [list(group) for group in examples]
     scores = engine.score(missing, "policy")
     lengths = [len(pair.response) for pair in missing]
-    columns = zip(scores.log_prob.cpu().split(lengths), scores.entropy.cpu().split(lengths), strict=True)
+    mass = torch.zeros_like(scores.log_prob) if scores.log_kept_mass is None else scores.log_kept_mass
+    found = (scores.log_prob, scores.entropy, mass)
+    columns = zip(*(column.cpu().split(lengths) for column in found), strict=True)
 
     def completed(example: TrainingExample) -> TrainingExample:
         if example.rollout.sample.log_probs is not None:
             return example
-        log_probs, entropies = next(columns)
+        log_probs, entropies, mass = next(columns)
         sample = replace(example.rollout.sample, log_probs=log_probs, entropies=entropies)
+        if sample.sampling_mask is not None:
+            sample = replace(sample, log_kept_mass=mass)
         return replace(example, rollout=replace(example.rollout, sample=sample))
 
     return [[completed(one) for one in group] for group in examples]
 
 
-def correction_weights(sample: Sample, cap: float | None) -> Tensor:
-    """w_t = min(π_old / π_rollout, cap) per token `[T]`: truncated importance sampling.
-
-    π_rollout is the distribution that was sampled from, temperature and filters included. `cap` None: weights of 1.
-    """
-    if cap is None or sample.log_probs is None:
-        return torch.ones(len(sample))
-    return (sample.log_probs.double() - sample.sampled_log_probs.double()).exp().clamp(max=cap).float()
-
-
 def build_token_batch(
-    engine: Scorer, examples: Sequence[TrainingExample], method: Method, importance_weight_cap: float | None = None
+    engine: Scorer,
+    examples: Sequence[TrainingExample],
+    method: Method,
+    correction: RolloutCorrection | None = None,
 ) -> TokenBatch:
     """All columns that the method needs over the N response tokens of `examples`, before `Method.prepare`.
 
-    Every sample needs the policy's own log-probs (see `with_old_log_probs`). Top-k ids that the method needs are made
+    Every sample needs the policy's own log-probs (see `with_old_log_probs`). `correction` gives the weights of tokens,
+    by default 1. Top-k ids that the method needs are made
     here and stay with the engine; release `TokenBatch.topk_handle` after the update.
     """
     samples = [one.rollout.sample for one in examples]
     layout = Layout(tuple(len(sample) for sample in samples), engine.device)
-    old = [sample.log_probs for sample in samples if sample.log_probs is not None]
-    assert len(old) == len(samples)
-    correction = torch.cat([correction_weights(sample, importance_weight_cap) for sample in samples])
+    weights = torch.cat([(correction or RolloutCorrection()).weights(sample) for sample in samples])
     batch = TokenBatch(
         rollout=layout.per_row(range(len(examples)), torch.long),
         advantage=layout.per_row([one.advantage for one in examples]),
-        old_log_prob=torch.cat(old).to(engine.device),
-        correction=correction.to(engine.device),
+        old_log_prob=torch.cat([sample.old_log_probs for sample in samples]).to(engine.device),
+        correction=weights.to(engine.device),
         hinted=layout.per_row([one.teacher_prompt is not None for one in examples], torch.bool),
         is_correct=layout.per_row([one.rollout.is_correct for one in examples], torch.bool),
     )
-    if method.needs_entropy:
+    if method.needs_entropy and all(sample.entropies is not None for sample in samples):
         entropies = [sample.entropies for sample in samples if sample.entropies is not None]
         batch = batch.with_columns(entropy=torch.cat(entropies).to(engine.device))
     if not method.hinted:
@@ -81,7 +78,10 @@ def build_token_batch(
     if not hinted:
         return batch
     score = _score_sampled_tokens if method.topk_from == "none" else _score_topk
-    return score(engine, hinted, method, batch, layout)
+    batch = score(engine, hinted, method, batch, layout)
+    if batch.teacher_log_prob is None or batch.teacher_log_kept_mass is None:
+        return batch
+    return batch.with_columns(teacher_log_prob=batch.teacher_log_prob - batch.teacher_log_kept_mass)
 
 
 def _blank_teacher(batch: TokenBatch, method: Method) -> TokenBatch:
@@ -107,16 +107,25 @@ Hinted = Mapping[int, TrainingExample]  # the examples that have a teacher, by t
 
 
 def _hint_pairs(hinted: Hinted, kind: Literal["extra_prompts", "contrast_prompts"]) -> list[_HintPair]:
-    """Pairs of the hinted examples with each of their prompts of one kind."""
+    """Pairs of the hinted examples with each of their prompts of one kind.
+
+    Wrong hints are compared with correct ones alone, over the whole vocabulary, so they need no sampling mask.
+    """
+    masked = kind == "extra_prompts"
     return [
-        _HintPair(row, slot, Pair(prompt, example.rollout.sample.ids))
+        _HintPair(row, slot, _pair(prompt, example, masked))
         for row, example in hinted.items()
         for slot, prompt in enumerate(getattr(example, kind))
     ]
 
 
+def _pair(prompt: tuple[int, ...], example: TrainingExample, masked: bool = True) -> Pair:
+    sample = example.rollout.sample
+    return Pair(prompt, sample.ids, sample.sampling_mask if masked else None)
+
+
 def _teacher_pairs(hinted: Hinted) -> list[Pair]:
-    return [Pair(example.teacher_prompt or (), example.rollout.sample.ids) for example in hinted.values()]
+    return [_pair(example.teacher_prompt or (), example) for example in hinted.values()]
 
 
 def _score_sampled_tokens(
@@ -126,15 +135,19 @@ def _score_sampled_tokens(
     extra = _hint_pairs(hinted, "extra_prompts")
     wrong = _hint_pairs(hinted, "contrast_prompts") if method.needs_contrast else []
     scores = engine.score([*_teacher_pairs(hinted), *(one.pair for one in (*extra, *wrong))])
-    teacher, under_extra, under_wrong = _split(
-        scores.log_prob, int(batch.hinted.sum()), sum(len(one.pair.response) for one in extra)
-    )
+    parts = int(batch.hinted.sum()), sum(len(one.pair.response) for one in extra)
+    teacher, under_extra, under_wrong = _split(scores.log_prob, *parts)
+
+    def averaged(teacher: Tensor, under_extra: Tensor) -> Tensor:
+        column = _at_hinted(batch, teacher)
+        return _averaged(batch, column, *_by_slot(extra, under_extra, layout)) if extra else column
+
+    mass = scores.log_kept_mass
     batch = batch.with_columns(
-        teacher_log_prob=_at_hinted(batch, teacher),
+        teacher_log_prob=averaged(teacher, under_extra),
         teacher_entropy=_at_hinted(batch, scores.entropy[: len(teacher)]),
+        teacher_log_kept_mass=None if mass is None else averaged(*_split(mass, *parts)[:2]),
     )
-    if extra:
-        batch = _averaged(batch, *_by_slot(extra, under_extra, layout))
     return _with_contrast(batch, wrong, under_wrong, layout) if method.needs_contrast else batch
 
 
@@ -149,6 +162,7 @@ def _score_topk(engine: Scorer, hinted: Hinted, method: Method, batch: TokenBatc
     batch = batch.with_columns(
         teacher_log_prob=_at_hinted(batch, scores.log_prob),
         teacher_entropy=_at_hinted(batch, scores.entropy),
+        teacher_log_kept_mass=None if scores.log_kept_mass is None else _at_hinted(batch, scores.log_kept_mass),
         topk_handle=handle,
     )
     if not method.needs_contrast:
@@ -187,12 +201,12 @@ def _by_slot(pairs: Sequence[_HintPair], log_prob: Tensor, layout: Layout) -> tu
     return columns, valid
 
 
-def _averaged(batch: TokenBatch, extra: Tensor, valid: Tensor) -> TokenBatch:
-    """`teacher_log_prob` marginalised over the first correct hint and the extra ones, `[N, K]` where valid."""
-    assert batch.teacher_log_prob is not None
-    under_each = torch.cat([batch.teacher_log_prob[:, None], extra], dim=1)
+def _averaged(batch: TokenBatch, first: Tensor, extra: Tensor, valid: Tensor) -> Tensor:
+    """Log of the mean `[N]` of probabilities under the first correct hint, `[N]`, and the extra ones, `[N, K]` where
+    valid."""
+    under_each = torch.cat([first[:, None], extra], dim=1)
     all_valid = torch.cat([batch.hinted[:, None], valid], dim=1)
-    return batch.with_columns(teacher_log_prob=marginal_log_prob(under_each, all_valid))
+    return marginal_log_prob(under_each, all_valid)
 
 
 def _with_contrast(batch: TokenBatch, wrong: Sequence[_HintPair], log_prob: Tensor, layout: Layout) -> TokenBatch:

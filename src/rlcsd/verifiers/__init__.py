@@ -67,8 +67,11 @@ def _math(unfinished_thoughts: bool) -> Verifier:
     return MathVerifier(unfinished_thoughts=unfinished_thoughts)
 
 
-_OUR_NAMES = ("exact", "knights_and_knaves")
-_OURS: tuple[Verifier, ...] = (exact, knights_and_knaves.verify)  # linear in the length of a response
+# Linear in the length of a response, so they need neither a process nor a limit of time.
+_OURS: dict[str, Verifier] = {
+    "exact": exact,
+    "knights_and_knaves": knights_and_knaves.verify,
+}
 
 
 def _built_in(verify: Callable[..., Any]) -> Callable[..., Verifier]:
@@ -77,8 +80,7 @@ def _built_in(verify: Callable[..., Any]) -> Callable[..., Verifier]:
 
 
 _VERIFIERS: dict[str, Callable[..., Verifier]] = {
-    "exact": _built_in(exact),
-    "knights_and_knaves": _built_in(knights_and_knaves.verify),
+    **{name: _built_in(verify) for name, verify in _OURS.items()},
     "math": _math,
 }
 
@@ -128,7 +130,7 @@ def isolated(verifier: Any, seconds: float | None, processes: int | None = None,
     verifier is awaited for `concurrency` responses at a time, and one with a `batch` of its own is taken to judge as
     many at a time; both stay in this process. So do all where `seconds` is None.
     """
-    if _plain(verifier) in _OURS or _is_math(verifier):
+    if _plain(verifier) in _OURS.values() or _is_math(verifier):
         return verifier
     if hasattr(verifier, "batch"):
         return BatchVerifier(verifier, seconds, concurrency)
@@ -148,7 +150,7 @@ def as_given(verifier: Any) -> Any:
 
 def reading_thoughts(verifier: Any, unfinished: bool) -> Any:
     """The verifier, if it is one of this package, with its option `unfinished_thoughts`; another one as it is."""
-    if _plain(verifier) in _OURS:
+    if _plain(verifier) in _OURS.values():
         return partial(_plain(verifier), unfinished_thoughts=True) if unfinished else _plain(verifier)
     if _is_math(verifier) and verifier.unfinished_thoughts != unfinished:
         return type(verifier)(verifier.pool.seconds, verifier.pool.processes, unfinished)
@@ -188,7 +190,7 @@ def reference_of(verifier: Any) -> Reference:
     given = as_given(verifier)
     if isinstance(given, list):
         return {"rewards": [{**_weight(reward), "verifier": reference_of(reward.verifier)} for reward in given]}
-    for name, function in zip(_OUR_NAMES, _OURS, strict=True):
+    for name, function in _OURS.items():
         if _plain(given) is function:
             return {"built_in": name}
     return {"built_in": "math"} if _is_math(given) else reference_to(given)
@@ -224,7 +226,7 @@ def silent(verifier: Any) -> bool:
         return silent(verifier.verifier)
     if getattr(verifier, "silent", False):
         return True
-    return _plain(verifier) in _OURS or _is_math(verifier)
+    return _plain(verifier) in _OURS.values() or _is_math(verifier)
 
 
 def _is_math(verifier: Any) -> bool:

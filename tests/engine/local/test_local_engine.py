@@ -95,7 +95,7 @@ def test_the_gradient_of_real_rollouts_does_not_depend_on_the_cut(name, tiny_con
     groups = grade(engine.tokenizer, trainer.task, problems, prompts, samples)
     rows = [row for group in trainer.hint(groups, 1).examples for row in group]
     assert len(rows) > 6
-    batch = method.prepare(build_token_batch(engine, rows, method, None), 1)
+    batch = method.prepare(build_token_batch(engine, rows, method), 1)
 
     def gradient(budget: int) -> torch.Tensor:
         engine.config = config.model_copy(

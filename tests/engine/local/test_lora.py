@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 import rlcsd
 from rlcsd.config.schema import LoraConfig, ModelConfig
@@ -64,11 +66,19 @@ def test_a_folder_that_is_no_adapter_is_one_sentence(content, words, tmp_path):
 
 def test_an_adapter_of_another_model_is_one_sentence(adapter, tmp_path):
     folder, _ = adapter
-    import shutil
-
     shutil.copytree(folder, tmp_path / "a")
     (tmp_path / "a/adapter_model.safetensors").unlink()
     with pytest.raises(rlcsd.InputError, match="does not fit its base"):
+        load_network(ModelConfig(path=str(tmp_path / "a")), CPU)
+
+
+def test_pickled_adapters_are_not_opened(adapter, tmp_path):
+    """peft alone would open the file, with torch's restricted unpickler."""
+    folder, _ = adapter
+    shutil.copytree(folder, tmp_path / "a")
+    torch.save(load_file(tmp_path / "a/adapter_model.safetensors"), tmp_path / "a/adapter_model.bin")
+    (tmp_path / "a/adapter_model.safetensors").unlink()
+    with pytest.raises(rlcsd.InputError, match="pickles can run code"):
         load_network(ModelConfig(path=str(tmp_path / "a")), CPU)
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rlcsd.engine.local import sampler
 from rlcsd.engine.local.model import Network
-from rlcsd.engine.local.sampler import filtered, sample, sample_tokens, uniforms
+from rlcsd.engine.local.sampler import kept_tokens, nucleus, sample, sample_tokens, uniforms
 from rlcsd.engine.local.scoring import score
 from rlcsd.records import Pair, Sampling
 from tests.conftest import ARCHITECTURES, random_model
@@ -163,6 +163,15 @@ def test_temperature_zero_is_greedy():
     assert group[0].ids == group[1].ids
 
 
+def filtered(scaled: torch.Tensor, sampling: Sampling) -> torch.Tensor:
+    """Logits `[R, V]` with −inf at what the sampler's filters exclude."""
+    if not sampling.top_k:
+        return nucleus(scaled, sampling.top_p)
+    values, ids = kept_tokens(scaled, sampling)
+    whole = torch.full((*scaled.shape[:1], scaled.shape[1] + 1), -torch.inf, dtype=scaled.dtype)
+    return whole.scatter(1, ids % (scaled.shape[1] + 1), values)[:, :-1]  # −1 becomes the column that is cut off
+
+
 @given(top_k=st.integers(0, 12), top_p=st.floats(0.05, 1.0), temperature=st.floats(0.2, 3.0), seed=st.integers(0, 99))
 def test_filters_agree_with_a_slow_reading_of_their_definition(top_k, top_p, temperature, seed):
     logits = torch.randn(1, 10, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
@@ -201,8 +210,10 @@ def test_equal_tokens_stay_or_go_together(sampling, kept):
 
 def test_a_token_of_probability_zero_is_never_sampled():
     logits = torch.tensor([[0.0, 9.0, 9.0, 0.0]]).repeat(3, 1)
-    ids, values = sample_tokens(logits, Sampling(top_k=2), torch.tensor([2.0**-53, 0.5, 1.0], dtype=torch.float64))
-    assert ids.tolist() == [1, 1, 2]
+    ids, values, kept = sample_tokens(
+        logits, Sampling(top_k=2), torch.tensor([2.0**-53, 0.5, 1.0], dtype=torch.float64)
+    )
+    assert ids.tolist() == [1, 1, 2] and kept[:, :2].tolist() == [[1, 2]] * 3 and bool((kept[:, 2:] == -1).all())
     torch.testing.assert_close(values[:, 1], torch.full((3,), 0.5).log())
     torch.testing.assert_close(values[:, 0], logits.log_softmax(-1)[0, 1].expand(3))
 

@@ -12,9 +12,12 @@ from rlcsd.engine.local import LocalEngine
 from rlcsd.engine.local.model import Network
 from rlcsd.methods import METHODS
 from rlcsd.records import Pair, Rollout, Sample, TrainingExample, Verdict
-from rlcsd.stages.score import build_token_batch, correction_weights
+from rlcsd.stages.correction import RolloutCorrection
+from rlcsd.stages.score import build_token_batch
 from tests.conftest import random_model
 from tests.methods.catalogue import EIGHT, RELATIVES
+
+TRUNCATED = RolloutCorrection("token_truncate")
 
 
 def built(name: str):
@@ -62,13 +65,13 @@ def gradient(engine: LocalEngine, rows, method, batch) -> torch.Tensor:
     return torch.cat([p.grad.flatten() for p in engine.policy.trainable() if p.grad is not None])
 
 
-@pytest.mark.parametrize("name", [*EIGHT, *RELATIVES])
+@pytest.mark.parametrize("name", [*EIGHT, *RELATIVES, "gspo"])
 def test_the_gradient_does_not_depend_on_the_micro_batches(name, tokenizer):
     method = built(name)
     model = Network(random_model(vocab=len(tokenizer), dtype=torch.float64))
     whole = engine_for(method, tokenizer, model=model, kl_coefficient=0.01, entropy_coefficient=0.02)
     rows = rows_for(whole, method)
-    batch = method.prepare(build_token_batch(whole, rows, method, 2.0), 2)
+    batch = method.prepare(build_token_batch(whole, rows, method, TRUNCATED), 2)
     expected = gradient(whole, rows, method, batch)
     assert float(expected.norm()) > 0
     for micro in (1, 30, 60):  # one by one, and two cuts by tokens
@@ -119,12 +122,6 @@ def test_a_mini_batch_without_any_gradient_moves_nothing(tokenizer):
     engine.update([row.pair for row in rows], method.prepare(build_token_batch(engine, rows, method), 1), method, 1e-2)
     assert all(torch.equal(a, b) for a, b in zip(before, engine.policy.trainable(), strict=True))
     assert engine.optimizer_steps == 0
-
-
-def test_the_correction_weight_is_truncated_and_uses_what_was_drawn_from():
-    sample = Sample((1, 2, 3), torch.tensor([-1.0, -1.0, -1.0]), torch.tensor([-1.0, -3.0, -0.5]), True)
-    assert correction_weights(sample, 2.0).tolist() == pytest.approx([1.0, 2.0, 0.6065306597126334])
-    assert correction_weights(sample, None).tolist() == [1.0, 1.0, 1.0]
 
 
 # ---------------------------------------------------------------- teachers
@@ -223,7 +220,7 @@ def test_prompts_computed_once_give_the_gradient_of_prompts_computed_for_each_ro
     rows = rows_for(engine, method, count=9)
     prompts = [tuple(range(5, 15)), tuple(range(20, 27))]
     rows = [replace(row, prompt=prompts[place % 2]) for place, row in enumerate(rows)]
-    batch = method.prepare(build_token_batch(engine, rows, method, 2.0), 1)
+    batch = method.prepare(build_token_batch(engine, rows, method, TRUNCATED), 1)
     shared = gradient(engine, rows, method, batch)
     monkeypatch.setattr("rlcsd.engine.local.update.prompts_to_share", lambda *arguments: None)
     plain = gradient(engine, rows, method, batch)
@@ -239,7 +236,7 @@ def test_no_forward_with_gradient_is_larger_than_the_budget(budget, tokenizer, m
     prompts = [tuple(range(5 + i, 15 + i)) for i in range(6)]
     rows = rows_for(engine, method, count=24)
     rows = [replace(row, prompt=prompts[place // 4]) for place, row in enumerate(rows)]
-    batch = method.prepare(build_token_batch(engine, rows, method, 2.0), 1)
+    batch = method.prepare(build_token_batch(engine, rows, method, TRUNCATED), 1)
     sizes: list[int] = []
     forward = Network.hidden
 

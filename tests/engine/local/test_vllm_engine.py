@@ -19,11 +19,15 @@ from rlcsd.config.load import build_method, load
 from rlcsd.config.schema import Config, LoraConfig, ModelConfig
 from rlcsd.engine.local import LocalEngine
 from rlcsd.engine.local.model import load_network, load_tokenizer
-from rlcsd.engine.local.sampler import filtered
 from rlcsd.errors import InputError
 from rlcsd.records import Pair, Rollout, Sample, Sampling, TrainingExample, Verdict
+from rlcsd.stages.correction import RolloutCorrection
 from rlcsd.stages.score import build_token_batch, with_old_log_probs
 from rlcsd.storage import read_jsonl
+
+from .test_sampler import filtered
+
+TRUNCATED = RolloutCorrection("token_truncate")
 
 pytestmark = pytest.mark.skipif(find_spec("vllm") is None, reason="vLLM is not installed")
 
@@ -95,7 +99,7 @@ def learn(engine: LocalEngine, updates: int) -> None:
     ]
     rows = with_old_log_probs(engine, [rows])[0]
     for _ in range(updates):
-        batch = method.prepare(build_token_batch(engine, rows, method, 2.0), 2)
+        batch = method.prepare(build_token_batch(engine, rows, method, TRUNCATED), 2)
         metrics = engine.update([row.pair for row in rows], batch, method, 1e-2)
         assert metrics["actor/grad_norm"].value > 0
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from rlcsd.config.load import load
@@ -14,11 +15,14 @@ from rlcsd.engine.verl.verl_engine import VerlEngine, self_check
 from rlcsd.errors import InputError
 from rlcsd.methods import METHODS
 from rlcsd.records import Pair, Sampling
+from rlcsd.stages.correction import RolloutCorrection
 from rlcsd.stages.score import build_token_batch
 
 from .conftest import CPU, TASK
 from .ranks import Piped, PipedCluster, Ranks
 from .test_parity import figures, learn, relative, rows_of
+
+TRUNCATED = RolloutCorrection("token_truncate")
 
 SMALL = ["engine.micro_batch_tokens=60", "engine.score_tokens=150"]
 SEQUENCE = ["engine.sequence_parallel=2", "engine.share_prefixes=false", "engine.attention=shared_sdpa"]
@@ -60,8 +64,8 @@ def local_of(method, *overrides: str, network: Network | None = None) -> LocalEn
 
 def compare(cluster, local, method, rows, columns_within: float, gradient_within: float) -> None:
     """Compare the token batch and the gradient of the first update from it of both engines."""
-    theirs = method.prepare(build_token_batch(cluster, rows, method, 2.0), 2)
-    ours = method.prepare(build_token_batch(local, rows, method, 2.0), 2)
+    theirs = method.prepare(build_token_batch(cluster, rows, method, TRUNCATED), 2)
+    ours = method.prepare(build_token_batch(local, rows, method, TRUNCATED), 2)
     for name in ("teacher_log_prob", "teacher_entropy", "contrast_log_prob"):
         expected = getattr(ours, name)
         if expected is not None:
@@ -116,7 +120,8 @@ def test_gradients_do_not_depend_on_the_layout(layout, ranks, tmp_path):
     first = built("rlcsd", teacher="ema", ema_rate=0.5)
     common = ["kl_coefficient=0.01", "entropy_coefficient=0.02"]
     cluster, local = cluster_of(ranks, first, *common, *LAYOUTS[layout]), local_of(first, *common)
-    rows = {name: rows_of(local, built(name)) for name in ("rlcsd", "sdpo", "opsd_ectr")}
+    names = ("rlcsd", "sdpo", "opsd_ectr", *(["gspo"] if "sequences shared" in layout else []))  # ratios of whole rows
+    rows = {name: rows_of(local, built(name)) for name in names}
     for name, some in rows.items():
         compare(cluster, local, built(name), some, 1e-3, 2e-4)
     learn(cluster, rows["rlcsd"], first)
@@ -167,7 +172,7 @@ def test_bfloat16_is_as_close_to_float32_as_the_local_engines_and_reduces_in_flo
     cluster = cluster_of(ranks, method, "model.dtype=bfloat16")
     rows = rows_of(local, method)
     pairs = [row.pair for row in rows]
-    batch = build_token_batch(local, rows, method, 2.0)
+    batch = build_token_batch(local, rows, method, TRUNCATED)
     # Ratios of 1, far from the bounds of the clip, where rounding would decide which tokens count.
     batch = method.prepare(batch.with_columns(old_log_prob=local.score(pairs, "policy").log_prob), 2)
     grads = []
@@ -185,6 +190,33 @@ def test_bfloat16_is_as_close_to_float32_as_the_local_engines_and_reduces_in_flo
     assert 1e-4 < far(found) / size < 0.1 and far(found) < 20 * far(rounded), (far(found) / size, far(rounded) / size)
     assert all(grad.dtype == torch.float32 for grad in found.values())
     self_check(cluster)
+
+
+@pytest.mark.parametrize("lora", [[], ["model.lora.rank=4"]], ids=["whole", "adapters"])
+def test_weights_without_a_master_copy_step_as_the_local_engines(lora, ranks, tmp_path):
+    method = built("rlcsd", teacher="ema", ema_rate=0.5)
+    half = ["model.dtype=bfloat16", "model.master_dtype=bfloat16", *lora]
+    cluster, local = cluster_of(ranks, method, *half), local_of(method, *half)
+    rows = rows_of(local, method)
+    pairs = [row.pair for row in rows]
+    shares = []
+    for engine in (cluster, local):
+        batch = method.prepare(build_token_batch(engine, rows, method, 2.0), 2)
+        shares.append([engine.update(pairs, batch, method, rate)["update/changed_share"] for rate in (1e-3, 1e-5)])
+    assert [one.weight for one in shares[0]] == [one.weight for one in shares[1]]
+    for found, expected in zip(*shares, strict=True):
+        assert found.value == pytest.approx(expected.value, rel=0.1)
+    assert lora or shares[0][1].value < shares[0][0].value / 2  # half of new adapters is 0, and moves at any rate
+    assert {gradient.dtype for gradient in cluster.gradient(pairs, batch, method).values()} == {torch.bfloat16}
+    self_check(cluster)
+    before = figures(cluster, pairs)
+    cluster.save_state(tmp_path)
+    again = cluster_of(ranks, method, *half)
+    again.load_state(tmp_path)
+    assert torch.allclose(figures(again, pairs), before, atol=1e-6)
+    cluster.save(tmp_path / "model")
+    saved = {t.dtype for file in (tmp_path / "model").glob("*.safetensors") for t in load_file(file).values()}
+    assert saved == {torch.bfloat16}
 
 
 @pytest.mark.parametrize("name", ["opd_ectr", "sdpo"])

@@ -14,11 +14,14 @@ from rlcsd.config.load import build_method, load
 from rlcsd.engine.local import LocalEngine
 from rlcsd.methods import METHODS
 from rlcsd.records import Pair, Sampling
+from rlcsd.stages.correction import RolloutCorrection
 from rlcsd.stages.score import build_token_batch
 from tests.engine.local.test_update import rows_for
 from tests.methods.catalogue import EIGHT, RELATIVES
 
 from .conftest import TASK
+
+TRUNCATED = RolloutCorrection("token_truncate")
 
 EXTRA = ["kl_coefficient=0.01", "entropy_coefficient=0.02", "engine.micro_batch_tokens=60", "engine.score_tokens=150"]
 
@@ -47,14 +50,16 @@ def relative(found, expected) -> float:
     return float((found.double() - expected.double()).abs().max() / expected.double().abs().max().clamp(min=1e-30))
 
 
-@pytest.mark.parametrize(("name", "count"), [*((name, 7) for name in (*EIGHT, *RELATIVES)), ("sdpo", 1), ("rlcsd", 1)])
+@pytest.mark.parametrize(
+    ("name", "count"), [*((name, 7) for name in (*EIGHT, *RELATIVES, "gspo")), ("sdpo", 1), ("rlcsd", 1)]
+)
 def test_the_first_gradient_is_the_local_engines(name, count, both):
     cluster, local = both
     method = built(name)
     rows = rows_of(local, method, count)
     pairs = [row.pair for row in rows]
-    theirs = method.prepare(build_token_batch(cluster, rows, method, 2.0), 2)
-    ours = method.prepare(build_token_batch(local, rows, method, 2.0), 2)
+    theirs = method.prepare(build_token_batch(cluster, rows, method, TRUNCATED), 2)
+    ours = method.prepare(build_token_batch(local, rows, method, TRUNCATED), 2)
     for field in fields(ours):
         expected, found = getattr(ours, field.name), getattr(theirs, field.name)
         if isinstance(expected, torch.Tensor) and field.name != "selected" and bool(expected.any()):
@@ -85,7 +90,7 @@ def pairs_of(engine, count: int = 5) -> list[Pair]:
 
 def learn(engine, rows, method, steps: int = 2, rate: float = 1e-2) -> None:
     for step in range(1, steps + 1):
-        batch = method.prepare(build_token_batch(engine, rows, method, 2.0), step)
+        batch = method.prepare(build_token_batch(engine, rows, method, TRUNCATED), step)
         engine.update([row.pair for row in rows], batch, method, rate)
         if batch.topk_handle is not None:
             engine.release(batch.topk_handle)
@@ -149,7 +154,7 @@ def test_topk_log_probs_stay_with_the_workers_until_they_are_released(both):
     cluster, local = both
     method = built("sdpo")
     rows = rows_of(local, method)
-    batch = build_token_batch(cluster, rows, method, 2.0)
+    batch = build_token_batch(cluster, rows, method, TRUNCATED)
     assert batch.topk_handle is not None and batch.topk_ids is None
     assert sum(cluster.policy.call("topk_count", "counting")) > 0
     cluster.release(batch.topk_handle)

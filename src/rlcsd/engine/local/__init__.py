@@ -17,12 +17,12 @@ from .lora import quantization
 from .memory import memory_line
 from .model import resolve_device
 from .optimizer import check_optimizer
-from .vllm import vllm_wanted
+from .vllm import vllm_mask_obstacle, vllm_wanted
 
 if TYPE_CHECKING:
     from .local_engine import LocalEngine
 
-__all__ = ["LocalEngine", "build", "check", "engine_line", "max_sequence", "memory_line"]
+__all__ = ["LocalEngine", "build", "check", "engine_line", "mask_obstacle", "max_sequence", "memory_line"]
 
 
 def __getattr__(name: str) -> Any:
@@ -53,6 +53,14 @@ def max_sequence(config: Config, context_length: int) -> int:
         if vllm_wanted(config, resolve_device(config.engine.device)):
             return TokenLimits.of(config, context_length).sequence
     return context_length
+
+
+def mask_obstacle(config: Config) -> str:
+    """See `engine.interface.keeps_sampling_mask`."""
+    with suppress(MissingError):  # which `check` raises
+        if vllm_wanted(config, resolve_device(config.engine.device)):
+            return vllm_mask_obstacle(config)
+    return ""
 
 
 def build(

@@ -25,7 +25,7 @@ from ...methods.base import NO_STEP, HintedConfig, Method, TeacherSchedule, step
 from ...methods.losses import Regularisers
 from ...metrics import Mean, Metrics
 from ...records import HintKind, Pair, Sample, Sampling, Scores, TokenBatch, TopKHandle
-from ..interface import TokenLimits
+from ..interface import TokenLimits, keeps_sampling_mask
 from ..out_of_memory import in_phase, out_of_memory
 from ..throughput import WorkCounter
 from . import optimizer, sampler, scoring
@@ -97,7 +97,9 @@ class LocalEngine:
         self.optimizer_steps = 0
         self.first_rms = self._rms()
         if config.engine.self_check:
-            self_check(self.policy, prompts or check_prompts(self.tokenizer), self.tokenizer.pad_token_id)
+            masked = config.sampling.settings(keep_mask=True) if keeps_sampling_mask(config) else None
+            given = prompts or check_prompts(self.tokenizer)
+            self_check(self.policy, given, self.tokenizer.pad_token_id, masked=masked)
         self.vllm: VllmSampler | None = None
         if vllm_wanted(config, device):
             alone = network is None and adapters_alone(config, device)
@@ -204,7 +206,7 @@ class LocalEngine:
             assert output.topk_log_prob is not None
             self.topk.keep(topk_handle, rows, output.topk_log_prob, hints)
         assert output.entropy is not None
-        return Scores(output.log_prob, output.entropy, made)
+        return Scores(output.log_prob, output.entropy, made, output.log_kept_mass)
 
     def release(self, topk_handle: TopKHandle) -> None:
         self.topk.release(topk_handle)

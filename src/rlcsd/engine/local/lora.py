@@ -14,7 +14,9 @@ import torch
 from ...config.schema import LoraConfig, ModelConfig
 from ...errors import InputError, MissingError, first_line
 
+PICKLED = "its weights are pickled, and pickles can run code; convert them to safetensors"
 _NAME = "adapter_config.json"
+_WEIGHTS = "adapter_model.safetensors"
 _BASE = "base.json"  # path and gguf_file of the base, in the folders that `save_adapter` writes
 
 
@@ -185,6 +187,8 @@ def read_adapter(model: Any, folder: Path, **options: Any) -> Any:
     """A peft model: `model` with the adapter in `folder`, which is in float32. Raises InputError if it does not fit."""
     from peft import PeftModel
 
+    if not (folder / _WEIGHTS).is_file() and (folder / "adapter_model.bin").is_file():  # which peft would open
+        raise InputError(f"model.path={folder}: {PICKLED}")
     try:
         return PeftModel.from_pretrained(model, str(folder), **options)
     except Exception as error:  # no weights, other layers, other shapes: each raises its own type

@@ -27,7 +27,7 @@ from ...prompts import check_rendering, end_of_turn_ids
 from ..architectures import known_architecture
 from ..head import Head
 from .attention import attend_in_blocks
-from .lora import base_model_config, keep_gradients, quantization, with_adapters
+from .lora import PICKLED, base_model_config, keep_gradients, quantization, with_adapters
 
 transformers_logging.disable_progress_bar()
 
@@ -363,7 +363,7 @@ def _unusable_files(folder: Path) -> str | None:
             if handle.read(19) == b"version https://git":
                 return f"{file.name} is a pointer of git-lfs and no weights; fetch them with `git lfs pull`"
     if not weights and folder.is_dir() and any(folder.glob("*.bin")):
-        return "its weights are pickled, and pickles can run code; convert them to safetensors"
+        return PICKLED
     return None
 
 

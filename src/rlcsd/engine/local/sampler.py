@@ -23,7 +23,7 @@ from transformers import Cache, DynamicCache
 from transformers.cache_utils import DynamicLayer
 
 from ...errors import first_line
-from ...records import Sample, Sampling
+from ...records import Sample, Sampling, SamplingMask
 from ..head import entropy_of
 from .attention import query_positions
 from .caches import Ids, batches, padded
@@ -33,6 +33,7 @@ _MORE_SLOTS = 64  # slots beyond the longest row at first; then they grow by hal
 _ALIGNED = 16  # slots are a multiple of it, so that attention kernels need not pad the mask
 _BUSY = 0.75  # the cache is laid out anew once fewer than this share of its rows still write
 _LOOK_EVERY = 16  # tokens between two looks of the host at another device
+_TIES = 12  # tokens that may tie with the last of the top-k and still be in a sampling mask
 
 
 # ------------------------------------------------------------------ random numbers
@@ -62,50 +63,75 @@ def uniforms(starts: Tensor, first: Tensor, count: int) -> Tensor:
 # ------------------------------------------------------------------ one token
 
 
-def filtered(scaled: Tensor, sampling: Sampling) -> Tensor:
-    """Logits `[R, V]`, already over the temperature, with −inf at what top-k and then top-p (nucleus) exclude.
+def nucleus(scaled: Tensor, top_p: float) -> Tensor:
+    """Logits `[R, V]`, already over the temperature, with −inf at what top-p excludes.
 
-    Tokens of equal logits stay or go together. With top-k, the nucleus is found among the k most likely tokens, so the
-    vocabulary is not sorted.
+    A token stays while the mass of the likelier ones is below `top_p`, so the most likely one always stays. Tokens of
+    equal logits stay or go together.
     """
-    vocabulary = scaled.shape[-1]
-    top_k = sampling.top_k if 0 < sampling.top_k < vocabulary else vocabulary
-    if top_k == vocabulary and sampling.top_p >= 1.0:
-        return scaled
-    largest = scaled.topk(top_k, dim=-1).values if top_k < vocabulary else scaled.sort(dim=-1, descending=True).values
-    least = largest[:, -1:]
-    if sampling.top_p < 1.0:
-        kept = scaled.masked_fill(scaled < least, -torch.inf) if top_k < vocabulary else scaled
-        probs = (largest - kept.logsumexp(dim=-1, keepdim=True)).exp()
-        # A token stays while the mass before it is below top_p, so the most likely one always stays.
-        stays = probs.cumsum(dim=-1) - probs < sampling.top_p
-        least = largest.gather(-1, stays.sum(dim=-1, keepdim=True).clamp(min=1) - 1)
+    largest = scaled.sort(dim=-1, descending=True).values
+    probs = largest.softmax(dim=-1)
+    stays = probs.cumsum(dim=-1) - probs < top_p
+    least = largest.gather(-1, stays.sum(dim=-1, keepdim=True).clamp(min=1) - 1)
     return scaled.masked_fill(scaled < least, -torch.inf)
 
 
-def sample_tokens(logits: Tensor, sampling: Sampling, uniform: Tensor) -> tuple[Tensor, Tensor]:
+def kept_tokens(scaled: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+    """What top-k and then top-p keep of logits `[R, V]`: their logits `[R, W]` and their ids `[R, W]`, ascending.
+
+    Unused entries have logit −inf and id −1. Tokens of equal logits stay or go together, up to `_TIES` beyond
+    `top_k`; where still more are equal, as many as find room stay. The vocabulary is not sorted.
+    """
+    vocabulary = scaled.shape[-1]
+    values, ids = scaled.topk(min(sampling.top_k + _TIES, vocabulary), dim=-1)
+    least = values[:, min(sampling.top_k, vocabulary) - 1, None]
+    unused = values < least
+    if sampling.top_p < 1.0:
+        likeliest = nucleus(values.masked_fill(unused, -torch.inf), sampling.top_p)
+        unused = likeliest == -torch.inf
+    ids, order = ids.masked_fill(unused, vocabulary).sort(dim=-1)
+    return values.masked_fill(unused, -torch.inf).gather(-1, order), ids.masked_fill(ids == vocabulary, -1)
+
+
+def sample_tokens(logits: Tensor, sampling: Sampling, uniform: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
     """Sample the next token of each row from logits `[R, V]`, given numbers `uniform [R]` in (0, 1].
 
-    Returns ids `[R]` and, `[R, 3]`: the log-prob at temperature 1 without filters, the log-prob in the distribution
-    that was sampled from, and the entropy in nats. Temperature 0 is greedy.
+    Returns ids `[R]`, values `[R, 4]` and, with top-k, the ids `[R, W]` that each row was sampled from (see
+    `kept_tokens`). Values are the log-prob at temperature 1 without filters, the log-prob in the distribution that was
+    sampled from, the entropy in nats, and the log of the kept tokens' total probability at temperature 1 (0 without
+    top-k). Temperature 0 is greedy.
     """
     norm = logits.logsumexp(dim=-1)
-    entropy = entropy_of(logits, norm)
+    entropy, zero = entropy_of(logits, norm), torch.zeros_like(norm)
 
-    def at(values: Tensor, ids: Tensor) -> Tensor:
-        return values.gather(-1, ids[:, None])[:, 0]
+    def at(values: Tensor, indices: Tensor) -> Tensor:
+        return values.gather(-1, indices[:, None])[:, 0]
 
     if sampling.temperature == 0.0:
         ids = logits.argmax(dim=-1)
-        return ids, torch.stack([at(logits, ids) - norm, torch.zeros_like(norm), entropy], dim=1)
+        return ids, torch.stack([at(logits, ids) - norm, zero, entropy, zero], dim=1), None
     scaled = logits if sampling.temperature == 1.0 else logits / sampling.temperature
-    scaled = filtered(scaled, sampling)
-    # The first token whose cumulated probability reaches a share of the whole: never one of probability 0.
-    cumulated = scaled.softmax(dim=-1).cumsum(dim=-1, dtype=torch.float64)
-    ids = torch.searchsorted(cumulated, uniform[:, None] * cumulated[:, -1:])[:, 0].clamp(max=logits.shape[-1] - 1)
+    if sampling.top_k:
+        candidates, kept = kept_tokens(scaled, sampling)
+        chosen = _drawn(candidates, uniform)
+        ids = at(kept, chosen)
+        unscaled = logits.gather(-1, kept.clamp(min=0)).masked_fill(kept < 0, -torch.inf)
+        sampled, mass = at(candidates, chosen) - candidates.logsumexp(dim=-1), unscaled.logsumexp(dim=-1) - norm
+        return ids, torch.stack([at(logits, ids) - norm, sampled, entropy, mass], dim=1), kept.int()
+    if sampling.top_p < 1.0:
+        scaled = nucleus(scaled, sampling.top_p)
+    ids = _drawn(scaled, uniform)
     scored = at(logits, ids) - norm
     sampled = scored if scaled is logits else at(scaled, ids) - scaled.logsumexp(dim=-1)
-    return ids, torch.stack([scored, sampled, entropy], dim=1)
+    return ids, torch.stack([scored, sampled, entropy, zero], dim=1), None
+
+
+def _drawn(logits: Tensor, uniform: Tensor) -> Tensor:
+    """Indices `[R]` drawn from logits `[R, W]`: the first whose cumulated probability reaches a share `uniform [R]` of
+    the whole, so never one of probability 0."""
+    cumulated = logits.softmax(dim=-1).cumsum(dim=-1, dtype=torch.float64)
+    indices = torch.searchsorted(cumulated, uniform[:, None] * cumulated[:, -1:])[:, 0]
+    return indices.clamp(max=logits.shape[-1] - 1)
 
 
 # ------------------------------------------------------------------ rows of the cache
@@ -212,14 +238,16 @@ class _Rows:
         rows = torch.arange(len(tokens), device=device)
         self.layers = Cache(layers=[_RowsLayer(keys, values, rows, self.position) for keys, values in self.cache])
         self.ids = self.token.new_zeros(len(tokens), self.look_every)
-        self.values = torch.zeros(*self.ids.shape, 3, device=device)  # see `sample_tokens`
+        self.values = torch.zeros(*self.ids.shape, 4, device=device)  # see `sample_tokens`
+        self.kept: Tensor | None = None  # ids [R, look_every, W] of the sampling masks, made at the first step
         self.uniform = torch.zeros(self.ids.shape, dtype=torch.float64, device=device)
         self.column = self.token.new_zeros(1)
 
-    def decode(self, steps: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def decode(self, steps: int) -> tuple[Tensor, Tensor, Tensor | None, Tensor, Tensor]:
         """Sample `steps` tokens in each row.
 
-        Returns on the host ids `[R, steps]`, values `[R, steps, 3]` (`sample_tokens`), and `count` and `writing` `[R]`.
+        Returns on the host ids `[R, steps]`, values `[R, steps, 4]` and, if masks are kept, ids `[R, steps, W]` (see
+        `sample_tokens`), and `count` and `writing` `[R]`.
         """
         self.uniform.copy_(uniforms(self.starts, self.count, self.look_every))
         self.column.zero_()
@@ -231,7 +259,8 @@ class _Rows:
             else:
                 self.graph.replay()
         state = torch.stack([self.count, self.writing]).cpu()
-        return self.ids[:, :steps].cpu(), self.values[:, :steps].cpu(), state[0], state[1]
+        kept = None if self.kept is None else self.kept[:, :steps].cpu()
+        return self.ids[:, :steps].cpu(), self.values[:, :steps].cpu(), kept, state[0], state[1]
 
     def _step(self) -> None:
         slots = torch.arange(self.slots, device=self.token.device)
@@ -243,9 +272,14 @@ class _Rows:
             self.rounded = self.network.head.rounded_weight(hidden.dtype)
         logits = self.network.head.logits(hidden, self.rounded)
         uniform = self.uniform.index_select(1, self.column)[:, 0]
-        ids, values = sample_tokens(logits, self.sampling, uniform)
+        ids, values, kept = sample_tokens(logits, self.sampling, uniform)
         self.ids.index_copy_(1, self.column, ids[:, None])
         self.values.index_copy_(1, self.column, values[:, None].to(self.values.dtype))
+        if self.sampling.keep_mask:
+            assert kept is not None
+            if self.kept is None:
+                self.kept = kept.new_zeros(*self.ids.shape, kept.shape[-1])
+            self.kept.index_copy_(1, self.column, kept[:, None])
         self.column += 1
         self.token.copy_(ids)
         self.position += self.writing
@@ -279,9 +313,11 @@ class _Responses:
     def __init__(self, prompts: Sequence[Sequence[int]], n: int, sampling: Sampling, spare: int) -> None:
         """`spare`: columns for what a row samples after its response has ended."""
         count, limit = len(prompts) * n, sampling.max_tokens
-        self.prompts, self.n, self.limit = prompts, n, limit
+        self.prompts, self.n, self.limit, self.masked = prompts, n, limit, sampling.keep_mask
         self.ids = torch.empty(count, limit + spare, dtype=torch.long)
-        self.values = torch.empty(count, limit + spare, 3)
+        self.values = torch.empty(count, limit + spare, 4)
+        self.kept_counts = torch.empty(count, limit + spare if self.masked else 0, dtype=torch.int32)
+        self.kept: list[list[Tensor]] = [[] for _ in range(count)]  # kept ids [M], one part for each look of the host
         self.lengths = [0] * count
         # Prompts of like length together; `batches` pads them to the longest.
         self.waiting = deque(sorted(range(count), key=lambda index: len(prompts[index // n])))
@@ -294,19 +330,31 @@ class _Responses:
         """Tokens of prompt and response so far, and of up to `more` that follow."""
         return len(self.prompts[response // self.n]) + min(self.lengths[response] + more, self.limit)
 
-    def write(self, responses: Sequence[int], ids: Tensor, values: Tensor, lengths: Sequence[int]) -> None:
-        """Append what the rows of these responses sampled, `ids [R, T]` and `values [R, T, 3]`."""
+    def write(
+        self, responses: Sequence[int], ids: Tensor, values: Tensor, kept: Tensor | None, lengths: Sequence[int]
+    ) -> None:
+        """Append what the rows of these responses sampled: `ids [R, T]`, `values [R, T, 4]`, and `kept [R, T, W]`."""
         rows = torch.tensor(responses)[:, None]
-        columns = torch.tensor([self.lengths[index] for index in responses])[:, None] + torch.arange(ids.shape[1])
+        before = torch.tensor([self.lengths[index] for index in responses])[:, None]
+        columns = before + torch.arange(ids.shape[1])
         self.ids[rows, columns], self.values[rows, columns] = ids, values
+        if kept is not None:
+            used = (kept >= 0) & (columns < torch.tensor(lengths)[:, None])[:, :, None]
+            counts = used.sum(dim=-1, dtype=torch.int32)
+            self.kept_counts[rows, columns] = counts
+            for index, part in zip(responses, kept[used].split(counts.sum(dim=1).tolist()), strict=True):
+                self.kept[index].append(part)
         for index, length in zip(responses, lengths, strict=True):
             self.lengths[index] = length
 
     def sample(self, response: int, stop: set[int]) -> Sample:
         length = self.lengths[response]
         ids = self.ids[response, :length].tolist()
-        scored, sampled, entropies = (column.clone() for column in self.values[response, :length].T)
-        return Sample(tuple(ids), scored, sampled, ids[-1] in stop, entropies)
+        scored, sampled, entropies, mass = (column.clone() for column in self.values[response, :length].T)
+        if not self.masked:
+            return Sample(tuple(ids), scored, sampled, ids[-1] in stop, entropies)
+        mask = SamplingMask(torch.cat(self.kept[response]), self.kept_counts[response, :length].clone())
+        return Sample(tuple(ids), scored, sampled, ids[-1] in stop, entropies, mask, mass)
 
 
 @torch.inference_mode()
@@ -348,8 +396,8 @@ def sample(
                 inside = _lay_out(rows, responses, inside, busy, starts, pad_id, max_rows, max_slots, budget)
                 busy = list(range(len(inside)))
             steps = min(look_every, max(responses.limit - responses.lengths[inside[row]] for row in busy))
-            ids, values, counts, writing = rows.decode(steps)
-            responses.write(inside, ids, values, counts.tolist())
+            ids, values, kept, counts, writing = rows.decode(steps)
+            responses.write(inside, ids, values, kept, counts.tolist())
             busy = writing.nonzero()[:, 0].tolist()
     samples = [responses.sample(index, set(stop_ids)) for index in range(len(prompts) * n)]
     return [samples[start : start + n] for start in range(0, len(samples), n)]

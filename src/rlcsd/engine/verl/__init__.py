@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from ...config.schema import Config
 from ...methods.base import HintedConfig, Method
-from ..interface import TokenLimits
+from ..interface import TokenLimits, keeps_sampling_mask
+from ..local.vllm import vllm_mask_obstacle
 from ..out_of_memory import out_of_memory
 from .gpu_plan import engine_line, memory_line
 from .settings import check, engine_settings, environment
@@ -19,7 +20,15 @@ from .settings import check, engine_settings, environment
 if TYPE_CHECKING:
     from .verl_engine import VerlEngine
 
-__all__ = ["build", "check", "engine_line", "max_sequence", "memory_line"]
+__all__ = ["build", "check", "engine_line", "mask_obstacle", "max_sequence", "memory_line"]
+
+
+def mask_obstacle(config: Config) -> str:
+    """See `engine.interface.keeps_sampling_mask`."""
+    rollout = engine_settings(config).rollout
+    if rollout != "vllm":
+        return f"engine.rollout={rollout} returns none; set engine.rollout=vllm"
+    return vllm_mask_obstacle(config)
 
 
 def max_sequence(config: Config, context_length: int) -> int:
@@ -34,6 +43,8 @@ def build(config: Config, method: Method, tokenizer: Any = None, prompts: Sequen
     """
     check(config)
     os.environ.update(environment(engine_settings(config)))  # before verl is imported for the first time
+    if keeps_sampling_mask(config):
+        os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "1"  # the one that returns them
     import torch
 
     from ..local.model import check_files, load_tokenizer, teacher_model_config

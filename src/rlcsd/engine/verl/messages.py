@@ -10,31 +10,43 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...records import HintKind, Pair, TokenBatch
+from ...layout import Layout, joined_masks
+from ...records import HintKind, Pair, SamplingMask, TokenBatch
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Pairs as token ids laid end to end, with the lengths of each context and response."""
+    """Pairs as token ids laid end to end, with the lengths of each context and response.
+
+    `kept` are the ids and counts of the pairs' sampling masks, `[M]` and `[n]`, None if no pair has one.
+    """
 
     ids: NDArray[np.int32]
     contexts: tuple[int, ...]
     responses: tuple[int, ...]
+    kept: tuple[NDArray[np.int32], NDArray[np.int32]] | None = None
 
     @staticmethod
     def of(pairs: Sequence[Pair]) -> Rows:
         ids = [np.fromiter(tokens, np.int32, len(tokens)) for pair in pairs for tokens in (pair.context, pair.response)]
         joined = np.concatenate(ids) if ids else np.zeros(0, np.int32)
-        return Rows(joined, tuple(len(p.context) for p in pairs), tuple(len(p.response) for p in pairs))
+        mask = joined_masks(pairs)
+        kept = None if mask is None else (mask.ids.numpy(), mask.counts.numpy())
+        return Rows(joined, tuple(len(p.context) for p in pairs), tuple(len(p.response) for p in pairs), kept)
 
     def pairs(self) -> list[Pair]:
         ids, start, pairs = self.ids.tolist(), 0, []
-        for context, response in zip(self.contexts, self.responses, strict=True):
+        # Ray's arrays cannot be written to, and torch would warn of that.
+        mask = None if self.kept is None else SamplingMask(*(torch.from_numpy(part.copy()) for part in self.kept))
+        layout = Layout(self.responses)
+        for row, (context, response) in enumerate(zip(self.contexts, self.responses, strict=True)):
             middle, end = start + context, start + context + response
-            pairs.append(Pair(tuple(ids[start:middle]), tuple(ids[middle:end])))
+            of_row = None if mask is None else mask[layout.span(row)]
+            pairs.append(Pair(tuple(ids[start:middle]), tuple(ids[middle:end]), of_row))
             start = end
         return pairs
 
@@ -57,11 +69,15 @@ class ScoreTask:
 
 @dataclass(frozen=True)
 class Columns:
-    """`log_prob [n]` and `entropy [n]`, and how many tokens went through the model for them."""
+    """`log_prob [n]`, `entropy [n]` and, with sampling masks, `log_kept_mass [n]`.
+
+    `computed`: how many tokens went through the model for them.
+    """
 
     log_prob: Tensor
     entropy: Tensor
     computed: int = 0
+    log_kept_mass: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -91,5 +107,5 @@ class Updated:
     rows: int
     grad_norm: float
     square_sum: float
-    changed: tuple[float, float]
+    changed: tuple[float, ...]
     updated: bool = True

@@ -99,7 +99,8 @@ class Rank:
             assert out.topk_log_prob is not None
             self.topk.keep(handle, task.indices, out.topk_log_prob, task.hints)
         assert out.entropy is not None
-        return Columns(out.log_prob.float().cpu(), out.entropy.float().cpu(), self.network.computed)
+        mass = None if out.log_kept_mass is None else out.log_kept_mass.float().cpu()
+        return Columns(out.log_prob.float().cpu(), out.entropy.float().cpu(), self.network.computed, mass)
 
     def _forward(self, pairs: Sequence[Pair], top_k: int = 0, topk_ids: Tensor | None = None) -> HeadOutput | None:
         """Columns `[n]` under the weights that are swapped in; None on a rank without rows, which takes part too."""
@@ -161,7 +162,7 @@ class Rank:
         with self.ready("eval"):
             with network.gathered():
                 columns = network.run_inside(plain_and_noisy)
-            columns["update"] = network.packed(pairs, entropy=False).log_prob
+            columns["update"] = network.packed(pairs, entropy=False).kept_log_prob
             network.reshard()
         return {name: column.float().cpu() for name, column in columns.items()}
 
@@ -191,7 +192,7 @@ class Rank:
             before = watched_values(self._shards())
             norm = float(engine.optimizer_step())
             finite = math.isfinite(norm)
-            changed = _summed(*changed_counts(before, self._shards())) if finite else (0.0, 0.0)
+            changed: tuple[float, ...] = _summed(*changed_counts(before, self._shards())) if finite else (0.0, 0.0)
             if finite:
                 self.optimizer_steps += 1
                 for copy in self.copies.values():

@@ -9,8 +9,10 @@ from typing import Any, TypeVar
 import ray
 
 from ...config.schema import Config
+from ..interface import keeps_sampling_mask
 from .compat import LLMServerManager, RayClassWithInitArgs, RayResourcePool, RayWorkerGroup
 from .ray_cluster import end_server, join, leave, lost, note_segments, record_segments
+from .sampling_masks import pass_masks_on
 from .settings import engine_settings, verl_config
 from .waiting import run_with_timeout, translated_errors, wait_for_requests, wait_for_results
 from .worker import RlcsdWorker
@@ -23,7 +25,7 @@ class Workers:
     """A group of workers on all GPUs of the pool. `model` is the path of another model than the policy, a teacher."""
 
     def __init__(self, config: Config, pool: Any, model: str | None = None) -> None:
-        self.settings = engine_settings(config)
+        self.config, self.settings = config, engine_settings(config)
         self.verl = verl_config(config, model)
         role = "actor_rollout" if model is None else "actor"
         worker = RayClassWithInitArgs(
@@ -75,6 +77,9 @@ class Servers:
         self.client = self.manager.get_client()
         servers = [server for replica in self.manager.get_replicas() for server in replica.servers]
         wait_for_results([s.__ray_call__.remote(note_segments) for s in servers], "looking at servers", self.timeout)
+        if keeps_sampling_mask(workers.config):
+            passing = [s.__ray_call__.remote(pass_masks_on) for s in servers]
+            wait_for_results(passing, "preparing servers for sampling masks", self.timeout)
         self.awake = True
         self.sleep()
 

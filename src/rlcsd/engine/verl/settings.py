@@ -12,7 +12,7 @@ from packaging.version import Version
 
 from ...config.schema import Config, VerlEngineConfig
 from ...errors import InputError, MissingError, together
-from ..interface import TokenLimits
+from ..interface import TokenLimits, keeps_sampling_mask
 from ..local import model as local_model
 from ..local.lora import adapter_folder, vllm_has_kernel
 from ..local.model import context_length, resolve_path, text_config
@@ -106,6 +106,8 @@ def overrides(config: Config, model: str | None = None) -> list[str]:
         f"{_ROLLOUT}.log_prob_max_token_len_per_gpu": e.score_tokens,
         f"{_ROLLOUT}.checkpoint_engine.backend": "naive",  # trainer and servers share GPUs
     }
+    if not frozen and keeps_sampling_mask(config):
+        values[f"+{_ROLLOUT}.engine_kwargs.vllm.return_sampling_mask"] = True
     lora = None if frozen else config.model.lora
     if lora is not None:
         values |= {

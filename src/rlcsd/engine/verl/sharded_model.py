@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 
+from ...layout import joined_masks
 from ...methods.base import TeacherSchedule
-from ...records import Pair
+from ...records import Pair, SamplingMask
 from ..head import HeadOutput
 from ..local.model import Network, disable_dropout
 from .compat import gather_outputs_and_unpad, ulysses_pad_and_slice_inputs
@@ -81,7 +83,8 @@ class ShardedNetwork(Network):
         """Log-probs and entropies of the response tokens of rows packed into one sequence: one forward pass per rank.
 
         `topk_ids [n, k]` are token ids whose log-probs are wanted; `top_k` asks for the k most likely ones instead.
-        With sequence parallelism each rank of a group has a slice of the sequence; the columns are gathered.
+        With sampling masks in the pairs the log of the kept mass is computed as well. With sequence parallelism each
+        rank of a group has a slice of the sequence; the columns are gathered.
         """
         rows = [(*pair.context, *pair.response) for pair in pairs]
         ids = torch.tensor([token for row in rows for token in row], device=self.device)
@@ -90,17 +93,25 @@ class ShardedNetwork(Network):
         predicting = torch.cat(
             [torch.arange(end - len(p.response) - 1, end - 1) for end, p in zip(ends, pairs, strict=True)]
         ).to(self.device)
-        found = self.run_inside(self._columns, ids, positions, predicting, topk_ids, top_k, entropy)
-        return HeadOutput(found["log_prob"], found.get("entropy"), found.get("topk_ids"), found.get("topk_log_prob"))
+        columns = partial(self._columns, kept=joined_masks(pairs))  # FSDP2 looks through arguments for tensors
+        found = self.run_inside(columns, ids, positions, predicting, topk_ids, top_k, entropy)
+        return HeadOutput(**{name: found.get(name) for name in HeadOutput.__annotations__})
 
     def _columns(
-        self, ids: Tensor, positions: Tensor, predicting: Tensor, topk_ids: Tensor | None, top_k: int, entropy: bool
+        self,
+        ids: Tensor,
+        positions: Tensor,
+        predicting: Tensor,
+        topk_ids: Tensor | None,
+        top_k: int,
+        entropy: bool,
+        kept: SamplingMask | None,
     ) -> dict[str, Tensor]:
         """Columns of `HeadOutput` at the positions `predicting [n]` of packed rows `ids [S]`."""
         labels = ids[predicting + 1]
         if self.sequence_parallel == 1:
             hidden = self.hidden(input_ids=ids[None], position_ids=positions[None], use_cache=False)[0, predicting]
-            return self._head_columns(hidden, labels, topk_ids, top_k, entropy)
+            return self._head_columns(hidden, labels, topk_ids, top_k, entropy, kept)
         width = -(-len(ids) // self.sequence_parallel)
         slice_ids, slice_positions, padding = ulysses_pad_and_slice_inputs(
             ids[None], positions[None], self.sequence_parallel
@@ -110,7 +121,12 @@ class ShardedNetwork(Network):
         here = (predicting >= first) & (predicting < first + width)
         offsets = predicting[here] - first
         columns = self._head_columns(
-            hidden[offsets], labels[here], None if topk_ids is None else topk_ids[here], top_k, entropy
+            hidden[offsets],
+            labels[here],
+            None if topk_ids is None else topk_ids[here],
+            top_k,
+            entropy,
+            None if kept is None else kept.at(here.cpu().nonzero()[:, 0]),
         )
         whole = {}
         for name, column in columns.items():
@@ -120,14 +136,24 @@ class ShardedNetwork(Network):
         return whole
 
     def _head_columns(
-        self, hidden: Tensor, labels: Tensor, topk_ids: Tensor | None, top_k: int, entropy: bool
+        self,
+        hidden: Tensor,
+        labels: Tensor,
+        topk_ids: Tensor | None,
+        top_k: int,
+        entropy: bool,
+        kept: SamplingMask | None,
     ) -> dict[str, Tensor]:
-        out = self.head.top_k(hidden, labels, top_k) if top_k else self.head(hidden, labels, topk_ids, entropy)
+        if top_k:
+            out = self.head.top_k(hidden, labels, top_k, kept)
+        else:
+            out = self.head(hidden, labels, topk_ids, entropy, kept)
         columns = {
             "log_prob": out.log_prob,
             "entropy": out.entropy,
             "topk_ids": out.topk_ids if top_k else None,
             "topk_log_prob": out.topk_log_prob,
+            "log_kept_mass": out.log_kept_mass,
         }
         return {name: column for name, column in columns.items() if column is not None}
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Awaitable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,20 +18,22 @@ from torch import Tensor
 
 from ...config.schema import Config
 from ...errors import InputError
-from ...layout import Layout
+from ...layout import Layout, all_masked
 from ...methods.base import NO_STEP, Method, step_metrics, update_metrics
 from ...methods.losses import Regularisers
 from ...metrics import Metrics
 from ...records import HintKind, Pair, Sample, Sampling, Scores, TokenBatch, TopKHandle
-from ..interface import TokenLimits
+from ..interface import TokenLimits, keeps_sampling_mask
 from ..local.caches import Ids, families
 from ..local.memory import Shape, load_shape
 from ..local.model import context_length, load_tokenizer, sliding_windows, text_config
 from ..local.self_check import check_prompts, compare, response_lengths
 from ..local.update import rows_to_update
+from ..local.vllm import sampling_mask_of
 from ..out_of_memory import in_phase
 from ..throughput import WorkCounter
 from .messages import Columns, Rows, ScoreTask, Updated, UpdateTask
+from .sampling_masks import returned_mask
 from .settings import engine_settings, stop_ids
 
 if TYPE_CHECKING:
@@ -71,7 +74,7 @@ class VerlEngine:
         self.servers.wake(self.version)
         distinct = n if sampling.temperature > 0 else 1  # greedy responses to a prompt are all the same
         outputs = self.servers.wait_for(requests(self.servers.client, prompts, distinct, sampling, self.stop, seed))
-        samples = [sample_of(output, self.stop) for output in outputs]
+        samples = [sample_of(output, self.stop, sampling.keep_mask) for output in outputs]
         groups = [samples[i : i + distinct] * (n // distinct) for i in range(0, len(samples), distinct)]
         self.work.sampled(prompts, groups)
         return groups
@@ -91,6 +94,7 @@ class VerlEngine:
     ) -> Scores:
         workers = self.teacher if who == "teacher" and self.teacher is not None else self.policy
         self.servers.sleep()
+        pairs = all_masked(pairs)
         rows = list(range(len(pairs))) if rows is None else rows
         if topk_handle is None:
             assignment, key = assign_by_context(pairs, workers.ranks), None
@@ -119,10 +123,12 @@ class VerlEngine:
         self.computed = sum(columns.computed for columns in found)
         self.work.scored(pairs)
         lengths = tuple(len(pair.response) for pair in pairs)
+        masses = [columns.log_kept_mass for columns in found if columns.log_kept_mass is not None]
         return Scores(
             _in_row_order(assignment, [columns.log_prob for columns in found], lengths),
             _in_row_order(assignment, [columns.entropy for columns in found], lengths),
             TopKHandle(self.last_key, lengths) if top_k else None,
+            _in_row_order(assignment, masses, lengths) if masses else None,
         )
 
     def _share_with_teacher(self, key: int, scorer: Workers) -> None:
@@ -159,7 +165,8 @@ class VerlEngine:
         updated = sum(part.rows for part in found)
         self.work.updated(pairs, updated / len(pairs))
         growth = math.sqrt(found[0].square_sum / self.first_square_sum)
-        step = step_metrics(growth, found[0].grad_norm, learning_rate, found[0].updated, found[0].changed)
+        changed, watched = found[0].changed
+        step = step_metrics(growth, found[0].grad_norm, learning_rate, found[0].updated, (changed, watched))
         return {**update_metrics(sums, updated, len(pairs)), **step}
 
     def gradient(self, pairs: Sequence[Pair], batch: TokenBatch, method: Method) -> dict[str, Tensor]:
@@ -268,12 +275,16 @@ def requests(
     ]
 
 
-def sample_of(output: Any, stop: Sequence[int]) -> Sample:
-    """A server's answer as a sample. Raises InputError if it has no tokens, or tokens without log-probs."""
+def sample_of(output: Any, stop: Sequence[int], keep_mask: bool = False) -> Sample:
+    """A server's answer as a sample.
+
+    Raises InputError if it has no tokens, or tokens without log-probs or, with `keep_mask`, without a mask.
+    """
     ids = tuple(output.token_ids)
     if not ids or output.log_probs is None or len(output.log_probs) != len(ids):
         raise InputError("sampling: a rollout server gave no tokens, or tokens without log-probs")
-    return Sample(ids, None, torch.tensor(output.log_probs), ids[-1] in stop)
+    mask = sampling_mask_of(returned_mask(output), ids) if keep_mask else None
+    return Sample(ids, None, torch.tensor(output.log_probs), ids[-1] in stop, sampling_mask=mask)
 
 
 # ------------------------------------------------------------------ rows to ranks
@@ -357,13 +368,18 @@ def self_check(engine: VerlEngine, given: Sequence[Ids] = (), seed: int = 0) -> 
     if adapted:
         engine.policy.call("fill_adapters", "checking adapters", seed)
     room = min(engine.limits.response, engine.limits.sequence - max(map(len, prompts)))
-    for tokens in response_lengths(windows, room):
+    checks = [Sampling(max_tokens=tokens) for tokens in response_lengths(windows, room)]
+    if keeps_sampling_mask(engine.config) and checks:  # at temperature 1, to which the trainer's log-probs belong
+        masked = replace(engine.config.sampling.settings(keep_mask=True), temperature=1.0)
+        checks.append(replace(masked, max_tokens=checks[-1].max_tokens))
+    for sampling in checks:
         engine.servers.wake(engine.version)
-        asked = requests(engine.servers.client, prompts, 1, Sampling(max_tokens=tokens), (), seed)
-        samples = [sample_of(output, ()) for output in engine.servers.wait_for(asked)]
-        pairs = [Pair(prompt, sample.ids) for prompt, sample in zip(prompts, samples, strict=True)]
+        asked = requests(engine.servers.client, prompts, 1, sampling, (), seed)
+        samples = [sample_of(output, (), sampling.keep_mask) for output in engine.servers.wait_for(asked)]
+        pairs = [Pair(prompt, s.ids, s.sampling_mask) for prompt, s in zip(prompts, samples, strict=True)]
         served = torch.cat([sample.sampled_log_probs for sample in samples])
-        scored = engine.score(pairs, "policy").log_prob
+        scores = engine.score(pairs, "policy")
+        scored = scores.log_prob if scores.log_kept_mass is None else scores.log_prob - scores.log_kept_mass
         columns = engine.policy.call("check", "checking the model", Rows.of(pairs), seed)[0]
         noise = {name: float((columns[name] - columns["plain"]).abs().mean()) for name in ("noisy", "served")}
         lengths = [len(pair.response) for pair in pairs]

@@ -211,7 +211,7 @@ function showHints() {
   $("hints").replaceChildren(...hints.map((hint, i) => {
     const name = hintName(hints, i).replace(/^./, (letter) => letter.toUpperCase());
     const from = hint.index < 0 ? "data set" : `rollout ${hint.index + 1}`;
-    const text = hint.text === null ? "(the answer alone)" : visible(data.texts[hint.text]);
+    const text = hint.bare ? "(the bare answer, between prompt and response)" : hint.text === null ? "(the answer alone)" : visible(data.texts[hint.text]);
     return make("details", { open: i < 2 }, make("summary", {}, make("span", { class: hint.correct ? "ok" : "bad" }, hint.correct ? "✓ " : "✗ "), `${name}: ${from}`),
       make("p", { class: "answer" }, hint.answer === "" && hint.text === null ? "no hint at all" : `Final answer: ${visible(hint.answer)}`),
       make("div", { class: "text" }, text),
