@@ -108,6 +108,7 @@ def draw_alignment(runs: Runs, path: Path) -> None:
                         axis.plot(steps, smoothed(curve), color=colour[method], label=method)
                 axis.set(title=title, xlabel="step")
             axes[row][0].set_ylabel(label)
+        axes[0][0].set_yscale("log")  # of all three: a rise of half and one of twenty times
         handles, labels = axes[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=len(methods))
 

@@ -278,6 +278,31 @@ def shares(runs: Runs) -> str:
     return table(["teacher", "runs", "no value", "another token's", "their own"], rows)
 
 
+REPORTED = (  # of the paper's training dynamics: what it says, the method, and the measure
+    ("entropy explodes", "opsd", "entropy"),
+    ("entropy explodes", "sdpo", "entropy"),
+    ("entropy explodes", "srpo", "entropy"),
+    ("the contrast bounds opsd's entropy", "opsd_ectr", "entropy"),
+    ("responses shrink", "rlsd", "length"),
+    ("the contrast keeps rlsd's responses long", "rlsd_ectr", "length"),
+    ("entropy is stable", "rlcsd", "entropy"),
+    ("length is stable", "rlcsd", "length"),
+)
+
+
+def reported(runs: Runs) -> str:
+    """What the paper reports of training dynamics, beside the ends of the runs by the teacher's alignment."""
+    rows = []
+    for claim, method, name in REPORTED:
+        arms = [runs.get(arm, {}) for arm in (method, *(f"{method}-{ending}" for ending in SEVERITIES))]
+        digits = 0 if name == "length" else 2
+        found = [[at_the_end(name)(record) for record in by_seed.values()] for by_seed in arms]
+        begin = np.mean([at_the_start(name)(record) for record in arms[0].values()]) if arms[0] else np.nan
+        cells = [f"{np.mean(values):.{digits}f} ({len(values)})" if values else "–" for values in found]
+        rows.append([method, claim, name, f"{begin:.{digits}f}", *cells])
+    return table(["method", "the paper reports", "measure", "first step", "aligned", *SEVERITIES], rows)
+
+
 def comparisons(study: str) -> dict[str, Comparison]:
     """The tables of differences of a study: all tests that are made of its records."""
     runs = ordered(study)
@@ -340,6 +365,7 @@ def tables() -> dict[str, str]:
         "rates": rates(rated),
         "alignment shares": shares(alignment),
         "alignment": style(by_alignment(alignment)),
+        "reported": reported(alignment),
         "alignment credit": style(by_alignment(ordered("alignment_credit"))),
         "default": default(defaults),
         "default mechanism": mechanism(defaults),

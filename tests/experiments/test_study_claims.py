@@ -102,6 +102,17 @@ def means(study, arm, name):
     return mean(record["means"][name] for record in runs(study)[arm].values())
 
 
+def change(arm):
+    """In length, from the first step to the end."""
+    return end("alignment", arm, "length") - start("alignment", arm, "length")
+
+
+def accuracy_paid():
+    """Accuracy at the end of the credit methods with a displaced teacher, minus with an aligned one."""
+    arms = [(arm, f"{arm}-{ending}") for arm in ("rlsd", "rlsd_ectr", "rlcsd") for ending in ("misaligned", "severe")]
+    return [minus("alignment", displaced, arm, at_the_end("accuracy")).mean for arm, displaced in arms]
+
+
 def opsd_style():
     first, second = runs("modes")["opsd-style"].values()
     change = [at_the_end("length")(record) - at_the_start("length")(record) for record in (first, second)]
@@ -226,6 +237,31 @@ CLAIMS = [
      lambda: [above(f"{arm}-12-g8", 0.05) for arm in ("oracle", "grpo", "rlcsd")] == [3, 0, 0]),
     (STUDY, "With groups of eight rlcsd is a little above grpo in area up to eight decisions, with groups of four a little below, inside the intervals each time.",
      lambda: all(gain(f"rlcsd-{n}-g8") > 0 > gain(f"rlcsd-{n}-g4") and corrected("decisions")["decision gains", f"rlcsd-{n}-g{g}", "area"] > 0.05 for n in (3, 5, 8) for g in (4, 8))),
+    (STUDY, "**So far** three (misaligned) and two (severe) of the eight seeds have run, and none of the credit task.",
+     lambda: [{len(by_seed) for arm, by_seed in runs("alignment").items() if arm.endswith(ending)} for ending in ("misaligned", "severe")] == [{3}, {2}]
+     and not runs("alignment_credit")),
+    (STUDY, "In entropy, the chosen measure, no difference stands after correction",
+     lambda: all(p > 0.05 for (*_, column), p in corrected("alignment").items() if column == "entropy")),
+    (STUDY, "With an aligned teacher sdpo's entropy falls, from {:.2f} to {:.2f} nats. With a severely displaced one it ends at {:.2f}: responses first grow to {:.0f} tokens, near the limit, then break up, and no answer is right any more.",
+     lambda: (start("alignment", "sdpo", "entropy"), end("alignment", "sdpo", "entropy"), end("alignment", "sdpo-severe", "entropy"),
+              mean(by_seed("alignment", "sdpo-severe", lambda record: max(record["curves"]["length"]))))),
+    (STUDY, "With the milder displacement that happens in two of three seeds; in the third entropy falls.",
+     lambda: end("alignment", "sdpo-severe", "accuracy") == 0 and end("alignment", "sdpo-severe", "length") < 70
+     and sorted((at_the_end("accuracy")(r) == 0, at_the_end("entropy")(r) > 2, at_the_end("entropy")(r) < at_the_start("entropy")(r))
+                for r in runs("alignment")["sdpo-misaligned"].values()) == [(False, False, True), (True, True, False), (True, True, False)]),
+    (STUDY, "opsd ends at {:.2f} nats aligned, {:.2f} misaligned and {:.2f} severe, srpo at {:.2f}, {:.2f} and {:.2f}.",
+     lambda: tuple(end("alignment", arm + ending, "entropy") for arm in ("opsd", "srpo") for ending in ("", "-misaligned", "-severe"))),
+    (STUDY, "They lose {:.1f} tokens of {:.0f} with an aligned teacher, and gain {:.1f} and {:.1f} with displaced ones.",
+     lambda: (-change("rlsd"), start("alignment", "rlsd", "length"), change("rlsd-misaligned"), change("rlsd-severe"))),
+    (STUDY, "as the paper reports: {:.2f} to {:.2f} nats, {:.0f} to {:.0f} tokens.",
+     lambda: tuple(f(end("alignment", "rlcsd" + ending, name) for ending in ("", "-misaligned", "-severe")) for name in ("entropy", "length") for f in (min, max))),
+    (STUDY, "It ends closer to grpo's figures with a displaced teacher than with an aligned one.",
+     lambda: all(abs(end("alignment", f"rlcsd{ending}", name) - end("alignment", "grpo", name)) < abs(end("alignment", "rlcsd", name) - end("alignment", "grpo", name))
+                 for ending in ("-misaligned", "-severe") for name in ("entropy", "length", "worked", "accuracy"))),
+    (STUDY, "as the paper reports ({:.2f} against {:.2f} nats), and not with a displaced one: {:.2f} and {:.2f}.",
+     lambda: tuple(end("alignment", arm, "entropy") for arm in ("opsd_ectr", "opsd", "opsd_ectr-misaligned", "opsd_ectr-severe"))),
+    (STUDY, "by seed rlsd, rlsd_ectr and rlcsd end between {:.3f} below and {:.3f} above their aligned forms.",
+     lambda: (-min(accuracy_paid()), max(accuracy_paid()))),
     (STUDY, "512 responses, log-normal with a mean of {:,.0f} tokens and a spread of {:.1f}, cut at {:,.0f}",
      lambda: (misaligned.MEAN, misaligned.SIGMA, misaligned.LIMIT)),
     (STUDY, "entropy falls to a third and hardly a line is worked any more, as under sdpo. With the contrast four fifths of the entropy and half of the worked lines stay.",
@@ -242,6 +278,8 @@ CLAIMS = [
      lambda: all(((end("drift", "opsd", name) - start("drift", "opsd", name)) * sign > 0 for name, sign in (("entropy", 1), ("length", 1), ("accuracy", -1))))),
     (README, "loses its worked lines and two thirds of its entropy as sdpo does, and with the contrast it keeps half of the lines and four fifths of the entropy.",
      lambda: end("drift", "rlcsd-solution", "worked") < 0.02 and about(end("drift", "rlcsd-solution", "entropy") / start("drift", "rlcsd", "entropy"), 1 / 3) and about(end("drift", "rlcsd", "worked") / start("drift", "rlcsd", "worked"), 0.55) and about(end("drift", "rlcsd", "entropy") / start("drift", "rlcsd", "entropy"), 0.8)),
+    (README, "with the teacher as the published code had it before its fix it rises to {:.1f} nats (two seeds so far",
+     lambda: (end("alignment", "sdpo-severe", "entropy"),)),
     (README, "None of the eight beats grpo on this task.",
      lambda: all(minus("drift", arm, "grpo", at_the_end("accuracy")).mean < 0 for arm in EIGHT if arm != "grpo")),
     (README, "ends {:.3f} above grpo on test problems (ten seeds; p {:.3f} over all tests of that study)",
@@ -263,7 +301,7 @@ SETTINGS = (
     "the 0.9 M-parameter base in the package", "40 steps of 16 prompts × 8 rollouts", "learning rate 1e-4, reference KL 0.", "Each accuracy is 150 test puzzles × 2 samples at T = 1",
     "± 95 % t-interval over seeds", "The learning rate (1e-4 against 3e-4)", "with seed 1.", "drifts in 40 steps",
     "On 2026-08-20 the authors fixed a fault of the published code (THU-BPM/RLCSD, issue 6, commit 83bbd06)", "and 0 beyond the end of its response", "a log-prob of 0, a probability of one",
-    "64 rollouts a step", "those of study 1.", "The task of study 2",
+    "64 rollouts a step", "those of study 1.", "(in study 1 a teacher that follows",  "The task of study 2",
 )  # fmt: skip
 
 
