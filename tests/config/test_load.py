@@ -188,12 +188,7 @@ def test_the_published_logic_experiment(method, kl, norm):
         0.95,
         20,
     )
-    assert (c.rollout_correction, c.importance_weight_cap, c.save_every, c.model.lora) == (
-        "token_truncate",
-        2.0,
-        50,
-        None,
-    )
+    assert (c.rollout_correction, c.importance_weight_cap, c.save_every, c.model.lora) == ("token_truncate", 2.0, 50, None)
     assert (c.model.thinking_student, c.model.thinking_teacher) == (True, True)
     assert (c.kl_coefficient, c.max_grad_norm) == (kl, norm)
     assert c.task.train_sizes == [4, 5, 6, 7, 8]
