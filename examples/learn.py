@@ -12,6 +12,7 @@ With `--smoke` the sizes are so small that the figures mean nothing; nothing is 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 import sys
@@ -52,6 +53,10 @@ EXERCISES = {
     ),
     "GRPO": ("LAM = 0.5", "LAM = 0.0"),
 }  # fmt: skip
+RESCORED = ("no contrast", "one wrong hint", "own response among the hints", "other words around wrong hints")
+SIZES = {"tokens": 8, "settings": 16, "exercises": 16}  # puzzles, of eight responses each
+SMOKE = 0, 2  # the first puzzle, and how many
+Scored = tuple[list[Any], torch.Tensor, torch.Tensor]
 TRIED = [
     *(("TAU", 0.002), ("TAU", 0.2), ("TAU", 2.0), ("LAM", 0.1), ("LAM", 1.0), ("LAM", 2.0)),
     *(("DELTA", 0.0), ("DELTA", 0.1), ("DELTA", 0.4), ("BOUND", 0.25), ("ETA", 0.5), ("ETA", 2.0)),
@@ -73,18 +78,22 @@ def changed(name: str = "as it is") -> Any:
 
 
 class Responses:
-    """Groups that the tiny model writes on the first training puzzles, the same in each call."""
+    """Groups that the tiny model writes on the first training puzzles, the same in each call; one at least is mixed."""
 
-    def __init__(self, one: Any, count: int) -> None:
+    def __init__(self, one: Any, first: int, count: int) -> None:
         transformers.logging.disable_progress_bar()
         self.model, self.tokenizer = one.load(one.MODEL)
         lines = Path(one.DATA).read_text(encoding="utf-8").splitlines()[one.HELD_OUT :]
-        torch.manual_seed(0)
-        self.groups = one.sample(self.model, self.tokenizer, [json.loads(line) for line in lines[:count]], one.GROUP)
+        problems = [json.loads(line) for line in lines[first : first + count]]
+        self.groups: list[list[Any]] = []
+        seeds = itertools.count()
+        while not any(0 < sum(r.correct for r in group) < len(group) for group in self.groups):
+            torch.manual_seed(next(seeds))
+            self.groups = one.sample(self.model, self.tokenizer, problems, one.GROUP)
         for group in self.groups:
             one.set_advantages(group)
 
-    def scored(self, one: Any) -> tuple[list[Any], torch.Tensor, torch.Tensor]:
+    def scored(self, one: Any) -> Scored:
         """The responses that have hints, and the advantage and the contrast `[N]` of their tokens."""
         rng = random.Random(0)
         for rollout in (rollout for group in self.groups for rollout in group):
@@ -104,9 +113,9 @@ def split(values: torch.Tensor, batch: list[Any]) -> tuple[torch.Tensor, ...]:
     return values.split([len(rollout.response) for rollout in batch])
 
 
-def signal_figures(responses: Responses, one: Any) -> dict[str, str]:
+def signal_figures(responses: Responses, one: Any, scored: Scored) -> dict[str, str]:
     """What the table of exercises says of one version of the file."""
-    batch, advantage, e = responses.scored(one)
+    batch, advantage, e = scored
     credit, selected = one.assign_credit(advantage, e)
     weight = one.path_weights(selected)
     kinds = responses.kinds(batch)
@@ -130,18 +139,21 @@ def signal_figures(responses: Responses, one: Any) -> dict[str, str]:
     }
 
 
-def exercises(count: int) -> None:
-    responses = Responses(changed(), count)
-    table({name: signal_figures(responses, changed(name)) for name in EXERCISES}, "change")
+def exercises(responses: Responses) -> None:
+    """The figures of each version; one that changes what follows the scores only has the scores of the file itself."""
+    usual, rows = responses.scored(changed()), {}
+    for name in EXERCISES:
+        one = changed(name)
+        rows[name] = signal_figures(responses, one, responses.scored(one) if name in RESCORED else usual)
+    table(rows, "change")
 
 
 # ------------------------------------------------------------------ ten tokens
 
 
-def tokens(count: int) -> None:
+def tokens(responses: Responses) -> None:
     """The last ten tokens before the end of a wrong response, and the response."""
     one = changed()
-    responses = Responses(one, count)
     batch, advantage, e = responses.scored(one)
     credit, selected = one.assign_credit(advantage, e)
     residual = one.LAM * torch.tanh(e / one.TAU)
@@ -182,10 +194,9 @@ def claims(answer: str | None) -> int:
 # ------------------------------------------------------------------ settings
 
 
-def settings(count: int) -> None:
+def settings(responses: Responses) -> None:
     """Two tables: settings that act on scored tokens, and those that act before, on the choice of hints."""
     one = changed()
-    responses = Responses(one, count)
     _, advantage, e = responses.scored(one)
     rows = {"as it is": credit_figures(one, advantage, e)}
     tried = {
@@ -254,7 +265,9 @@ def notebook() -> None:
 
     path = HERE / "learn.ipynb"
     book = nbformat.read(path, as_version=4)
-    NotebookClient(book, timeout=1800, record_timing=False, resources={"metadata": {"path": str(HERE)}}).execute()
+    NotebookClient(
+        book, timeout=1800, record_timing=False, coalesce_streams=True, resources={"metadata": {"path": str(HERE)}}
+    ).execute()
     book.metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     nbformat.write(book, path)
 
@@ -272,18 +285,13 @@ def main() -> None:
     parser.add_argument("what", choices=["tokens", "settings", "exercises", "puzzles", "notebook"])
     parser.add_argument("--smoke", action="store_true", help="smallest sizes; the figures mean nothing")
     arguments = parser.parse_args()
-    count = 2 if arguments.smoke else 24
-    match arguments.what:
-        case "tokens":
-            tokens(2 if arguments.smoke else 8)
-        case "settings":
-            settings(count)
-        case "exercises":
-            exercises(count)
-        case "puzzles" if not arguments.smoke:
-            puzzles()
-        case "notebook" if not arguments.smoke:
-            notebook()
+    writers = {"puzzles": puzzles, "notebook": notebook}
+    if arguments.what not in writers:
+        table_of = {"tokens": tokens, "settings": settings, "exercises": exercises}[arguments.what]
+        size = SMOKE if arguments.smoke else (0, SIZES[arguments.what])
+        table_of(Responses(changed(), *size))
+    elif not arguments.smoke:
+        writers[arguments.what]()
 
 
 if __name__ == "__main__":

@@ -43,6 +43,8 @@ MEANS = (
     "refill/batches",
     "rollout/tokens",
     "misaligned/",
+    "update/changed_share",
+    "update/micro_batch_rollouts",
 )
 FIXED = (
     "engine.threads=1",

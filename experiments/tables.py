@@ -208,9 +208,9 @@ def plugin_gains(runs: Runs) -> Comparison:
     return Comparison("gain", rows, {**TESTED, "worked": at_the_end("worked")})
 
 
-def rates(runs: Runs) -> str:
+def rates(study: str) -> str:
     """Validation accuracy by candidate, the mean of both kinds of problems over the seeds; the best is bold."""
-    chosen = chosen_rates()
+    runs, chosen = ordered(study), chosen_rates(study)
     candidates = list(dict.fromkeys(arm.split("@")[1] for arm in runs))
     rows = []
     for method in dict.fromkeys(arm.split("@")[0] for arm in runs):
@@ -303,6 +303,45 @@ def reported(runs: Runs) -> str:
     return table(["method", "the paper reports", "measure", "first step", "aligned", *SEVERITIES], rows)
 
 
+FAMILY_TASKS = ("family_drift", "family_credit")
+
+
+def by_area(runs: Runs) -> Runs:
+    """The runs, methods with the largest area first."""
+    return dict(sorted(runs.items(), key=lambda one: -np.mean([area(record) for record in one[1].values()])))
+
+
+def family(study: str) -> str:
+    """Each method at its rate: results, style, and the tokens that a step samples, over their seeds."""
+    measures: dict[str, tuple[Measure, int]] = {
+        **{name: (measure, 3) for name, measure in CREDIT_MEASURES.items()},
+        "entropy": (at_the_end("entropy"), 3),
+        "tokens a step": (lambda record: float(record["means"]["rollout/tokens"]), 0),
+    }
+    rows = []
+    for arm, by_seed in by_area(ordered(study)).items():
+        records = list(by_seed.values())
+        cells = [cell([measure(record) for record in records], digits) for measure, digits in measures.values()]
+        rows.append([arm, f"{records[0]['learning_rate']:g}", str(len(records)), *cells])
+    return table(["method", "rate", "seeds", *measures], rows)
+
+
+def against_published(runs: Runs, measures: Mapping[str, Measure]) -> Comparison:
+    """What the code did, one switch at a time, minus the same method as its config says."""
+    rows = [(arm, by_seed, runs.get(arm.partition("-")[0], {})) for arm, by_seed in runs.items() if "-" in arm]
+    return Comparison("minus the published form", rows, measures)
+
+
+def counted(runs: Runs) -> str:
+    """How much of the weights a step changes, and how many rollouts a mean is over, over their seeds."""
+    counts = {"changed weights": "update/changed_share", "rollouts of a micro-batch": "update/micro_batch_rollouts"}
+    rows = []
+    for arm, by_seed in runs.items():
+        found = [[r["means"][key] for r in by_seed.values() if key in r["means"]] for key in counts.values()]
+        rows.append([arm, str(len(by_seed)), *(cell(values) if values else "–" for values in found)])
+    return table(["arm", "seeds", *counts], rows)
+
+
 def comparisons(study: str) -> dict[str, Comparison]:
     """The tables of differences of a study: all tests that are made of its records."""
     runs = ordered(study)
@@ -339,6 +378,14 @@ def comparisons(study: str) -> dict[str, Comparison]:
             "alignment tests": displaced_against_aligned(runs, dynamics),
             "alignment credit tests": displaced_against_aligned(ordered("alignment_credit"), credit),
         }
+    if study in FAMILY_TASKS:
+        return {f"{study.replace('_', ' ')} tests": against(by_area(runs), "grpo", CREDIT_MEASURES)}
+    if study == "as_run":  # with the credit task: one question, one family of tests
+        dynamics = {name: at_the_end(name) for name in ("accuracy", "entropy", "length", "worked")}
+        return {
+            "as_run tests": against_published(runs, dynamics),
+            "as_run credit tests": against_published(ordered("as_run_credit"), CREDIT_MEASURES),
+        }
     if study == "default":
         by_people: dict[str, Measure] = {"area": area, **{people: test(name) for people, name in PEOPLE.items()}}
         return {
@@ -362,14 +409,21 @@ def tables() -> dict[str, str]:
         "confirm": means(confirm, CREDIT_MEASURES),
         "plugin": plugin(drift),
         "decisions": means(decisions, IN_SIZE),
-        "rates": rates(rated),
+        "rates": rates("rates"),
         "alignment shares": shares(alignment),
         "alignment": style(by_alignment(alignment)),
         "reported": reported(alignment),
         "alignment credit": style(by_alignment(ordered("alignment_credit"))),
+        "as_run": style(ordered("as_run")),
+        "as_run counts": counted(ordered("as_run")),
+        "as_run credit": means(ordered("as_run_credit"), CREDIT_MEASURES),
+        "as_run credit counts": counted(ordered("as_run_credit")),
         "default": default(defaults),
         "default mechanism": mechanism(defaults),
     }
+    for study in FAMILY_TASKS:
+        name = study.replace("_", " ")
+        found |= {name: family(study), f"{name} rates": rates(f"{study}_rates")}
     for study in STUDIES:
         found |= paired_tables(comparisons(study))
     for name, title in (

@@ -19,6 +19,9 @@ import transformers  # noqa: F401
 import yaml
 from packaging.requirements import Requirement
 
+from rlcsd.engine.interface import TokenLimits
+from rlcsd.errors import InputError
+from rlcsd.records import Sampling
 from rlcsd.verifiers.process import can_fork
 
 ROOT = Path(__file__).parents[1]
@@ -142,6 +145,19 @@ def test_the_page_names_every_recipe_and_shows_lines_of_it():
     assert len(blocks) >= 4
     for line in "".join(blocks).splitlines():
         assert line in added or not line.strip(), f"CONTRIBUTING.md shows {line!r}, which is in no recipe"
+
+
+def test_the_examples_of_style_are_from_the_code():
+    style = " ".join(PAGE.split("## Style")[1].split("## Five recipes")[0].split())
+    with pytest.raises(InputError) as refused:
+        TokenLimits(context=2048, prompt=310, response=4096, sequence=2048).check_context(
+            310, Sampling(max_tokens=4096)
+        )
+    assert f'"{refused.value}"' in style
+    quotes = re.findall(r'`([\w/]+\.py)`:\s"([^"]+)"', style)
+    assert len(quotes) >= 3
+    for path, quote in quotes:
+        assert quote in (ROOT / "src/rlcsd" / path).read_text(encoding="utf-8") or quote == str(refused.value), quote
 
 
 # ------------------------------------------------------------------ pre-commit and .github

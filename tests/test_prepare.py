@@ -110,7 +110,7 @@ def test_an_engine_gets_the_runs_tokenizer_and_three_of_its_prompts(monkeypatch,
 def test_the_self_check_takes_the_prompts_it_is_given(monkeypatch):
     seen = []
     monkeypatch.setattr(
-        "rlcsd.engine.local.local_engine.self_check", lambda network, prompts, pad: seen.append(prompts)
+        "rlcsd.engine.local.local_engine.self_check", lambda network, prompts, pad, **_: seen.append(prompts)
     )
     config, prompts = load(["method=grpo"]), [(5, 6, 7), (8, 9), (10,)]
     tokenizer = load_tokenizer(config.model)

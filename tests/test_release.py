@@ -70,7 +70,7 @@ def test_the_wheel_has_every_file_of_the_package_and_nothing_else(built):
     expected = {name.removeprefix("src/") for name in tracked("src/rlcsd")}
     assert names == expected | {"rlcsd/constraints.txt", "rlcsd/constraints-gpu.txt"}
     assert {"rlcsd/py.typed", "rlcsd/bases/tiny/model.safetensors", "rlcsd/report/assets/page.js"} <= names
-    assert {"rlcsd/config/groups/config.yaml", "rlcsd/report/published/results.csv"} <= names
+    assert {"rlcsd/config/groups/config.yaml", "rlcsd/report/published/results_2026-08.csv"} <= names
     assert wheel.stat().st_size < 10e6
 
 
@@ -104,13 +104,13 @@ def test_the_wheel_runs_in_a_fresh_environment(built, python, tmp_path):
 
     def run(*words: str) -> str:
         done = subprocess.run(
-            [f"{tmp_path}/env/bin/rlcsd", *words], cwd=tmp_path, env=clean, capture_output=True, text=True, timeout=900
+            [f"{tmp_path}/env/bin/rlcsd", *words], cwd=tmp_path, env=clean, capture_output=True, text=True, timeout=1800
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
     assert run("--version") == f"rlcsd {VERSION}\n"
-    run("train", "steps=1", "run_name=first")
+    run("train", "steps=1", "task.eval_per_size=10", "run_name=first")
     assert (tmp_path / "runs/first/report.md").is_file()
     run("show", "runs/first")
     assert "Qwen3-4B" in run("compare", "--published")

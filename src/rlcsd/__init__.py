@@ -4,9 +4,9 @@
 >>> rlcsd.load_config(["method=grpo"]).method.name
 'grpo'
 
-`rlcsd.train()` runs the default config; README.md shows a task and a method of your own. Train: `train`, `sweep`.
-Describe: `Task`, `Problem`, `Verdict`, `Reward`, `Config`, `load_config`. Look: `Result`, `evaluate`, `compare`,
-`inspect`, `chat`. Errors of input are `InputError`; `StopTraining` ends a run from `on_step`.
+`rlcsd.train()` runs the default config; README.md shows a task of your own, docs/methods.md a method. Train: `train`,
+`sweep`. Describe: `Task`, `Problem`, `Verdict`, `Reward`, `Config`, `load_config`. Look: `Result`, `evaluate`,
+`compare`, `inspect`, `chat`. Errors of input are `InputError`; `StopTraining` ends a run from `on_step`.
 """
 
 from __future__ import annotations

@@ -143,20 +143,32 @@ def test_a_batch_without_an_update_warns_and_says_why(tmp_path):
         run("rlcsd", str(tmp_path), rows=4, accumulation=3, scale=0.5)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["rlsd", "rlcsd"])
-def test_two_processes_have_the_same_gradient(name, tmp_path):
-    """Gloo, two processes with half of the rollouts each, the middle group on both."""
-    case, out = Path(__file__).with_name("trl_case.py"), tmp_path / "found.pt"
+def two_processes(name: str, out: Path) -> subprocess.CompletedProcess[str]:
+    """The case of a method by Gloo on two processes with half of the rollouts each, the middle group on both."""
+    case = Path(__file__).with_name("trl_case.py")
     # With `--cpu` accelerate would start the processes by MPI; `--multi_gpu` starts them by torchrun, also on CPUs.
     launch = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    done = subprocess.run([*launch, str(case), name, str(out)], capture_output=True, text=True, env=environment)
+    return subprocess.run([*launch, str(case), name, str(out)], capture_output=True, text=True, env=environment)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["rlsd", "rlcsd"])
+def test_two_processes_have_the_same_gradient(name, tmp_path):
+    out = tmp_path / "found.pt"
+    done = two_processes(name, out)
     assert done.returncode == 0, done.stderr[-3000:]
     found = torch.load(out)
     assert found["processes"] == 2
     check(found, list(range(len(FLAT))), name)
+
+
+@pytest.mark.slow
+def test_a_method_that_compares_all_tokens_needs_one_process(tmp_path):
+    done = two_processes("opsa", tmp_path / "found.pt")
+    assert done.returncode != 0
+    assert "method=opsa: it compares the tokens of a whole mini-batch, which are spread over 2 processes" in done.stderr
 
 
 def test_the_teacher_follows_and_is_in_the_checkpoint(tmp_path):

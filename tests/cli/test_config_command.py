@@ -35,7 +35,7 @@ def test_types_and_ranges_are_in_words(capsys):
     )
     assert "sampling.max_tokens = 256\n    integer ≥ 1. " in text
     assert main(["config", "keys", "--only", "method.teacher", "method=sdpo"]) == 0
-    assert "one of fixed, ema, snapshot, model" in capsys.readouterr().out
+    assert "one of fixed, ema, snapshot, policy, model" in capsys.readouterr().out
     assert main(["config", "keys", "--only", "nothing"]) == 2
     assert "no key begins so" in capsys.readouterr().err
 

@@ -106,7 +106,7 @@ OVERRIDES = [
     Mistake("train 'steps=${steps}'", "steps"),
     Mistake("train model=tiny model=[tiny]", "model"),
     Mistake("train sampling=5", "section of keys"),
-    Mistake("train variant=nobody", "published, as_run, authors, spare_agreed_tokens"),
+    Mistake("train variant=nobody", "published, as_run, authors, pw_opsd, sdft, spare_agreed_tokens"),
     Mistake("train variant=authors method=opsd_ectr", "opsd_ectr"),
 ]
 VALUES = [
@@ -131,6 +131,10 @@ VALUES = [
     Mistake("train kl_coefficient=-1", "at least 0"),
     Mistake("train importance_weight_cap=0", "greater than 0"),
     Mistake("train rollout_correction=sequence", "rollout_correction"),
+    Mistake("train importance_weight_floor=3", "must be at most importance_weight_cap=2"),
+    Mistake("train rollout_rejection=[2,0.5]", "rollout_rejection"),
+    Mistake("train rollout_rejection=[-1,2]", "such as [0.5,2]"),
+    Mistake("train sampling_mask=true sampling.top_p=0.9 sampling.top_k=0", "sampling.top_k=0 puts no bound"),
     Mistake("train group_size=1", "at least 3"),
     Mistake("train group_size=1 method=grpo", "at least 2"),
     Mistake("train prompts_per_update=5", "must divide prompts_per_step=16"),
@@ -443,7 +447,7 @@ def page() -> str:
         with tempfile.TemporaryDirectory() as folder:
             _, said, _ = answer(by_command[command], Path(folder).resolve())
         lines += [f"    $ rlcsd {command}", f"    {said}"]
-    lines += ["[names.md](names.md) lists the names that settings of TRL, verl and OpenRLHF have here."]
+    lines += ["`python -m rlcsd.config.names` prints the names that settings of TRL, verl and OpenRLHF have here."]
     return "\n".join(lines) + "\n"
 
 

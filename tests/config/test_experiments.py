@@ -19,7 +19,7 @@ ALL += [("qwen3_4b", task, method) for task in ("math_deepmath", "logic_kk") for
 COMMON = {
     "learning_rate": 1e-6, "weight_decay": 0.01, "warmup_steps": 50, "group_size": 8, "prompts_per_step": 64, "prompts_per_update": 16,
     "max_prompt_tokens": 2048, "sampling.max_tokens": 16384, "sampling.temperature": 1.0, "sampling.top_p": 0.95, "sampling.top_k": 20,
-    "model.thinking_student": True, "model.thinking_teacher": True, "model.thinking_eval": True, "rollout_correction": "token_truncate",
+    "model.thinking_student": True, "model.thinking_teacher": True, "model.thinking_eval": True, "rollout_correction": "token_truncate", "sampling_mask": False,
     "importance_weight_cap": 2.0, "evaluation.every": 50, "evaluation.before": True, "save_every": 50, "epochs": 30, "steps": None,
     "evaluation.sampling.temperature": 0.6, "evaluation.sampling.top_p": 0.95, "evaluation.sampling.top_k": 20,
     "evaluation.sampling.max_tokens": 38912, "model.lora": None, "model.dtype": "bfloat16", "entropy_coefficient": 0.0,

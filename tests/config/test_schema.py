@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import re
-from pathlib import Path
 
 import pytest
 import yaml
@@ -33,12 +31,6 @@ class MineConfig(METHODS["grpo"].Config):
 class Mine(METHODS["grpo"]):
     Config = MineConfig
 """
-
-
-def test_the_page_lists_the_keys_that_may_change():
-    page = (Path(__file__).parents[2] / "docs" / "running.md").read_text(encoding="utf-8")
-    listed = page.split("<!-- may change -->")[1].split("\n\n")[0]
-    assert set(re.findall(r"`([^`]+)`", listed)) == set(may_change_on_resume())
 
 
 def test_a_section_that_may_change_stands_for_its_keys_and_others_are_listed_one_by_one():

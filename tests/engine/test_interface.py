@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rlcsd.config.load import load
-from rlcsd.engine.interface import TokenLimits
+from rlcsd.engine.interface import TokenLimits, check_engine, keeps_sampling_mask
 from rlcsd.errors import InputError
 from rlcsd.records import Sampling
 
@@ -36,3 +36,27 @@ def test_a_training_prompt_and_its_response_must_fit_the_context():
     limits(30).check_context(10, Sampling(max_tokens=20))
     with pytest.raises(InputError, match=r"^sampling\.max_tokens=20: .* 11 tokens .* context of 30 .* at most 19$"):
         limits(30).check_context(11, Sampling(max_tokens=20))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "sampling", "kept"),
+    [
+        ("true", ["sampling.top_p=0.9", "sampling.top_k=20"], True),
+        ("null", ["sampling.top_p=0.9", "sampling.top_k=20"], True),
+        ("false", ["sampling.top_p=0.9", "sampling.top_k=20"], False),
+        ("true", ["sampling.top_p=1", "sampling.top_k=20"], True),
+        ("true", ["sampling.top_p=1", "sampling.top_k=0"], False),  # nothing is cut off
+        ("null", ["sampling.top_p=0.9", "sampling.top_k=0"], False),  # the masks would have no bound
+        ("true", ["sampling.temperature=0", "sampling.top_k=20"], False),  # there is nothing to sample
+    ],
+)
+def test_masks_are_kept_where_sampling_is_truncated(wanted, sampling, kept):
+    assert keeps_sampling_mask(load([f"sampling_mask={wanted}", *sampling])) == kept
+
+
+def test_masks_that_cannot_be_kept_are_refused_with_the_key():
+    config = load(["sampling_mask=true", "sampling.top_p=0.9", "sampling.top_k=0"])
+    with pytest.raises(
+        InputError, match=r"^sampling_mask=true: sampling\.top_k=0 puts no bound .*sampling_mask=false$"
+    ):
+        check_engine(config)

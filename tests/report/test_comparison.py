@@ -67,6 +67,13 @@ def test_runs_are_found_in_a_folder_of_runs(tmp_path):
     assert [path.name for path in find_runs([tmp_path / "sweep", tmp_path / "c"])] == ["a", "b", "c"]
 
 
+def test_a_run_with_an_objective_is_called_by_both(tmp_path):
+    write_run(tmp_path / "a", "rlcsd")
+    write_run(tmp_path / "b", "rlcsd", **{"method.objective": "dapo"})
+    write_run(tmp_path / "c", "dapo", **{"method.objective": "dapo"})
+    assert sorted(run.label for run in read_runs([tmp_path])) == ["dapo", "rlcsd", "rlcsd-dapo"]
+
+
 def test_labels_tell_models_and_tasks_apart(tmp_path):
     write_run(tmp_path / "a", "grpo", 0, model={"path": "large"})
     write_run(tmp_path / "b", "grpo", 0, model={"path": "small"})

@@ -38,8 +38,11 @@ def test_every_named_model_on_the_hub_is_known():
 
 def test_a_plan_without_its_data_says_so_and_plans_all_the_same(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert main(["train", "--dry-run", "model=qwen3_4b", "task=math_deepmath", "method=grpo"]) == 0
+    command = ["train", "--dry-run", "model=qwen3_4b", "task=math_deepmath", "method=grpo", "objective=dapo"]
+    assert main(command) == 0
     shown = capsys.readouterr().out
+    assert "objective  dapo: estimator group, ratio token in [0.8, 1.28], surrogate ppo, dual clip none" in shown
+    assert "overlong   rewards fall by up to 1 over the last 3,277 of 16,384 tokens" in shown
     assert "30 epochs, each 64 prompts × 8 rollouts" in shown
     assert "memory     about" in shown
     assert re.search(r"disk       about \d+ GiB for each checkpoint, 4 kept: .* free in .*/runs", shown)
@@ -125,6 +128,12 @@ def test_the_config_stands_behind_verbose(capsys):
     assert long.startswith(short)
     assert "learning_rate:" in long[len(short) :]
     assert plan(load(["steps=7"])) + "\n" == short
+
+
+def test_a_plan_says_where_sampling_masks_are_kept():
+    cut = ["sampling.top_p=0.95", "sampling.top_k=20"]
+    assert "masks      of the tokens that sampling.top_p=0.95 and" in plan(load(["sampling_mask=null", *cut]))
+    assert "masks  " not in plan(load(["sampling_mask=false", *cut]))
 
 
 def test_a_disk_that_is_too_small_is_said(monkeypatch, tmp_path):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
 from rlcsd.methods import METHODS
 from rlcsd.run import Run, rollout_log
@@ -55,6 +56,27 @@ def test_every_column_has_the_value_of_its_token(name, tiny_config):
     if name == "cepo":
         (shown, *_) = [one["hints"] for record in records for one in record["rollouts"] if "hints" in one]
         assert all((hint["kind"], hint["text"]) == ("answer", None) for hint in (shown["correct"], *shown["wrong"]))
+
+
+def test_with_sampling_masks_a_step_is_among_the_kept_tokens_and_records_their_mass(tiny_config):
+    cut = ("sampling.max_tokens=48", "sampling.top_p=0.7", "sampling.top_k=20", "method=sdpo", "sampling_mask=true")
+    run = Run(tiny_config(*cut, "rollout_rejection=[0.99,1.01]", "engine.self_check=false"))
+    result = run.trainer.step(1)
+    assert result.metrics["correction/log_ratio_abs"] < 1e-4 and result.metrics["correction/rejected"] == 0
+    assert result.metrics["correction/weight"] == pytest.approx(1, abs=1e-4)
+    samples = [row.rollout.sample for rows in result.examples for row in rows]
+    whole = torch.cat([sample.log_probs - sample.sampled_log_probs for sample in samples]).exp()
+    assert result.metrics["sampling/kept_mass"] == pytest.approx(float(whole.mean()), abs=1e-4) and whole.mean() < 0.99
+    records = rollout_log.rollout_records(result, run.engine.tokenizer, 4, run.method)
+    first = next(rollout for record in records for rollout in record["rollouts"] if "teacher" in rollout)
+    batch, size = result.token_batches[0], first["tokens"]
+    assert len(first["log_kept_mass"]) == size and min(first["log_kept_mass"]) < -0.1
+    for whole, mass, column in (
+        ("log_prob", "log_kept_mass", batch.old_log_prob),
+        ("teacher", "teacher_log_kept_mass", batch.teacher_log_prob),
+    ):
+        among = torch.tensor(first[whole]) - torch.tensor(first[mass])
+        torch.testing.assert_close(among, column[:size], rtol=0, atol=1e-5)
 
 
 def test_a_step_writes_a_bounded_number_of_tokens(tiny_config, monkeypatch):

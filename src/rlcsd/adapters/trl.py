@@ -252,8 +252,9 @@ class RLCSDTrainer(GRPOTrainer):  # type: ignore[misc]
         TRL leaves the log-probs out where they are those of its loss; methods read them before. It never has entropies.
         """
         wanted = self.method.needs_entropy
-        found: dict[str, Tensor] = {"old_log_prob": output.get("old_per_token_logps")}
-        if found["old_log_prob"] is None or wanted:
+        old = output.get("old_per_token_logps")
+        found = {} if old is None else {"old_log_prob": old}
+        if old is None or wanted:
             whole = [torch.cat([output[f"{p}_{x}"] for p in ("prompt", "completion")], 1) for x in ("ids", "mask")]
             kept, size = output["completion_ids"].size(1), self.args.per_device_train_batch_size
             with torch.no_grad():

@@ -33,7 +33,7 @@ def _config(arguments: argparse.Namespace) -> None:
 
     if arguments.what == "list":
         for group, names in choices().items():
-            print(f"{group:<8}{'  '.join(name for name in names if name != 'plugin')}")
+            print(f"{group:<11}{'  '.join(name for name in names if name != 'plugin')}")
     elif arguments.what == "show":
         print(to_yaml(load(arguments.overrides)), end="")
     else:

@@ -1,8 +1,7 @@
 """Other names of the keys: those of TRL, verl and OpenRLHF (`other_names.yaml`), and our own former ones.
 
 `config.load` answers an unknown key with `unknown_key` and reads old run folders through `current_names`.
-
-    python -m rlcsd.config.names > docs/names.md
+`python -m rlcsd.config.names` prints the table.
 """
 
 from __future__ import annotations
@@ -136,13 +135,13 @@ def current_names(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def page() -> str:
-    """docs/names.md."""
+    """The table as a page of the documentation."""
     lines = [
         "# Names in other projects",
         "",
         "Settings of TRL, verl and OpenRLHF, and what they are called here. Settings of the same name are left out.",
         "Unknown keys are answered from it: `rlcsd train num_generations=8` asks whether `group_size` was meant.",
-        "`rlcsd config keys` explains each key. (Written by `python -m rlcsd.config.names > docs/names.md`.)",
+        "`rlcsd config keys` explains each key; `python -m rlcsd.config.names` prints this page.",
     ]
     for project in dict.fromkeys(other.project for other in other_names()):
         lines += ["", f"## {project}", "", f"| {project} | here | remark |", "|---|---|---|"]

@@ -269,7 +269,7 @@ class CreditMethod(Method):
     `epsilon`; then its objective is PPO's.
     """
 
-    uses_advantage = "always"
+    uses_advantage: Literal["never", "partly", "always"] = "always"
     ratio_clamp: float | None = None
 
     @property

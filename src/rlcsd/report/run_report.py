@@ -14,7 +14,7 @@ import numpy as np
 from ..evaluation import Summary, interval_over_problems, markdown_table, reported_average, summaries_of
 from ..storage import read_jsonl
 from .figures import BEFORE, CURVES, Series, bars, colours, drawing, smoothed
-from .run_results import curve, read_config, updates_by_step
+from .run_results import curve, method_label, read_config, updates_by_step
 
 Records = Sequence[Mapping[str, Any]]  # of metrics.jsonl, evaluations.jsonl or events.jsonl
 _MAX_WARNINGS = 10  # that are listed
@@ -350,10 +350,10 @@ def _heights(sets: Sequence[Summary | None]) -> tuple[list[float], list[tuple[fl
 
 
 def _method_name(config: Mapping[str, Any]) -> str:
-    return str(config["method"]["name"]).rpartition(":")[2]
+    return method_label(config["method"]).rpartition(":")[2]
 
 
 def _title(config: Mapping[str, Any]) -> str:
     """What a run is, in a few words."""
     task = str((config.get("task") or {}).get("name")).rpartition(":")[2]
-    return f"{_method_name(config)} on {task}, {config['model']['path']}, seed {config['seed']}"
+    return f"{method_label(config['method'])} on {task}, {config['model']['path']}, seed {config['seed']}"

@@ -103,6 +103,12 @@ def read_config(folder: Path) -> dict[str, Any]:
     return dict(config)
 
 
+def method_label(method: Mapping[str, Any]) -> str:
+    """A config's `method` in names and tables of runs: `rlcsd`, or with another objective than its own `rlcsd-dapo`."""
+    name, objective = str(method["name"]), method.get("objective")
+    return name if objective in (None, "grpo", name) else f"{name}-{objective}"
+
+
 def read_run(folder: Path, keys: Sequence[str] = ("method.name",)) -> RunResult:
     """A finished or running run; its label is the values of `keys` in its config.
 
@@ -115,7 +121,7 @@ def read_run(folder: Path, keys: Sequence[str] = ("method.name",)) -> RunResult:
             raise InputError(f"--by {key}: {folder} has no such key in its config; one is for example method.name")
     steps = [_evaluated_step(record) for record in read_jsonl(folder / "evaluations.jsonl")]
     return RunResult(
-        label=" ".join(str(config[key]) for key in keys),
+        label=" ".join(_label_part(config, key) for key in keys),
         seed=config["seed"],
         folder=folder,
         config=config,
@@ -123,6 +129,12 @@ def read_run(folder: Path, keys: Sequence[str] = ("method.name",)) -> RunResult:
         before=next((one for one in reversed(steps) if one.step == 0), None),
         after=next((one for one in reversed(steps) if one.step > 0), None),
     )
+
+
+def _label_part(config: Mapping[str, Any], key: str) -> str:
+    if key == "method.name":
+        return method_label({"name": config[key], "objective": config.get("method.objective")})
+    return str(config[key])
 
 
 def _evaluated_step(record: dict[str, Any]) -> EvaluatedStep:

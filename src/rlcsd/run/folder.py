@@ -23,6 +23,7 @@ from ..config.schema import Config, may_change_on_resume
 from ..engine.interface import Engine
 from ..errors import InputError
 from ..methods import HintedConfig
+from ..report.run_results import method_label
 from ..tasks.given_task import AGAIN, GivenTaskParameters, check_same, read_copy, record
 from ..tasks.registry import changed_task
 from ..tasks.task import Task
@@ -51,7 +52,7 @@ def new_folder(config: Config, task_name: str) -> Path:
 
 def default_name(config: Config, task_name: str) -> str:
     """What a run without `run_name` is called, but for the time."""
-    return f"{task_name}-{str(config.method.name).rpartition(':')[2]}-seed{config.seed}"
+    return f"{task_name}-{method_label(config.method.model_dump()).rpartition(':')[2]}-seed{config.seed}"
 
 
 def unused(folder: Path) -> Path:

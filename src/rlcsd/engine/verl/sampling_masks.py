@@ -15,7 +15,10 @@ _KEY = "rlcsd_sampling_mask"
 
 def pass_masks_on(server: Any) -> None:
     """Runs in a server's actor: answers of its vLLM engine carry their sampling masks in a field that verl copies."""
-    generate = server.engine.generate
+    engine = getattr(server, "engine", None)
+    if engine is None:  # a server that is a further node of another one's model
+        return
+    generate = engine.generate
 
     async def with_masks(*arguments: Any, **options: Any) -> AsyncIterator[Any]:
         async for answer in generate(*arguments, **options):
@@ -24,7 +27,7 @@ def pass_masks_on(server: Any) -> None:
                 setattr(answer, _FIELD, {_KEY: mask.token_ids})
             yield answer
 
-    server.engine.generate = with_masks
+    engine.generate = with_masks
 
 
 def returned_mask(output: Any) -> list[list[int]] | None:
