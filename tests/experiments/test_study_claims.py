@@ -240,6 +240,8 @@ CLAIMS = [
     (STUDY, "**So far** three (misaligned) and two (severe) of the eight seeds have run, and none of the credit task.",
      lambda: [{len(by_seed) for arm, by_seed in runs("alignment").items() if arm.endswith(ending)} for ending in ("misaligned", "severe")] == [{3}, {2}]
      and not runs("alignment_credit")),
+    (STUDY, "({:.2f} nats instead of {:.2f}; two seeds so far), and leaves rlcsd's at {:.2f}.",
+     lambda: tuple(end("alignment", arm, "entropy") for arm in ("sdpo-severe", "sdpo", "rlcsd-severe"))),
     (STUDY, "In entropy, the chosen measure, no difference stands after correction",
      lambda: all(p > 0.05 for (*_, column), p in corrected("alignment").items() if column == "entropy")),
     (STUDY, "With an aligned teacher sdpo's entropy falls, from {:.2f} to {:.2f} nats. With a severely displaced one it ends at {:.2f}: responses first grow to {:.0f} tokens, near the limit, then break up, and no answer is right any more.",
