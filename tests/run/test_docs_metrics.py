@@ -42,6 +42,7 @@ def logged(tmp_path_factory):
             [
                 *overrides_of(method),
                 f"refill_batches={int(method == 'dapo')}",
+                f"loss_normalisation={'micro_batch' if method == 'rlcsd' else 'mini_batch'}",
                 "steps=1",
                 "prompts_per_step=4",
                 "prompts_per_update=4",

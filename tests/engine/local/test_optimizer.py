@@ -71,6 +71,16 @@ def test_a_step_of_the_published_size_changes_the_smallest_of_bfloat16_weights_a
     assert stepped(wide, 1e-6)["update/changed_share"].value > 0.5
 
 
+def test_the_figures_that_docs_as_run_gives_of_bfloat16():
+    every = torch.arange(2**7).add(2**7).div(2**7).bfloat16()  # all significands
+    binades = torch.cat([every * 2.0**exponent for exponent in range(-20, 4)])
+    assert torch.equal(binades * 0.999, binades) and torch.equal(binades * (1 - 1e-8), binades)  # neither decays
+    near = torch.tensor(0.02).bfloat16()
+    assert float(torch.nextafter(near, torch.ones_like(near)) - near) == pytest.approx(1.2e-4, rel=0.02)
+    moved = binades[(binades + 1e-6) != binades]
+    assert 4e-4 < float(moved.max()) < 5e-4  # of a step of 1e-6
+
+
 def test_the_watched_weights_of_a_large_model_are_spread_over_all_columns(monkeypatch):
     monkeypatch.setattr("rlcsd.engine.local.optimizer._WATCHED", 100)
     weights = [torch.zeros(64, 32), torch.zeros(32)]
