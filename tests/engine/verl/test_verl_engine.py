@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,7 +21,7 @@ from rlcsd.engine.verl.verl_engine import (
     sample_of,
 )
 from rlcsd.errors import InputError
-from rlcsd.records import Pair
+from rlcsd.records import Pair, SamplingMask
 
 IDS = st.lists(st.integers(0, 9), min_size=1, max_size=8).map(tuple)
 PAIRS = st.lists(st.builds(Pair, IDS, IDS), max_size=20)
@@ -70,6 +71,14 @@ def test_rows_without_an_owner_even_the_loads_out():
 @given(PAIRS)
 def test_rows_are_read_back_as_they_were_sent(pairs):
     assert Rows.of(pairs).pairs() == pairs
+
+
+def test_sampling_masks_are_read_back_as_they_were_sent():
+    mask = SamplingMask(torch.tensor([5, 7, 3], dtype=torch.int32), torch.tensor([2, 0, 1], dtype=torch.int32))
+    first, second = Rows.of([Pair((1,), (5, 6, 3), mask), Pair((2, 3), (4,))]).pairs()
+    assert (first.sampling_mask.ids.tolist(), first.sampling_mask.counts.tolist()) == ([5, 7, 3], [2, 0, 1])
+    assert (second.sampling_mask.ids.tolist(), second.sampling_mask.counts.tolist()) == ([], [0])
+    assert Rows.of([second, Pair((1,), (2,))]).kept is not None and Rows.of([Pair((1,), (2,))]).kept is None
 
 
 @pytest.mark.parametrize(
