@@ -15,10 +15,12 @@ import rlcsd
 from rlcsd.config.load import build_method, load
 from rlcsd.config.schema import EvaluationConfig
 from rlcsd.engine.interface import build_engine
+from rlcsd.errors import InputError
 from rlcsd.evaluation import Summary
 from rlcsd.run import Run
 from rlcsd.run.checkpoint import (
     best_step,
+    check_same_run,
     checkpoint_writer,
     checkpoints,
     latest_checkpoint,
@@ -29,6 +31,8 @@ from rlcsd.run.checkpoint import (
     save_checkpoint,
 )
 from rlcsd.storage import damage, read_jsonl, write_manifest
+from rlcsd.tasks.given_task import data_hash
+from rlcsd.tasks.registry import build_task
 
 
 def fake(folder: Path, step: int) -> Path:
@@ -226,3 +230,15 @@ def test_an_error_in_the_background_ends_the_run_at_the_next_step(tiny_config, m
         run.execute()
     assert checkpoints(run.folder / "checkpoints") == []
     assert not list((run.folder / "checkpoints").iterdir())
+
+
+def test_a_checkpoint_of_a_version_with_fewer_keys_belongs_to_the_same_run():
+    config = load(["method=grpo", "task.train_per_size=4", "task.eval_per_size=2"])
+    task, then = build_task(config.task), config.model_dump(mode="json")
+    for key in ("sampling_mask", "shuffle", "overlong", "rollout_rejection"):
+        del then[key]
+    then["rollout_correction"] = "token"  # its name at that time
+    facts = {"config": then, "data": data_hash(task)}
+    check_same_run(Path("step_000002"), facts, config, task)
+    with pytest.raises(InputError, match=r"shuffle=False: the run of step_000002 has shuffle=True"):
+        check_same_run(Path("step_000002"), facts, load(["method=grpo", "shuffle=false"]), task)

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from ..config.load import validated
 from ..config.names import current_names
 from ..config.schema import Config, EvaluationConfig, may_change_on_resume
 from ..engine.interface import Engine
@@ -195,8 +196,9 @@ def no_longer_better(evaluations: Evaluations, config: EvaluationConfig) -> bool
 
 def check_same_run(checkpoint: Path, facts: Mapping[str, Any], config: Config, task: Task) -> None:
     """Raise InputError if the config or the data differs from that of the checkpoint's run, except in keys that a
-    resumed run may change. `facts` are those of the checkpoint."""
-    then, now = flat_config(current_names(facts["config"])), flat_config(config.model_dump(mode="json"))
+    resumed run may change. `facts` are those of the checkpoint; a key that its version lacked has the default."""
+    old = validated(current_names(facts["config"]))
+    then, now = (flat_config(one.model_dump(mode="json")) for one in (old, config))
     for key in sorted(then.keys() | now.keys()):
         if then.get(key) != now.get(key) and not is_free(key):
             raise InputError(
