@@ -36,13 +36,18 @@ def logged(tmp_path_factory):
     from rlcsd.config.load import load
 
     names: set[str] = set()
-    for method in [*EIGHT, "dapo"]:
+    masked = [
+        *("sampling_mask=true", "sampling.top_k=20", "sampling.top_p=0.95"),
+        *("rollout_correction=token_mask", "rollout_rejection=[0.1,10]"),
+    ]
+    for method in [*EIGHT, "dapo", "opsa", "sdar"]:
         folder = tmp_path_factory.mktemp(method)
         config = load(
             [
                 *overrides_of(method),
                 f"refill_batches={int(method == 'dapo')}",
                 f"loss_normalisation={'micro_batch' if method == 'rlcsd' else 'mini_batch'}",
+                *(masked if method == "opsa" else []),
                 "steps=1",
                 "prompts_per_step=4",
                 "prompts_per_update=4",

@@ -252,13 +252,13 @@ class Method(ABC):
         `loss` is the part's loss, `log_prob [n]` the current policy's, without gradient. `update_metrics` turns the
         added sums into metrics.
         """
-        log_ratio = log_prob - part.old_log_prob
-        sums = {"tokens": float(len(part)), "loss": loss, "actor/kl_to_old": float((-log_ratio).sum())}
+        columns = {"actor/kl_to_old": part.old_log_prob - log_prob}
         if self.objective is not None:
             low, high = self.objective.clipped(log_prob, self.clipped_advantage(log_prob, part), part)
-            sums["actor/clip_fraction_low"], sums["actor/clip_fraction_high"] = float(low.sum()), float(high.sum())
-            sums["actor/clip_fraction"] = float((low | high).sum())
-        return sums
+            columns |= {"actor/clip_fraction_low": low, "actor/clip_fraction_high": high}
+            columns["actor/clip_fraction"] = low | high
+        totals = torch.stack([column.double().sum() for column in columns.values()]).tolist()  # one wait for a GPU
+        return {"tokens": float(len(part)), "loss": loss, **dict(zip(columns, totals, strict=True))}
 
 
 class CreditMethod(Method):
