@@ -32,6 +32,10 @@ def test_every_arm_composes_and_no_two_are_the_same(name):
         if arm.severity:  # the config of another arm
             assert replace(arm, name=arm.name.rpartition("-")[0], severity=None) in study.arms
             continue
+        method, _, rate = arm.name.partition("@")
+        if rate and study.arm(f"{method}@3e-5") is not arm:  # the config of another arm at another rate
+            assert arm.overrides == (*study.arm(f"{method}@3e-5").overrides[:-1], f"learning_rate={rate}")
+            continue
         config = load([*study.common, *arm.overrides])
         key = (config.model_dump_json(), arm.oracle)
         assert key not in seen, arm.name
