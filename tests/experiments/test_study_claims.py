@@ -237,32 +237,34 @@ CLAIMS = [
      lambda: [above(f"{arm}-12-g8", 0.05) for arm in ("oracle", "grpo", "rlcsd")] == [3, 0, 0]),
     (STUDY, "With groups of eight rlcsd is a little above grpo in area up to eight decisions, with groups of four a little below, inside the intervals each time.",
      lambda: all(gain(f"rlcsd-{n}-g8") > 0 > gain(f"rlcsd-{n}-g4") and corrected("decisions")["decision gains", f"rlcsd-{n}-g{g}", "area"] > 0.05 for n in (3, 5, 8) for g in (4, 8))),
-    (STUDY, "**So far** three (misaligned) and two (severe) of the eight seeds have run, and none of the credit task.",
-     lambda: [{len(by_seed) for arm, by_seed in runs("alignment").items() if arm.endswith(ending)} for ending in ("misaligned", "severe")] == [{3}, {2}]
-     and not runs("alignment_credit")),
-    (STUDY, "({:.2f} nats instead of {:.2f}; two seeds so far), and leaves rlcsd's at {:.2f}.",
-     lambda: tuple(end("alignment", arm, "entropy") for arm in ("sdpo-severe", "sdpo", "rlcsd-severe"))),
-    (STUDY, "In entropy, the chosen measure, no difference stands after correction",
-     lambda: all(p > 0.05 for (*_, column), p in corrected("alignment").items() if column == "entropy")),
+    (STUDY, "**So far** six of the eight seeds have run with displaced teachers, and none of the credit task",
+     lambda: {len(by_seed) for arm, by_seed in runs("alignment").items() if "-" in arm} == {6} and not runs("alignment_credit")),
+    (STUDY, "rlcsd's is not told apart: {0:+.3f} [{1:+.3f}, {2:+.3f}], p {3:.3f} (six seeds each).",
+     lambda: (lambda d: (d.mean, d.low, d.high, corrected("alignment")["alignment tests", "rlcsd-severe", "entropy"]))(minus("alignment", "rlcsd-severe", "rlcsd", at_the_end("entropy")))),
+    (README, "make sdpo's entropy explode in an emulation ({:.2f} nats instead of {:.2f}), and not rlcsd's.",
+     lambda: (end("alignment", "sdpo-severe", "entropy"), end("alignment", "sdpo", "entropy"))),
+    (STUDY, "all comparisons of opsd, srpo and opsd_ectr stand after correction, and that of sdpo with the severe displacement; none of rlsd, rlsd_ectr and rlcsd does.",
+     lambda: {row for (_, row, column), p in corrected("alignment").items() if column == "entropy" and p < 0.05}
+     == {"sdpo-severe", *(f"{arm}-{ending}" for arm in ("opsd", "srpo", "opsd_ectr") for ending in ("misaligned", "severe"))}),
     (STUDY, "With an aligned teacher sdpo's entropy falls, from {:.2f} to {:.2f} nats. With a severely displaced one it ends at {:.2f}: responses first grow to {:.0f} tokens, near the limit, then break up, and no answer is right any more.",
      lambda: (start("alignment", "sdpo", "entropy"), end("alignment", "sdpo", "entropy"), end("alignment", "sdpo-severe", "entropy"),
               mean(by_seed("alignment", "sdpo-severe", lambda record: max(record["curves"]["length"]))))),
-    (STUDY, "With the milder displacement that happens in two of three seeds; in the third entropy falls.",
+    (STUDY, "With the milder displacement entropy ends above that of the first step in five of six seeds, and no answer is right in four.",
      lambda: end("alignment", "sdpo-severe", "accuracy") == 0 and end("alignment", "sdpo-severe", "length") < 70
-     and sorted((at_the_end("accuracy")(r) == 0, at_the_end("entropy")(r) > 2, at_the_end("entropy")(r) < at_the_start("entropy")(r))
-                for r in runs("alignment")["sdpo-misaligned"].values()) == [(False, False, True), (True, True, False), (True, True, False)]),
+     and [sum(found(r) for r in runs("alignment")["sdpo-misaligned"].values())
+          for found in (lambda r: at_the_end("entropy")(r) > at_the_start("entropy")(r), lambda r: at_the_end("accuracy")(r) == 0)] == [5, 4]),
     (STUDY, "opsd ends at {:.2f} nats aligned, {:.2f} misaligned and {:.2f} severe, srpo at {:.2f}, {:.2f} and {:.2f}.",
      lambda: tuple(end("alignment", arm + ending, "entropy") for arm in ("opsd", "srpo") for ending in ("", "-misaligned", "-severe"))),
     (STUDY, "They lose {:.1f} tokens of {:.0f} with an aligned teacher, and gain {:.1f} and {:.1f} with displaced ones.",
      lambda: (-change("rlsd"), start("alignment", "rlsd", "length"), change("rlsd-misaligned"), change("rlsd-severe"))),
     (STUDY, "as the paper reports: {:.2f} to {:.2f} nats, {:.0f} to {:.0f} tokens.",
      lambda: tuple(f(end("alignment", "rlcsd" + ending, name) for ending in ("", "-misaligned", "-severe")) for name in ("entropy", "length") for f in (min, max))),
-    (STUDY, "It ends closer to grpo's figures with a displaced teacher than with an aligned one.",
+    (STUDY, "In entropy, length and worked lines it ends closer to grpo's figures with a displaced teacher than with an aligned one.",
      lambda: all(abs(end("alignment", f"rlcsd{ending}", name) - end("alignment", "grpo", name)) < abs(end("alignment", "rlcsd", name) - end("alignment", "grpo", name))
-                 for ending in ("-misaligned", "-severe") for name in ("entropy", "length", "worked", "accuracy"))),
-    (STUDY, "as the paper reports ({:.2f} against {:.2f} nats), and not with a displaced one: {:.2f} and {:.2f}.",
+                 for ending in ("-misaligned", "-severe") for name in ("entropy", "length", "worked"))),
+    (STUDY, "as the paper reports ({:.2f} against {:.2f} nats), and less so with a displaced one: {:.2f} and {:.2f}, above the first step.",
      lambda: tuple(end("alignment", arm, "entropy") for arm in ("opsd_ectr", "opsd", "opsd_ectr-misaligned", "opsd_ectr-severe"))),
-    (STUDY, "by seed rlsd, rlsd_ectr and rlcsd end between {:.3f} below and {:.3f} above their aligned forms.",
+    (STUDY, "by seed rlsd, rlsd_ectr and rlcsd end between {:.3f} below and {:.3f} above their aligned forms, and none of these differences stands.",
      lambda: (-min(accuracy_paid()), max(accuracy_paid()))),
     (STUDY, "512 responses, log-normal with a mean of {:,.0f} tokens and a spread of {:.1f}, cut at {:,.0f}",
      lambda: (misaligned.MEAN, misaligned.SIGMA, misaligned.LIMIT)),
@@ -350,7 +352,7 @@ def test_the_conclusions_quote_the_tables():
     page = (ROOT / STUDY).read_text(encoding="utf-8")
     conclusions = page.split("## Conclusions")[1].split("\n## ")[0]
     quoted = re.findall(r"[+-][\d.]+ \[[^]]*\]", conclusions)
-    assert len(quoted) == 9 and page.index("## Conclusions") < page.index("\n|")
+    assert len(quoted) == 11 and page.index("## Conclusions") < page.index("\n|")
     in_tables = "\n".join(line for line in page.splitlines() if line.startswith("|"))
     assert [interval for interval in quoted if interval not in in_tables] == []
     assert all(f"{interval}, p < 0.001" in in_tables for interval in quoted[:4])
