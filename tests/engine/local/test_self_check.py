@@ -12,10 +12,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, MambaConfig, MistralConfig
 
+from rlcsd.config.load import load
 from rlcsd.config.schema import LoraConfig, ModelConfig
 from rlcsd.engine.local import scoring, self_check, update
 from rlcsd.engine.local.model import Network, load_network, load_tokenizer
 from rlcsd.errors import InputError
+from rlcsd.prepare import prepare
 from rlcsd.records import Sampling
 from tests.conftest import ARCHITECTURES, random_model
 from tests.engine.local.planted_faults import FAULTS
@@ -39,6 +41,17 @@ def test_all_paths_of_every_architecture_agree(architecture):
 @pytest.mark.parametrize("loud", [1.0, 4.0])
 def test_bf16_agrees_within_its_rounding(loud):
     check(Network(random_model("qwen3", loud=loud), autocast=True))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_packaged_base_in_bf16_passes_on_the_tasks_own_prompts(seed):
+    """Short responses of a sure model: one token may carry all of the rounding."""
+    config = load(
+        ["model.dtype=bfloat16", "model.master_dtype=bfloat16", "task.train_per_size=16", "task.eval_per_size=2"]
+    )
+    prepared = prepare(config)
+    network = load_network(config.model, CPU)
+    self_check.self_check(network, prepared.check_prompts(), prepared.tokenizer.pad_token_id, seed)
 
 
 @pytest.mark.parametrize("path", ["sampler", "scorer", "update"])

@@ -27,7 +27,7 @@ from ..local import scoring
 from ..local.caches import micro_batches
 from ..local.optimizer import changed_counts, watched_values
 from ..local.scoring import TopKStore
-from ..local.self_check import plain_log_probs, rounding_noise
+from ..local.self_check import plain_log_probs, rounding_errors
 from ..local.update import backward, rows_to_update
 from .compat import full_tensor
 from .messages import Columns, Rows, ScoreTask, Updated, UpdateTask
@@ -147,17 +147,18 @@ class Rank:
 
     @torch.no_grad()
     def check(self, rows: Rows, seed: int) -> dict[str, Tensor]:
-        """Log-probs `[n]` of the responses: by a `plain` pass, row by row; twice with random errors of the size of
-        rounding (`noisy`, and `served` with logits rounded as a server's); and as the `update` computes them."""
+        """Log-probs `[n]` of the responses by a `plain` pass, row by row, and as the `update` computes them; and by how
+        much rounding moves those of a plain pass (`noisy`, and `served` with logits rounded as a server's)."""
         pairs, network = rows.pairs(), self.network
         half = torch.bfloat16 if self.run.model.dtype == "bfloat16" else torch.float32
 
         def plain_and_noisy() -> dict[str, Tensor]:
-            columns = {"plain": plain_log_probs(network, pairs)}
-            for name, dtype in (("noisy", torch.float32), ("served", half)):
-                with rounding_noise(network, seed):
-                    columns[name] = plain_log_probs(network, pairs, dtype)
-            return columns
+            plain = plain_log_probs(network, pairs)
+            errors = {
+                name: rounding_errors(network, pairs, plain, seed, dtype)
+                for name, dtype in (("noisy", torch.float32), ("served", half))
+            }
+            return {"plain": plain, **errors}
 
         with self.ready("eval"):
             with network.gathered():

@@ -381,15 +381,16 @@ def self_check(engine: VerlEngine, given: Sequence[Ids] = (), seed: int = 0) -> 
         scores = engine.score(pairs, "policy")
         scored = scores.log_prob if scores.log_kept_mass is None else scores.log_prob - scores.log_kept_mass
         columns = engine.policy.call("check", "checking the model", Rows.of(pairs), seed)[0]
-        noise = {name: float((columns[name] - columns["plain"]).abs().mean()) for name in ("noisy", "served")}
         lengths = [len(pair.response) for pair in pairs]
-        for name, log_probs, floor, slack in (
-            ("rollout server", served, noise["served"], _SERVER_SLACK),
-            ("scorer", scored, noise["noisy"], 1.0),
-            ("update", columns["update"], noise["noisy"], 1.0),
+        for name, log_probs, errors, slack in (
+            ("rollout server", served, "served", _SERVER_SLACK),
+            ("scorer", scored, "noisy", 1.0),
+            ("update", columns["update"], "noisy", 1.0),
         ):
-            parts = (log_probs - columns["plain"]).abs().split(lengths)
-            differences = torch.stack([part.mean() for part in parts])
-            compare(f"model.path={engine.config.model.path}: the {name}", "the model", differences, floor, slack)
+            differences, noise = (
+                torch.stack([part.mean() for part in column.split(lengths)])
+                for column in ((log_probs - columns["plain"]).abs(), columns[errors])
+            )
+            compare(f"model.path={engine.config.model.path}: the {name}", "the model", differences, noise, slack)
     if adapted:
         engine.policy.call("fill_adapters", "checking adapters", None)
