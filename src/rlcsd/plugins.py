@@ -1,4 +1,4 @@
-"""Code that is found by name: a user's own method or task in a Python file, and the experiments of this package."""
+"""Code that is found by name: a user's own method or task in a Python file, this package's experiments, libraries."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import importlib
 import importlib.util
 import sys
 import traceback
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
@@ -62,3 +64,11 @@ def load_experiments() -> None:
 def add_experiment_commands(commands: Any) -> None:
     """Add the commands of `rlcsd.experiments` to the subparsers of the command line."""
     importlib.import_module(f"{_EXPERIMENTS}.commands").add_commands(commands)
+
+
+def installed_version(name: str) -> str | None:
+    """The version of an installed distribution or of its CPU build, None without either."""
+    for each in (name, f"{name}-cpu"):  # vLLM's CPU build has a name of its own
+        with suppress(PackageNotFoundError):
+            return version(each)
+    return None

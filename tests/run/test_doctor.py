@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from rlcsd import plugins
 from rlcsd.cli import main
 from rlcsd.config.load import load
 from rlcsd.engine.local.model import TINY
@@ -75,13 +76,15 @@ def test_a_crash_and_a_hang_of_the_engine_are_lines():
 
 def test_wrong_versions_are_named_with_what_is_right(monkeypatch):
     only(monkeypatch, "versions")
-    monkeypatch.setattr(module, "version", lambda name: {"torch": "2.13.1", "numpy": "1.20"}.get(name) or version(name))
+    monkeypatch.setattr(
+        plugins, "version", lambda name: {"torch": "2.13.1", "numpy": "1.20"}.get(name) or version(name)
+    )
     (found,) = doctor(load(QUICK))
     assert found.status == "fail" and "numpy 1.20 (needs >=1.26)" in found.what and "torch" not in found.what
-    monkeypatch.setattr(module, "version", lambda name: {"torch": "2.13.1"}.get(name) or version(name))
+    monkeypatch.setattr(plugins, "version", lambda name: {"torch": "2.13.1"}.get(name) or version(name))
     (found,) = doctor(load(QUICK))
     assert str(found).startswith("warn  versions") and "torch 2.13.1 (set: 2.13.0)" in found.what
-    monkeypatch.setattr(module, "version", absent("verl", "vllm"))
+    monkeypatch.setattr(plugins, "version", absent("verl", "vllm"))
     found = lines(doctor(load([*BIG, "engine=verl"])))["versions"]
     assert found.startswith("fail") and "verl is missing (needs <0.9.2,>=0.9.1)" in found and "vllm is missing" in found
 

@@ -350,10 +350,14 @@ def _heights(sets: Sequence[Summary | None]) -> tuple[list[float], list[tuple[fl
 
 
 def _method_name(config: Mapping[str, Any]) -> str:
-    return method_label(config["method"]).rpartition(":")[2]
+    return _method_label(config).rpartition(":")[2]
+
+
+def _method_label(config: Mapping[str, Any]) -> str:
+    return method_label(str(config["method"]["name"]), config["method"].get("objective"))
 
 
 def _title(config: Mapping[str, Any]) -> str:
     """What a run is, in a few words."""
     task = str((config.get("task") or {}).get("name")).rpartition(":")[2]
-    return f"{method_label(config['method'])} on {task}, {config['model']['path']}, seed {config['seed']}"
+    return f"{_method_label(config)} on {task}, {config['model']['path']}, seed {config['seed']}"

@@ -103,9 +103,8 @@ def read_config(folder: Path) -> dict[str, Any]:
     return dict(config)
 
 
-def method_label(method: Mapping[str, Any]) -> str:
-    """A config's `method` in names and tables of runs: `rlcsd`, or with another objective than its own `rlcsd-dapo`."""
-    name, objective = str(method["name"]), method.get("objective")
+def method_label(name: str, objective: str | None) -> str:
+    """A method in names and tables of runs: `rlcsd`, or with another objective than its own `rlcsd-dapo`."""
     return name if objective in (None, "grpo", name) else f"{name}-{objective}"
 
 
@@ -133,7 +132,7 @@ def read_run(folder: Path, keys: Sequence[str] = ("method.name",)) -> RunResult:
 
 def _label_part(config: Mapping[str, Any], key: str) -> str:
     if key == "method.name":
-        return method_label({"name": config[key], "objective": config.get("method.objective")})
+        return method_label(str(config[key]), config.get("method.objective"))
     return str(config[key])
 
 

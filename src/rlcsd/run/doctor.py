@@ -19,7 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import requires
 from importlib.util import find_spec
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -38,6 +38,7 @@ from ..engine.verl.gpu_plan import gpu_plan
 from ..engine.verl.settings import attention
 from ..errors import InputError, MissingError, first_line
 from ..methods import method_class
+from ..plugins import installed_version
 from ..prepare import Prepared, prepare, training_prompt
 from ..records import Pair, Problem, Sampling, Verdict
 from ..tasks.task import Task
@@ -95,13 +96,6 @@ def tested_versions(gpu: bool) -> dict[str, str]:
     return dict(re.findall(r"^([\w-]+)==(\S+)$", path.read_text(), re.M)) if path is not None else {}
 
 
-def _installed(name: str) -> str | None:
-    for each in (name, f"{name}-cpu"):  # vLLM's CPU build has a name of its own
-        with suppress(PackageNotFoundError):
-            return version(each)
-    return None
-
-
 def _wants_gpus(config: Config) -> bool:
     e = config.engine
     if isinstance(e, VerlEngineConfig):
@@ -124,7 +118,7 @@ def _versions(config: Config) -> Iterator[Finding]:
         wanted = Requirement(text)
         if wanted.marker is not None and not any(wanted.marker.evaluate({"extra": extra}) for extra in ("", *extras)):
             continue
-        here = _installed(wanted.name)
+        here = installed_version(wanted.name)
         if here is None or not wanted.specifier.contains(here, prereleases=True):
             wrong.append(f"{wanted.name} {here or 'is missing'} (needs {wanted.specifier})")
         elif wanted.name in ("torch", "transformers", "vllm", "verl"):
@@ -139,7 +133,7 @@ def _versions(config: Config) -> Iterator[Finding]:
     others = [
         f"{name} {here} (set: {pinned[name]})"
         for name in pinned
-        if (here := _installed(name)) is not None and here.partition("+")[0] != pinned[name]
+        if (here := installed_version(name)) is not None and here.partition("+")[0] != pinned[name]
     ]
     if others:
         lock = "requirements-gpu.lock" if gpu else "constraints.txt"

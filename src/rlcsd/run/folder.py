@@ -10,7 +10,6 @@ import platform
 import sys
 import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from ..config.schema import Config, may_change_on_resume
 from ..engine.interface import Engine
 from ..errors import InputError
 from ..methods import HintedConfig
+from ..plugins import installed_version
 from ..report.run_results import method_label
 from ..tasks.given_task import AGAIN, GivenTaskParameters, check_same, read_copy, record
 from ..tasks.registry import changed_task
@@ -52,7 +52,8 @@ def new_folder(config: Config, task_name: str) -> Path:
 
 def default_name(config: Config, task_name: str) -> str:
     """What a run without `run_name` is called, but for the time."""
-    return f"{task_name}-{method_label(config.method.model_dump()).rpartition(':')[2]}-seed{config.seed}"
+    method = method_label(config.method.name, getattr(config.method, "objective", None))
+    return f"{task_name}-{method.rpartition(':')[2]}-seed{config.seed}"
 
 
 def unused(folder: Path) -> Path:
@@ -100,12 +101,7 @@ class RunLock:
 
 def environment(engine: Engine) -> dict[str, Any]:
     """Versions, threads and device of a run: what its numbers depend on beside the config. Goes to environment.json."""
-    packages: dict[str, str | None] = {}
-    for name in ("rlcsd", "torch", "transformers", "tokenizers", "peft", "numpy", "vllm", "verl", "ray"):
-        try:
-            packages[name] = version(name)
-        except PackageNotFoundError:
-            packages[name] = None
+    names = ("rlcsd", "torch", "transformers", "tokenizers", "peft", "numpy", "vllm", "verl", "ray")
     device = engine.device
     cpu = platform.processor() or platform.machine()
     return {
@@ -115,7 +111,7 @@ def environment(engine: Engine) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "device": str(device),
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu,
-        "packages": packages,
+        "packages": {name: installed_version(name) for name in names},
     }
 
 

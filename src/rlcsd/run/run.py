@@ -483,7 +483,8 @@ class Run:
         facts = {"folder": str(self.folder), "steps": self.trainer.steps, "left_out": left_out, "overlaps": shared}
         c = self.config
         about = {
-            "title": f"{method_label(c.method.model_dump())} on {self.task.name}, {c.model.path}",
+            "title": f"{method_label(c.method.name, getattr(c.method, 'objective', None))} on {self.task.name}, "
+            f"{c.model.path}",
             "threads": torch.get_num_threads() if self.engine.device.type == "cpu" else 0,
             "evaluate_every": c.evaluation.every,
         }

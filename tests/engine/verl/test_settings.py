@@ -9,6 +9,7 @@ from importlib.util import find_spec
 
 import pytest
 
+from rlcsd import plugins
 from rlcsd.config.load import build_method, load
 from rlcsd.config.schema import ModelConfig
 from rlcsd.engine.interface import build_engine, check_engine
@@ -142,6 +143,6 @@ def test_without_verl_the_engine_says_what_to_install():
 
 @pytest.mark.parametrize("version", ["0.8.0", "0.9.2", "1.0.0"])
 def test_another_version_of_verl_is_refused(version, monkeypatch):
-    monkeypatch.setattr(settings, "version", lambda name: version)
+    monkeypatch.setattr(plugins, "version", lambda name: version)
     with pytest.raises(InputError, match=rf"verl {version} is installed, and it was tested with verl from 0\.9\.1 to"):
         settings.check_version()

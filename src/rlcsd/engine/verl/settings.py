@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any, cast
 
@@ -12,6 +11,7 @@ from packaging.version import Version
 
 from ...config.schema import Config, VerlEngineConfig
 from ...errors import InputError, MissingError, together
+from ...plugins import installed_version
 from ..interface import TokenLimits, keeps_sampling_mask
 from ..local import model as local_model
 from ..local.lora import adapter_folder, vllm_has_kernel
@@ -171,10 +171,9 @@ def check(config: Config) -> None:
 def check_version() -> None:
     """Raise MissingError unless a tested version of verl is installed."""
     wanted = f"it was tested with verl from {TESTED[0]} to below {TESTED[1]}; pip install 'rlcsd[verl]'"
-    try:
-        found = version("verl")
-    except PackageNotFoundError:
-        raise MissingError(f"engine=verl: verl is not installed; {wanted}") from None
+    found = installed_version("verl")
+    if found is None:
+        raise MissingError(f"engine=verl: verl is not installed; {wanted}")
     if not Version(TESTED[0]) <= Version(found) < Version(TESTED[1]):
         raise MissingError(f"engine=verl: verl {found} is installed, and {wanted}")
 
