@@ -148,6 +148,14 @@ class SamplingMask:
         return matrix
 
 
+def among_kept(log_prob: Tensor, log_kept_mass: Tensor | None) -> Tensor:
+    """Log-probs over the whole vocabulary as those among the kept tokens, whose total probability has this log.
+
+    None: there is no sampling mask, and they stay as they are.
+    """
+    return log_prob if log_kept_mass is None else log_prob - log_kept_mass
+
+
 @dataclass(frozen=True, eq=False)
 class Sample:
     """One sampled response of T tokens.
@@ -176,12 +184,9 @@ class Sample:
 
     @property
     def old_log_probs(self) -> Tensor:
-        """`[T]`: the policy's log-probs over the tokens that could be sampled, those of the ratio π / π_old.
-
-        `log_probs`, less `log_kept_mass` where there is a sampling mask.
-        """
+        """`[T]`: the policy's log-probs over the tokens that could be sampled, those of the ratio π / π_old."""
         assert self.log_probs is not None
-        return self.log_probs if self.log_kept_mass is None else self.log_probs - self.log_kept_mass
+        return among_kept(self.log_probs, self.log_kept_mass)
 
     @property
     def entropy(self) -> float | None:
@@ -368,14 +373,18 @@ class Scores:
     """Per response token, for all pairs laid end to end, N tokens in all: `log_prob [N]` and `entropy [N]` in nats.
 
     Both are over the whole vocabulary. `topk` is set if the call asked for new top-k ids with `top_k`. With sampling
-    masks, `log_kept_mass [N]` is the log of the total probability of the tokens in them, 0 for pairs without one:
-    `log_prob - log_kept_mass` is the log-prob among these tokens.
+    masks, `log_kept_mass [N]` is the log of the total probability of the tokens in them, 0 for pairs without one, and
+    `kept_log_prob [N]` are the log-probs among these tokens.
     """
 
     log_prob: Tensor
     entropy: Tensor
     topk: TopKHandle | None = None
     log_kept_mass: Tensor | None = None
+
+    @property
+    def kept_log_prob(self) -> Tensor:
+        return among_kept(self.log_prob, self.log_kept_mass)
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 from torch.utils.checkpoint import checkpoint
 
-from ..records import SamplingMask
+from ..records import SamplingMask, among_kept
 
 
 @dataclass
@@ -38,7 +38,7 @@ class HeadOutput:
     @property
     def kept_log_prob(self) -> Tensor:
         """Log-probs `[n]` among the tokens of the sampling mask; without one, over the whole vocabulary."""
-        return self.log_prob if self.log_kept_mass is None else self.log_prob - self.log_kept_mass
+        return among_kept(self.log_prob, self.log_kept_mass)
 
 
 def entropy_of(logits: Tensor, norm: Tensor) -> Tensor:

@@ -47,10 +47,7 @@ class RolloutCorrection:
         """w_t of each token, `[T]` float32."""
         if self.kind == "none":
             return torch.ones(len(sample))
-        ratios = self._ratios(sample)
-        if self.kind.endswith("truncate"):
-            return ratios.clamp(self.floor, self.cap).float()
-        return torch.where(self._outside(ratios), 0.0, ratios).float()
+        return self._bounded(self._ratios(sample))
 
     def rejects(self, sample: Sample) -> bool:
         """Whether the rollout is left out of the update. It has already counted in its group's advantages."""
@@ -75,8 +72,7 @@ class RolloutCorrection:
             ratios = torch.cat([self._ratios(sample) for sample in samples])
             name = "truncated" if self.kind.endswith("truncate") else "masked"
             found[f"correction/{name}"] = Mean(float(self._outside(ratios).double().mean()), tokens)
-            weights = torch.cat([self.weights(sample) for sample in samples])
-            found["correction/weight"] = Mean(float(weights.double().mean()), tokens)
+            found["correction/weight"] = Mean(float(self._bounded(ratios).double().mean()), tokens)
         if self.rejection is not None:
             rejected = sum(map(self.rejects, samples))
             found["correction/rejected"] = Mean(rejected / len(samples), len(samples))
@@ -95,6 +91,12 @@ class RolloutCorrection:
         if self.kind.startswith("sequence"):
             differences = differences.sum().expand(len(sample))
         return differences.exp()
+
+    def _bounded(self, ratios: Tensor) -> Tensor:
+        """Ratios `[T]` as weights, float32."""
+        if self.kind.endswith("truncate"):
+            return ratios.clamp(self.floor, self.cap).float()
+        return torch.where(self._outside(ratios), 0.0, ratios).float()
 
     def _outside(self, ratios: Tensor) -> Tensor:
         return (ratios < self.floor) | (ratios > self.cap)

@@ -14,7 +14,7 @@ from ..engine.interface import Scorer
 from ..layout import Layout
 from ..methods.base import Method
 from ..methods.contrast import marginal_log_prob
-from ..records import Pair, TokenBatch, TrainingExample
+from ..records import Pair, TokenBatch, TrainingExample, among_kept
 from .correction import RolloutCorrection
 
 
@@ -54,8 +54,8 @@ def build_token_batch(
     """All columns that the method needs over the N response tokens of `examples`, before `Method.prepare`.
 
     Every sample needs the policy's own log-probs (see `with_old_log_probs`). `correction` gives the weights of tokens,
-    by default 1. Top-k ids that the method needs are made
-    here and stay with the engine; release `TokenBatch.topk_handle` after the update.
+    by default 1. Top-k ids that the method needs are made here and stay with the engine; release
+    `TokenBatch.topk_handle` after the update.
     """
     samples = [one.rollout.sample for one in examples]
     layout = Layout(tuple(len(sample) for sample in samples), engine.device)
@@ -79,9 +79,8 @@ def build_token_batch(
         return batch
     score = _score_sampled_tokens if method.topk_from == "none" else _score_topk
     batch = score(engine, hinted, method, batch, layout)
-    if batch.teacher_log_prob is None or batch.teacher_log_kept_mass is None:
-        return batch
-    return batch.with_columns(teacher_log_prob=batch.teacher_log_prob - batch.teacher_log_kept_mass)
+    assert batch.teacher_log_prob is not None
+    return batch.with_columns(teacher_log_prob=among_kept(batch.teacher_log_prob, batch.teacher_log_kept_mass))
 
 
 def _blank_teacher(batch: TokenBatch, method: Method) -> TokenBatch:

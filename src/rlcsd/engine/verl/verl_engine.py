@@ -378,8 +378,7 @@ def self_check(engine: VerlEngine, given: Sequence[Ids] = (), seed: int = 0) -> 
         samples = [sample_of(output, (), sampling.keep_mask) for output in engine.servers.wait_for(asked)]
         pairs = [Pair(prompt, s.ids, s.sampling_mask) for prompt, s in zip(prompts, samples, strict=True)]
         served = torch.cat([sample.sampled_log_probs for sample in samples])
-        scores = engine.score(pairs, "policy")
-        scored = scores.log_prob if scores.log_kept_mass is None else scores.log_prob - scores.log_kept_mass
+        scored = engine.score(pairs, "policy").kept_log_prob
         columns = engine.policy.call("check", "checking the model", Rows.of(pairs), seed)[0]
         lengths = [len(pair.response) for pair in pairs]
         for name, log_probs, errors, slack in (
