@@ -14,7 +14,7 @@ import json
 import os
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import lru_cache
@@ -60,6 +60,19 @@ SMOKE = (
 )  # fmt: skip
 
 
+def summarised(
+    steps: Sequence[Mapping[str, float]], curves: Mapping[str, str] = CURVES, means: tuple[str, ...] = MEANS
+) -> dict[str, Any]:
+    """What a record keeps of the metrics of each step: `curves` by name, and the means of metrics by their prefixes."""
+    return {
+        "curves": {name: [round(s.get(key, 0.0), 4) for s in steps] for name, key in curves.items()},
+        "means": {
+            key: round(sum(s[key] for s in steps if key in s) / sum(key in s for s in steps), 4)
+            for key in sorted({key for s in steps for key in s if key.startswith(means)})
+        },
+    }
+
+
 def run_one(study: Study, arm: Arm, seed: int, path: Path) -> dict[str, Any]:
     """Train one arm with one seed and write its record to `path`; a record that is there already is returned."""
     if path.is_file():
@@ -86,11 +99,7 @@ def run_one(study: Study, arm: Arm, seed: int, path: Path) -> dict[str, Any]:
         "seed": seed,
         "learning_rate": config.learning_rate,
         "seconds": round(seconds),
-        "curves": {name: [round(s.get(key, 0.0), 4) for s in steps] for name, key in CURVES.items()},
-        "means": {
-            key: round(sum(s[key] for s in steps if key in s) / sum(key in s for s in steps), 4)
-            for key in sorted({key for s in steps for key in s if key.startswith(MEANS)})
-        },
+        **summarised(steps),
         **measured,
     }
     write_text(path, json.dumps(record))

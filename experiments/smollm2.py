@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlcsd import Problem, Task
 from rlcsd.records import Verdict
+from rlcsd.storage import write_text
 
 if TYPE_CHECKING:
     from studies import Study
@@ -143,6 +144,8 @@ def run_one(arm: str, seed: int, out: Path, more: Sequence[str] = ()) -> dict[st
 
     A record that is there already is returned.
     """
+    from run import summarised
+
     import rlcsd
 
     chosen, name = study(), f"{arm}-{seed}"
@@ -162,16 +165,11 @@ def run_one(arm: str, seed: int, out: Path, more: Sequence[str] = ()) -> dict[st
         "arm": arm,
         "seed": seed,
         "seconds": round(sum(step["time/step"] for step in steps)),
-        "curves": {key: [round(step.get(metric, 0.0), 4) for step in steps] for key, metric in CURVES.items()},
-        "means": {
-            key: round(sum(step[key] for step in steps if key in step) / sum(key in step for step in steps), 4)
-            for key in MEANS
-            if any(key in step for step in steps)
-        },
+        **summarised(steps, CURVES, MEANS),
         "before": {summary.name: round(summary.mean, 4) for summary in result.before},
         "test": {summary.name: round(summary.mean, 4) for summary in result.after},
     }
-    path.write_text(json.dumps(record), encoding="utf-8")
+    write_text(path, json.dumps(record))
     return record
 
 

@@ -19,7 +19,6 @@ from ..engine.local.scoring import score
 from ..errors import InputError
 from ..health import Health
 from ..methods import CreditMethod
-from ..methods.base import TeacherSchedule
 from ..metrics import combined
 from ..records import Group, Pair, Problem, Rollout, Sample, Scores, TrainingExample, Verdict
 from ..stages.grade import group_advantages, rollout_metrics
@@ -196,10 +195,8 @@ class TeacherScorer:
 
     def __init__(self, policy: Network, method: CreditMethod, pad_id: int, budget: int) -> None:
         self.policy, self.pad_id, self.budget, self.device = policy, pad_id, budget, policy.device
-        wanted = method.config
-        own = method.hinted and wanted.teacher != "policy"
-        schedule = TeacherSchedule(wanted.teacher, wanted.ema_rate, wanted.snapshot_every) if own else None
-        self.weights = None if schedule is None else Teacher(policy, schedule)
+        own = method.hinted and method.config.schedule.copies
+        self.weights = Teacher(policy, method.config.schedule) if own else None
 
     def score(self, pairs: Sequence[Pair]) -> Scores:
         network = self.policy if self.weights is None else self.weights.network

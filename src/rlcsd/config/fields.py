@@ -73,20 +73,17 @@ def _thread_count(count: int) -> int:
     return count
 
 
-def _steps_or_share(value: int | float) -> int | float:
-    if isinstance(value, float) and not 0 < value < 1:
-        raise ValueError("must be a whole number of steps, or a share of all steps between 0 and 1")
-    if not 0 <= value <= LARGEST:
-        raise ValueError("must be at least 0" if value < 0 else f"must be at most {LARGEST}")
-    return value
+def _count_or_share(things: str, whole: str) -> AfterValidator:
+    """For a whole number of `things`, or as a float a share of `whole`."""
 
+    def checked(value: int | float) -> int | float:
+        if isinstance(value, float) and not 0 < value < 1:
+            raise ValueError(f"must be a whole number of {things}, or a share of {whole} between 0 and 1")
+        if not 0 <= value <= LARGEST:
+            raise ValueError("must be at least 0" if value < 0 else f"must be at most {LARGEST}")
+        return value
 
-def _tokens_or_share(value: int | float) -> int | float:
-    if isinstance(value, float) and not 0 < value < 1:
-        raise ValueError("must be a whole number of tokens, or a share of sampling.max_tokens between 0 and 1")
-    if not 0 <= value <= LARGEST:
-        raise ValueError("must be at least 0" if value < 0 else f"must be at most {LARGEST}")
-    return value
+    return AfterValidator(checked)
 
 
 def _device(name: str) -> str:
@@ -100,8 +97,8 @@ def _device(name: str) -> str:
 Text = Annotated[str, AfterValidator(_printable)]
 Count = Annotated[int, Field(ge=1, le=LARGEST)]
 CountOrZero = Annotated[int, Field(ge=0, le=LARGEST)]
-StepsOrShare = Annotated[int | float, AfterValidator(_steps_or_share)]  # a float is a share of the run's steps
-TokensOrShare = Annotated[int | float, AfterValidator(_tokens_or_share)]  # a float is a share of sampling.max_tokens
+StepsOrShare = Annotated[int | float, _count_or_share("steps", "all steps")]
+TokensOrShare = Annotated[int | float, _count_or_share("tokens", "sampling.max_tokens")]
 ThreadCount = Annotated[int, Field(ge=0), AfterValidator(_thread_count)]
 Device = Annotated[Text, AfterValidator(_device)]
 RunName = Annotated[Text, AfterValidator(_inside_output_dir)]

@@ -52,6 +52,11 @@ class TeacherSchedule:
     snapshot_every: int = 10
 
     @property
+    def copies(self) -> bool:
+        """Has the teacher weights of its own that were the policy's?"""
+        return self.kind in ("fixed", "ema", "snapshot")
+
+    @property
     def moves(self) -> bool:
         """Does the teacher ever follow the policy?"""
         return self.kind in ("ema", "snapshot")
@@ -125,6 +130,11 @@ class HintedConfig(MethodConfig):
     )
     strip_thinking: bool = Field(False, description="leave out a sibling's <think> part when it is shown as a hint")
     unusable: Literal["drop", "plain"] = Field("drop", description=UNUSABLE)
+
+    @property
+    def schedule(self) -> TeacherSchedule:
+        """When the teacher's weights follow the policy's."""
+        return TeacherSchedule(self.teacher, self.ema_rate, self.snapshot_every)
 
     @model_validator(mode="before")
     @classmethod

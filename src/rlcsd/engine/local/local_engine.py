@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ...config.schema import Config
 from ...errors import InputError, first_line
-from ...methods.base import NO_STEP, HintedConfig, Method, TeacherSchedule, step_metrics
+from ...methods.base import NO_STEP, HintedConfig, Method, step_metrics
 from ...methods.losses import Regularisers
 from ...metrics import Mean, Metrics
 from ...records import HintKind, Pair, Sample, Sampling, Scores, TokenBatch, TopKHandle
@@ -114,9 +114,7 @@ class LocalEngine:
             named = teacher_model_config(settings.teacher_model, self.config, self.tokenizer)
             other = load_network(named, self.policy.device, self.config.engine.head_chunk)
             other.model.eval().requires_grad_(False)
-        return Teacher(
-            self.policy, TeacherSchedule(settings.teacher, settings.ema_rate, settings.snapshot_every), other
-        )
+        return Teacher(self.policy, settings.schedule, other)
 
     def _build_reference(self) -> Network | None:
         """The policy of step 0, needed with a reference KL; a fixed teacher is the same weights."""

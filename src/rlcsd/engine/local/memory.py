@@ -258,9 +258,9 @@ def _state_bytes(config: Config) -> float:
 
 def weight_copies(config: Config, method: Method) -> int:
     """How many copies of the trained weights exist: a teacher with weights of its own, and a reference."""
-    kind = method.config.teacher if isinstance(method.config, HintedConfig) else None
-    own = kind in ("fixed", "ema", "snapshot")
-    return int(own) + int(config.kl_coefficient > 0 and kind != "fixed")
+    teacher = method.config.schedule if isinstance(method.config, HintedConfig) else None
+    fixed = teacher is not None and teacher.kind == "fixed"  # which is the reference as well
+    return int(teacher is not None and teacher.copies) + int(config.kl_coefficient > 0 and not fixed)
 
 
 def static_bytes(plan: Mapping[str, float]) -> float:
@@ -281,7 +281,7 @@ def checkpoint_bytes(shape: Shape, config: Config, method: Method) -> float:
     a teacher that moves)."""
     lora, settings = config.model.lora, method.config
     trained = float(lora.rank * shape.linear if lora else shape.parameters)
-    moves = isinstance(settings, HintedConfig) and settings.teacher in ("ema", "snapshot")
+    moves = isinstance(settings, HintedConfig) and settings.schedule.moves
     eight_bit = getattr(config.engine, "optimizer", "adamw") in _EIGHT_BIT_BYTES
     each = trained_bytes(config.model)
     states = _EIGHT_BIT_BYTES["adamw_8bit"] if eight_bit else 2.0 * each

@@ -59,9 +59,8 @@ class Rank:
         wanted, on_cpu = self.method.config, self.settings.offload == "all"
         fixed = TeacherSchedule("fixed")
         with self.ready("eval"):
-            if isinstance(wanted, HintedConfig) and wanted.teacher not in ("model", "policy"):
-                schedule = TeacherSchedule(wanted.teacher, wanted.ema_rate, wanted.snapshot_every)
-                self.copies["teacher"] = WeightCopy(self.network, schedule, on_cpu)
+            if isinstance(wanted, HintedConfig) and wanted.schedule.copies:
+                self.copies["teacher"] = WeightCopy(self.network, wanted.schedule, on_cpu)
             if self.regularisers.kl > 0:
                 teacher = self.copies.get("teacher")
                 same = teacher if teacher is not None and teacher.schedule == fixed else None
