@@ -37,7 +37,7 @@ types: $(BIN)/.ready
 	$(BIN)/mypy
 
 unit: $(BIN)/.ready
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-trl: $(BIN)/.ready
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/adapters -m 'slow or not slow'

@@ -100,9 +100,9 @@ def study() -> Study:
         "model.gguf_file=SmolLM2-135M-Instruct.Q4_1.gguf",
         "model.lora.rank=16",
         "model.lora.alpha=32",
-        "learning_rate=3e-4",
+        "learning_rate=1e-4",
         "warmup_steps=0",
-        "steps=40",
+        "steps=20",
         "group_size=8",
         "prompts_per_step=4",
         "prompts_per_update=4",
@@ -122,7 +122,7 @@ def study() -> Study:
     )
     arms = (
         Arm("grpo", ("method=grpo",)),
-        Arm("dapo", ("method=grpo", "objective=dapo", "refill_batches=3")),
+        Arm("dapo", ("method=dapo", "refill_batches=3")),
         Arm("cepo", ("method=cepo",)),
         Arm("rlcsd", ("method=rlcsd",)),
         Arm("spares", ("method=rlcsd", "variant=spare_agreed_tokens")),

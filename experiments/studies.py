@@ -310,6 +310,7 @@ MASK = Study(
         for kept, label in (("false", "vocabulary"), ("true", "mask"))
     ),
     _FRESH[:8],
+    test=200,
 )
 
 # What the code behind the paper's tables did differently from its configs (docs/as_run.md), one switch at a time. The

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import smollm2
 from misaligned import SHARES, published_shares
 from studies import PLUGIN, RECORDS, SEVERITIES, STUDIES, Record, Runs, chosen_rates, read_records
 
@@ -17,10 +18,13 @@ PEOPLE = {"3 people": "seen_sizes", "4 people": "unseen_sizes: 4 people", "5 peo
 LAST = 8  # steps whose mean is "at the end"
 
 
+SMOLLM2 = smollm2.study()
+
+
 def ordered(name: str) -> Runs:
     """The records of a study, its arms in the order in which the study names them."""
-    found = read_records(name)
-    return {arm.name: found[arm.name] for arm in STUDIES[name].arms if arm.name in found}
+    found, study = read_records(name), SMOLLM2 if name == SMOLLM2.name else STUDIES[name]
+    return {arm.name: found[arm.name] for arm in study.arms if arm.name in found}
 
 
 Measure = Callable[[Record], float]
@@ -311,19 +315,44 @@ def by_area(runs: Runs) -> Runs:
     return dict(sorted(runs.items(), key=lambda one: -np.mean([area(record) for record in one[1].values()])))
 
 
-def family(study: str) -> str:
-    """Each method at its rate: results, style, and the tokens that a step samples, over their seeds."""
+def learned(runs: Runs) -> str:
+    """What each method learned at its rate, its entropy at the end, and the tokens that a step samples."""
     measures: dict[str, tuple[Measure, int]] = {
         **{name: (measure, 3) for name, measure in CREDIT_MEASURES.items()},
         "entropy": (at_the_end("entropy"), 3),
         "tokens a step": (lambda record: float(record["means"]["rollout/tokens"]), 0),
     }
     rows = []
-    for arm, by_seed in by_area(ordered(study)).items():
+    for arm, by_seed in runs.items():
         records = list(by_seed.values())
         cells = [cell([measure(record) for record in records], digits) for measure, digits in measures.values()]
         rows.append([arm, f"{records[0]['learning_rate']:g}", str(len(records)), *cells])
     return table(["method", "rate", "seeds", *measures], rows)
+
+
+def masked_against_vocabulary(runs: Runs) -> Comparison:
+    """Each method with log-probs among the kept tokens minus the same over the vocabulary."""
+    rows = [
+        (arm.removesuffix("-mask"), by_seed, runs.get(arm.replace("-mask", "-vocabulary"), {}))
+        for arm, by_seed in runs.items()
+        if arm.endswith("-mask")
+    ]
+    return Comparison("mask minus vocabulary", rows, {**CREDIT_MEASURES, "entropy": at_the_end("entropy")})
+
+
+HELD_OUT: dict[str, Measure] = {"area": area, "held out": test("held_out")}
+
+
+def pretrained(runs: Runs) -> str:
+    """Held-out accuracy of the pretrained model before and after, the area, and entropy and length at the end."""
+    rows = []
+    for arm, by_seed in runs.items():
+        records = list(by_seed.values())
+        before = f"{np.mean([record['before']['held_out'] for record in records]):.3f}"
+        cells = [cell([measure(record) for record in records]) for measure in HELD_OUT.values()]
+        cells += [cell([at_the_end(name)(r) for r in records], d) for name, d in (("entropy", 3), ("length", 0))]
+        rows.append([arm, str(len(records)), before, *cells])
+    return table(["arm", "seeds", "before", *HELD_OUT, "entropy", "length"], rows)
 
 
 def against_published(runs: Runs, measures: Mapping[str, Measure]) -> Comparison:
@@ -386,6 +415,10 @@ def comparisons(study: str) -> dict[str, Comparison]:
             "as_run tests": against_published(runs, dynamics),
             "as_run credit tests": against_published(ordered("as_run_credit"), CREDIT_MEASURES),
         }
+    if study == "mask":
+        return {"mask tests": masked_against_vocabulary(runs)}
+    if study == SMOLLM2.name:
+        return {"smollm2 tests": against(runs, "grpo", {**HELD_OUT, "entropy": at_the_end("entropy")})}
     if study == "default":
         by_people: dict[str, Measure] = {"area": area, **{people: test(name) for people, name in PEOPLE.items()}}
         return {
@@ -418,13 +451,15 @@ def tables() -> dict[str, str]:
         "as_run counts": counted(ordered("as_run")),
         "as_run credit": means(ordered("as_run_credit"), CREDIT_MEASURES),
         "as_run credit counts": counted(ordered("as_run_credit")),
+        "mask": learned(ordered("mask")),
+        SMOLLM2.name: pretrained(ordered(SMOLLM2.name)),
         "default": default(defaults),
         "default mechanism": mechanism(defaults),
     }
     for study in FAMILY_TASKS:
         name = study.replace("_", " ")
-        found |= {name: family(study), f"{name} rates": rates(f"{study}_rates")}
-    for study in STUDIES:
+        found |= {name: learned(by_area(ordered(study))), f"{name} rates": rates(f"{study}_rates")}
+    for study in (*STUDIES, SMOLLM2.name):
         found |= paired_tables(comparisons(study))
     for name, title in (
         ("drift", "style drift"),

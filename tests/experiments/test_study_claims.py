@@ -303,6 +303,8 @@ SETTINGS = (
     "64 rollouts a step", "those of study 1.", "The task of study 2", "on the tasks of studies 1 and 2",
     "is that of study 1, each method", "second that of study 2.", "micro-batches have about one rollout for rlcsd and four", "the published 1e-6 is small",
     "learns for 200 steps at 1e-5", "On the task of study 2:",
+    "SmolLM2-135M-Instruct", "sums of three one-digit numbers", "top-p 0.95 and top-k 20, on the task of study 1 at each method's rate of study 1.", "adapters of rank 16, learns sums",
+    "20 steps of 4 prompts × 8 rollouts, one update each, learning rate 1e-4 for all, 64 held-out sums", "at 3e-4 rlcsd has nearly all right",
 )  # fmt: skip
 
 
