@@ -149,7 +149,7 @@ def test_around_a_correct_and_a_wrong_hint_stand_the_same_words(template):
     for text, answer in (("Alice lies.", "a knave"), ("All is well.", "a knight")):
         ids, cut = teacher_context(tokenizer, problem, Hint(text, answer), template=template)
         assert not cut
-        texts.append(tokenizer.decode(ids).replace(hint_text(text, answer), "HINT"))
+        texts.append(tokenizer.decode(ids).replace(text if template == "bare" else hint_text(text, answer), "HINT"))
     assert texts[0] == texts[1]
     assert texts[0].count("HINT") == 1
 

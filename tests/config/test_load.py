@@ -300,6 +300,26 @@ def test_a_baseline_by_name_is_grpo_with_the_objective_of_its_name():
         assert outside(named) == outside(composed) == of_paper
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ([], ["method.objective=gspo"]),
+        ([], ["method.reduction=sequence"]),
+        (["method.objective=gspo"], ["method.objective=dapo"]),
+        (["method.objective=gspo", "method.reduction=token", "method.epsilon=0.01"], ["method.tau=0.1"]),
+        (["method.hint_source=gt_cot"], ["method.objective=cispo", "method.epsilon=0.3"]),
+    ],
+)
+def test_what_follows_from_a_changed_part_of_a_saved_config_follows_anew(before, after):
+    for method in ("rlcsd", "rlsd"):
+        chosen = [f"method={method}", *(one for one in before if method == "rlcsd" or "tau" not in one)]
+        later = [one for one in after if method == "rlcsd" or "tau" not in one]
+        saved = validated(yaml.safe_load(to_yaml(load(chosen))))
+        given = {key.partition("=")[0] for key in later}
+        earlier = [one for one in chosen if one.partition("=")[0] not in given]
+        assert changed(saved, later).method == load([*earlier, *later]).method
+
+
 def test_an_objective_is_one_word_for_every_method_with_a_policy_gradient():
     teacher = {"opd": ["method.teacher_model=tiny"]}
     for method, name in (("rlcsd", "gspo"), ("rlcsd_extended", "dr_grpo"), ("srpo", "dapo"), ("opd", "cispo")):

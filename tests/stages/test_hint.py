@@ -15,7 +15,7 @@ from rlcsd.experiments.rlcsd_extended import RLCSDExtended
 from rlcsd.methods import METHODS
 from rlcsd.prompts import TEMPLATES, hint_text, teacher_text
 from rlcsd.records import Group, Hint, Rollout, Sample, Verdict
-from rlcsd.stages.grade import grade, group_advantages
+from rlcsd.stages.grade import Overlong, grade, group_advantages
 from rlcsd.stages.hint import TeacherPrompts, draw_hints, hinted_examples, teacher_context, teacher_token_limit
 from rlcsd.tasks.task import Problem, Task
 
@@ -326,6 +326,39 @@ def test_bare_answers_are_the_data_sets_and_those_of_the_worst_rollouts(group, k
             assert draw.hints.wrong == tuple(
                 Hint(None, text, i, "answer") for text, (_, i) in zip(stated, worst, strict=True)
             )
+
+
+def test_a_penalty_on_length_does_not_choose_the_wrong_answer():
+    rollouts = group_of([(True, True), (False, True), (False, True)]).rollouts
+    long = Overlong(limit=100, buffer=20).applied(Verdict(False, 0.1), 40)
+    short = Overlong(limit=100, buffer=20).applied(Verdict(False, 0.1), 100)
+    group = replace(group_of([(True, True)] * 3), rollouts=(rollouts[0], *(
+        replace(rollout, verdict=verdict) for rollout, verdict in zip(rollouts[1:], (long, short), strict=True)
+    )))  # fmt: skip
+    config = METHODS["cepo"].from_fields().config
+    assert {draw.hints.wrong[0].index for draw in draw_hints(group, config, True, random.Random(0))} == {1}
+
+
+def test_a_bare_answer_follows_the_prompt_that_was_answered(tokenizer):
+    """Also where the teacher's prompts ask for thinking and the student's do not."""
+    group = replace(group_of([(True, True), (False, True)]), prompt=(7, 8, 9))
+    for examples in hinted_examples(
+        [group], METHODS["cepo"].from_fields(), TeacherPrompts(tokenizer, 10**6), random.Random(0)
+    ).examples:
+        for example in examples:
+            for prompt in (example.teacher_prompt, *example.contrast_prompts):
+                assert prompt[:3] == (7, 8, 9) and tokenizer.decode(prompt[3:]).strip() in ("gold", "answer 1")
+
+
+def test_the_bare_template_shows_a_solution_alone_and_an_answer_in_words(tokenizer):
+    problem = Problem("2+2?", "4")
+
+    def shown(hint):
+        return tokenizer.decode(teacher_context(tokenizer, problem, hint, template="bare", instruction="")[0])
+
+    text = shown(Hint("Two and two.", "4"))
+    assert "Two and two." in text and "Correct final answer" not in text
+    assert "Correct final answer: 4" in shown(Hint(None, "4"))
 
 
 def test_a_response_without_an_answer_is_stated_by_its_first_50_characters_and_an_empty_one_not_at_all():

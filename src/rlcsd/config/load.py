@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from ..errors import InputError, suggestion
-from ..methods import METHODS, Method, ObjectiveConfig, method_class
+from ..methods import METHODS, Method, MethodConfig, ObjectiveConfig, method_class
 from ..validation import as_input_error, known_keys
 from .names import FORMER_VARIANTS, current_names, unknown_key
 from .schema import DEFAULT_METHOD, ENGINES, Config
@@ -130,7 +130,10 @@ def changed(config: Config, overrides: Sequence[str]) -> Config:
     _check_values(["++" + _path_quoted(f"{key}={value}") for key, value in pairs])
     try:
         others = [f"{key}={value}" for key, value in pairs if not is_special_path(value)]
-        merged = OmegaConf.merge(config.model_dump(), OmegaConf.from_dotlist(others))
+        values = config.model_dump()
+        if any(key.startswith("method.") for key, _ in pairs):
+            values["method"] = _not_derived(config.method)
+        merged = OmegaConf.merge(values, OmegaConf.from_dotlist(others))
         for key, value in pairs:
             if is_special_path(value):
                 OmegaConf.update(merged, key, value)
@@ -141,6 +144,22 @@ def changed(config: Config, overrides: Sequence[str]) -> Config:
         raise InputError(f"{' '.join(overrides)}: {reason}") from None
     assert isinstance(plain, dict)
     return validated({str(key): value for key, value in plain.items()})
+
+
+def _not_derived(method: MethodConfig) -> dict[str, Any]:
+    """The method's values without those that follow from its others, so that they follow from changed ones too."""
+    values = method.model_dump()
+
+    def follows(name: str) -> bool:
+        if name == "name" or isinstance(values[name], dict):
+            return False
+        try:
+            alone = type(method).model_validate({key: value for key, value in values.items() if key != name})
+        except ValidationError:
+            return False
+        return bool(getattr(alone, name) == getattr(method, name))
+
+    return {name: value for name, value in values.items() if not follows(name)}
 
 
 def validated(values: Mapping[str, Any]) -> Config:

@@ -16,6 +16,8 @@ from ..records import Group, Problem, Rollout, Sample, Verdict
 from ..tasks.task import Task
 from ..verifiers import last_boxed
 
+OVERLONG = "overlong"  # the part of a reward that is the penalty
+
 
 @dataclass(frozen=True)
 class Overlong:
@@ -35,9 +37,9 @@ class Overlong:
         return -self.penalty * beyond / self.buffer if beyond else 0.0
 
     def applied(self, verdict: Verdict, tokens: int) -> Verdict:
-        """`verdict` with the penalty as its part `overlong`; whether it is correct does not change."""
+        """`verdict` with the penalty as a part of its reward; whether it is correct does not change."""
         part = self.reward(tokens)
-        return replace(verdict, reward=verdict.reward + part, parts={**verdict.parts, "overlong": part})
+        return replace(verdict, reward=verdict.reward + part, parts={**verdict.parts, OVERLONG: part})
 
 
 def grade(

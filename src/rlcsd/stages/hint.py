@@ -19,6 +19,7 @@ from ..metrics import Mean, Metrics, Sum
 from ..prompts import BOXED_INSTRUCTION, data_ids, hint_text, render, student_prompt, teacher_text
 from ..records import Group, Hint, Hints, Problem, Rollout, TrainingExample
 from ..verifiers.boxed import without_thinking
+from .grade import OVERLONG
 
 NO_HINT = Hint(None, "")  # the teacher is another model then and sees the student's own prompt
 
@@ -173,6 +174,7 @@ def _context(
         thinking=prompts.thinking,
         room=prompts.max_tokens - len(example.rollout.sample),
         instruction=prompts.instruction,
+        prompt=example.prompt,
     )
 
 
@@ -248,7 +250,9 @@ def may_be_wrong_hint(rollout: Rollout, by_text: bool = False, source: str = "se
     return rollout.answer is not None or (by_text and rollout.sample.finished and bool(rollout.text.strip()))
 
 
-_WITHOUT_ANSWER = 50  # characters of a response in which no answer can be read, as in CEPO's code
+# Characters of a response in which no answer can be read, as CEPO's code means it. With mathruler 0.1.0, which reads an
+# absent box as the text "None", that code shows ` None` instead.
+_WITHOUT_ANSWER = 50
 
 
 def bare_answer(rollout: Rollout) -> str:
@@ -259,9 +263,16 @@ def bare_answer(rollout: Rollout) -> str:
 def _answer_pair(group: Group, config: ContrastConfig, wrong_pool: Sequence[int]) -> Hints:
     """The data set's answer against those of the `k_max` wrong rollouts with the lowest reward, the first of equals.
 
-    CEPO takes one, and takes rollouts with a reward below 0.5 for wrong; here the verdict says which are.
+    A penalty on length is no part of that reward. CEPO takes one, and takes rollouts with a reward below 0.5 for wrong;
+    here the verdict says which are.
     """
-    worst = sorted(wrong_pool, key=lambda index: group.rollouts[index].reward)[: config.k_max]
+
+    def reward(index: int) -> float:
+        rollout = group.rollouts[index]
+        penalty = rollout.verdict.parts.get(OVERLONG, 0.0)
+        return round(rollout.reward - penalty, 9)  # equals stay equal, whatever adding and taking away rounds
+
+    worst = sorted(wrong_pool, key=reward)[: config.k_max]
     wrong = tuple(Hint(None, bare_answer(group.rollouts[index]), index, "answer") for index in worst)
     return Hints(Hint(None, group.problem.answer, kind="answer"), wrong)
 
@@ -337,20 +348,24 @@ def teacher_context(
     thinking: bool = True,
     room: int | None = None,
     instruction: str = BOXED_INSTRUCTION,
+    prompt: Sequence[int] = (),
 ) -> tuple[tuple[int, ...] | None, bool]:
     """Token ids of the teacher's prompt, and whether the hint's text had to be cut to fit `room` tokens.
 
     Only the hint's own text is cut, at its end; question, final answer and template stay whole. None if the prompt
-    does not fit even without that text. A hint of kind `answer` is a space and the answer after the student's prompt.
+    does not fit even without that text. With the template `bare` a text stands alone, without its final answer.
+    A hint of kind `answer` is a space and the answer after `prompt`, the student's ids (by default rendered here).
     """
     if hint == NO_HINT or hint.kind == "answer":
         bare = data_ids(tokenizer, f" {hint.answer}", inside=True) if hint.answer else []
-        ids = [*student_prompt(tokenizer, problem, instruction, thinking), *bare]
+        before = prompt if prompt and bare else student_prompt(tokenizer, problem, instruction, thinking)
+        ids = [*before, *bare]
         return (None, True) if room is not None and bare and len(ids) > room else (tuple(ids), False)
     feedback = hint.kind == "feedback"
+    answer = "" if template == "bare" and hint.text else hint.answer
 
     def rendered(text: str | None) -> list[int]:
-        shown = text or "" if feedback else hint_text(text, hint.answer)
+        shown = text or "" if feedback else hint_text(text, answer)
         content = teacher_text(problem.question, shown, template, instruction, problem.history, feedback)
         return render(tokenizer, content, thinking, problem.history)
 
@@ -363,7 +378,7 @@ def teacher_context(
         if kept == 0:
             return None, True
         kept = max(0, kept - max(1, len(ids) - room))
-        if kept == 0 and (feedback or not hint.answer):  # only the template's words would be left
+        if kept == 0 and (feedback or not answer):  # only the template's words would be left
             return None, True
         ids = rendered(tokenizer.decode(text_ids[:kept]) if kept else None)
     return tuple(ids), True
