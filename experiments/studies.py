@@ -270,12 +270,17 @@ ALIGNMENT_CREDIT = Study(
     test=200,
 )
 
+# What concerns the method of variant=pw_opsd; its sizes belong to models of billions of parameters.
+_PW_OPSD = tuple(
+    f"method.{key}" for key in ("position_floor=0.25", "reduction=sequence", "temperature=1.1", "add_tail=false")
+)
+
 # The family: baselines without a teacher, the paper's eight, and its relatives, by the overrides of each.
 FAMILY = {
     **{name: (f"method={name}",) for name in ("grpo", "dapo", "dr_grpo", "gspo", "cispo", "rloo", "opsa")},
     **{name: (f"method={name}", *_BOUND.get(name, ())) for name in _EIGHT if name != "grpo"},
     **{name: (f"method={name}",) for name in ("cepo", "sdar")},
-    "pw_opsd": ("method=opsd", *_BOUND["opsd"], "method.position_floor=0.25"),
+    "pw_opsd": ("method=opsd", *_BOUND["opsd"], *_PW_OPSD),
     "sdft": ("method=sdpo", "variant=sdft"),
     "rlcsd-dapo": ("method=rlcsd", "objective=dapo"),
     "spares": CREDIT.arm("spares").overrides,
@@ -301,13 +306,24 @@ def _family(task: str, common: tuple[str, ...]) -> tuple[Study, Study]:
 FAMILY_STUDIES = (*_family("drift", _DRIFT), *_family("credit", CREDIT.common))
 
 # Truncated sampling as published: log-probs over the vocabulary, and among the tokens that were left (sampling_mask).
+# Without masks the importance weights have the kept mass to correct, so grpo has the forms of the correction as well.
+_CORRECTIONS = {
+    "none": ("rollout_correction=none",),
+    "token_mask": ("rollout_correction=token_mask", "importance_weight_floor=0.5"),
+    "sequence_truncate": ("rollout_correction=sequence_truncate",),
+    "sequence_mask": ("rollout_correction=sequence_mask", "importance_weight_floor=0.5"),
+    "rejection": ("rollout_rejection=[0.98,1.02]",),
+}
 MASK = Study(
     "mask",
     (*_DRIFT, "sampling.top_p=0.95", "sampling.top_k=20"),
-    tuple(
-        _tuned(name, f"sampling_mask={kept}", label=f"{name}-{label}")
-        for name in ("grpo", "rlsd", "rlcsd")
-        for kept, label in (("false", "vocabulary"), ("true", "mask"))
+    (
+        *(
+            _tuned(name, f"sampling_mask={kept}", label=f"{name}-{label}")
+            for name in ("grpo", "rlsd", "rlcsd")
+            for kept, label in (("false", "vocabulary"), ("true", "mask"))
+        ),
+        *(_tuned("grpo", "sampling_mask=false", *keys, label=f"grpo-{label}") for label, keys in _CORRECTIONS.items()),
     ),
     _FRESH[:8],
     test=200,

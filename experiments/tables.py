@@ -330,14 +330,15 @@ def learned(runs: Runs) -> str:
     return table(["method", "rate", "seeds", *measures], rows)
 
 
-def masked_against_vocabulary(runs: Runs) -> Comparison:
-    """Each method with log-probs among the kept tokens minus the same over the vocabulary."""
+def against_vocabulary(runs: Runs) -> Comparison:
+    """Each method with log-probs among the kept tokens, and each form of the correction, minus the same method with
+    log-probs over the vocabulary and the default correction."""
     rows = [
-        (arm.removesuffix("-mask"), by_seed, runs.get(arm.replace("-mask", "-vocabulary"), {}))
+        (arm, by_seed, runs.get(f"{arm.partition('-')[0]}-vocabulary", {}))
         for arm, by_seed in runs.items()
-        if arm.endswith("-mask")
+        if not arm.endswith("-vocabulary")
     ]
-    return Comparison("mask minus vocabulary", rows, {**CREDIT_MEASURES, "entropy": at_the_end("entropy")})
+    return Comparison("minus vocabulary", rows, {**CREDIT_MEASURES, "entropy": at_the_end("entropy")})
 
 
 HELD_OUT: dict[str, Measure] = {"area": area, "held out": test("held_out")}
@@ -416,7 +417,7 @@ def comparisons(study: str) -> dict[str, Comparison]:
             "as_run credit tests": against_published(ordered("as_run_credit"), CREDIT_MEASURES),
         }
     if study == "mask":
-        return {"mask tests": masked_against_vocabulary(runs)}
+        return {"mask tests": against_vocabulary(runs)}
     if study == SMOLLM2.name:
         return {"smollm2 tests": against(runs, "grpo", {**HELD_OUT, "entropy": at_the_end("entropy")})}
     if study == "default":

@@ -305,6 +305,7 @@ SETTINGS = (
     "learns for 200 steps at 1e-5", "On the task of study 2:",
     "SmolLM2-135M-Instruct", "sums of three one-digit numbers", "top-p 0.95 and top-k 20, on the task of study 1 at each method's rate of study 1.", "adapters of rank 16, learns sums",
     "20 steps of 4 prompts × 8 rollouts, one update each, learning rate 1e-4 for all, 64 held-out sums", "at 3e-4 rlcsd has nearly all right",
+    "weight 0 outside 0.5 to 2 (", "cut at 2 or 0 outside 0.5 to 2", "is outside 0.98 to 1.02",
 )  # fmt: skip
 
 
