@@ -136,6 +136,24 @@ def test_the_reason_and_after_three_steps_the_advice(groups, metrics, reason, ad
     assert re.search(rf"step 3 in a row without one: .*{re.escape(advice)}", third)
 
 
+def test_rollouts_that_were_all_rejected_are_the_reason():
+    told = [
+        StallCounter().after_step(
+            [MIXED], {**GOOD, "update/count": 0.0, "correction/rejected": 1.0}, METHODS["grpo"].from_fields()
+        )
+    ]
+    assert "outside the band of rollout_rejection" in told[0]
+
+
+@pytest.mark.parametrize("name", ["sdpo", "opsd_ectr", "rlcsd", "srpo"])
+def test_the_advice_about_hints_is_one_that_the_method_takes(name):
+    method, stall = METHODS[name].from_fields(), StallCounter()
+    lacking = {**GOOD, "update/count": 0.0, "hints/usable_share": 0.0, "hints/without_correct": 2.0}
+    told = [stall.after_step([MIXED], lacking, method) for _ in range(3)][2]
+    assert ("method.unusable=plain" in told) == (name in ("rlcsd", "srpo"))
+    assert ("of both kinds" in told) == (name in ("opsd_ectr", "rlcsd"))
+
+
 def unanswered(*finished: bool) -> Group:
     """A right rollout, and wrong ones in which no answer can be read."""
     wrong = [Rollout(replace(SAMPLE, finished=one), "It is 5.", Verdict(False, 0.0), None) for one in finished]
@@ -157,6 +175,15 @@ def test_a_step_from_whose_responses_no_hint_can_come_is_named_once_and_the_advi
     by_text = Health(load().guard).hints([unanswered(False)], LACKING, method, by_text=True)
     assert "each of the 1 wrong responses is empty or was cut off" in by_text[0]
     assert Health(load().guard).hints([unanswered(False, True)], LACKING, method, by_text=True) == []
+
+
+def test_what_is_said_once_is_not_said_again_after_a_resume_and_not_twice_in_a_step():
+    health, method = Health(load().guard), METHODS["rlcsd"].from_fields(unusable="plain")
+    first = health.hints([unanswered(True, True)], LACKING, method)
+    assert len(first) == 1 and "no answer can be read" in first[0] and "method.unusable=plain" in first[0]
+    resumed = Health(load().guard)
+    resumed.load_state(health.state())
+    assert resumed.hints([unanswered(True, True)], LACKING, METHODS["rlcsd"].from_fields()) == []
 
 
 def test_responses_that_were_cut_off_need_more_tokens_and_no_other_way_to_read_answers():

@@ -161,10 +161,11 @@ class Health:
             return []
         self.steps_without_hints += 1
         found, unreadable = [], _unreadable(groups, method, by_text)
+        plain = method.config.unusable == "plain" and self.steps_without_hints in _SAID
         if unreadable is not None and not self._unreadable_reported:
             self._unreadable_reported = True
-            found.append(": ".join(unreadable))
-        if method.config.unusable == "plain" and self.steps_without_hints in _SAID:
+            found += [": ".join(unreadable)] * (not plain)  # it is the reason given below
+        if plain:
             reason, advice = _no_hints(groups, metrics, method, by_text)
             again = _again(self.steps_without_hints)
             found.append(
@@ -193,6 +194,8 @@ class Health:
             "steps_without_update": self.stall.in_a_row,
             "steps_without_hints": self.steps_without_hints,
             "steps_without_advantage": self.steps_without_advantage,
+            "truncation_reported": int(self._truncation_reported),
+            "unreadable_reported": int(self._unreadable_reported),
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -202,6 +205,8 @@ class Health:
         self.stall.in_a_row = int(state.get("steps_without_update", 0))
         self.steps_without_hints = int(state.get("steps_without_hints", 0))
         self.steps_without_advantage = int(state.get("steps_without_advantage", 0))
+        self._truncation_reported = bool(state.get("truncation_reported", False))
+        self._unreadable_reported = bool(state.get("unreadable_reported", False))
 
 
 # ------------------------------------------------------------------ why a step changed no weight
@@ -215,6 +220,11 @@ def _explain(groups: Sequence[Group], metrics: Mapping[str, float], method: Meth
         return "no gradient was finite", "lower learning_rate, or set model.dtype=float32"
     if _no_advantage(groups) and method.uses_advantage == "always":
         return _all_alike(groups, metrics, by_text)
+    if metrics.get("correction/rejected", 0.0) >= 1:
+        return (
+            "each rollout is outside the band of rollout_rejection",
+            "widen it; where sampling.top_p or top_k truncate, sampling_mask=true takes the kept mass out of the ratio",
+        )
     if method.hinted and not metrics.get("hints/usable_share"):
         lacking = sum(value for name, value in metrics.items() if name.startswith("hints/without_"))
         return (
@@ -279,8 +289,8 @@ def _no_hints(groups: Sequence[Group], metrics: Mapping[str, float], method: Met
     ]
     return (
         f"no rollout has the hints that its teacher needs ({', '.join(lacking)})",
-        "raise group_size, so that groups hold siblings of both kinds; method.unusable=plain updates on rollouts "
-        "without hints too",
+        f"raise group_size, so that groups hold {'siblings of both kinds' if method.needs_contrast else 'correct ones'}"
+        + ("; method.unusable=plain updates on rollouts without hints too" if method.config.has_plain_path() else ""),
     )
 
 

@@ -282,6 +282,30 @@ def test_a_config_comes_in_any_form_that_train_takes(tmp_path):
         rlcsd.load_config("no.yaml")
 
 
+@pytest.mark.parametrize(
+    ("nested", "overrides"),
+    [
+        ({"variant": "as_run", "method": {"name": "opsd"}}, ["variant=as_run", "method=opsd"]),
+        (
+            {"variant": "sdft", "method": {"name": "sdpo", "alpha": 0.3}},
+            ["variant=sdft", "method=sdpo", "method.alpha=0.3"],
+        ),
+        ({"method": {"name": "dapo"}}, ["method=dapo"]),
+        ({"method.name": "sdar", "task": {"name": "roll_call"}}, ["method=sdar", "task=roll_call"]),
+        ({"engine": {"name": "verl"}}, ["engine=verl"]),
+    ],
+)
+def test_a_name_within_a_mapping_chooses_as_the_group_does(nested, overrides):
+    assert rlcsd.load_config(nested) == load(overrides)
+    by_name = [re.sub(r"^(method|task|engine)=", r"\1.name=", override) for override in overrides]
+    assert load(by_name) == load(overrides)
+
+
+def test_the_whole_of_a_config_as_a_mapping_is_that_config():
+    config = load(["method=dapo", "task=roll_call", "refill_batches=2", "kl_coefficient=0.01"])
+    assert rlcsd.load_config(config.model_dump()) == config
+
+
 # ------------------------------------------------------------------ objectives
 
 
@@ -318,6 +342,15 @@ def test_what_follows_from_a_changed_part_of_a_saved_config_follows_anew(before,
         given = {key.partition("=")[0] for key in later}
         earlier = [one for one in chosen if one.partition("=")[0] not in given]
         assert changed(saved, later).method == load([*earlier, *later]).method
+
+
+def test_an_objective_that_is_asked_for_has_precedence_over_a_variants():
+    plain = load(["task=logic_kk", "method=grpo", "variant=authors"])
+    config = load(["task=logic_kk", "method=grpo", "variant=authors", "objective=dapo"])
+    assert (plain.kl_coefficient, plain.method.reduction) == (0.04, "sequence")
+    assert (*outside(config), config.method.reduction) == (0.0, 9, 0.2, 1.0, "token")
+    assert config.prompts_per_update == plain.prompts_per_update
+    assert load(["method=rlsd", "variant=authors", "method.objective=dapo"]).method.reduction == "token"
 
 
 def test_an_objective_is_one_word_for_every_method_with_a_policy_gradient():

@@ -112,6 +112,8 @@ def test_a_verifier_that_cannot_be_imported_is_asked_for_again(tiny_config, tmp_
         assert "rlcsd.evaluate(RUN, task=…)" in said
     assert rlcsd.evaluate(run, task=task, progress=False) == trained["after"]
     rlcsd.train(["steps=2"], task=task, resume=run, progress=False)
+    slots = list(task.verifier.pool.idle.queue)
+    assert slots and all(slot.process is None for slot in slots), "the verifier's processes end with a run"
     assert evaluation_config([f"model.path={run}", "task=kk_tiny"]).task.name == "kk_tiny"
 
 

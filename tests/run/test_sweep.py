@@ -198,7 +198,7 @@ def test_how_values_are_told_apart(override, values):
         ("seed=range(3,1)", "has 0 values"),
         ("seed=range(0,99999999999)", "a sweep takes from 1 to 10000"),
         ("method=glob(x*)", "no method of that pattern"),
-        ("seed=glob(*)", "glob() is for model, task, method and engine"),
+        ("seed=glob(*)", "glob() is for model, task, method, objective, engine"),
         ("seed=shuffle(1,2)", "shuffle() is not supported"),
         ("seed", "key=value"),
     ],

@@ -132,6 +132,19 @@ def test_processes_end_with_their_pool(start):
     assert not _gone(pids[2])
 
 
+def test_processes_end_when_their_pool_is_closed_and_start_again(start):
+    pool = Pool(start, 30, 1)
+    pool.ask([("a",)])
+    slot = pool.idle.get()
+    pid = slot.process.pid
+    pool.close()  # not the one that answers
+    assert not _gone(pid)
+    pool.idle.put(slot)
+    pool.close()
+    _wait_until_gone(pid)
+    assert pool.ask([("b",)]) == [("B", None)]
+
+
 def test_processes_end_with_the_one_that_started_them():
     script = (
         "import os, signal\n"

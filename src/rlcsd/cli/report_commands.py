@@ -101,8 +101,10 @@ def _published(arguments: argparse.Namespace) -> None:
     from ..report.published import published_tables
     from ..report.run_results import find_runs
 
-    if arguments.format != "markdown" or arguments.baseline or arguments.figure or arguments.table != "runs":
-        raise InputError("--published: it writes Markdown tables of its own; leave --format, --baseline, … out")
+    defaults = {"by": None, "baseline": None, "pair": "auto", "table": "runs", "format": "markdown", "figure": None}
+    for name, default in defaults.items():
+        if getattr(arguments, name) != default:
+            raise InputError(f"--published: it writes Markdown tables of its own; leave --{name} out")
     print(published_tables(find_runs(arguments.runs)))
 
 

@@ -51,6 +51,10 @@ def show_plan(config: Config, verbose: bool, resume: Path | None = None) -> None
 
 def _train(arguments: argparse.Namespace) -> None:
     if arguments.multirun:
+        if arguments.config is not None:
+            raise InputError(f"--config {arguments.config}: not with -m; give its keys as overrides")
+        if arguments.progress != "auto":
+            raise InputError(f"--progress {arguments.progress}: not with -m; each run of a sweep has a log of its own")
         return run_sweep(arguments)
     if arguments.out is not None:
         raise InputError(f"--out {arguments.out}: is for sweeps (-m); a run's folder is output_dir=… run_name=…")
@@ -128,6 +132,8 @@ def run_sweep(arguments: argparse.Namespace) -> None:
     from ..config.load import load
     from ..run.sweep import Sweep, new_folder
 
+    if arguments.resume is not None and arguments.out is not None:
+        raise InputError(f"--out {arguments.out}: a resumed sweep has its folder; leave one of the two out")
     if arguments.resume is not None:
         sweep = Sweep(arguments.resume, arguments.overrides, resume=True)
     else:

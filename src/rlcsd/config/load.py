@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import ValidationError
 
 from ..errors import InputError, suggestion
-from ..methods import METHODS, Method, MethodConfig, ObjectiveConfig, method_class
+from ..methods import METHODS, OBJECTIVES, Method, MethodConfig, ObjectiveConfig, method_class
 from ..validation import as_input_error, known_keys
 from .names import FORMER_VARIANTS, current_names, unknown_key
 from .schema import DEFAULT_METHOD, ENGINES, Config
@@ -52,7 +52,7 @@ def load(overrides: Sequence[str] = (), values: Mapping[str, Any] | None = None)
     Raises:
         InputError: unknown key or choice (with the nearest valid name), wrong type, value out of range.
     """
-    given, plugins = _without_plugins(_with_variant(overrides))
+    given, plugins = _without_plugins(_with_variant(_with_choices(overrides, values or {})))
     _check_groups(given)
     derived = _by_model(given)
     given = [_digits_kept(_path_quoted(override)) for override in given]
@@ -214,6 +214,8 @@ def _known_keys(values: Mapping[str, Any]) -> set[str]:
 
 
 def _unknown_key(key: str, known: Iterable[str]) -> str:
+    if key in ("variant", "objective"):
+        return f"{key}=NAME takes one name and composes a new config; in one that is there, set the keys it stands for"
     elsewhere: dict[str, list[str]] = {}
     schemas = {f"engine={name}": cls for name, cls in ENGINES.items()}
     schemas |= {f"method={name}": method_class(name).Config for name in choices()["method"] if name != "plugin"}
@@ -237,6 +239,24 @@ def split_override(override: str) -> tuple[str, str]:
             "sampling.top_p=0.9"
         )
     return key.lstrip("+"), value
+
+
+def _with_choices(overrides: Sequence[str], values: Mapping[str, Any]) -> list[str]:
+    """`method.name=NAME`, there or in `values`, as the choice `method=NAME`, which sets keys beside its group too."""
+    available = choices()
+
+    def as_choice(key: str, value: Any) -> str | None:
+        group = key.removesuffix(".name")
+        known = group in ("method", "task", "engine") and isinstance(value, str)
+        return f"{group}={value}" if known and (value in available[group] or ".py:" in value) else None
+
+    found = []
+    for override in overrides:
+        key, value = split_override(override)
+        found.append((as_choice(key, value) if key.endswith(".name") else None) or override)
+    named = [(key, value.get("name") if isinstance(value, Mapping) else None) for key, value in values.items()]
+    named += [(key, value) for key, value in values.items() if key.endswith(".name")]
+    return [*found, *(choice for key, value in named if (choice := as_choice(key, value)))]
 
 
 def _without_plugins(overrides: Sequence[str]) -> tuple[list[str], dict[str, str]]:
@@ -270,11 +290,25 @@ def _with_variant(overrides: Sequence[str]) -> list[str]:
     if method not in table:
         raise InputError(f"variant={variant}: there is none for method={method}; it exists for {', '.join(table)}")
     chosen = [*table[method].get("always", []), *table[method].get(task, [])]
+    objective = set(_keys_of_objective(given.get("objective") or given.get("method.objective", "")))
+    chosen = [override for override in chosen if split_override(override)[0] not in objective]
     return [
         *(o for o in kept if split_override(o)[0] in _GROUP_NAMES),
         *chosen,
         *(o for o in kept if split_override(o)[0] not in _GROUP_NAMES),
     ]
+
+
+def _keys_of_objective(name: str) -> Iterator[str]:
+    """The dotted keys that `objective=NAME` sets."""
+
+    def keys(section: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+        for key, value in section.items():
+            yield from keys(value, f"{prefix}{key}.") if isinstance(value, Mapping) else (f"{prefix}{key}",)
+
+    if name in OBJECTIVES:
+        yield from (f"method.{key}" for key in OBJECTIVES[name])
+        yield from keys(yaml.safe_load((GROUPS / "objective" / f"{name}.yaml").read_text()))
 
 
 def _by_model(overrides: Sequence[str]) -> dict[str, str]:

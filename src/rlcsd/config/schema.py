@@ -51,7 +51,7 @@ class LoraConfig(Section):
     rank: Count = Field(64, description="rank of the adapters")
     alpha: float = Field(128, gt=0, description="scale of the adapters, which are multiplied by alpha / rank")
     dropout: float = Field(0.0, ge=0, lt=1, description="dropout probability of the adapters' inputs in training")
-    target_modules: list[Text] | Literal["all-linear"] = Field(
+    target_modules: Annotated[list[Text], Field(min_length=1)] | Literal["all-linear"] = Field(
         "all-linear", description="names of the layers that get adapters"
     )
 
@@ -533,8 +533,19 @@ class Config(Section):
                 f"group_size={self.group_size}: method={method.name} shows the teacher a correct and a wrong sibling "
                 "of each rollout, so a group needs at least 3 rollouts"
             )
-        if self.group_size < 2 and method_class(method.name).uses_advantage != "never":
+        reads_advantage = method_class(method.name).uses_advantage != "never"
+        if self.group_size < 2 and reads_advantage:
             raise ValueError(f"group_size={self.group_size}: a group advantage needs at least 2 rollouts")
+        if self.refill_batches and not reads_advantage and getattr(method, "hint_source", "none") == "none":
+            raise ValueError(
+                f"refill_batches={self.refill_batches}: method={method.name} reads neither rewards nor hints of "
+                "siblings, so groups with both outcomes give it nothing; set refill_batches=0"
+            )
+        if self.refill_batches and self.group_size < 2:
+            raise ValueError(
+                f"refill_batches={self.refill_batches}: a group of one rollout never has both outcomes; set "
+                "refill_batches=0, or raise group_size"
+            )
         return self
 
 

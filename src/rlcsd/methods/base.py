@@ -140,10 +140,14 @@ class HintedConfig(MethodConfig):
     @classmethod
     def _without_feedback(cls, values: Any) -> Any:
         """Verifiers say nothing of what is right: a method with a reward path keeps such rollouts on it by default."""
-        paths = get_args(cls.model_fields["unusable"].annotation)
-        if isinstance(values, dict) and values.get("hint_source") == "feedback" and "plain" in paths:
+        if isinstance(values, dict) and values.get("hint_source") == "feedback" and cls.has_plain_path():
             return {"unusable": "plain", **values}
         return values
+
+    @classmethod
+    def has_plain_path(cls) -> bool:
+        """Whether a rollout without a usable hint may stay in the update (`unusable=plain`)."""
+        return "plain" in get_args(cls.model_fields["unusable"].annotation)
 
     @model_validator(mode="after")
     def _teacher_named(self) -> Self:

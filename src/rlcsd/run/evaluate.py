@@ -60,7 +60,7 @@ def evaluate(
     if not task.evaluations:
         raise InputError(f"task={task.name}: it has no evaluation sets; give task.evaluations.NAME=FILE")
     settings = EvaluationSettings.of(config)
-    with closing(build_engine(with_threads(config), build_method(config))) as engine:
+    with closing(build_engine(with_threads(config), build_method(config))) as engine, closing(task):
         evaluation.check(engine.tokenizer, task, settings, engine.max_sequence, engine.context_length)
         done = folder.open() if folder is not None else []
         total = max(0, sum(map(len, task.evaluations.values())) - len(done))

@@ -201,7 +201,7 @@ class Run:
             InputError: the folder is held by another process, cannot be resumed, or the run has diverged.
             Interrupted: a signal stopped the run; a checkpoint of the last finished step is saved.
         """
-        with self.stop.listening(), closing(self.engine):
+        with self.stop.listening(), closing(self.engine), closing(self.task):
             self.lock.acquire()
             try:
                 self._train(self._open(resume))

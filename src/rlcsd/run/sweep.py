@@ -324,7 +324,7 @@ def _glob(override: str, key: str, pattern: str) -> list[str]:
     """The names of a config group that match `pattern`, such as `rl*`."""
     names = [name for name in choices().get(key, []) if name != "plugin" and fnmatchcase(name, pattern.strip("'\""))]
     if not names:
-        raise InputError(f"{override}: no {key} of that pattern; glob() is for model, task, method and engine")
+        raise InputError(f"{override}: no {key} of that pattern; glob() is for {', '.join(choices())}")
     return names
 
 

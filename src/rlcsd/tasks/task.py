@@ -20,6 +20,7 @@ from ..verifiers import (
     WeightedRewards,
     as_given,
     ask_for_verdicts,
+    close,
     get,
     isolated,
     needs_answer,
@@ -213,6 +214,10 @@ class Task:
             replace(verdict, attempts=number) if complaint is None else Verdict(False, 0.0, error=complaint)
             for (verdict, complaint), number in zip(answers, attempts, strict=True)
         ]
+
+    def close(self) -> None:
+        """End the verifier's processes. The end of a run calls it; a later response starts them again."""
+        close(self.verifier)
 
     @property
     def hints_by_text(self) -> bool:

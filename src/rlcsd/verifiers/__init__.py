@@ -139,6 +139,15 @@ def isolated(verifier: Any, seconds: float | None, processes: int | None = None,
     return IsolatedVerifier(verifier, seconds, processes) if seconds is not None and can_fork() else verifier
 
 
+def close(verifier: Any) -> None:
+    """End the processes in which a user's verifier runs; the next response starts them again."""
+    if isinstance(verifier, IsolatedVerifier):
+        verifier.pool.close()
+    elif isinstance(verifier, WeightedRewards):
+        for reward in verifier.rewards:
+            close(reward.verifier)
+
+
 def as_given(verifier: Any) -> Any:
     """What a task was given, of the verifier that it holds: a callable outside its process, or a list of `Reward`."""
     if isinstance(verifier, IsolatedVerifier | AsyncVerifier | BatchVerifier):

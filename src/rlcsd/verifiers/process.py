@@ -39,7 +39,8 @@ _START_SECONDS = 120.0
 class Pool:
     """Up to `processes` processes that answer questions, each within `seconds`.
 
-    They start when they are first needed and end with this object, or with the process that started them.
+    They start when they are first needed, and end with `close`, with this object, or with the process that started
+    them.
 
     Args:
         start: starts one; `forked` or `spawned`.
@@ -78,6 +79,16 @@ class Pool:
             return [one(questions[0])]
         with ThreadPoolExecutor(self.processes) as threads:
             return list(threads.map(one, questions))
+
+    def close(self) -> None:
+        """End the processes that are not answering; a later question starts one again."""
+        slots = []
+        with contextlib.suppress(queue.Empty):
+            while True:
+                slots.append(self.idle.get_nowait())
+        for slot in slots:
+            slot.end()
+            self.idle.put(slot)
 
 
 class Process:
@@ -139,6 +150,11 @@ class _Slot:
             process.end()
             return None, f"took longer than {seconds:g} s and was ended"
         return None, complaint
+
+    def end(self) -> None:
+        if self.process is not None:
+            self.process.end()
+            self.process = None
 
     def _running(self) -> Process:
         if self.process is None or not self.process.alive():
