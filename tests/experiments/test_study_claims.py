@@ -274,6 +274,14 @@ CLAIMS = [
      lambda: tuple(end("alignment", arm, "entropy") for arm in ("opsd_ectr", "opsd", "opsd_ectr-misaligned", "opsd_ectr-severe"))),
     (STUDY, "by seed rlsd, rlsd_ectr and rlcsd end between {:.3f} below and {:.3f} above their aligned forms, and none of these differences stands.",
      lambda: (-min(accuracy_paid()), max(accuracy_paid()))),
+    (STUDY, "grpo's area is {0:.3f} lower with them, with an interval wholly below zero before correction ({1:+.3f} to {2:+.3f}), which decides it by the rule above.",
+     lambda: (lambda d: (-d[0], d[1], d[2]))(differences("mask", "grpo-mask", "grpo-vocabulary", area))),
+    (STUDY, "nothing stands in any column (smallest p {:.3f})", lambda: (min(corrected("mask").values()),)),
+    (STUDY, "for rlsd and rlcsd the intervals are on both sides of zero",
+     lambda: all(low < 0 < high for arm in ("rlsd", "rlcsd") for _, low, high in [differences("mask", f"{arm}-mask", f"{arm}-vocabulary", area)])),
+    (STUDY, "so `token_mask` and the default are the same runs, and a band of two per cent rejects hardly a rollout.",
+     lambda: by_seed("mask", "grpo-token_mask", lambda r: r["curves"]) == by_seed("mask", "grpo-vocabulary", lambda r: r["curves"])
+     and max(abs(a - b) for a, b in zip(*(by_seed("mask", f"grpo-{arm}", area) for arm in ("rejection", "vocabulary")), strict=True)) < 0.001),
     (STUDY, "512 responses, log-normal with a mean of {:,.0f} tokens and a spread of {:.1f}, cut at {:,.0f}",
      lambda: (misaligned.MEAN, misaligned.SIGMA, misaligned.LIMIT)),
     (STUDY, "entropy falls to a third and hardly a line is worked any more, as under sdpo. With the contrast four fifths of the entropy and half of the worked lines stay.",
@@ -313,7 +321,7 @@ SETTINGS = (
     "learns for 200 steps at 1e-5", "On the task of study 2:",
     "SmolLM2-135M-Instruct", "sums of three one-digit numbers", "top-p 0.95 and top-k 20, on the task of study 1 at each method's rate of study 1.", "adapters of rank 16, learns sums",
     "20 steps of 4 prompts × 8 rollouts, one update each, learning rate 1e-4 for all, 64 held-out sums", "at 3e-4 rlcsd has nearly all right",
-    "weight 0 outside 0.5 to 2 (", "cut at 2 or 0 outside 0.5 to 2", "is outside 0.98 to 1.02",
+    "weight 0 outside 0.5 to 2 (", "cut at 2 or 0 outside 0.5 to 2", "is outside 0.98 to 1.02", "No token's ratio is outside 0.5 to 2",
 )  # fmt: skip
 
 
