@@ -67,11 +67,12 @@ def test_an_engine_that_does_not_start_is_a_line_and_exit_code_1(tmp_path, capsy
 
 
 def test_a_crash_and_a_hang_of_the_engine_are_lines():
+    before = set(multiprocessing.active_children())
     (crash,) = module._in_a_process(doctor_targets.killed, None, 120)
     assert str(crash).startswith("fail  engine") and "its process ended with signal 9" in crash.what
     (waited,) = module._in_a_process(doctor_targets.hanging, None, 0.5)
     assert waited.status == "fail" and "no answer within" in waited.what
-    assert not multiprocessing.active_children()
+    assert set(multiprocessing.active_children()) <= before
 
 
 def test_wrong_versions_are_named_with_what_is_right(monkeypatch):
