@@ -164,7 +164,8 @@ class Health:
         plain = method.config.unusable == "plain" and self.steps_without_hints in _SAID
         if unreadable is not None and not self._unreadable_reported:
             self._unreadable_reported = True
-            found += [": ".join(unreadable)] * (not plain)  # it is the reason given below
+            if not plain:  # it is the reason given below
+                found.append(": ".join(unreadable))
         if plain:
             reason, advice = _no_hints(groups, metrics, method, by_text)
             again = _again(self.steps_without_hints)

@@ -245,18 +245,16 @@ def _with_choices(overrides: Sequence[str], values: Mapping[str, Any]) -> list[s
     """`method.name=NAME`, there or in `values`, as the choice `method=NAME`, which sets keys beside its group too."""
     available = choices()
 
-    def as_choice(key: str, value: Any) -> str | None:
-        group = key.removesuffix(".name")
-        known = group in ("method", "task", "engine") and isinstance(value, str)
-        return f"{group}={value}" if known and (value in available[group] or ".py:" in value) else None
+    def choice(key: str, value: Any) -> list[str]:
+        group, _, last = key.rpartition(".")
+        named = last == "name" and group in ("method", "task", "engine") and isinstance(value, str)
+        return [f"{group}={value}"] if named and (value in available[group] or ".py:" in value) else []
 
-    found = []
-    for override in overrides:
-        key, value = split_override(override)
-        found.append((as_choice(key, value) if key.endswith(".name") else None) or override)
-    named = [(key, value.get("name") if isinstance(value, Mapping) else None) for key, value in values.items()]
-    named += [(key, value) for key, value in values.items() if key.endswith(".name")]
-    return [*found, *(choice for key, value in named if (choice := as_choice(key, value)))]
+    sections = {f"{key}.name": value.get("name") for key, value in values.items() if isinstance(value, Mapping)}
+    return [
+        *(one for override in overrides for one in choice(*split_override(override)) or [override]),
+        *(one for key, value in {**values, **sections}.items() for one in choice(key, value)),
+    ]
 
 
 def _without_plugins(overrides: Sequence[str]) -> tuple[list[str], dict[str, str]]:
