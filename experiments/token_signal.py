@@ -1,6 +1,6 @@
 """Signal of hints by kind of token before any training: correct hint alone (one-sided), and contrast with wrong hints.
 
-    python experiments/token_signal.py [--problems 24] [--model tiny_roll_call] [--smoke]
+    python experiments/token_signal.py [--problems 192] [--model tiny_roll_call] [--smoke]
 
 Writes records/signal.json, from which report.py makes a table.
 """
@@ -67,7 +67,7 @@ def aucs(table: SignalTable) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--problems", type=int, default=24)
+    parser.add_argument("--problems", type=int, default=192)
     parser.add_argument("--model", default="tiny_roll_call", help="as in model.path")
     parser.add_argument("--smoke", action="store_true", help="two problems and short responses; writes nothing")
     arguments = parser.parse_args()

@@ -24,6 +24,17 @@ import tables  # noqa: E402
 from studies import STUDIES  # noqa: E402
 
 
+@pytest.mark.slow
+def test_the_signal_of_hints_is_what_the_command_prints(capsys):
+    from rlcsd.cli import main
+
+    assert main(["inspect", "--problems", "64"]) == 0
+    printed = [
+        line for line in capsys.readouterr().out.splitlines() if line.startswith(("| conclusion |", "| style |"))
+    ]
+    assert set(printed[:4]) <= set((FOLDER / "study.md").read_text(encoding="utf-8").splitlines())
+
+
 @pytest.mark.parametrize("name", STUDIES)
 def test_every_arm_composes_and_no_two_are_the_same(name):
     study = STUDIES[name]

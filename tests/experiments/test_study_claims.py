@@ -309,7 +309,7 @@ CLAIMS = [
 
 # Of the runs' settings, and of sentences about the paper; no results
 SETTINGS = (
-    "the base of study 1 on 24 training problems", "One seed, 40 steps", "paired seeds, 30 steps", "Study 4 has these methods", "at temperature 1.1",
+    "the base of study 1 on 192 training problems", "One seed, 40 steps", "paired seeds, 30 steps", "Study 4 has these methods", "at temperature 1.1",
     "where rewards are 0 or 1", "from a rate of 1e-4: a rate of 3e-4", "a limit of 56 tokens", "The limit of 56 tokens", "when a fifth of the other tokens is labelled",
     "one base of 0.9 M parameters, and 30 steps", "trains on answers of 3, 5, 8 and 12 decisions with groups of 4 and 8", "The paper's section 4.3", "names the same nine for Qwen3-4B",
     "the 0.9 M-parameter base in the package", "40 steps of 16 prompts × 8 rollouts", "learning rate 1e-4, reference KL 0.", "Each accuracy is 150 test puzzles × 2 samples at T = 1",
