@@ -247,7 +247,9 @@ def load_tokenizer(config: ModelConfig) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, **extra)
     except Exception as error:  # missing, broken or foreign files: each raises its own type
-        raise InputError(f"model.path={config.path}: no tokenizer could be loaded ({first_line(error)})") from None
+        absent = "" if Path(path).exists() else "there is no such folder, and from the hub: "
+        reason = f"{absent}{first_line(error)}"
+        raise InputError(f"model.path={config.path}: no tokenizer could be loaded ({reason})") from None
     if config.chat_template is not None:
         tokenizer.chat_template = config.chat_template
     if not getattr(tokenizer, "chat_template", None):
