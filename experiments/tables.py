@@ -19,12 +19,13 @@ LAST = 8  # steps whose mean is "at the end"
 
 
 SMOLLM2 = smollm2.study()
+_ALL = {**STUDIES, SMOLLM2.name: SMOLLM2}
 
 
 def ordered(name: str) -> Runs:
     """The records of a study, its arms in the order in which the study names them."""
-    found, study = read_records(name), SMOLLM2 if name == SMOLLM2.name else STUDIES[name]
-    return {arm.name: found[arm.name] for arm in study.arms if arm.name in found}
+    found = read_records(name)
+    return {arm.name: found[arm.name] for arm in _ALL[name].arms if arm.name in found}
 
 
 Measure = Callable[[Record], float]
@@ -460,7 +461,7 @@ def tables() -> dict[str, str]:
     for study in FAMILY_TASKS:
         name = study.replace("_", " ")
         found |= {name: learned(by_area(ordered(study))), f"{name} rates": rates(f"{study}_rates")}
-    for study in (*STUDIES, SMOLLM2.name):
+    for study in _ALL:
         found |= paired_tables(comparisons(study))
     for name, title in (
         ("drift", "style drift"),

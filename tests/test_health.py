@@ -137,12 +137,9 @@ def test_the_reason_and_after_three_steps_the_advice(groups, metrics, reason, ad
 
 
 def test_rollouts_that_were_all_rejected_are_the_reason():
-    told = [
-        StallCounter().after_step(
-            [MIXED], {**GOOD, "update/count": 0.0, "correction/rejected": 1.0}, METHODS["grpo"].from_fields()
-        )
-    ]
-    assert "outside the band of rollout_rejection" in told[0]
+    rejected = {**GOOD, "update/count": 0.0, "correction/rejected": 1.0}
+    told = StallCounter().after_step([MIXED], rejected, METHODS["grpo"].from_fields())
+    assert "outside the band of rollout_rejection" in told
 
 
 @pytest.mark.parametrize("name", ["sdpo", "opsd_ectr", "rlcsd", "srpo"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import reprlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -89,6 +89,17 @@ def known_keys(model: type[BaseModel], prefix: str = "") -> set[str]:
         for section in sections(field.annotation):
             keys |= known_keys(section, f"{prefix}{name}.")
     return keys
+
+
+def flat_config(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested values as one level with dotted keys; an empty mapping stays a value."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flat_config(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
 
 
 def sections(annotation: Any) -> list[type[BaseModel]]:

@@ -329,12 +329,11 @@ def test_bare_answers_are_the_data_sets_and_those_of_the_worst_rollouts(group, k
 
 
 def test_a_penalty_on_length_does_not_choose_the_wrong_answer():
-    rollouts = group_of([(True, True), (False, True), (False, True)]).rollouts
-    long = Overlong(limit=100, buffer=20).applied(Verdict(False, 0.1), 40)
-    short = Overlong(limit=100, buffer=20).applied(Verdict(False, 0.1), 100)
-    group = replace(group_of([(True, True)] * 3), rollouts=(rollouts[0], *(
-        replace(rollout, verdict=verdict) for rollout, verdict in zip(rollouts[1:], (long, short), strict=True)
-    )))  # fmt: skip
+    group, penalty = group_of([(True, True), (False, True), (False, True)]), Overlong(limit=100, buffer=20)
+    right, short, long = group.rollouts
+    short = replace(short, verdict=penalty.applied(Verdict(False, 0.1), 40))
+    long = replace(long, verdict=penalty.applied(Verdict(False, 0.1), 100))
+    group = replace(group, rollouts=(right, short, long))
     config = METHODS["cepo"].from_fields().config
     assert {draw.hints.wrong[0].index for draw in draw_hints(group, config, True, random.Random(0))} == {1}
 

@@ -75,7 +75,7 @@ def add_compare_command(commands: Any) -> None:
     )
     compare.add_argument("--format", choices=("markdown", "csv", "latex"), default="markdown")
     compare.add_argument("--figure", type=Path, metavar="FILE", help="a PNG, and an SVG beside it")
-    compare.set_defaults(run=_compare)
+    compare.set_defaults(run=_compare, parser=compare)
 
 
 def _compare(arguments: argparse.Namespace) -> None:
@@ -101,9 +101,8 @@ def _published(arguments: argparse.Namespace) -> None:
     from ..report.published import published_tables
     from ..report.run_results import find_runs
 
-    defaults = {"by": None, "baseline": None, "pair": "auto", "table": "runs", "format": "markdown", "figure": None}
-    for name, default in defaults.items():
-        if getattr(arguments, name) != default:
+    for name in ("by", "baseline", "pair", "table", "format", "figure"):
+        if getattr(arguments, name) != arguments.parser.get_default(name):
             raise InputError(f"--published: it writes Markdown tables of its own; leave --{name} out")
     print(published_tables(find_runs(arguments.runs)))
 

@@ -22,7 +22,7 @@ from pydantic import ValidationError
 
 from ..errors import InputError, suggestion
 from ..methods import METHODS, OBJECTIVES, Method, MethodConfig, ObjectiveConfig, method_class
-from ..validation import as_input_error, known_keys
+from ..validation import as_input_error, flat_config, known_keys
 from .names import FORMER_VARIANTS, current_names, unknown_key
 from .schema import DEFAULT_METHOD, ENGINES, Config
 
@@ -288,7 +288,7 @@ def _with_variant(overrides: Sequence[str]) -> list[str]:
     if method not in table:
         raise InputError(f"variant={variant}: there is none for method={method}; it exists for {', '.join(table)}")
     chosen = [*table[method].get("always", []), *table[method].get(task, [])]
-    objective = set(_keys_of_objective(given.get("objective") or given.get("method.objective", "")))
+    objective = _keys_of_objective(given.get("objective") or given.get("method.objective", ""))
     chosen = [override for override in chosen if split_override(override)[0] not in objective]
     return [
         *(o for o in kept if split_override(o)[0] in _GROUP_NAMES),
@@ -297,16 +297,12 @@ def _with_variant(overrides: Sequence[str]) -> list[str]:
     ]
 
 
-def _keys_of_objective(name: str) -> Iterator[str]:
-    """The dotted keys that `objective=NAME` sets."""
-
-    def keys(section: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-        for key, value in section.items():
-            yield from keys(value, f"{prefix}{key}.") if isinstance(value, Mapping) else (f"{prefix}{key}",)
-
-    if name in OBJECTIVES:
-        yield from (f"method.{key}" for key in OBJECTIVES[name])
-        yield from keys(yaml.safe_load((GROUPS / "objective" / f"{name}.yaml").read_text()))
+def _keys_of_objective(name: str) -> set[str]:
+    """The dotted keys that `objective=NAME` sets; none for what is no objective."""
+    if name not in OBJECTIVES:
+        return set()
+    beside = flat_config(yaml.safe_load((GROUPS / "objective" / f"{name}.yaml").read_text()))
+    return {*(f"method.{key}" for key in OBJECTIVES[name]), *beside}
 
 
 def _by_model(overrides: Sequence[str]) -> dict[str, str]:

@@ -33,6 +33,7 @@ from ..storage import (
 )
 from ..tasks.given_task import data_hash
 from ..tasks.task import Task
+from ..validation import flat_config
 
 LOGS = ("metrics.jsonl", "rollouts.jsonl", "evaluations.jsonl", "events.jsonl")
 _STATE, _STEP = "state", "step.json"
@@ -215,17 +216,6 @@ def check_same_run(checkpoint: Path, facts: Mapping[str, Any], config: Config, t
 def is_free(key: str) -> bool:
     """Whether a resumed run may change the key."""
     return any(key == free or key.startswith(f"{free}.") for free in may_change_on_resume())
-
-
-def flat_config(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested values as one level with dotted keys; an empty mapping stays a value."""
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            flat |= flat_config(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
-    return flat
 
 
 def log_lengths(folder: Path) -> dict[str, int]:

@@ -27,7 +27,8 @@ from ..report.run_results import method_label
 from ..tasks.given_task import AGAIN, GivenTaskParameters, check_same, read_copy, record
 from ..tasks.registry import changed_task
 from ..tasks.task import Task
-from .checkpoint import flat_config, is_free, latest_checkpoint
+from ..validation import flat_config
+from .checkpoint import is_free, latest_checkpoint
 
 # ------------------------------------------------------------------ a folder
 
