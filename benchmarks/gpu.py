@@ -21,6 +21,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -43,12 +44,14 @@ from rlcsd.engine.local.model import Network, load_tokenizer  # noqa: E402
 from rlcsd.errors import InputError  # noqa: E402
 from rlcsd.methods import METHODS, OBJECTIVES  # noqa: E402
 from rlcsd.records import Pair, Rollout, Sample, Sampling, TrainingExample, Verdict  # noqa: E402
+from rlcsd.run.result import Result  # noqa: E402
 from rlcsd.run.run import Run  # noqa: E402
 from rlcsd.stages.correction import RolloutCorrection  # noqa: E402
 from rlcsd.stages.score import build_token_batch  # noqa: E402
 from tests import golden  # noqa: E402
 
 TRUNCATED = RolloutCorrection("token_truncate")
+FILTERED = Sampling(top_p=0.95, top_k=20, keep_mask=True)
 
 PUBLISHED = (ROOT / "docs/gpu.md", "<!-- tables -->")
 Facts = dict[str, Any]
@@ -193,18 +196,21 @@ def agreement(bench: Bench) -> Facts:
     facts: Facts = {}
     for dtype in ("float32", "bfloat16"):
         for name in ("rlcsd",) if bench.smoke else ("grpo", "rlcsd", "sdpo", "opsd_ectr"):
-            facts[f"{name}, {dtype}"] = bench.tried(lambda d=dtype, n=name: _agreement(bench, d, n))  # type: ignore[misc]
+            for label, sampling in {"": Sampling(), ", masks": FILTERED}.items():
+                facts[f"{name}, {dtype}{label}"] = bench.tried(
+                    lambda d=dtype, n=name, s=sampling: _agreement(bench, d, n, s)  # type: ignore[misc]
+                )
     return facts
 
 
-def _agreement(bench: Bench, dtype: str, name: str) -> Facts:
+def _agreement(bench: Bench, dtype: str, name: str, sampling: Sampling) -> Facts:
     engines = []
     for device in ("cpu", bench.device.type):
         config = demo(bench, f"method={name}", f"model.dtype={dtype}", "engine.self_check=false")
         config = config.model_copy(update={"engine": config.engine.model_copy(update={"device": device})})
         engines.append(LocalEngine(config, build_method(config)))
     method = build_method(engines[0].config)
-    examples = _examples(engines[0], prompts=3, group=4, tokens=24)
+    examples = _examples(engines[0], prompts=3, group=4, sampling=replace(sampling, max_tokens=24))
     pairs = [one.pair for one in examples]
     scores, gradients, losses = [], [], []
     for engine in engines:
@@ -223,11 +229,11 @@ def _agreement(bench: Bench, dtype: str, name: str) -> Facts:
     }
 
 
-def _examples(engine: LocalEngine, prompts: int, group: int, tokens: int) -> list[TrainingExample]:
+def _examples(engine: LocalEngine, prompts: int, group: int, sampling: Sampling) -> list[TrainingExample]:
     """Sampled rollouts after random prompts, the first half of each group correct; hints are siblings."""
     rng = random.Random(0)
     texts = [_ids(rng, 20 + 3 * index, 60) for index in range(prompts)]
-    groups = engine.sample(texts, group, Sampling(max_tokens=tokens), 1)
+    groups = engine.sample(texts, group, sampling, 1)
     return _as_examples(list(zip(texts, groups, strict=True)))
 
 
@@ -275,8 +281,17 @@ def runs(bench: Bench) -> Facts:
         "grpo, filters, reference": [
             "method=grpo", "kl_coefficient=0.01", "sampling.top_p=0.95", "sampling.top_k=20",
         ],
+        "rlcsd, filters, masks": [
+            "method=rlcsd", "sampling.top_p=0.95", "sampling.top_k=20", "sampling_mask=true",
+        ],
+        "rlcsd, bf16 weights": ["method=rlcsd", "model.dtype=bfloat16", "model.master_dtype=bfloat16"],
+        "opsd, as run": ["method=opsd", "variant=as_run", "model.dtype=bfloat16"],
+        **{f"rlcsd, {name}": ["method=rlcsd", f"objective={name}"] for name in sorted(OBJECTIVES)},
     }  # fmt: skip
-    repeated = {"grpo", "rlcsd", "rlcsd, bf16", "rlcsd, bf16, LoRA", "rlcsd, bf16, not deterministic"}
+    repeated = {
+        "grpo", "rlcsd", "rlcsd, bf16", "rlcsd, bf16, LoRA", "rlcsd, bf16, not deterministic", "rlcsd, filters, masks",
+        "rlcsd, bf16 weights",
+    }  # fmt: skip
     facts: Facts = {}
     for name, overrides in settings.items():
         if bench.left < 20 and not bench.smoke:
@@ -297,6 +312,9 @@ def _run(bench: Bench, overrides: list[str], repeated: bool) -> Facts:
 
     run = once("save_every=1")
     facts: Facts = {"finite": bool(weights(run).isfinite().all())}
+    changed = [step["update/changed_share"] for step in Result(run.folder).log if "update/changed_share" in step]
+    if changed:
+        facts["changed_share"] = changed
     if repeated:
         facts["second_run_differs_by"] = float((weights(once()) - weights(run)).abs().max())
         resumed = Run(run.config, folder=_cut(run))
@@ -428,14 +446,18 @@ def _phases(bench: Bench, model: str, *overrides: str) -> Facts:
 def sampling(bench: Bench) -> Facts:
     """Milliseconds of a decoding step by rows and filters, and looks of the host at the device for each token."""
     rng, tokens, group = random.Random(0), bench.size(64, 4), bench.size(8, 2)
+    kinds = {
+        "plain": Sampling(max_tokens=tokens),
+        "top-p 0.95, top-k 20": replace(FILTERED, max_tokens=tokens, keep_mask=False),
+        "the same with masks": replace(FILTERED, max_tokens=tokens),
+    }
     facts: Facts = {}
     for graph in (False, True):
         engine = engine_of(bench, "Qwen/Qwen3-0.6B", "grpo", f"engine.cuda_graph={str(graph).lower()}")
         for rows in (64, 256) if not bench.smoke else (4,):
             texts = [_ids(rng, bench.size(256, 8), engine.shape.vocabulary) for _ in range(rows // group)]
             engine.sample(texts, group, Sampling(max_tokens=4), 0)
-            for label, filters in {"plain": {}, "top-p 0.95, top-k 20": {"top_p": 0.95, "top_k": 20}}.items():
-                settings = Sampling(max_tokens=tokens, **filters)  # type: ignore[arg-type]
+            for label, settings in kinds.items():
                 _, timed = bench.timed(
                     lambda e=engine, t=texts, s=settings: e.sample(t, group, s, 0), tokens=rows * tokens
                 )  # type: ignore[misc]
@@ -667,6 +689,7 @@ def _tables(name: str, parts: Facts) -> str:
         (
             name,
             one.get("finite", one.get("failed", one.get("skipped"))),
+            f"{one['changed_share'][-1]:.1%}" if "changed_share" in one else "–",
             one.get("second_run_differs_by", "–"),
             one.get("resumed_run_differs_by", "–"),
         )
@@ -674,13 +697,14 @@ def _tables(name: str, parts: Facts) -> str:
         if isinstance(one, dict)
     ]
     speed = ("s", "tokens/s", "share of peak", "GiB")
+    ran = ("run of two steps, tiny model", "finite", "weights changed", "repeated, differs by", "resumed, differs by")
     return "\n\n".join([
         head,
         *_table(("model", "phase, 64 rollouts of 1,024 tokens", *speed), phase),
         *_table(("sampling, Qwen3-0.6B", "ms a token step", "tokens/s"), sampled),
         *_table(("gradient, Qwen3-0.6B, checkpointed", *speed), long),
         *_table(("CPU against GPU, tiny model", "log-probs, mean nats", "gradient, relative"), agreed),
-        *_table(("run of two steps, tiny model", "finite", "a second run differs by", "resumed, differs by"), whole),
+        *_table(ran, whole),
     ])  # fmt: skip
 
 

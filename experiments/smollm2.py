@@ -109,7 +109,6 @@ def study() -> Study:
         "kl_coefficient=0",
         f"sampling={SAMPLING}",
         f"evaluation={{every: 0, before: true, samples: 4, sampling: {SAMPLING}}}",
-        "engine.device=cpu",
         "engine.threads=1",
         "engine.self_check=false",
         "engine.score_tokens=4096",
@@ -128,7 +127,7 @@ def study() -> Study:
         Arm("spares", ("method=rlcsd", "variant=spare_agreed_tokens")),
         Arm("opsa", ("method=opsa",)),
     )
-    return Study("smollm2", common, arms, tuple(range(301, 305)))
+    return Study("smollm2", common, arms, tuple(range(301, 309)))
 
 
 def weights() -> Path:
@@ -177,7 +176,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/smollm2"))
     parser.add_argument("--arms", nargs="*", default=[], help="default: all six")
-    parser.add_argument("--seeds", type=int, nargs="*", default=[], help="default: the four of the study")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[], help="default: the eight of the study")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="overrides of new runs, for trials")
     parser.add_argument("--collect", action="store_true", help="write records/smollm2.jsonl from the finished runs")
     parser.add_argument("--smoke", action="store_true", help="one step of one arm; writes nothing")

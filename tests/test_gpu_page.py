@@ -15,12 +15,13 @@ def test_the_tables_are_made_from_the_records(monkeypatch):
     assert page.split("<!-- tables -->")[1].strip() == script["tables"](script["read"](ROOT / "docs/gpu"))
 
 
+def record(name):
+    return json.loads((ROOT / f"docs/gpu/2026-11-26-h200{name}.json").read_text(encoding="utf-8"))["parts"]
+
+
 def test_the_figures_before_and_now_are_those_of_the_records():
     page = (ROOT / "docs/gpu.md").read_text(encoding="utf-8")
-    before, now = (
-        json.loads((ROOT / f"docs/gpu/2026-11-26-h200{name}.json").read_text(encoding="utf-8"))["parts"]["small"]
-        for name in ("-before", "")
-    )
+    before, now, last = (record(name)["small"] for name in ("-before", "", "-family"))
     rows = {  # row of the table: phases before and now
         "sampling": ("sample", "sample"),
         "scoring, own prompts": ("score, own prompts", "score, own prompts"),
@@ -31,3 +32,15 @@ def test_the_figures_before_and_now_are_those_of_the_records():
     for name, (first, second) in rows.items():
         a, b = before[first]["seconds"], now[second]["seconds"]
         assert f"| {name} | {a:.1f} s | {b:.1f} s ({b / a:.2f} ×) |" in page, name
+        assert last[second]["seconds"] <= b, name  # 'has the times of "now" or better'
+
+
+def test_the_price_of_sampling_masks_is_that_of_the_record():
+    sampled = record("-family")["sampling"]
+    price = [
+        sampled[f"{rows} rows, the same with masks, CUDA graph"]["seconds"]
+        / sampled[f"{rows} rows, top-p 0.95, top-k 20, CUDA graph"]["seconds"]
+        for rows in (64, 256)
+    ]
+    said = "takes {:.2f} × the time of a token step with 64 rows and {:.2f} × with 256".format(*price)
+    assert said in (ROOT / "docs/gpu.md").read_text(encoding="utf-8")
