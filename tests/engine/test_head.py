@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 import pytest
 import torch
+from torch.profiler import ProfilerActivity, profile
 
 from rlcsd.engine.head import Head
 
@@ -81,3 +84,21 @@ def test_top_k_takes_the_whole_of_a_small_vocabulary():
     output = head.top_k(torch.randn(3, 4), torch.tensor([0, 1, 2]), 100)
     assert output.topk_ids.shape == (3, 5)
     torch.testing.assert_close(output.topk_log_prob.exp().sum(-1), torch.ones(3))
+
+
+@pytest.mark.parametrize("entropy", [False, True])
+def test_the_backward_pass_holds_few_copies_of_a_chunk(entropy):
+    tokens, vocabulary, chunk = 96, 4000, 32
+    head = Head(torch.nn.Linear(2, vocabulary, bias=False), chunk=chunk)
+    hidden, ids = torch.randn(tokens, 2, requires_grad=True), torch.randint(vocabulary, (tokens,))
+
+    def update():
+        output = head(hidden, ids, entropy=entropy)
+        loss = output.log_prob.sum()
+        (loss + output.entropy.sum() if entropy else loss).backward()
+
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+        update()
+    changes = [one for one in found.profiler.kineto_results.events() if one.name() == "[memory]"]
+    held = accumulate(one.nbytes() for one in sorted(changes, key=lambda one: one.start_ns()))
+    assert 2 <= max(held) / (4 * chunk * vocabulary) < (3.5 if entropy else 2.5)

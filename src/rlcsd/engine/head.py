@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear
 from torch.utils.checkpoint import checkpoint
 
@@ -47,16 +48,47 @@ def entropy_of(logits: Tensor, norm: Tensor) -> Tensor:
         return norm - torch.linalg.vecdot(logits.softmax(dim=-1), logits)
 
 
-def log_kept_mass_of(logits: Tensor, norm: Tensor, kept: SamplingMask) -> Tensor:
-    """log Σ_{v in K} p(v) `[n]` for logits `[n, V]`, given `norm` = log Z; 0 where K is the whole vocabulary."""
-    ids = kept.padded().to(logits.device).long()
-    whole = kept.counts.to(logits.device) == 0
-    if ids.shape[1] == 0:
-        return torch.zeros_like(norm)
+class _FromLogits(torch.autograd.Function):
+    """Logits `[n, V]` → log Z `[n]`, the entropy `[n]` (empty if not asked for), and the logits at each of `ids`,
+    `[n, k]` each. Their gradient is written once: autograd's own functions would hold five tensors of n × V at a time
+    instead of two, or three with the entropy.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, with_entropy: bool, *ids: Tensor) -> tuple[Tensor, ...]:
+        norm = logits.logsumexp(dim=-1)
+        entropy = entropy_of(logits, norm) if with_entropy else norm.new_empty(0)
+        ctx.save_for_backward(logits, norm, entropy, *ids)
+        return norm, entropy, *(logits.gather(-1, one) for one in ids)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_norm: Tensor, of_entropy: Tensor, *at_ids: Tensor) -> tuple[Tensor | None, ...]:
+        logits, norm, entropy, *ids = ctx.saved_tensors
+        written = (logits - norm[:, None]).exp_()
+        if len(entropy):  # dH/dz = −p (log p + H)
+            rise = (logits - (norm - entropy)[:, None]).mul_(-of_entropy[:, None])
+            written.mul_(rise.add_(of_norm[:, None]))
+        else:
+            written.mul_(of_norm[:, None])
+        for one, gradient in zip(ids, at_ids, strict=True):
+            written.scatter_add_(-1, one, gradient)
+        return written, None, *(None for _ in ids)
+
+
+def _kept_ids(kept: SamplingMask, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The ids of a sampling mask `[n, k]`, any id where there is none, and which of them are none `[n, k]`."""
+    ids = kept.padded().to(device).long()
     # Rows without any entry would have the gradient of log 0, which is not a number.
-    unused = (ids < 0) & ~whole[:, None]
-    inside = logits.gather(-1, ids.clamp(min=0)).masked_fill(unused, -torch.inf).logsumexp(dim=-1)
-    return torch.where(whole, 0.0, inside - norm)
+    return ids.clamp(min=0), (ids < 0) & (kept.counts.to(device) != 0)[:, None]
+
+
+def _log_kept_mass(at_kept: Tensor, none: Tensor, norm: Tensor, kept: SamplingMask) -> Tensor:
+    """log Σ_{v in K} p(v) `[n]` for the logits `at_kept [n, k]`, given `norm` = log Z; 0 where K is the vocabulary."""
+    if at_kept.shape[1] == 0:
+        return torch.zeros_like(norm)
+    inside = at_kept.masked_fill(none, -torch.inf).logsumexp(dim=-1)
+    return torch.where(kept.counts.to(norm.device) == 0, 0.0, inside - norm)
 
 
 @cache
@@ -141,14 +173,14 @@ class Head(nn.Module):
         kept: SamplingMask | None,
     ) -> tuple[Tensor, ...]:
         logits = self.logits(hidden, rounded)
-        norm = logits.logsumexp(dim=-1)
-        columns = [logits.gather(-1, ids[:, None])[:, 0] - norm]
-        if entropy:
-            columns.append(entropy_of(logits, norm))
-        if kept is not None:
-            columns.append(log_kept_mass_of(logits, norm, kept))
+        of_mask = None if kept is None else _kept_ids(kept, ids.device)
+        wanted = (ids[:, None], topk_ids, None if of_mask is None else of_mask[0])
+        norm, found, chosen, *others = _FromLogits.apply(logits, entropy, *(one for one in wanted if one is not None))
+        columns = [chosen[:, 0] - norm, *([found] if entropy else [])]
+        if kept is not None and of_mask is not None:
+            columns.append(_log_kept_mass(others.pop(), of_mask[1], norm, kept))
         if topk_ids is not None:
-            columns.append(logits.gather(-1, topk_ids) - norm[:, None])
+            columns.append(others.pop() - norm[:, None])
         return tuple(columns)
 
     def forward(
@@ -186,6 +218,8 @@ class Head(nn.Module):
             chosen = logits.gather(-1, ids[start : start + self.chunk, None])[:, 0]
             parts.append((chosen - norm, entropy_of(logits, norm), top.indices, top.values - norm[:, None]))
             if kept is not None:
-                masses.append(log_kept_mass_of(logits, norm, kept[start : start + self.chunk]))
+                some = kept[start : start + self.chunk]
+                kept_ids, absent = _kept_ids(some, ids.device)
+                masses.append(_log_kept_mass(logits.gather(-1, kept_ids), absent, norm, some))
         log_prob, entropy, topk_ids, topk = (torch.cat(column) for column in zip(*parts, strict=True))
         return HeadOutput(log_prob, entropy, topk_ids, topk, torch.cat(masses) if masses else None)

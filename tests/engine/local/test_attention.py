@@ -6,10 +6,11 @@ import random
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, Qwen3Config
 
 from rlcsd.config.load import build_method, load
 from rlcsd.engine.local import attention, sampler, scoring
+from rlcsd.engine.local.caches import SharedPrompts
 from rlcsd.engine.local.model import Network
 from rlcsd.engine.local.update import MiniBatch, accumulate, response_hidden
 from rlcsd.records import Pair, Sampling, TokenBatch
@@ -89,23 +90,46 @@ def test_no_written_mask_is_larger_than_allowed(monkeypatch):
     assert 200 < max(written) <= 400
 
 
+def kept_for_backward(compute) -> int:
+    """Bytes of different tensors that the graph of what `compute` does holds."""
+    storages = {}
+
+    def pack(tensor):
+        storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
+        return tensor
+
+    with attention.mask_entries(2000), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        compute()
+    return sum(storage.nbytes() for storage in storages.values())
+
+
+def test_keys_are_kept_once_for_all_heads_that_share_them():
+    """What the graph holds of a token in a layer, behind prompts of unequal length."""
+    width, queries, keys, inner = 24, 4 * 16, 2 * 16, 40
+
+    def kept(layers: int, length: int) -> int:
+        config = Qwen3Config(
+            vocab_size=99, hidden_size=width, num_hidden_layers=layers, num_attention_heads=4, num_key_value_heads=2,
+            head_dim=16, intermediate_size=inner,
+        )  # fmt: skip
+        network, prompts = Network(AutoModelForCausalLM.from_config(config)), [text(0, 50), text(1, 20)]
+        shared = SharedPrompts(network, prompts, 0)
+        return kept_for_backward(lambda: shared.hidden([Pair(prompt, text(2, length)) for prompt in prompts]))
+
+    of_a_layer = [kept(2, length) - kept(1, length) for length in (200, 300)]
+    numbers = (of_a_layer[1] - of_a_layer[0]) / (4 * 2 * 100)
+    assert numbers == pytest.approx(6 * width + 4 * (queries + keys + inner), rel=0.03)
+
+
 @pytest.mark.parametrize("architecture", ["qwen3", "mistral"])
 @pytest.mark.parametrize("shared", [False, True])
 def test_what_is_kept_for_the_backward_pass_grows_linearly(architecture, shared):
     network = Network(random_model(architecture))
 
     def kept(length: int) -> int:
-        """Bytes of different tensors that the graph holds, of a row of `length` tokens behind a prompt."""
-        storages = {}
-
-        def pack(tensor):
-            storages[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
-            return tensor
-
+        """Of a row of `length` tokens behind a prompt."""
         pairs = [Pair(text(0, 50), text(1, length)), Pair(text(0, 50) if shared else text(2, 50), text(3, length // 2))]
-        with attention.mask_entries(2000), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            response_hidden(network, pairs, 0)
-        return sum(storage.nbytes() for storage in storages.values())
+        return kept_for_backward(lambda: response_hidden(network, pairs, 0))
 
     fixed = 2 * kept(150) - kept(300)  # what does not depend on length, the weights
     assert kept(600) - fixed == pytest.approx(4 * (kept(150) - fixed), rel=0.05)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 NAME = "sdpa_in_blocks"
@@ -138,7 +138,7 @@ def attention(
     """Replaces the sdpa attention of transformers, block by block where the mask is a pattern.
 
     `[B, heads, T, D]` → `[B, T, heads, D]`. With gradient each block is recomputed in the backward pass, because it
-    would keep its mask until then.
+    would keep its mask until then, and keys and values once for each head that shares them.
     """
     if query.shape[2] == 1 and key.shape[1] < query.shape[1] and isinstance(attention_mask, Tensor):
         # Heads that share keys are as many queries of one head, so keys and values need not be repeated for each.
@@ -148,12 +148,9 @@ def attention(
     if not isinstance(attention_mask, MaskPattern):
         output: tuple[Tensor, None] = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
         return output
-    repeated = query.shape[1] // key.shape[1]
-    key, value = repeat_kv(key, repeated), repeat_kv(value, repeated)
 
     def attend(queries: slice, keys: slice, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        part = attention_mask.part(queries, keys)
-        return sdpa_attention_forward(_NO_GROUPS, q, k, v, part, **options)[0]
+        return sdpa_attention_forward(module, q, k, v, attention_mask.part(queries, keys), **options)[0]
 
     recompute = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (query, key, value))
     outputs = []

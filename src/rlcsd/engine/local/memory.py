@@ -22,7 +22,7 @@ from .model import architecture, resolve_device
 
 _EIGHT_BIT_BYTES = {"adamw_8bit": 2.1, "paged_adamw_8bit": 0.0}  # optimizer states per trained parameter
 _FOUR_BITS = 0.52  # bytes of a 4-bit weight with its share of the scales
-_HEAD_COPIES = 3  # of a chunk's logits at once: logits, softmax, gradient
+_HEAD_COPIES = 3  # of a chunk's logits at once: logits, their gradient, and the entropy's or the rounded gradient
 _SAMPLE_COPIES = 7  # of the logits that a token is sampled from: scaled, sorted, order (8 bytes), masked, softmax …
 _CPU_GIB = 16.0  # of the sampler's caches without a GPU
 _USABLE = 0.9  # share of a GPU's memory that a plan may fill; the rest is libraries' and the allocator's
@@ -101,6 +101,14 @@ def update_bytes(shape: Shape, config: Config, tokens: int, stream: float | None
     return kept + head_bytes(shape, config, tokens)
 
 
+def _autocast_bytes(shape: Shape, config: Config) -> float:
+    """Weights of the layers as autocast rounds them and an update keeps them; the head's are in `head_bytes`."""
+    if config.model.gradient_checkpointing:
+        return 0.0
+    embeddings = shape.vocabulary * shape.hidden * (1 if shape.tied else 2)
+    return max(0.0, _rounded_weights(shape, config) - 2 * embeddings)
+
+
 def head_bytes(shape: Shape, config: Config, tokens: int) -> float:
     """The logits of one chunk with their copies, and in bf16 the rounded weight."""
     rounded = 2 * shape.vocabulary * shape.hidden if config.model.dtype == "bfloat16" else 0
@@ -147,7 +155,7 @@ def sampling_bytes(
 
 
 def _rounded_weights(shape: Shape, config: Config) -> float:
-    """The sampler's bf16 copy of weights that are trained in float32."""
+    """The bf16 copy of weights that are trained in float32."""
     half = config.model.dtype == "bfloat16"
     return 2.0 * shape.parameters if half and config.model.lora is None and trained_bytes(config.model) == 4 else 0.0
 
@@ -192,7 +200,8 @@ def shared_prompt_bytes(shape: Shape, config: Config) -> float:
     """Tensors of a mini-batch's shared prompts while its micro-batches are computed.
 
     Activations of one block of prompts, and their caches: as computed, in float32 with gradients in float32, and for
-    each row of a micro-batch. Prompts are not shared under gradient checkpointing.
+    each row of a micro-batch, where normalised keys are in float32. Prompts are not shared under gradient
+    checkpointing.
     """
     c = config
     if c.model.gradient_checkpointing:
@@ -202,7 +211,8 @@ def shared_prompt_bytes(shape: Shape, config: Config) -> float:
     expanded = min(rows, c.prompts_per_update * c.group_size) * c.max_prompt_tokens
     activations = update_bytes(shape, c, block) - head_bytes(shape, c, block)
     in_float32 = 2 * block * shape.layers * 2 * shape.keys * 4.0
-    return activations + cache_bytes(shape, c, block) + in_float32 + cache_bytes(shape, c, expanded)
+    of_rows = expanded * shape.layers * shape.keys * (4.0 + (2 if c.model.dtype == "bfloat16" else 4))
+    return activations + cache_bytes(shape, c, block) + in_float32 + of_rows
 
 
 def _frozen_bytes(shape: Shape, model: ModelConfig) -> float:
@@ -234,7 +244,8 @@ def memory_plan(shape: Shape, config: Config, method: Method, teacher_shape: Sha
         "teacher and reference": each * trained * twins + (4.0 * teacher_shape.parameters if teacher_shape else 0.0),
         "scoring": scoring_bytes(scorer, c, longest, c.sampling.max_tokens, scored) if method.hinted else 0.0,
         "update": update_bytes(shape, c, min(max(c.engine.micro_batch_tokens, longest), updated * longest))
-        + shared_prompt_bytes(shape, c),
+        + shared_prompt_bytes(shape, c)
+        + _autocast_bytes(shape, c),
         "top-k log-probs": topk_bytes(c, method),
     }
     for phase in ("scoring", "update"):
