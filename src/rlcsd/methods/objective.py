@@ -24,7 +24,7 @@ from torch import Tensor
 from ..records import TokenBatch
 from .losses import clipped, ppo_loss, ratio, rollout_mean
 
-# What each objective sets of the fields that were not given. docs/methods.md has their papers and conventions.
+# What each objective sets of the fields that were not given; docs/methods/baselines.md has papers and conventions.
 OBJECTIVES: dict[str, dict[str, Any]] = {
     "grpo": {},  # the method's own fields
     "dapo": {"epsilon_high": 0.28, "dual_clip": None, "reduction": "token"},

@@ -5,7 +5,8 @@ With sampling masks both are over the tokens that could be sampled, so what is l
 the difference between the arithmetic of sampler and trainer; without them, filters are part of it.
 
 Weights multiply a token's loss and leave its place in the means, also where they are 0 (as in TRL, and verl's bounded
-`rollout_is_threshold`); rejected rollouts leave the mini-batch (as in verl's `rollout_rs`). docs/methods.md compares.
+`rollout_is_threshold`); rejected rollouts leave the mini-batch (as in verl's `rollout_rs`).
+docs/methods/sampling.md compares.
 """
 
 from __future__ import annotations

@@ -10,7 +10,15 @@ import torch
 from rlcsd.config.load import build_method, load
 from rlcsd.engine import interface
 from rlcsd.engine.local import LocalEngine
-from rlcsd.engine.local.memory import cache_bytes, checkpoint_bytes, load_shape, memory_line, memory_plan, sample_slots
+from rlcsd.engine.local.memory import (
+    cache_bytes,
+    checkpoint_bytes,
+    load_shape,
+    loading_bytes,
+    memory_line,
+    memory_plan,
+    sample_slots,
+)
 from rlcsd.engine.local.model import load_network
 from rlcsd.errors import InputError
 from rlcsd.run.checkpoint import save_checkpoint
@@ -169,3 +177,10 @@ def test_a_plan_that_fits_at_all_leaves_a_tenth_of_a_gpu(dtype, monkeypatch):
 def test_the_plan_of_sampling_is_bounded_by_the_cache():
     long = ["sampling.max_tokens=900", "max_prompt_tokens=100", "engine.sample_rows=10000", "prompts_per_step=64"]
     assert plan(*long)["sampling"] > plan(*long, "engine.sample_gib=0.01")["sampling"] > 0.01 * 2**30
+
+
+@pytest.mark.parametrize("gpus", [1, 8])
+def test_one_rank_alone_reads_the_weights(gpus):
+    config = load(["engine=verl", "model=qwen3_4b", f"engine.gpus_per_node={gpus}"])
+    shape = load_shape(config.model)
+    assert shape.tied and loading_bytes(shape, config) == 4 * shape.parameters

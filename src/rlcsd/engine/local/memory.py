@@ -302,11 +302,11 @@ def checkpoint_bytes(shape: Shape, config: Config, method: Method) -> float:
 def loading_bytes(shape: Shape, config: Config) -> float:
     """Host memory that the weights take while the engine loads them, on one machine, where the device is a GPU.
 
-    Under verl each rank reads the whole model if embedding and head are tied, else the first rank alone.
+    Under verl the first rank alone reads them, whole.
     """
-    e, each = config.engine, trained_bytes(config.model)
-    if isinstance(e, VerlEngineConfig):
-        return float(each * shape.parameters * (e.gpus_per_node if shape.tied else 1))
+    each = trained_bytes(config.model)
+    if isinstance(config.engine, VerlEngineConfig):
+        return float(each * shape.parameters)
     return _frozen_bytes(shape, config.model) if config.model.lora else float(each * shape.parameters)
 
 
