@@ -5,14 +5,16 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import Any
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 
 
 def found() -> str | None:
-    """The path of an installed Chromium, if its driver is there too."""
-    return next(filter(None, map(shutil.which, NAMES)), None) if shutil.which("chromedriver") else None
+    """The path of an installed Chromium, if its driver and selenium are there too."""
+    driven = shutil.which("chromedriver") and find_spec("selenium")
+    return next(filter(None, map(shutil.which, NAMES)), None) if driven else None
 
 
 @contextmanager

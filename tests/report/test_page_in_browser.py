@@ -12,8 +12,7 @@ from rlcsd.report.page import write_page
 from .browser import chromium, found, prefer, resize
 from .folders import group, lines, rollout, write_config, write_run
 
-pytest.importorskip("selenium")
-pytestmark = pytest.mark.skipif(found() is None, reason="needs Chromium and its driver: make test-page")
+pytestmark = pytest.mark.skipif(found() is None, reason="needs Chromium, its driver and selenium: make test-page")
 HOSTILE = "</script><script>window.hit=1</script><img src=x onerror='window.hit=1'><b>bold</b>"
 
 
