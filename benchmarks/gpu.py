@@ -271,6 +271,7 @@ def _ids(rng: random.Random, count: int, vocabulary: int) -> tuple[int, ...]:
 def runs(bench: Bench) -> Facts:
     """Whole runs: all methods and settings, finite, the same twice, and the same when resumed after the first step."""
     others = {"opd", "opd_ectr", *OBJECTIVES} - {"grpo"}  # another model as the teacher, or grpo's update
+    filters = [f"sampling.top_p={FILTERED.top_p}", f"sampling.top_k={FILTERED.top_k}"]
     settings = {name: [f"method={name}", "engine.self_check=false"] for name in METHODS if name not in others}
     settings |= {
         "grpo, bf16": ["method=grpo", "model.dtype=bfloat16"],
@@ -278,14 +279,10 @@ def runs(bench: Bench) -> Facts:
         "rlcsd, bf16, LoRA": ["method=rlcsd", "model.dtype=bfloat16", "model.lora.rank=4"],
         "sdpo, bf16, checkpointed": ["method=sdpo", "model.dtype=bfloat16", "model.gradient_checkpointing=true"],
         "rlcsd, bf16, not deterministic": ["method=rlcsd", "model.dtype=bfloat16", "engine.deterministic=false"],
-        "grpo, filters, reference": [
-            "method=grpo", "kl_coefficient=0.01", "sampling.top_p=0.95", "sampling.top_k=20",
-        ],
-        "rlcsd, filters, masks": [
-            "method=rlcsd", "sampling.top_p=0.95", "sampling.top_k=20", "sampling_mask=true",
-        ],
+        "grpo, filters, reference": ["method=grpo", "kl_coefficient=0.01", *filters],
+        "rlcsd, filters, masks": ["method=rlcsd", "sampling_mask=true", *filters],
         "rlcsd, bf16 weights": ["method=rlcsd", "model.dtype=bfloat16", "model.master_dtype=bfloat16"],
-        "opsd, as run": ["method=opsd", "variant=as_run", "model.dtype=bfloat16"],
+        "opsd, as run": ["method=opsd", "variant=as_run"],
         **{f"rlcsd, {name}": ["method=rlcsd", f"objective={name}"] for name in sorted(OBJECTIVES)},
     }  # fmt: skip
     repeated = {

@@ -102,6 +102,16 @@ def means(study, arm, name):
     return mean(record["means"][name] for record in runs(study)[arm].values())
 
 
+def held_out(arm):
+    """Accuracy of SmolLM2 on held-out sums after training."""
+    return mean(by_seed("smollm2", arm, tables.test("held_out")))
+
+
+def tokens_of_dapo():
+    """What dapo samples in a step, as a multiple of grpo's."""
+    return means("family_drift", "dapo", "rollout/tokens") / means("family_drift", "grpo", "rollout/tokens")
+
+
 def change(arm):
     """In length, from the first step to the end."""
     return end("alignment", arm, "length") - start("alignment", arm, "length")
@@ -299,11 +309,11 @@ CLAIMS = [
      lambda: len(runs("family_drift")) == 20 and not runs("family_credit") and all(minus("family_drift", arm, "grpo", area).mean < 0 for arm in ("opsd", "pw_opsd", "sdft", "opsd_ectr", "sdpo"))),
     (STUDY, "The second task has not been run.", lambda: not runs("family_credit") and not runs("family_credit_rates")),
     (STUDY, "dapo has the largest area, {:.3f} above grpo's, with an interval that reaches below zero, and its refills sample {:.1f} times as many tokens.",
-     lambda: (minus("family_drift", "dapo", "grpo", area).mean, means("family_drift", "dapo", "rollout/tokens") / means("family_drift", "grpo", "rollout/tokens"))),
+     lambda: (minus("family_drift", "dapo", "grpo", area).mean, tokens_of_dapo())),
     (STUDY, "dapo has the largest area",
      lambda: next(iter(tables.by_area(runs("family_drift")))) == "dapo" and differences("family_drift", "dapo", "grpo", area)[1] < 0),
     (STUDY, "**No method is above grpo after correction.**",
-     lambda: len(runs("family_drift")) == 20 and all(minus("family_drift", row, "grpo", {**tables.CREDIT_MEASURES}[column]).mean < 0 for (_, row, column), p in corrected("family_drift").items() if p < 0.05)),
+     lambda: len(runs("family_drift")) == 20 and all(minus("family_drift", row, "grpo", tables.CREDIT_MEASURES[column]).mean < 0 for (_, row, column), p in corrected("family_drift").items() if p < 0.05)),
     (STUDY, "rlcsd, rlsd, rlsd_ectr, cepo, sdar, srpo, rlcsd that spares, rlcsd on dapo's objective and rloo are all within {:.3f} of grpo's area.",
      lambda: (max(abs(minus("family_drift", arm, "grpo", area).mean) for arm in ("rlcsd", "rlsd", "rlsd_ectr", "cepo", "sdar", "srpo", "spares", "rlcsd-dapo", "rloo")),)),
     (STUDY, "SDFT and PW-OPSD end below grpo in area (p {:.3f} and {:.3f}), opsd on both kinds of problems (p {:.3f} and {:.3f}), opsd_ectr on the other kind (p {:.3f}).",
@@ -318,11 +328,11 @@ CLAIMS = [
      lambda: {rate: {arm for arm, chosen in tables.chosen_rates("family_drift_rates").items() if chosen == rate} for rate in ("3e-5", "2e-4")}
      == {"3e-5": {"gspo", "cispo", "opsa", "opsd", "opsd_ectr", "pw_opsd"}, "2e-4": {"dapo", "dr_grpo", "sdft", "spares"}}),
     (STUDY, "The rates are not settled for half of the methods", lambda: sum(rate != "1e-4" for rate in tables.chosen_rates("family_drift_rates").values()) == 10),
-    (STUDY, "and samples {:.1f} times as many tokens; rlcsd is at", lambda: (means("family_drift", "dapo", "rollout/tokens") / means("family_drift", "grpo", "rollout/tokens"),)),
+    (STUDY, "and samples {:.1f} times as many tokens; rlcsd is at", lambda: (tokens_of_dapo(),)),
     (STUDY, "Held-out accuracy goes from {:.3f} to {:.3f} under rlcsd and {:.3f} under dapo, with the others between.",
-     lambda: (mean(record["before"]["held_out"] for arm in runs("smollm2").values() for record in arm.values()), *(mean(by_seed("smollm2", arm, tables.test("held_out"))) for arm in ("rlcsd", "dapo")))),
+     lambda: (mean(record["before"]["held_out"] for arm in runs("smollm2").values() for record in arm.values()), *map(held_out, ("rlcsd", "dapo")))),
     (STUDY, "with the others between.",
-     lambda: all(mean(by_seed("smollm2", "rlcsd", tables.test("held_out"))) < mean(by_seed("smollm2", arm, tables.test("held_out"))) < mean(by_seed("smollm2", "dapo", tables.test("held_out"))) for arm in ("grpo", "cepo", "spares"))),
+     lambda: all(held_out("rlcsd") < held_out(arm) < held_out("dapo") for arm in ("grpo", "cepo", "spares"))),
     (STUDY, "**All methods but opsa learn the sums, and none of them is told apart from grpo.**",
      lambda: all((p > 0.05) == (row != "opsa") for (_, row, _), p in corrected("smollm2").items())),
     (README, "A pretrained SmolLM2-135M learns sums with grpo, dapo, cepo and rlcsd, and none is told apart from grpo.",
@@ -334,7 +344,7 @@ CLAIMS = [
     (STUDY, "{:+.3f} [{:+.3f}, {:+.3f}] in area, a comparison that was not among those chosen.",
      lambda: differences("smollm2", "spares", "rlcsd", area)),
     (STUDY, "its accuracy ends at {:.3f} and its entropy five times as high as grpo's.",
-     lambda: (mean(by_seed("smollm2", "opsa", tables.test("held_out"))),)),
+     lambda: (held_out("opsa"),)),
     (STUDY, "its entropy five times as high as grpo's.",
      lambda: about(end("smollm2", "opsa", "entropy") / end("smollm2", "grpo", "entropy"), 5, 0.5)),
     (STUDY, "a response has {:.0f} tokens, and two thirds of the groups are mixed on average.", lambda: (end("smollm2", "grpo", "length"),)),

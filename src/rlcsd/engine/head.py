@@ -76,19 +76,18 @@ class _FromLogits(torch.autograd.Function):
         return written, None, *(None for _ in ids)
 
 
-def _kept_ids(kept: SamplingMask, device: torch.device) -> tuple[Tensor, Tensor]:
-    """The ids of a sampling mask `[n, k]`, any id where there is none, and which of them are none `[n, k]`."""
-    ids = kept.padded().to(device).long()
-    # Rows without any entry would have the gradient of log 0, which is not a number.
-    return ids.clamp(min=0), (ids < 0) & (kept.counts.to(device) != 0)[:, None]
+def _log_kept_mass(at_kept: Tensor, kept_ids: Tensor, norm: Tensor) -> Tensor:
+    """log Σ_{v in K} p(v) `[n]` for the logits `at_kept [n, k]` at the ids of K, which are padded with −1.
 
-
-def _log_kept_mass(at_kept: Tensor, none: Tensor, norm: Tensor, kept: SamplingMask) -> Tensor:
-    """log Σ_{v in K} p(v) `[n]` for the logits `at_kept [n, k]`, given `norm` = log Z; 0 where K is the vocabulary."""
-    if at_kept.shape[1] == 0:
+    `norm` is log Z. A row without an id stands for the whole vocabulary, whose log mass is 0.
+    """
+    if kept_ids.shape[1] == 0:
         return torch.zeros_like(norm)
-    inside = at_kept.masked_fill(none, -torch.inf).logsumexp(dim=-1)
-    return torch.where(kept.counts.to(norm.device) == 0, 0.0, inside - norm)
+    none = kept_ids < 0
+    whole = none.all(dim=-1)
+    # Rows without any entry would have the gradient of log 0, which is not a number.
+    inside = at_kept.masked_fill(none & ~whole[:, None], -torch.inf).logsumexp(dim=-1)
+    return torch.where(whole, 0.0, inside - norm)
 
 
 @cache
@@ -173,12 +172,12 @@ class Head(nn.Module):
         kept: SamplingMask | None,
     ) -> tuple[Tensor, ...]:
         logits = self.logits(hidden, rounded)
-        of_mask = None if kept is None else _kept_ids(kept, ids.device)
-        wanted = (ids[:, None], topk_ids, None if of_mask is None else of_mask[0])
+        kept_ids = None if kept is None else kept.padded().to(ids.device).long()
+        wanted = (ids[:, None], topk_ids, None if kept_ids is None else kept_ids.clamp(min=0))
         norm, found, chosen, *others = _FromLogits.apply(logits, entropy, *(one for one in wanted if one is not None))
         columns = [chosen[:, 0] - norm, *([found] if entropy else [])]
-        if kept is not None and of_mask is not None:
-            columns.append(_log_kept_mass(others.pop(), of_mask[1], norm, kept))
+        if kept_ids is not None:
+            columns.append(_log_kept_mass(others.pop(), kept_ids, norm))
         if topk_ids is not None:
             columns.append(others.pop() - norm[:, None])
         return tuple(columns)
@@ -218,8 +217,7 @@ class Head(nn.Module):
             chosen = logits.gather(-1, ids[start : start + self.chunk, None])[:, 0]
             parts.append((chosen - norm, entropy_of(logits, norm), top.indices, top.values - norm[:, None]))
             if kept is not None:
-                some = kept[start : start + self.chunk]
-                kept_ids, absent = _kept_ids(some, ids.device)
-                masses.append(_log_kept_mass(logits.gather(-1, kept_ids), absent, norm, some))
+                kept_ids = kept[start : start + self.chunk].padded().to(ids.device).long()
+                masses.append(_log_kept_mass(logits.gather(-1, kept_ids.clamp(min=0)), kept_ids, norm))
         log_prob, entropy, topk_ids, topk = (torch.cat(column) for column in zip(*parts, strict=True))
         return HeadOutput(log_prob, entropy, topk_ids, topk, torch.cat(masses) if masses else None)

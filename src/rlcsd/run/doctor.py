@@ -213,7 +213,7 @@ def _memory(config: Config) -> Iterator[Finding]:
             total = torch.cuda.get_device_properties(0).total_memory
             need = max(plan.peak, plan.resting + config.engine.rollout_memory * total)
             yield _fits("memory", "of each GPU", need, total, "see `rlcsd train --dry-run` for what lowers it")
-        loading = loading_bytes(shape, config) + plan.host * config.engine.gpus_per_node
+        loading = plan.whole + plan.host * config.engine.gpus_per_node
     else:
         device = resolve_device(config.engine.device)
         need = memory_plan(shape, config, method, teacher)["peak"]

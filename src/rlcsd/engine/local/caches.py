@@ -203,11 +203,11 @@ class SharedPrompts:
         """Hidden states `[n, H]` that predict each response token of pairs with these prompts."""
         rows = torch.tensor([self.row_of[pair.context] for pair in pairs], device=self.network.device)
         cache = DynamicCache(config=self.network.core.config)
-        expanded = (
+        expanded = (  # not a list, which would hold every layer while the responses are computed
             leaf.to(tensor.dtype).index_select(0, rows) for leaf, tensor in zip(self.leaves, self.computed, strict=True)
         )
-        for index in range(len(self.leaves) // 2):
-            cache.update(next(expanded), next(expanded), index)
+        for index, (keys, values) in enumerate(zip(expanded, expanded, strict=True)):
+            cache.update(keys, values, index)
         prompts = Prefix(cache, self.prefix.mask[rows], self.prefix.lengths[rows])
         hidden, mask = extend(self.network, prompts, [response_block(pair) for pair in pairs], self.pad)
         return hidden[mask.bool()]

@@ -17,6 +17,7 @@ from ..local.memory import (
     cache_bytes,
     head_bytes,
     load_shapes,
+    loading_bytes,
     pass_bytes,
     scoring_bytes,
     trained_bytes,
@@ -88,7 +89,7 @@ def gpu_plan(shape: Shape, config: Config, method: Method, teacher: Shape | None
         row=cache_bytes(shape, config, TokenLimits.of(config, context_length(config.model)).sequence)
         / e.tensor_parallel,
         host=offloaded + asleep,
-        whole=float(each * shape.parameters),
+        whole=loading_bytes(shape, config),
     )
 
 
