@@ -140,11 +140,11 @@ def test_what_asking_again_does_not_mend_is_said_at_once(answer, said, requests,
 
 
 def test_a_server_that_does_not_answer_ends_with_the_limit(server, tmp_path):
-    server.slow = 2.0
+    server.slow = 20.0
     begun = time.monotonic()
     with pytest.raises(InputError, match=r"took longer than 0\.3 s"):
         Task("t", PROBLEMS, {}, made(server, tmp_path), verifier_seconds=0.3).judge(PROBLEMS, [["a", "b"]])
-    assert time.monotonic() - begun < 1.5
+    assert time.monotonic() - begun < 10
 
 
 def test_the_task_of_the_file_can_be_made():
