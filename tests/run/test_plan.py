@@ -46,9 +46,16 @@ def test_a_plan_without_its_data_says_so_and_plans_all_the_same(capsys, tmp_path
     assert "30 epochs, each 64 prompts × 8 rollouts" in shown
     assert "memory     about" in shown
     assert re.search(r"disk       about \d+ GiB for each checkpoint, 4 kept: .* free in .*/runs", shown)
-    assert re.search(r"host       about \d+ GiB of each machine's memory while weights are loaded", shown)
+    assert re.search(r"host       about \d+ GiB of memory while weights are loaded", shown)
     assert "missing    task.evaluation=amc23+aime24+aime25: there is no file" in shown
     assert "missing    model.path=Qwen/Qwen3-4B" in shown
+
+
+def test_under_verl_the_first_node_alone_holds_the_whole_model(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["train", "--dry-run", "model=qwen3_4b", "task=math_deepmath", "engine=verl"]) == 0
+    shown = capsys.readouterr().out
+    assert re.search(r"host       about \d+ GiB of the first node's memory while the model is loaded or saved\n", shown)
 
 
 def test_a_plan_names_everything_that_is_missing(capsys, tmp_path, monkeypatch):

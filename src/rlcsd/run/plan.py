@@ -144,9 +144,10 @@ def _storage_lines(config: Config, method: Method, steps: int | None, resume: Pa
     line = f"disk       about {_gib(each)} for each checkpoint, {count}: {_gib(need)} with the one being written; "
     line += f"{_gib(free)} free in {folder}"
     lines = [line + ("" if need <= free else ": NOT ENOUGH; set a smaller keep_last or another output_dir")]
-    host = f"host       about {_gib(loading_bytes(shape, config))} of each machine's memory while weights are loaded"
-    background = config.save_in_background
-    if config.engine.name == "local" and (background or (background is None and torch.cuda.is_available())):
+    verl, background = config.engine.name == "verl", config.save_in_background
+    when = "the first node's memory while the model is loaded or saved" if verl else "memory while weights are loaded"
+    host = f"host       about {_gib(loading_bytes(shape, config))} of {when}"
+    if not verl and (background or (background is None and torch.cuda.is_available())):
         host += f", and {_gib(each)} for the copy of a checkpoint in the background (save_in_background=false: none)"
     return [*lines, host]
 

@@ -135,7 +135,6 @@ def memory_line(config: Config, method: Method) -> str:
         "response of full length)"
     )
     host = f"; {plan.host * e.gpus_per_node / _GIB:.2f} GiB of each node's own memory" if plan.host else ""
-    host += f"; {plan.whole / _GIB:.2f} GiB of the first node's own memory to load and to save the model"
     shortage, size = _shortage(plan, config, method), f"GPUs of {_GPU_BYTES / 1e9:.0f} GB"
     return f"{line}{host}; " + (f"DOES NOT FIT {size}: {shortage}" if shortage else f"fits {size}")
 
