@@ -45,8 +45,9 @@ def counted(network: Network) -> Iterator[dict[str, int]]:
     found = {"tokens": 0, "padded": 0}
 
     def count(_: Any, __: Any, inputs: dict[str, Any]) -> None:
-        ids, mask = inputs["input_ids"], inputs.get("attention_mask")  # the sampler's decoding has no padding
-        found["tokens"] += ids.numel() if mask is None else int(mask[:, -ids.shape[1] :].sum())
+        ids, mask = inputs["input_ids"], inputs.get("attention_mask")
+        decoding = ids.shape[1] == 1  # no padding there, and the mask is of slots, of which the last may be unused
+        found["tokens"] += ids.numel() if mask is None or decoding else int(mask[:, -ids.shape[1] :].sum())
         found["padded"] += ids.numel()
 
     hook = network.backbone.register_forward_pre_hook(count, with_kwargs=True)

@@ -18,7 +18,7 @@ from rlcsd.verifiers import as_given, reference_of
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 run, Limits = (load_attribute("verifier", f"{EXAMPLES / 'sandbox.py'}:{name}") for name in ("run", "Limits"))
-SHORT = Limits(cpu_seconds=1, seconds=2.5, memory_mib=128, files_mib=4, output=10_000)
+SHORT = Limits(cpu_seconds=1, seconds=10, memory_mib=128, files_mib=4, output=10_000)
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox is Linux's")
 
@@ -89,7 +89,7 @@ def test_a_hostile_program_ends_and_nothing_else_happens(name, tmp_path, monkeyp
     begun = time.monotonic()
     limits = replace(SHORT, seconds=1.2) if ended == "time" else SHORT
     outcome = run(program.replace("SECRET", str(secret)).replace("OUTSIDE", str(outside)), "", limits)
-    assert time.monotonic() - begun < SHORT.seconds + 2
+    assert time.monotonic() - begun < 30  # those that hang would take minutes
     assert outcome.ended in ended.split("|") and said in outcome.errors + outcome.output, outcome
     assert secret.read_text() == "the expected output" and secret.stat().st_mode == mode
     assert os.listdir(tmp_path) == ["secret"], "no file is left, inside its folder or outside"
@@ -103,7 +103,7 @@ def test_a_program_dies_with_the_process_that_watches_it(tmp_path):
     )
     environment = {**os.environ, "TMPDIR": str(tmp_path)}
     watching = subprocess.Popen([sys.executable, "-c", script], env=environment)
-    for _ in range(100):
+    for _ in range(600):
         found = [path for path in Path("/proc").glob("[0-9]*/cwd") if _inside(path, tmp_path)]
         if found:
             break
@@ -111,7 +111,7 @@ def test_a_program_dies_with_the_process_that_watches_it(tmp_path):
     assert found
     watching.kill()
     watching.wait()
-    for _ in range(100):
+    for _ in range(600):
         if not any(_inside(path, tmp_path) for path in found):
             return
         time.sleep(0.05)
