@@ -51,7 +51,7 @@ assert {int(p.answer) % 5 == 0 for p in task.evaluations["held_out"]} == {True}
 assert all(eval(p.question[8:-1]) == int(p.answer) for p in task.train)
 
 config = load([
-    "method=w_reinforce", "method.positive_weight=0.25", "engine=generate", "engine.self_check=false", "engine.threads=1",
+    "method=w_reinforce", "method.positive_weight=0.25", "engine=generate", "engine.self_check=false", "sampling.top_k=50", "sampling_mask=null",
     "prompts_per_step=1", "prompts_per_update=1", "group_size=4", "sampling.max_tokens=8", "warmup_steps=0",
 ])
 by_length = Task("length", [Problem("Is it true?", "yes")], {}, lambda response, answer: float(len(response)))

@@ -154,8 +154,8 @@ def fitting_problems(tokenizer: Any, task: Task, config: Config, context: int) -
         raise InputError(f"max_prompt_tokens={limit}: every training prompt is longer{shortest}")
     if len(fits) < wanted:
         raise InputError(
-            f"prompts_per_step={wanted}: there are only {len(fits)} training problems, and a batch holds none twice; "
-            f"use at most {len(fits)}, and a prompts_per_update that divides it"
+            f"prompts_per_step={wanted}: there are only {len(fits)} training problems, and a pass over them must fill "
+            f"a batch; use at most {len(fits)}, and a prompts_per_update that divides it"
         )
     longest = max(length for length in lengths if length <= limit)
     TokenLimits.of(config, context).check_context(longest, config.sampling.settings())

@@ -17,6 +17,7 @@ from rlcsd.config.load import load
 from rlcsd.engine.local.model import TINY
 from rlcsd.run import doctor as module
 from rlcsd.run.doctor import doctor
+from rlcsd.storage import write_manifest
 
 from . import doctor_targets
 
@@ -41,6 +42,16 @@ def only(monkeypatch, *names):
     monkeypatch.setattr(module, "check_engine", lambda config: None)
     for name in {"versions", "driver", "gpus", "memory", "disk", "attention", "data"} - set(names):
         monkeypatch.setattr(module, f"_{name}", lambda config: ())
+
+
+def test_the_folder_of_a_run_stands_for_its_newest_checkpoint(monkeypatch, tmp_path):
+    only(monkeypatch, "memory")
+    (tmp_path / "config.yaml").touch()
+    found = lines(doctor(load([f"model.path={tmp_path}", *QUICK])))
+    assert found == {"model": f"fail  model        model.path={tmp_path}: this run has no checkpoint yet"}
+    shutil.copytree(TINY, tmp_path / "checkpoints/step_1")
+    write_manifest(tmp_path / "checkpoints/step_1")
+    assert lines(doctor(load([f"model.path={tmp_path}", *QUICK])))["memory"].startswith("ok ")
 
 
 def test_a_sound_machine_passes_with_every_line(tmp_path, capsys):

@@ -1,15 +1,21 @@
-"""Uploading a run, against a stand-in for the hub."""
+"""Uploading a run, against a stand-in for the hub; exporting one from elsewhere."""
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
+import torch
 import yaml
-from safetensors.torch import load
+from safetensors.torch import load, load_file
 
 import rlcsd
 from rlcsd.cli import main
+from rlcsd.config.load import to_yaml
+from rlcsd.engine.local.model import TINY
 from rlcsd.run import Run
 from rlcsd.run.push import check_hub
+from rlcsd.storage import write_manifest
 from tests.hub import Hub
 
 
@@ -93,3 +99,21 @@ def test_a_dry_run_shows_the_files_and_the_card_without_network_or_token(hub, ti
     assert f"{size:,}  model.safetensors" in shown and "state/" not in shown and "rlcsd.yaml" in shown
     assert "after 1 steps of rlcsd on kk_tiny" in shown and not hub.files
     assert main(["push", str(run.folder), "model", "--dry-run"]) == 2
+
+
+def test_exporting_a_run_from_elsewhere_imports_nothing_that_it_names(tiny_config, tmp_path):
+    folder, ran = tmp_path / "elsewhere", tmp_path / "ran"
+    checkpoint = folder / "checkpoints/step_1"
+    shutil.copytree(TINY, checkpoint)
+    write_manifest(checkpoint)
+    (tmp_path / "code.py").write_text(f"open({str(ran)!r}, 'w')\n")
+    config = yaml.safe_load(to_yaml(tiny_config())) | {"export_dtype": "bfloat16"}
+    config["method"]["name"] = config["task"]["name"] = f"{tmp_path / 'code.py'}:Named"
+    (folder / "config.yaml").write_text(yaml.safe_dump(config))
+    assert main(["export", str(folder), "--out", str(tmp_path / "out")]) == 0
+    assert load_file(tmp_path / "out/model.safetensors")["model.norm.weight"].dtype == torch.bfloat16
+    assert main(["inspect", str(folder)]) == 2  # it has no rollouts
+    assert main(["train", "--dry-run", f"model.path={folder}", "task=kk_tiny", f"output_dir={tmp_path}"]) == 0
+    assert not ran.exists()
+    assert main(["eval", f"model.path={folder}"]) == 2
+    assert ran.exists(), "what reads the run's config imports what it names"

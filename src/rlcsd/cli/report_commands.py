@@ -58,7 +58,7 @@ def add_compare_command(commands: Any) -> None:
         nargs="+",
         metavar="KEY",
         help="config keys that label a run; runs of one label must differ in nothing but the seed (default: "
-        "method.name, and model and task where they differ)",
+        "method.name, and what else differs)",
     )
     compare.add_argument("--baseline", metavar="LABEL", help="also the paired differences to these runs, with p-values")
     compare.add_argument(

@@ -69,7 +69,7 @@ class ModelConfig(Section):
     chat_template: ChatTemplate | None = Field(
         None, description="chat template (Jinja) for a model that has none, a file or the text; kept as the text"
     )
-    dtype: Literal["float32", "bfloat16"] = Field("float32", description="number format of the weights")
+    dtype: Literal["float32", "bfloat16"] = Field("float32", description="number format of the computation")
     master_dtype: Literal["float32", "bfloat16"] = Field(
         "float32",
         description="number format in which trained weights are kept and stepped; bfloat16, with dtype=bfloat16: "

@@ -29,7 +29,8 @@ def out_of_memory(phase: Phase, config: Config) -> Iterator[None]:
     except (RuntimeError, MemoryError, OutOfMemoryError) as error:
         if not is_out_of_memory(error) or getattr(error, "phase", None):
             raise
-        where = "a worker" if config.engine.name != "local" else "the device" if _on_device(error) else "the host"
+        alone = "the device" if _on_device(error) else "the host"
+        where = "a worker" if isinstance(config.engine, VerlEngineConfig) else alone
         traceback.clear_frames(error.__traceback__)  # their variables hold what has filled the memory
     gc.collect()
     if torch.cuda.is_available():

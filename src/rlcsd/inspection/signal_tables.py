@@ -134,7 +134,7 @@ def why_no_signal(table: SignalTable) -> str:
         return f"All {count} rollouts are correct, so there is no wrong hint: take harder problems."
     return (
         f"No rollout has all the hints it needs: of {count} rollouts {correct} have no correct sibling and {wrong} no "
-        "wrong one with a boxed answer. A larger group_size, problems of middling difficulty or a larger "
+        "wrong one with an answer. A larger group_size, problems of middling difficulty or a larger "
         "sampling.max_tokens helps."
     )
 

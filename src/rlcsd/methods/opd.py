@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ..records import TokenBatch
-from .base import HINT_SOURCE, TEACHER, ContrastConfig, CreditMethod, HintedConfig, TeacherKind
+from .base import HINT_SOURCE, TEACHER, UNUSABLE, ContrastConfig, CreditMethod, HintedConfig, TeacherKind
 from .contrast import ContrastiveMethod
 from .objective import ObjectiveConfig
 
@@ -20,6 +20,7 @@ from .objective import ObjectiveConfig
 class OPDConfig(ObjectiveConfig, HintedConfig):
     teacher: TeacherKind = Field("model", description=TEACHER)
     hint_source: Literal["none", "gt_cot", "answer_only", "own_rollout"] = Field("none", description=HINT_SOURCE)
+    unusable: Literal["drop"] = Field("drop", description=UNUSABLE)  # there is no reward to train them with
     bound: float = Field(5.0, gt=0, description="advantages are clamped to ±bound, in nats")
 
 
@@ -42,6 +43,7 @@ class OPD(CreditMethod):
 
 class OPDContrastConfig(ObjectiveConfig, ContrastConfig):
     teacher: TeacherKind = Field("model", description=TEACHER)
+    unusable: Literal["drop"] = Field("drop", description=UNUSABLE)
     bound: float = Field(5.0, gt=0, description="advantages are clamped to ±bound, in nats")
     k_max: int = Field(4, ge=1, description="most wrong hints marginalised over")
 

@@ -43,6 +43,7 @@ from ..prepare import Prepared, prepare, training_prompt
 from ..records import Pair, Problem, Sampling, Verdict
 from ..tasks.task import Task
 from ..trainer import Trainer
+from .folder import with_newest_checkpoint
 
 Status = Literal["ok", "warn", "fail"]
 _GIB = 2**30
@@ -69,6 +70,11 @@ class Finding:
 
 def doctor(config: Config, seconds: float = 600.0) -> Iterator[Finding]:
     """The findings, as they come. `seconds` bounds the start of the engine and its trial step together."""
+    try:
+        config = with_newest_checkpoint(config)
+    except InputError as error:
+        yield Finding("fail", "model", str(error))
+        return
     for check in (_versions, _driver, _gpus, _memory, _disk, _attention, _data):
         try:
             yield from check(config)

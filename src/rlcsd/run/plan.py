@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from ..config.load import build_method
-from ..config.schema import Config, ModelConfig
+from ..config.schema import Config, ModelConfig, VerlEngineConfig
 from ..engine.costs import hours_line
 from ..engine.interface import check_engine, engine_line, keeps_sampling_mask, memory_line
 from ..engine.local.memory import checkpoint_bytes, load_shape, loading_bytes
@@ -24,7 +24,7 @@ from ..methods.base import Method
 from ..prepare import Prepared, prepare, training_prompt, with_whole_steps
 from ..tasks.registry import TaskParameters, build_task
 from ..tasks.task import overlaps
-from .folder import new_folder, with_task_of_run
+from .folder import new_folder, with_newest_checkpoint, with_task_of_run
 from .push import check_hub
 from .tracking import check_trackers
 
@@ -37,10 +37,12 @@ def plan(config: Config, resume: Path | None = None) -> str:
             lines of its own.
     """
     prepared, missing = None, list[str]()
-    tokenizer = _tokenizer(config.model)
     task = None
     if resume is not None:
         config, task = with_task_of_run(resume, config, None, missing.append)
+    else:
+        config = with_newest_checkpoint(config)
+    tokenizer = _tokenizer(config.model)
     try:
         sizes = None
         if task is None and isinstance(config.task, TaskParameters):
@@ -144,7 +146,7 @@ def _storage_lines(config: Config, method: Method, steps: int | None, resume: Pa
     line = f"disk       about {_gib(each)} for each checkpoint, {count}: {_gib(need)} with the one being written; "
     line += f"{_gib(free)} free in {folder}"
     lines = [line + ("" if need <= free else ": NOT ENOUGH; set a smaller keep_last or another output_dir")]
-    verl, background = config.engine.name == "verl", config.save_in_background
+    verl, background = isinstance(config.engine, VerlEngineConfig), config.save_in_background
     when = "the first node's memory while the model is loaded or saved" if verl else "memory while weights are loaded"
     host = f"host       about {_gib(loading_bytes(shape, config))} of {when}"
     if not verl and (background or (background is None and torch.cuda.is_available())):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import yaml
 
-from ..config.load import from_yaml
 from ..config.schema import ModelConfig
 from ..errors import InputError, MissingError, first_line
 from ..evaluation import markdown_table, summaries_of
+from ..report.run_results import read_config
 from ..storage import read_jsonl, whole_folder
 from .checkpoint import best_step, checkpoint_of, step_of
 from .folder import is_run
@@ -131,17 +133,23 @@ def export(source: Path, out: Path, step: int | None = None, dtype: str | None =
 
     model = ModelConfig(path=str(source))
     if is_run(source):
-        config = from_yaml(source / "config.yaml")
-        dtype = dtype or config.export_dtype or _enough(config.model)
+        dtype = dtype or _dtype_of(read_config(source))
         model = model.model_copy(update={"path": str(checkpoint_of(source, step))})
     elif step is not None:
         raise InputError(f"--step {step}: {source} is not the folder of a run")
     dtype = dtype or "float32"
+    if dtype not in ("float32", "bfloat16"):
+        raise InputError(f"dtype={dtype} for {source}: it is float32 or bfloat16")
     with whole_folder(out) as partial:
         export_model(model, partial, getattr(torch, dtype))
     return dtype
 
 
-def _enough(model: ModelConfig) -> str:
-    """The number format that a run's policy is computed in: see docs/models.md."""
-    return "bfloat16" if model.dtype == "bfloat16" and model.lora is None else "float32"
+def _dtype_of(config: Mapping[str, Any]) -> str:
+    """The number format that a run asks for, or that its policy is computed in (docs/models.md).
+
+    `config` is read as data alone, so that exporting a run from elsewhere imports nothing that it names.
+    """
+    model = config.get("model")
+    narrow = isinstance(model, Mapping) and model.get("dtype") == "bfloat16" and model.get("lora") is None
+    return str(config.get("export_dtype") or ("bfloat16" if narrow else "float32"))

@@ -31,7 +31,7 @@ from ..prepare import prepare
 from ..records import Problem
 from ..storage import read_jsonl, write_text
 from ..tasks.task import Task
-from .folder import default_name, new_folder
+from .folder import default_name, new_folder, with_newest_checkpoint
 from .run import Run, Watcher
 from .stop import Interrupted
 
@@ -108,7 +108,7 @@ def rehearse(config: Config, watch: Watcher | None = None, task: Task | None = N
     Raises:
         InputError: as the run itself would.
     """
-    prepared = prepare(config, task)
+    prepared = prepare(with_newest_checkpoint(config), task)
     config = prepared.config
     new_folder(config, prepared.task.name)  # raises for a name that is taken
     small_task = replace(prepared.task, evaluations=few_problems(prepared.task.evaluations))

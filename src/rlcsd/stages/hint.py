@@ -353,7 +353,8 @@ def teacher_context(
     """Token ids of the teacher's prompt, and whether the hint's text had to be cut to fit `room` tokens.
 
     Only the hint's own text is cut, at its end; question, final answer and template stay whole. None if the prompt
-    does not fit even without that text. With the template `bare` a text stands alone, without its final answer.
+    does not fit even without that text, or if nothing of the hint would be left. With the template `bare` a text
+    stands alone, without its final answer.
     A hint of kind `answer` is a space and the answer after `prompt`, the student's ids (by default rendered here).
     """
     if hint == NO_HINT or hint.kind == "answer":

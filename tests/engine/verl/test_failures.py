@@ -95,3 +95,12 @@ def test_a_worker_that_dies_raises_an_error_and_closing_leaves_no_process(engine
     engine.close()
     assert time.monotonic() - begun < 60
     assert alive(processes) == []
+
+
+def test_adapters_of_the_head_are_refused(engines):
+    with pytest.raises(
+        InputError, match=r"^model\.lora\.target_modules=.*: the language-model head cannot have an adapter"
+    ):
+        engines(
+            "engine.gpus_per_node=2", "method=grpo", "model.lora.rank=2", "model.lora.target_modules=[q_proj,lm_head]"
+        )

@@ -64,7 +64,7 @@ def test_an_adapter_folder_is_refused_for_it_is_no_whole_model(tmp_path):
         (["model.lora.rank=513"], False),
         (["model.lora.rank=64", "engine.rollout_adapters=merged"], False),
         (["model.lora.rank=64", "model.dtype=float32"], False),
-        (["model.lora.rank=64", "model.lora.target_modules=[q_proj,lm_head]"], False),
+        (["model.lora.rank=64", "model.lora.target_modules=[q_proj,embed_tokens]"], False),
     ],
 )
 def test_servers_get_adapters_alone_where_vllm_has_kernels_for_them(overrides, alone):

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...config.schema import Config
+from ...config.schema import Config, LocalEngineConfig
 from ...errors import InputError, first_line
 from ...methods.base import NO_STEP, HintedConfig, Method, step_metrics
 from ...methods.losses import Regularisers
@@ -366,7 +366,7 @@ _set_threads_to: int | None = None
 
 def with_threads(config: Config) -> Config:
     """The config with `engine.threads` filled in if it is 0 (automatic). Other engines have threads of their own."""
-    if config.engine.name != "local" or config.engine.threads:
+    if not isinstance(config.engine, LocalEngineConfig) or config.engine.threads:
         return config
     return config.model_copy(update={"engine": config.engine.model_copy(update={"threads": choose_threads(config)})})
 

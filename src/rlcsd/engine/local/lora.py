@@ -150,12 +150,13 @@ def with_adapters(model: Any, config: ModelConfig) -> Any:
         adapted = get_peft_model(model, settings)
     except ValueError as error:
         raise InputError(f"model.lora.target_modules={lora.target_modules}: {first_line(error)}") from None
-    _check_ends(adapted, f"model.lora.target_modules={lora.target_modules}", trained=True)
+    check_ends(adapted, f"model.lora.target_modules={lora.target_modules}", trained=True)
     return adapted
 
 
-def _check_ends(model: Any, field: str, trained: bool) -> None:
-    """Raise InputError for adapters of the embedding or the head that would be lost or wrong without an error.
+def check_ends(model: Any, field: str, trained: bool) -> None:
+    """Raise InputError, which names `field`, for adapters of the embedding or the head of a peft model that would be
+    lost or wrong without an error.
 
     The chunked head takes the weights of the model's head as they are. Embedding and head that are one tensor cannot
     take in an adapter that belongs to one of them.
@@ -176,7 +177,7 @@ def _load_adapter(model: Any, folder: Path, config: ModelConfig) -> Any:
     """The model with the folder's adapter: merged, or over a 4-bit base still apart and trainable."""
     merge = config.quantization is None
     model = read_adapter(model, folder, is_trainable=not merge)
-    _check_ends(model, f"model.path={folder}", trained=not merge)
+    check_ends(model, f"model.path={folder}", trained=not merge)
     if merge:
         return merged(model).requires_grad_(True)  # peft has frozen the base
     _check_rank(model, folder, config.lora)

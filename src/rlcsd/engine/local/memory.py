@@ -281,7 +281,7 @@ def static_bytes(plan: Mapping[str, float]) -> float:
 
 def topk_bytes(config: Config, method: Method) -> float:
     """Top-k ids of a mini-batch with the log-probs at them, from scoring until the update is done."""
-    if method.topk_from is None:
+    if method.topk_from == "none":
         return 0.0
     tokens = config.prompts_per_update * config.group_size * config.sampling.max_tokens
     return tokens * getattr(method.config, "top_k", 0) * (8.0 + 4.0 * (2 if method.needs_contrast else 1))

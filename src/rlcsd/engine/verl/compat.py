@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from ...errors import first_line
+from ..local.lora import check_ends
 from .ray_cluster import check_engine
 from .settings import check_version
 
@@ -182,6 +183,9 @@ class TrainingEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
         return module
 
     def _build_fsdp_module(self, module: Any) -> Any:
+        if self.model_config.lora_rank:
+            targets = self.model_config.target_modules
+            check_ends(module, f"model.lora.target_modules={targets}", trained=True)
         for parameter in module.parameters():  # peft makes adapters in float32, and FSDP2 takes one format
             parameter.data = parameter.data.to(PrecisionType.to_dtype(self.engine_config.model_dtype))
         tied = module.get_output_embeddings().weight is module.get_input_embeddings().weight

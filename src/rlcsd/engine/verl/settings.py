@@ -31,13 +31,13 @@ def engine_settings(config: Config) -> VerlEngineConfig:
 def adapters_alone(config: Config) -> bool:
     """Whether rollout servers keep the base and are sent the adapters, instead of weights that contain them.
 
-    Not for the embedding and the head, whose adapters vLLM would leave out.
+    Not for the embedding, whose adapters vLLM would leave out.
     """
     e, lora = engine_settings(config), config.model.lora
     if lora is None or e.rollout_adapters == "merged" or not vllm_has_kernel(config.model, e.platform == "cpu"):
         return False
     names = lora.target_modules if isinstance(lora.target_modules, list) else []
-    return not any("embed" in n or n.endswith("lm_head") for n in names)
+    return not any("embed" in name for name in names)
 
 
 def environment(settings: VerlEngineConfig) -> dict[str, str]:
