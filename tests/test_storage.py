@@ -7,7 +7,7 @@ import errno
 import pytest
 
 from rlcsd.errors import InputError
-from rlcsd.storage import read_jsonl, whole_folder
+from rlcsd.storage import append_jsonl, read_jsonl, whole_folder
 
 
 def test_a_folder_appears_when_it_is_whole(tmp_path):
@@ -59,3 +59,13 @@ def test_lines_end_with_line_feeds_alone(tmp_path):
     (tmp_path / "a.jsonl").write_text('{"text": "one\u2028two\x85three"}\n{"text": "four"}\n', encoding="utf-8")
     assert [record["text"] for record in read_jsonl(tmp_path / "a.jsonl")] == ["one\u2028two\x85three", "four"]
     assert read_jsonl(tmp_path / "none.jsonl") == []
+
+
+@pytest.mark.parametrize(
+    ("there", "kept"), [('{"a": 1}\n{"b"', [{"a": 1}]), ('{"a": 1}', [{"a": 1}]), ("", []), ("{", [])]
+)
+def test_a_record_after_a_torn_line_stands_on_a_line_of_its_own(there, kept, tmp_path):
+    (tmp_path / "log").write_text(there)
+    append_jsonl(tmp_path / "log", {"c": 2})
+    append_jsonl(tmp_path / "log", {"d": 3})
+    assert read_jsonl(tmp_path / "log") == [*kept, {"c": 2}, {"d": 3}]

@@ -119,10 +119,18 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
 
 
 def append_jsonl(path: Path, *records: Any) -> None:
-    """Append records to a JSON Lines file, in one write."""
+    """Append records to a JSON Lines file, in one write. A last line that a full disk has torn goes first."""
     text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
     # A lone surrogate, which UTF-8 cannot hold, becomes its JSON escape.
-    with path.open("ab") as file:
+    with path.open("a+b") as file:
+        end = file.seek(0, 2)
+        file.seek(max(0, end - 1))
+        if file.read(1) not in (b"", b"\n"):
+            last = path.read_bytes().rpartition(b"\n")[2]
+            if _record(last) is None:
+                file.truncate(end - len(last))
+            else:
+                text = "\n" + text
         file.write(text.encode("utf-8", "backslashreplace"))
 
 

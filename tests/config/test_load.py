@@ -11,7 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import rlcsd
-from rlcsd.config.load import as_config, build_method, changed, choices, from_yaml, load, to_yaml, validated
+from rlcsd.config.load import (
+    as_config,
+    as_overrides,
+    build_method,
+    changed,
+    choices,
+    from_yaml,
+    load,
+    to_yaml,
+    validated,
+)
 from rlcsd.errors import InputError
 from rlcsd.methods import METHODS, OBJECTIVES
 from tests.methods.catalogue import BASELINES, EIGHT, overrides_of
@@ -267,6 +277,26 @@ def test_an_empty_mapping_clears_and_what_is_given_beside_it_stays():
     assert rlcsd.load_config({"task": "files", "task.train": "a.jsonl", "task.evaluations": {}}).task.evaluations == {}
     scheduled = ["lr_scheduler_type=cosine_with_min_lr", "lr_scheduler_kwargs={min_lr_rate: 0.1}"]
     assert changed(load(scheduled), ["lr_scheduler_kwargs={}"]).lr_scheduler_kwargs == {}
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["@lab", "%x", "no", "1e5x", "a: b", "It's", "back\\slash\\", "\\'", " spaced ", "{x}", "2024-02-30"],
+)
+def test_a_text_is_the_same_however_it_is_given(value):
+    """A saved config was changed by the grammar of YAML, and a new one by Hydra's."""
+    (written,) = as_overrides({"project": value})
+    assert changed(load(), [written]).project == load([written]).project == value
+    template = "{{ messages }}\n" + value.replace("{", "").replace("%", "")
+    assert changed(load(), as_overrides({"model.chat_template": template})).model.chat_template == template
+    scheduled = ["lr_scheduler_type=cosine_with_min_lr", "lr_scheduler_kwargs={min_lr_rate:0.1}"]
+    assert changed(load(), scheduled).lr_scheduler_kwargs == load(scheduled).lr_scheduler_kwargs == {"min_lr_rate": 0.1}
+
+
+def test_a_date_that_there_is_not_is_one_sentence(tmp_path):
+    (tmp_path / "config.yaml").write_text("run_name: 2024-02-30\n")
+    with pytest.raises(InputError, match="not YAML"):
+        from_yaml(tmp_path / "config.yaml")
 
 
 def test_a_config_comes_in_any_form_that_train_takes(tmp_path):

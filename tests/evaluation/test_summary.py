@@ -3,6 +3,7 @@
 import itertools
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from rlcsd.evaluation.summary import (
     markdown_table,
     outcomes,
     pass_at_k,
+    reported,
     reported_average,
     summaries_of,
     summarise,
@@ -124,3 +126,8 @@ def test_summaries_are_read_back_as_they_were_written():
     summaries = [summarise("set", [answered((1, 0))] * 8), average([[answered((1, 1))] * 2, [answered((0, 0))]])]
     record = json.loads(json.dumps({"sets": [one.as_dict() for one in summaries]}))
     assert summaries_of(record) == summaries
+
+
+def test_the_reported_summary_is_the_average_though_a_set_has_the_same_mean():
+    sets = [SimpleNamespace(name=name, mean=0.5) for name in ("a", "b", "average")]
+    assert reported(sets).name == "average" and reported(sets[:1]).name == "a"

@@ -229,3 +229,10 @@ def test_the_variants_of_other_papers():
     assert (found.position_floor, found.position_midpoint, found.position_width) == (0.25, 0.3, 0.1)
     assert (found.temperature, found.add_tail, found.clip, found.teacher) == (1.1, False, 0.05, "fixed")
     assert (weighted.learning_rate, weighted.model.lora.rank, weighted.max_grad_norm) == (5e-6, 64, 0.1)
+
+
+def test_opsa_of_a_mini_batch_of_which_nothing_is_left_has_no_loss():
+    method = METHODS["opsa"].from_fields()
+    _, _, batch = random_batch(method, [3], 0)
+    none = method.prepare(batch[:0], 1)
+    assert len(none) == 0 and method.metrics(none) == {}

@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import shutil
+import subprocess
+import sys
 
 import pytest
 
+import rlcsd
 from rlcsd.cli import main
+from rlcsd.config.load import load, to_yaml
+from rlcsd.engine.local.model import TINY
 from rlcsd.run import Run
+from rlcsd.run.chat import Chat
+from rlcsd.storage import write_manifest
 
 GREEDY = ["evaluation.sampling.temperature=0", "evaluation.sampling.max_tokens=24"]
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    from rlcsd.config.load import load
-
     folder = tmp_path_factory.mktemp("chat")
     config = load(
         ["steps=2", "save_every=1", "prompts_per_step=2", "prompts_per_update=2", "group_size=3", "method=grpo",
@@ -82,3 +89,28 @@ def test_what_cannot_be_asked_is_one_sentence(run, arguments, words, capsys):
 def test_no_run_is_one_sentence(tmp_path, capsys):
     assert main(["chat", str(tmp_path), "Who?"]) == 2
     assert "there is no run here" in capsys.readouterr().err
+
+
+def test_a_task_in_a_file_says_itself_how_it_asks(tmp_path):
+    folder = tmp_path / "bob's run"
+    shutil.copytree(TINY, folder / "checkpoints/step_1")
+    write_manifest(folder / "checkpoints/step_1")
+    (tmp_path / "mine.py").write_text(
+        "from rlcsd import Problem, Task\n"
+        "def task():\n"
+        "    return Task('t', [Problem('1?', '1')], {'test': [Problem('2?', '2')]}, 'exact', instruction='A number.',\n"
+        "                system_prompt='Be brief.')\n"
+    )
+    config = load([f"task={tmp_path / 'mine.py'}:task", "evaluation.sampling.max_tokens=4"])
+    (folder / "config.yaml").write_text(to_yaml(config))
+    chat = Chat(folder)
+    assert (chat.instruction, chat.system_prompt) == ("A number.", "Be brief.")
+    (measured,) = rlcsd.evaluate(folder, progress=False)
+    assert measured.name == "test"
+
+
+def test_bytes_that_are_no_text_are_no_traceback(run):
+    command = [sys.executable, "-m", "rlcsd.cli", "chat", str(run), "--json", *GREEDY]
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8"}
+    done = subprocess.run(command, input=b"caf\xe9?\n", capture_output=True, env=environment, check=False)
+    assert done.returncode == 0 and json.loads(done.stdout)["question"] == "caf\ufffd?", done.stderr

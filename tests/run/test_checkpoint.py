@@ -111,6 +111,18 @@ def test_loading_gives_the_saved_step_back(saved):
     assert load_checkpoint(path, engine) == 3
 
 
+def test_the_generators_of_gpus_are_saved_and_restored(saved, tmp_path, monkeypatch):
+    engine, _ = saved
+    restored = []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda index: torch.full((4,), 7 + index, dtype=torch.uint8))
+    monkeypatch.setattr(torch.cuda, "set_rng_state", lambda state, index: restored.append((int(state[0]), index)))
+    path = checkpoint_writer(tmp_path, engine, 3)()
+    load_checkpoint(path, engine)
+    assert restored == [(7, 0), (8, 1)]
+
+
 def test_only_the_newest_and_the_best_stay(tmp_path):
     for step in range(1, 7):
         fake(tmp_path, step)
@@ -238,7 +250,7 @@ def test_a_checkpoint_of_a_version_with_fewer_keys_belongs_to_the_same_run():
     for key in ("sampling_mask", "shuffle", "overlong", "rollout_rejection"):
         del then[key]
     then["rollout_correction"] = "token"  # its name at that time
-    facts = {"config": then, "data": data_hash(task)}
+    facts = {"step": 2, "config": then, "data": data_hash(task)}
     check_same_run(Path("step_000002"), facts, config, task)
     with pytest.raises(InputError, match=r"shuffle=False: the run of step_000002 has shuffle=True"):
         check_same_run(Path("step_000002"), facts, load(["method=grpo", "shuffle=false"]), task)

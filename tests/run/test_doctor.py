@@ -54,6 +54,20 @@ def test_the_folder_of_a_run_stands_for_its_newest_checkpoint(monkeypatch, tmp_p
     assert lines(doctor(load([f"model.path={tmp_path}", *QUICK])))["memory"].startswith("ok ")
 
 
+def test_what_the_run_refuses_before_it_begins_fails(monkeypatch, tmp_path):
+    only(monkeypatch)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (tmp_path / "file").touch()
+    found = lines(doctor(load([f"output_dir={tmp_path}/file", "push_to_hub=me/x", *QUICK])))
+    assert found["folder"].endswith("file is a file; choose a folder") and "push_to_hub=me/x" in found["hub"]
+
+
+@pytest.mark.parametrize("seconds", ["inf", "nan", "0", "-5"])
+def test_its_time_limit_is_a_number_of_seconds(seconds, capsys):
+    assert main(["doctor", f"--seconds={seconds}"]) == 2
+    assert "--seconds" in capsys.readouterr().err
+
+
 def test_a_sound_machine_passes_with_every_line(tmp_path, capsys):
     """Real processes: two ranks over gloo, and the engine with a training step whose new weights the sampler has."""
     assert main(["doctor", *QUICK, f"output_dir={tmp_path}/runs"]) == 0

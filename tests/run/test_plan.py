@@ -51,6 +51,19 @@ def test_a_plan_without_its_data_says_so_and_plans_all_the_same(capsys, tmp_path
     assert "missing    model.path=Qwen/Qwen3-4B" in shown
 
 
+def test_a_place_that_cannot_be_written_is_refused_before_the_model_is_loaded(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    for command in (["train", "--dry-run"], ["train"]):
+        assert main([*command, "task=kk_tiny", f"output_dir={tmp_path}/file/runs"]) == 2
+        assert f"output_dir={tmp_path}/file/runs: {tmp_path}/file is a file" in capsys.readouterr().err
+
+
+def test_the_folder_of_a_sweeps_run_is_a_folder(tmp_path, capsys):
+    (tmp_path / "method=rlcsd,seed=0").mkdir()
+    assert main(["inspect", str(tmp_path / "method=rlcsd,seed=0")]) == 2
+    assert "there is no run here" in capsys.readouterr().err
+
+
 def test_under_verl_the_first_node_alone_holds_the_whole_model(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["train", "--dry-run", "model=qwen3_4b", "task=math_deepmath", "engine=verl"]) == 0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 
 import pytest
 import torch
@@ -12,6 +14,7 @@ from rlcsd.config.load import load
 from rlcsd.records import Problem
 from rlcsd.run import Run
 from rlcsd.run.rehearsal import few_problems, rehearse
+from rlcsd.run.stop import Interrupted
 from rlcsd.storage import read_jsonl
 
 
@@ -60,6 +63,17 @@ def test_the_hours_are_near_those_of_the_real_run(tiny_config, tmp_path, work_cl
     assert real / 1.3 < rehearsal.seconds < 1.3 * real, (real, rehearsal.seconds)
     written = sum(path.stat().st_size for path in (tmp_path / "real").rglob("*") if path.is_file())
     assert written / 2 < rehearsal.disk < 2 * written
+
+
+def test_a_signal_ends_a_rehearsal(tiny_config, tmp_path):
+    def watch(event, facts):
+        if event == "step":
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted):
+        rehearse(tiny_config("method=grpo", "sampling.max_tokens=16", "engine.self_check=false"), watch)
+    (folder,) = tmp_path.iterdir()
+    assert [record["step"] for record in read_jsonl(folder / "metrics.jsonl")] == [1]
 
 
 def test_what_a_run_refuses_a_rehearsal_refuses(tmp_path, capsys):

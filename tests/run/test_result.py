@@ -103,6 +103,11 @@ def test_the_trained_model_answers_and_is_evaluated(result):
         result.generate("x", step=77)
     (measured,) = result.evaluate(short)
     assert (measured.name, measured.problems) == ("seen_sizes", 6)
+    (measured,) = result.evaluate([*short, "task.eval_per_size=3"])
+    assert measured.problems == 3
+    task = rlcsd.Task("t", [rlcsd.Problem("Q?", "1")], {}, "exact")
+    with pytest.raises(rlcsd.InputError, match=r"task\.eval_per_size=3: not beside task="):
+        rlcsd.evaluate(result.folder, ["task.eval_per_size=3"], task=task)
 
 
 def test_a_run_is_repeated_by_the_command_of_its_report(result, quick, capsys):

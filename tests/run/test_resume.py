@@ -18,8 +18,9 @@ import rlcsd
 from rlcsd import Problem, Task
 from rlcsd.cli import main
 from rlcsd.run import Run
-from rlcsd.run.checkpoint import checkpoints, data_hash, read_facts
+from rlcsd.run.checkpoint import checkpoints, data_hash, read_facts, step_of
 from rlcsd.run.folder import RunLock
+from rlcsd.run.stop import Interrupted
 from rlcsd.storage import append_jsonl, read_jsonl
 
 from . import kills
@@ -90,8 +91,9 @@ def test_a_finished_run_says_so_and_can_go_further(undisturbed, tmp_path, capsys
 )
 def test_what_may_not_change(undisturbed, overrides, complaint, tmp_path, capsys):
     run = copy_of(undisturbed, tmp_path / "run")
-    assert main(["train", "--resume", str(run), *overrides]) == 2
-    assert complaint in capsys.readouterr().err
+    for dry in ([], ["--dry-run"]):
+        assert main(["train", "--resume", str(run), *overrides, *dry]) == 2
+        assert complaint in capsys.readouterr().err
     assert kills.differences(undisturbed, run) == []
 
 
@@ -99,8 +101,9 @@ def test_an_edited_config_is_noticed(undisturbed, tmp_path, capsys):
     run = copy_of(undisturbed, tmp_path / "run")
     text = (run / "config.yaml").read_text()
     (run / "config.yaml").write_text(text.replace("group_size: 4", "group_size: 5"))
-    assert main(["train", "--resume", str(run)]) == 2
-    assert "group_size=5: the run of" in capsys.readouterr().err
+    for dry in ([], ["--dry-run"]):
+        assert main(["train", "--resume", str(run), *dry]) == 2
+        assert "group_size=5: the run of" in capsys.readouterr().err
     assert kills.differences(undisturbed, run) == []
 
 
@@ -178,6 +181,23 @@ def test_a_signal_finishes_the_step_saves_and_says_how_to_go_on(undisturbed, num
     assert checkpoints(run / "checkpoints")[-1].name == f"step_{done:06d}"
     kills.finish(run)
     assert [d for d in kills.differences(undisturbed, run) if not d.startswith("checkpoints")] == []
+
+
+@pytest.mark.parametrize(("phase", "saved"), [("sample", [1]), ("update", [])])
+def test_a_second_signal_saves_no_weights_that_are_beyond_the_last_step(phase, saved, tiny_config):
+    steps = []
+
+    def watch(event, facts):
+        steps.extend([facts["step"]] if event == "step" else [])
+        if event == "phase" and facts["phase"] == phase and steps == [1]:
+            for _ in range(2):
+                os.kill(os.getpid(), signal.SIGINT)
+
+    run = Run(tiny_config("method=grpo", "entropy_coefficient=0.1", "steps=3", "save_every=0", "engine.self_check=false",
+                          "sampling.max_tokens=16", "evaluation.before=false"), watch=watch)  # fmt: skip
+    with pytest.raises(Interrupted, match="within step 2 of 3.*from the beginning" if phase == "update" else "step 1"):
+        run.execute()
+    assert [step_of(path) for path in checkpoints(run.folder / "checkpoints")] == saved
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

@@ -90,6 +90,14 @@ def test_a_sweep_is_resumed_extended_and_compared(tmp_path, capsys, monkeypatch)
     assert [one["job"] for one in read_jsonl(folder / "jobs.jsonl")] == [f"seed={seed}" for seed in range(4)]
 
 
+def test_a_damaged_list_of_jobs_and_a_rehearsal_are_one_sentence(tmp_path, capsys):
+    (tmp_path / "sweep.json").write_text("{}")
+    assert main(["sweep", "--resume", str(tmp_path)]) == 2
+    assert "is damaged" in capsys.readouterr().err
+    assert main(["sweep", "seed=0,1", "rehearsal=true", "--dry-run"]) == 2
+    assert "rehearsal=true" in capsys.readouterr().err
+
+
 def test_a_run_that_fails_stops_no_other(tmp_path, capsys, monkeypatch):
     execute = Run.execute
 

@@ -16,7 +16,14 @@ from rlcsd.methods import METHODS
 from rlcsd.prompts import TEMPLATES, hint_text, teacher_text
 from rlcsd.records import Group, Hint, Rollout, Sample, Verdict
 from rlcsd.stages.grade import Overlong, grade, group_advantages
-from rlcsd.stages.hint import TeacherPrompts, draw_hints, hinted_examples, teacher_context, teacher_token_limit
+from rlcsd.stages.hint import (
+    TeacherPrompts,
+    draw_hints,
+    hinted_examples,
+    may_be_wrong_hint,
+    teacher_context,
+    teacher_token_limit,
+)
 from rlcsd.tasks.task import Problem, Task
 
 SAMPLE = Sample((1,), torch.zeros(1), torch.zeros(1), True)
@@ -208,6 +215,7 @@ def test_a_wrong_rollout_without_an_answer_is_a_hint_by_its_text_where_the_task_
     assert [(hint.index, hint.answer) for hint in published.wrong] == [(2, "6")] and published.correct.answer == "4"
     drawn = [draw.hints for draw in draw_hints(group, config, True, random.Random(0), by_text=True)]
     assert {hint.index for hint in drawn[3].wrong} == {1, 2}
+    assert not may_be_wrong_hint(rollout("<think>It is 5?</think>\n", False), by_text=True), "it says nothing"
     hints = (drawn[3].correct, *drawn[3].wrong)
     assert {hint.answer for hint in hints} == {""}, "one without an answer: all of them are shown alike"
     assert hint_text(hints[0].text, hints[0].answer) == "It is 4."

@@ -66,6 +66,8 @@ def test_answers_are_read_from_boxes_and_tags():
     assert answer_in("<think>\\boxed{1}</think> \\boxed{2}") == "2"
     assert answer_in("<answer>1</answer> <answer> 2 </answer>") == "2"
     assert answer_in("2") is None
+    assert answer_in("<answer>1</answer>" + "<answer>" * 100_000) == "1"
+    assert answer_in("<answer>" * 100_000) is None and answer_in("<answer>a<answer>b</answer>") == "a<answer>b"
 
 
 def escaped(text: str) -> str:

@@ -233,3 +233,15 @@ def test_a_judge_may_need_no_reference_answer(judge):
     assert [verdict.correct for verdict in task.judge(task.train, [("please", "now")])[0]] == [True, False]
     with pytest.raises(InputError, match="the answer of problem 0 in 'train' is empty; a verifier that needs none"):
         Task("t", task.train, {}, [Reward(polite), Reward("exact")])
+
+
+def test_the_users_interrupt_is_no_complaint_about_a_verifier():
+    class Interrupted:
+        def batch(self, responses, answers):
+            if "a" in responses:  # a task tries its verifier on empty responses
+                raise KeyboardInterrupt
+            return [0.0 for _ in responses]
+
+    task = Task("t", PROBLEMS, {}, Interrupted(), verifier_seconds=None)
+    with pytest.raises(KeyboardInterrupt):
+        task.judge(PROBLEMS, [["a"], ["b"]])

@@ -271,3 +271,10 @@ def test_two_texts_together_never_say_what_neither_says(one, other, between):
 )  # fmt: skip
 def test_layouts_that_say_something_else_are_wrong(boxed):
     assert not verify(f"\\boxed{{{boxed}}}", ANSWER)
+
+
+@pytest.mark.parametrize("sign", ["|", "&"])
+@pytest.mark.parametrize("space", [" ", "\n"])
+def test_the_work_is_linear_in_the_space_around_a_column(sign, space):
+    assert not verify(f"\\boxed{{a {sign} {space * 1_000_000} b}}", ANSWER)
+    assert not verify(f"\\boxed{{a {sign} {('name' + space * 999) * 1000} b}}", ANSWER)

@@ -74,6 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")  # a terminal that knows ASCII alone gets "?" for "×"
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="replace")
     top = parser()
     parsed, rest = top.parse_known_args(arguments)
     loose = getattr(parsed, "free_words", False)  # a question may be any words

@@ -133,7 +133,7 @@ def _inspect(arguments: argparse.Namespace) -> None:
     figure = _figure(arguments)
     if arguments.problems < 1:
         raise InputError(f"--problems {arguments.problems}: must be at least 1")
-    folders = [word for word in arguments.overrides if "=" not in word]
+    folders = [word for word in arguments.overrides if "=" not in word or Path(word).is_dir()]  # a sweep's have a =
     if len(folders) > 1 or (folders and len(arguments.overrides) > 1):
         raise InputError(f"{' '.join(arguments.overrides)}: give one run folder, or overrides of the form key=value")
     if folders and arguments.templates:

@@ -103,6 +103,9 @@ def _doctor(arguments: argparse.Namespace) -> int:
     from ..config.load import load
     from ..run.doctor import doctor, exit_code
 
+    if not 0 < arguments.seconds <= 86400:
+        raise InputError(f"--seconds {arguments.seconds:g}: must be above 0 and at most 86400, a day")
+
     findings = []
     for finding in doctor(load(arguments.overrides), arguments.seconds):
         findings.append(finding)

@@ -121,27 +121,26 @@ def literal(value: Any) -> str:
     text = str(value)
     if isinstance(value, int | float) or re.fullmatch(r"[\w./:-]+", text):
         return text
-    return "'" + text.replace("'", "\\'") + "'"
+    # Before a quote and at the end a backslash is doubled; elsewhere it stands for itself.
+    return "'" + re.sub(r"(\\*)'", r"\1\1\\'", re.sub(r"(\\+)$", r"\1\1", text)) + "'"
 
 
 def changed(config: Config, overrides: Sequence[str]) -> Config:
     """A config with a few keys changed by `key=value` overrides. Raises InputError as in `load`."""
-    pairs = list(map(split_override, overrides))
-    _check_values(["++" + _path_quoted(f"{key}={value}") for key, value in pairs])
+    pairs = parsed(overrides)
     try:
-        others = [f"{key}={value}" for key, value in pairs if not is_special_path(value)]
         values = config.model_dump()
         if any(key.startswith("method.") for key, _ in pairs):
             values["method"] = _not_derived(config.method)
-        merged = OmegaConf.merge(values, OmegaConf.from_dotlist(others))
+        merged = OmegaConf.create(values)
         for key, value in pairs:
-            if is_special_path(value):
-                OmegaConf.update(merged, key, value)
+            if OmegaConf.is_list(OmegaConf.select(merged, key.rpartition(".")[0])):
+                raise InputError(f"{' '.join(overrides)}: {key} is in a list; a list is given whole, KEY=[a,b]")
+            OmegaConf.update(merged, key, value, force_add=True)
         _clear(merged, overrides, {})
         plain = OmegaConf.to_container(merged)
     except OmegaConfBaseException as error:
-        reason = f"{str(error).splitlines()[0]}; a list is given whole, KEY=[a,b]"
-        raise InputError(f"{' '.join(overrides)}: {reason}") from None
+        raise InputError(f"{' '.join(overrides)}: {str(error).splitlines()[0]}") from None
     assert isinstance(plain, dict)
     return validated({str(key): value for key, value in plain.items()})
 
@@ -180,7 +179,7 @@ def from_yaml(path: str | Path) -> Config:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8", errors="replace"))
     except OSError as error:
         raise InputError(f"{path}: {'there is no such file' if not Path(path).exists() else error.strerror}") from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # a date that there is not, for example
         raise InputError(f"{path}: not YAML ({str(error).splitlines()[0]})") from None
     if not isinstance(values, dict):
         raise InputError(f"{path}: a config is a mapping of keys to values")
@@ -435,19 +434,27 @@ def _check_objective(overrides: Sequence[str], values: Mapping[str, Any]) -> Non
         raise InputError(f"objective={chosen}: method={name} is grpo with objective={name}; use method=grpo")
 
 
-def _check_values(overrides: Sequence[str]) -> None:
-    """Raises InputError for an override whose value Hydra's grammar cannot read, or reads as several values."""
-    parser = OverridesParser.create()
+def parsed(overrides: Sequence[str]) -> list[tuple[str, Any]]:
+    """Keys and values of `key=value` overrides as Hydra's grammar reads them. Raises InputError as in `load`."""
+    grammar = [_digits_kept(f"{key}={value}") for key, value in map(split_override, overrides)]
+    return _check_values([f"++{_path_quoted(override)}" for override in grammar])
+
+
+def _check_values(overrides: Sequence[str]) -> list[tuple[str, Any]]:
+    """Keys and values. Raises InputError for a value that Hydra's grammar cannot read, or reads as several values."""
+    parser, found = OverridesParser.create(), list[tuple[str, Any]]()
     for override in overrides:
         key, value = split_override(override)
         plain = override.lstrip("+")
         quote = f"text with special characters goes in quotes, '{key}=\"…\"', and a list in brackets, {key}=[a,b]"
         try:
-            parsed = parser.parse_override(override)
+            read = parser.parse_override(override)
         except HydraException:
             raise InputError(f"{plain}: the value {value!r} cannot be read; {quote}") from None
-        if parsed.is_sweep_override():
+        if read.is_sweep_override():
             several = f"`rlcsd sweep {plain}` makes a run of each"
             raise InputError(f"{plain}: the value {value!r} is more than one; {several}; {quote}")
         if value == "???":
             raise InputError(f"{plain}: a value is needed, {key}=…")
+        found.append((key, read.value()))
+    return found

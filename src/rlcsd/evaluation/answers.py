@@ -20,7 +20,7 @@ from ..engine.interface import Scorer
 from ..errors import InputError
 from ..prompts import student_prompt
 from ..records import Problem, Sampling
-from ..storage import check_new_folder
+from ..storage import check_new_folder, write_text
 from ..tasks.task import Task
 from .summary import Answered, Summary, average, markdown_table, summarise
 
@@ -214,7 +214,7 @@ class EvaluationFolder:
             return []
         answers = [_read(line) for line in self.samples.read_text(encoding="utf-8", errors="replace").split("\n")]
         kept = [item for item in answers if item is not None]
-        self.samples.write_text("".join(map(_line, kept)), encoding="utf-8")
+        write_text(self.samples, "".join(map(_line, kept)))
         return kept
 
     def keep(self, batch: Sequence[Answered]) -> None:
@@ -222,8 +222,6 @@ class EvaluationFolder:
             file.writelines(map(_line, batch))
 
     def finish(self, summaries: Sequence[Summary], answered: Sequence[Answered]) -> None:
-        self.samples.write_text("".join(map(_line, answered)), encoding="utf-8")
-        (self.folder / "eval.md").write_text(markdown_table(summaries) + "\n", encoding="utf-8")
-        (self.folder / "eval.json").write_text(
-            json.dumps([summary.as_dict() for summary in summaries], indent=2), encoding="utf-8"
-        )
+        write_text(self.samples, "".join(map(_line, answered)))
+        write_text(self.folder / "eval.md", markdown_table(summaries) + "\n")
+        write_text(self.folder / "eval.json", json.dumps([summary.as_dict() for summary in summaries], indent=2))

@@ -87,10 +87,10 @@ def summaries_of(record: Mapping[str, Any]) -> list[Summary]:
     return [Summary(**{**one, "pass_at": {int(k): v for k, v in one["pass_at"].items()}}) for one in record["sets"]]
 
 
-def reported_average(summaries: Sequence[Summary]) -> float:
-    """The one accuracy of an evaluation: the mean over its sets, each counting alike, or that of its only set.
+def reported(summaries: Sequence[Summary]) -> Summary:
+    """The one summary of an evaluation: that of the mean over its sets, each counting alike, or of its only set.
 
-    The kinds of problem of a set count as part of it, not once more. This number is the `average` of reports; early
+    The kinds of problem of a set count as part of it, not once more. Its mean is the `average` of reports; early
     stopping and the choice of the best checkpoint compare it.
 
     Raises:
@@ -98,7 +98,12 @@ def reported_average(summaries: Sequence[Summary]) -> float:
     """
     if not summaries:
         raise ValueError("an evaluation without sets has no average")
-    return next((one.mean for one in summaries if one.name == AVERAGE), summaries[0].mean)
+    return next((one for one in summaries if one.name == AVERAGE), summaries[0])
+
+
+def reported_average(summaries: Sequence[Summary]) -> float:
+    """The mean of the `reported` summary. Raises ValueError if there is none."""
+    return reported(summaries).mean
 
 
 def pass_at_k(n: int, correct: int, k: int) -> float:

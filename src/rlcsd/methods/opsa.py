@@ -43,6 +43,8 @@ class OPSA(CreditMethod):
         count = max(1, int(self.config.share * len(batch)))
         selected = torch.zeros_like(batch.hinted)
         selected[batch.old_log_prob.argsort(stable=True)[:count]] = True
+        if not len(batch):  # nothing of the mini-batch is left, as may be with TRL
+            return super().assign(batch.with_columns(selected=selected, credit=batch.entropy), step)
         least, most = batch.entropy[selected].aminmax()
         scale = (batch.entropy - least) / (most - least) if most > least else torch.ones_like(batch.entropy)
         credit = torch.where(selected, self.config.advantage * (1 + scale), 0.0)
@@ -74,4 +76,6 @@ class OPSA(CreditMethod):
         assert batch.entropy is not None and batch.selected is not None
         selected = batch.selected
         figures = {"opsa/log_prob": batch.old_log_prob[selected], "opsa/entropy": batch.entropy[selected]}
-        return {name: Mean(float(values.double().mean()), len(values)) for name, values in figures.items()}
+        return {
+            name: Mean(float(values.double().mean()), len(values)) for name, values in figures.items() if len(values)
+        }

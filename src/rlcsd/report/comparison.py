@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -63,6 +63,9 @@ class Comparison:
     __repr__ = _repr_markdown_ = __str__
 
 
+Chosen = TypeVar("Chosen")
+
+
 def compare(
     runs: Any,
     by: Sequence[str] | None = None,
@@ -89,7 +92,7 @@ def compare(
     """
     several = [runs] if isinstance(runs, str | Path) or hasattr(runs, "folder") else list(runs)
     found = read_runs([Path(getattr(run, "folder", run)) for run in several], by)
-    tables = [{"runs": comparison, "results": results, "hints": hint_sources}[table](found)]
+    tables = [_one_of("table", {"runs": comparison, "results": results, "hints": hint_sources}, table)(found)]
     if baseline is not None:
         tables.append(differences(found, baseline, pairing))
     return Comparison(found, tables)
@@ -325,7 +328,13 @@ class Table:
 
 def written(table: Table, form: Format) -> str:
     """The table as text. CSV gives the half-width of an interval a column of its own, and leaves the notes out."""
-    return {"markdown": _markdown, "csv": _csv, "latex": _latex}[form](table)
+    return _one_of("form", {"markdown": _markdown, "csv": _csv, "latex": _latex}, form)(table)
+
+
+def _one_of(name: str, choices: Mapping[str, Chosen], chosen: str) -> Chosen:
+    if chosen not in choices:
+        raise InputError(f"{name}={chosen!r}: it is one of {', '.join(choices)}")
+    return choices[chosen]
 
 
 def _number(value: float, table: Table) -> str:

@@ -221,7 +221,7 @@ def draw_signals(means: Means, path: Path | None) -> Any:
     One panel for tokens of correct and one for tokens of wrong rollouts.
     """
     targets = [target for target in ("correct", "wrong") if means.get(target)]
-    kinds = [kind for kind in next(iter(means.values())) if any(kind in means[target] for target in targets)]
+    kinds = list(dict.fromkeys(kind for target in targets for kind in means[target]))
     with drawing(1, len(targets), 3.7, path, sharey=True, squeeze=False) as (figure, axes):
         for axis, target in zip(axes[0], targets, strict=True):
             _draw(axis, means[target], kinds)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from ..evaluation import Summary, interval_over_problems, markdown_table, reported_average, summaries_of
+from ..evaluation import Summary, interval_over_problems, markdown_table, reported, summaries_of
 from ..storage import read_jsonl
 from .figures import BEFORE, CURVES, Series, bars, colours, drawing, smoothed
 from .run_results import curve, method_label, read_config, updates_by_step
@@ -126,11 +126,11 @@ def _accuracy(logs: Logs, model: str) -> str:
     if not logs.trained:
         why = "its task has no evaluation sets" if not logs.evaluations else "there is no evaluation after training"
         return f"the accuracy of {model} is not known: {why}"
-    after = _headline(logs.after)
+    after = reported(logs.after)
     place = f"held-out accuracy of {model} ({after.label if after.name != 'average' else 'average of the sets'})"
     if not logs.before:
         return f"{place} is {after.rate}; it was not measured before"
-    old, paired = _headline(logs.before), paired_gain(logs)
+    old, paired = reported(logs.before), paired_gain(logs)
     change = f"from {old.rate} to {after.rate}"
     if paired is None:
         return f"{place} went {change}"
@@ -141,11 +141,6 @@ def _accuracy(logs: Logs, model: str) -> str:
         f"{place} {verb} {change}, by {gain:+.3f} on the same {problems} problems (95 %: {low:+.3f} to {high:+.3f})"
         f"{verdict}"
     )
-
-
-def _headline(summaries: Sequence[Summary]) -> Summary:
-    """The summary of `reported_average`."""
-    return next(one for one in summaries if one.mean == reported_average(summaries))
 
 
 def paired_gain(logs: Logs) -> tuple[float, float, float, int] | None:

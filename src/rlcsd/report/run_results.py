@@ -24,12 +24,13 @@ Key = TypeVar("Key", bound=Hashable)
 # Keys that two seeds of one experiment may differ in: names, logs, checkpoints, and where the arithmetic is done.
 _NO_DIFFERENCE = {
     "seed", "run_name", "output_dir", "project", "trackers", "push_to_hub", "figures", "save_every", "keep_last",
-    "keep_best", "log_rollouts", "show_completion_every", "evaluation.every", "evaluation.before",
+    "keep_best", "save_in_background", "export_dtype", "log_rollouts", "show_completion_every", "evaluation.every",
+    "evaluation.before",
     *(f"engine.{key}" for key in (
         "device", "threads", "micro_batch_tokens", "score_tokens", "head_chunk", "sample_rows", "sample_gib",
         "cuda_graph", "self_check", "vllm_memory", "vllm_sleep", "nodes", "gpus_per_node", "ray_address",
         "share_prefixes", "sequence_parallel", "offload", "tensor_parallel", "rollout_memory", "rollout_rows",
-        "rollout_eager", "rollout_adapters", "timeout",
+        "rollout_eager", "rollout_adapters", "timeout", "peak_tflops", "profile_steps",
     )),
 }  # fmt: skip
 _STOPPING = {"evaluation.patience", "evaluation.min_gain"}
@@ -98,7 +99,7 @@ def read_config(folder: Path) -> dict[str, Any]:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
         if not isinstance(config["method"]["name"], str) or not isinstance(config["seed"], int):
             raise TypeError
-    except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError):
+    except (yaml.YAMLError, ValueError, TypeError, KeyError):
         raise InputError(f"{path}: this is not the config of a run; give the folder of `rlcsd train`") from None
     return dict(config)
 

@@ -20,7 +20,7 @@ from ..decoding import response_text
 from ..engine.interface import Engine, build_engine
 from ..errors import InputError
 from ..methods import METHODS
-from ..prompts import BOXED_INSTRUCTION, student_prompt
+from ..prompts import student_prompt
 from ..records import Problem
 from ..tasks.registry import build_task
 from ..tasks.task import Task
@@ -108,11 +108,14 @@ class Chat:
         self.sampling, self.config = config.evaluation.sampling.settings(), config
         self.task: Task | None = None
         self.problem: Problem | None = None
-        self.instruction = getattr(config.task, "instruction", None)
+        instruction = getattr(config.task, "instruction", None)
         self.system_prompt = getattr(config.task, "system_prompt", "")
-        if problem is not None:
+        if problem is not None or instruction is None:  # a task in a file says itself how it asks
             config, task = with_task_of_run(run, config, task, warn)
             self.task = task if task is not None else build_task(config.task)
+            instruction, self.system_prompt = self.task.instruction, self.task.system_prompt
+        self.instruction = str(instruction)
+        if problem is not None and self.task is not None:
             self.problem = _problem(self.task, problem)
         # A checkpoint is a whole model, or an adapter of the base that the run began with.
         model = config.model.model_copy(update={"path": str(checkpoint), "gguf_file": None})
@@ -169,10 +172,8 @@ class Chat:
         return replace(problem, history=(("system", self.system_prompt), *problem.history))
 
     def _responses(self, engine: Engine, problems: Sequence[Problem], seed: int) -> list[str]:
-        given = self.task.instruction if self.task is not None else self.instruction
-        instruction = BOXED_INSTRUCTION if given is None else given
         thinking = self.config.model.thinking_eval
-        prompts = [student_prompt(engine.tokenizer, problem, instruction, thinking) for problem in problems]
+        prompts = [student_prompt(engine.tokenizer, problem, self.instruction, thinking) for problem in problems]
         longest = max(map(len, prompts), default=0)
         if longest + self.sampling.max_tokens > engine.context_length:
             raise InputError(

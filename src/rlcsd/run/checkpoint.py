@@ -63,7 +63,7 @@ def checkpoint_writer(
     target = folder / f"step_{step:06d}"
     version, words, spare = random.getstate()
     numbers = {"step": step, "python_random": [version, list(words), spare], **(facts or {})}
-    torch_random = torch.get_rng_state()
+    torch_random = _random_states()
 
     def write() -> Path:
         with whole_folder(target, replace=True) as partial:
@@ -73,7 +73,7 @@ def checkpoint_writer(
                 engine.save(partial)
                 (partial / _STATE).mkdir()
                 engine.save_state(partial / _STATE)
-            save_file({"torch": torch_random}, partial / _STATE / "random.safetensors")
+            save_file(torch_random, partial / _STATE / "random.safetensors")
             (partial / _STATE / _STEP).write_text(json.dumps(numbers), encoding="utf-8")
             write_manifest(partial)
         return target
@@ -103,10 +103,23 @@ def load_checkpoint(path: Path, engine: Engine) -> int:
         raise InputError(f"resume={path}: {error}") from None
     except (RuntimeError, KeyError, ValueError, OSError) as error:
         raise InputError(f"resume={path}: the checkpoint does not fit this model ({first_line(error)})") from None
-    torch.set_rng_state(load_file(state / "random.safetensors")["torch"])
+    _set_random_states(load_file(state / "random.safetensors"))
     version, words, spare = facts["python_random"]
     random.setstate((version, tuple(words), spare))
     return int(facts["step"])
+
+
+def _random_states() -> dict[str, torch.Tensor]:
+    """The states of torch's generators: of the CPU, and of each GPU if the process uses them (dropout of adapters)."""
+    gpus = range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0)
+    return {"torch": torch.get_rng_state(), **{f"cuda{index}": torch.cuda.get_rng_state(index) for index in gpus}}
+
+
+def _set_random_states(states: Mapping[str, torch.Tensor]) -> None:
+    torch.set_rng_state(states["torch"])
+    for index in range(torch.cuda.device_count() if torch.cuda.is_initialized() else 0):
+        if (state := states.get(f"cuda{index}")) is not None:  # absent: saved elsewhere, or by an older version
+            torch.cuda.set_rng_state(state, index)
 
 
 # ------------------------------------------------------------------ finding and pruning
@@ -195,9 +208,12 @@ def no_longer_better(evaluations: Evaluations, config: EvaluationConfig) -> bool
 # ------------------------------------------------------------------ resuming
 
 
-def check_same_run(checkpoint: Path, facts: Mapping[str, Any], config: Config, task: Task) -> None:
+def check_same_run(checkpoint: Path, facts: Mapping[str, Any], config: Config, task: Task | None) -> None:
     """Raise InputError if the config or the data differs from that of the checkpoint's run, except in keys that a
-    resumed run may change. `facts` are those of the checkpoint; a key that its version lacked has the default."""
+    resumed run may change, or if that run has done more steps. `facts` are those of the checkpoint; a key that its
+    version lacked has the default. Without a `task` the data is not compared."""
+    if config.steps is not None and facts["step"] > config.steps:
+        raise InputError(f"steps={config.steps}: the run has already done {facts['step']} steps")
     old = validated(current_names(facts["config"]))
     then, now = (flat_config(one.model_dump(mode="json")) for one in (old, config))
     for key in sorted(then.keys() | now.keys()):
@@ -206,7 +222,7 @@ def check_same_run(checkpoint: Path, facts: Mapping[str, Any], config: Config, t
                 f"{key}={now.get(key)}: the run of {checkpoint} has {key}={then.get(key)}; restore that value in "
                 "config.yaml, or start a new run"
             )
-    if facts["data"] != data_hash(task):
+    if task is not None and facts["data"] != data_hash(task):
         raise InputError(
             f"task={task.name}: the problems are not those that the run of {checkpoint} was trained on; restore the "
             "data, or start a new run"

@@ -30,7 +30,7 @@ import torch
 from packaging.requirements import Requirement
 
 from ..config.load import build_method
-from ..config.schema import Config, LocalEngineConfig, VerlEngineConfig
+from ..config.schema import Config, GuardConfig, LocalEngineConfig, VerlEngineConfig
 from ..engine.interface import Engine, build_engine, check_engine
 from ..engine.local.memory import checkpoint_bytes, load_shapes, loading_bytes, memory_plan
 from ..engine.local.model import resolve_device
@@ -43,7 +43,9 @@ from ..prepare import Prepared, prepare, training_prompt
 from ..records import Pair, Problem, Sampling, Verdict
 from ..tasks.task import Task
 from ..trainer import Trainer
-from .folder import with_newest_checkpoint
+from .folder import new_folder, with_newest_checkpoint
+from .push import check_hub
+from .tracking import check_trackers
 
 Status = Literal["ok", "warn", "fail"]
 _GIB = 2**30
@@ -75,6 +77,15 @@ def doctor(config: Config, seconds: float = 600.0) -> Iterator[Finding]:
     except InputError as error:
         yield Finding("fail", "model", str(error))
         return
+    for name, check_access in (
+        ("folder", lambda: new_folder(config, "")),
+        ("trackers", lambda: check_trackers(config.trackers)),
+        ("hub", lambda: check_hub(config.push_to_hub)),
+    ):
+        try:
+            check_access()
+        except InputError as error:
+            yield Finding("fail", name, str(error))
     for check in (_versions, _driver, _gpus, _memory, _disk, _attention, _data):
         try:
             yield from check(config)
@@ -450,7 +461,7 @@ def _small(config: Config) -> Prepared:
         "method": method_class("grpo").Config(name="grpo"),
         "steps": 1, "prompts_per_step": 2, "prompts_per_update": 2, "group_size": 4, "warmup_steps": 0,
         "learning_rate": _LEARNING_RATE, "lr_scheduler_type": "constant", "lr_scheduler_kwargs": {},
-        "refill_batches": 0,
+        "refill_batches": 0, "guard": GuardConfig(), "max_prompt_tokens": max(256, config.max_prompt_tokens),
         "sampling": config.sampling.model_copy(update={"max_tokens": min(_TOKENS, config.sampling.max_tokens)}),
         "evaluation": config.evaluation.model_copy(update={"patience": 0}),
     }  # fmt: skip

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import evaluation
-from ..config.load import as_overrides, build_method
+from ..config.load import as_overrides, build_method, literal, split_override
 from ..config.schema import Config
 from ..engine.interface import build_engine
 from ..engine.local.local_engine import with_threads
@@ -53,7 +53,7 @@ def evaluate(
     Raises:
         InputError: no such model or task, or a run whose task has to be given again.
     """
-    overrides = [*([] if model is None else [f"model.path='{model}'"]), *as_overrides(overrides)]
+    overrides = [*([] if model is None else [f"model.path={literal(str(model))}"]), *as_overrides(overrides)]
     config, task = _chosen(overrides, task, warn)
     folder = EvaluationFolder(Path(out), config) if out is not None else None
     task = task if task is not None else build_task(config.task)
@@ -80,7 +80,11 @@ def evaluate(
 def _chosen(overrides: Sequence[str], task: Task | None, warn: Warn) -> tuple[Config, Task | None]:
     """The config of the evaluation, and its task if the config alone does not describe it."""
     run = evaluated_run(overrides)
-    other = any(override.lstrip("+").startswith("task=") for override in overrides)
+    chosen = [(key, value) for key, value in map(split_override, overrides) if key.partition(".")[0] == "task"]
+    other = any(key == "task" for key, _ in chosen)
+    for key, value in chosen if task is not None else ():
+        if (key == "task" and value != "own") or run is not None:
+            raise InputError(f"{key}={value}: not beside task=…, a task given from Python; leave one of the two out")
     config = evaluation_config([*overrides, *(["task=own"] if run is None and task is not None and not other else [])])
     if run is not None and not other:
         return with_task_of_run(run, config, task, warn)

@@ -17,7 +17,7 @@ import torch
 import yaml
 from filelock import FileLock, Timeout
 
-from ..config.load import changed, from_yaml, load
+from ..config.load import changed, from_yaml, load, parsed
 from ..config.schema import Config, may_change_on_resume
 from ..engine.interface import Engine
 from ..errors import InputError
@@ -37,9 +37,14 @@ def new_folder(config: Config, task_name: str) -> Path:
     """`output_dir/run_name`, or an unused name made of task, method, seed and time.
 
     Raises:
-        InputError: the folder `run_name` holds a run already.
+        InputError: the folder `run_name` holds a run already, or `output_dir` cannot be written.
     """
     base = Path(config.output_dir)
+    there = next(path for path in (base, *base.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise InputError(f"output_dir={config.output_dir}: {there} is a file; choose a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"output_dir={config.output_dir}: nothing can be written in {there}; choose another folder")
     if config.run_name:
         folder = base / config.run_name
         if (folder / "config.yaml").exists():
@@ -207,7 +212,7 @@ def plugins_of(folder: Path) -> list[str]:
     """The code outside the package that a run's config names, as `KEY=FILE.py:NAME`; nothing of it is imported."""
     try:
         values = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8", errors="replace"))
-    except (OSError, yaml.YAMLError):
+    except (OSError, yaml.YAMLError, ValueError):
         return []  # `resumed_config` raises for it
     flat = flat_config(values) if isinstance(values, dict) else {}
     named = [(key, flat.get(key)) for key in ("method.name", "task.name", "task.verifier")]
@@ -219,9 +224,9 @@ def plugins_of(folder: Path) -> list[str]:
 
 def evaluated_run(overrides: Sequence[str]) -> Path | None:
     """The run folder that `model.path` names among the overrides of `rlcsd eval`; None if it is no run."""
-    chosen = {override.lstrip("+").partition("=")[0]: override.partition("=")[2] for override in overrides}
-    folder = Path(chosen.get("model.path", "").strip("'\""))
-    return folder if is_run(folder) else None
+    paths = [value for key, value in parsed(overrides) if key == "model.path"]
+    folder = Path(str(paths[-1])) if paths else None
+    return folder if folder is not None and is_run(folder) else None
 
 
 def evaluation_config(overrides: Sequence[str]) -> Config:

@@ -24,6 +24,7 @@ from ..methods.base import Method
 from ..prepare import Prepared, prepare, training_prompt, with_whole_steps
 from ..tasks.registry import TaskParameters, build_task
 from ..tasks.task import overlaps
+from .checkpoint import check_same_run, newest_whole, read_facts
 from .folder import new_folder, with_newest_checkpoint, with_task_of_run
 from .push import check_hub
 from .tracking import check_trackers
@@ -40,6 +41,10 @@ def plan(config: Config, resume: Path | None = None) -> str:
     task = None
     if resume is not None:
         config, task = with_task_of_run(resume, config, None, missing.append)
+        checkpoint, complaints = newest_whole(resume / "checkpoints")
+        missing += complaints
+        if checkpoint is not None:  # the plan draws a few problems only, so data is compared by the run
+            check_same_run(checkpoint, read_facts(checkpoint), config, None)
     else:
         config = with_newest_checkpoint(config)
     tokenizer = _tokenizer(config.model)

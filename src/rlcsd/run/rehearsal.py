@@ -15,7 +15,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -32,6 +31,7 @@ from ..records import Problem
 from ..storage import read_jsonl, write_text
 from ..tasks.task import Task
 from .folder import default_name, new_folder, with_newest_checkpoint
+from .plan import check_machine
 from .run import Run, Watcher
 from .stop import Interrupted
 
@@ -110,6 +110,7 @@ def rehearse(config: Config, watch: Watcher | None = None, task: Task | None = N
     """
     prepared = prepare(with_newest_checkpoint(config), task)
     config = prepared.config
+    check_machine(config)
     new_folder(config, prepared.task.name)  # raises for a name that is taken
     small_task = replace(prepared.task, evaluations=few_problems(prepared.task.evaluations))
     small = _small(config, prepared.task.name)
@@ -126,8 +127,11 @@ def rehearse(config: Config, watch: Watcher | None = None, task: Task | None = N
     first = Run(small, small_task, watch=stop)
     start = time.perf_counter() - begun
     _timed(first, "save", saves)
-    with suppress(Interrupted):
+    try:
         first.execute()
+    except Interrupted:
+        if first.saved != SAVE_AFTER:  # a signal of the user's
+            raise
     begun = time.perf_counter()
     second = Run(first.config, small_task, first.folder, listen)
     build = time.perf_counter() - begun

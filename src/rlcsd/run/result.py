@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..config.load import as_overrides
+from ..config.load import as_overrides, split_override
 from ..evaluation import Summary
 from ..report.page import Page
 from ..report.run_report import Logs, draw_dynamics, html_summary, outcome
@@ -133,7 +133,9 @@ class Result(Mapping[str, Any]):
             overrides: changes of the settings, such as `["evaluation.samples=8"]` or `["task=logic_kk"]`.
             out: folder for the answers.
         """
-        return evaluate(self.folder, overrides, self._task, out, progress=False)
+        overrides = as_overrides(overrides)
+        other = any(split_override(override)[0].partition(".")[0] == "task" for override in overrides)
+        return evaluate(self.folder, overrides, None if other else self._task, out, progress=False)
 
     def generate(self, question: Any, overrides: Overrides = (), step: int | None = None) -> Any:
         """The trained model's response to a question, or to each of several, with the task's instruction.

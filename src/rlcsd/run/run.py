@@ -220,7 +220,7 @@ class Run:
 
     def _train(self, start: int) -> None:
         last = self.trainer.steps
-        done, at = start, min(start + 1, last)
+        done, at, begun = start, min(start + 1, last), False
         try:
             self._evaluate_if_due(start)
             for number in range(start + 1, last + 1):
@@ -229,9 +229,10 @@ class Run:
                 at = number
                 self._finish_saving(wait=False)
                 with self.stop.deferred():
+                    begun = True
                     with self._profiled(number):
                         result = self.trainer.timed_step(number)
-                    done = number
+                    done, begun = number, False
                     self._record(result)
                     if number == last or (self.config.save_every and number % self.config.save_every == 0):
                         self.save(number)
@@ -243,7 +244,7 @@ class Run:
                     break
             self._end(done)
         except Interrupted as interrupted:
-            message = self._stopped(done)
+            message = self._stopped(done, begun and self._current_phase not in _WITHOUT_UPDATE)
             self._report_end(message)
             raise Interrupted(interrupted.number, message) from None
         except Exception as error:
@@ -341,13 +342,19 @@ class Run:
         self._write_events()
         write_report(self.folder, self.config.figures)
 
-    def _stopped(self, done: int) -> str:
-        """Save step `done` unless it is saved; returns a sentence on how to resume."""
+    def _stopped(self, done: int, changing: bool) -> str:
+        """Save step `done` unless it is saved; returns a sentence on how to resume.
+
+        `changing`: a second signal came while the next step was at its updates, so the weights are no longer those of
+        step `done`, and nothing is saved.
+        """
         with self.stop.deferred():
             self._finish_saving()
-            if done and self.saved != done:
+            if done and self.saved != done and not changing:
                 self.save(done)
                 self._finish_saving()
+        if changing:
+            return f"stopped within step {done + 1} of {self.trainer.steps}{self._how_to_resume()}"
         return f"stopped after step {done} of {self.trainer.steps}{self._how_to_resume()}"
 
     def _how_to_resume(self, override: str | None = None) -> str:
@@ -521,8 +528,6 @@ class Run:
                 self._warn(_ahead(start, facts["begun"]))
             self.trainer.health.load_state(facts.get("health", {}))
             self.trainer.extra_problems = int(facts.get("extra_problems", 0))
-            if start > self.trainer.steps:
-                raise InputError(f"steps={self.trainer.steps}: the run has already done {start} steps")
         kept = cut_logs(self.folder, facts.get("logs", {}), start)
         self.evaluations = [(record["step"], summaries_of(record)) for record in kept]
         self._step = start

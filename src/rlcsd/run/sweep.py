@@ -78,8 +78,11 @@ class Sweep:
             path = folder / _JOBS
             if not path.is_file():
                 raise InputError(f"--resume {folder}: no such file {path}, so this is no folder of a sweep")
-            records = json.loads(path.read_text(encoding="utf-8"))["jobs"]
-            jobs = {job["name"]: Job(job["name"], job["label"], tuple(job["overrides"])) for job in records}
+            try:
+                records = json.loads(path.read_text(encoding="utf-8"))["jobs"]
+                jobs = {job["name"]: Job(job["name"], job["label"], tuple(job["overrides"])) for job in records}
+            except (ValueError, KeyError, TypeError):
+                raise InputError(f"--resume {folder}: {path} is damaged; it lists the sweep's jobs") from None
         else:
             check_new_folder(folder)
         if overrides or not resume:
@@ -155,7 +158,7 @@ class Sweep:
 
     def command(self, job: Job) -> str:
         """The shell command that makes a job's run in this folder, from anywhere."""
-        placed = (f"output_dir='{self.folder}'", f"run_name='{job.name}'")
+        placed = (f"output_dir={literal(str(self.folder))}", f"run_name={literal(job.name)}")
         return shlex.join(["rlcsd", "train", *job.overrides, *placed])
 
 
@@ -239,7 +242,8 @@ def jobs_of(overrides: Sequence[str], kept: Sequence[Job] = ()) -> list[Job]:
         if jobs.get(job.name, job).overrides != job.overrides:  # two values that read alike as the name of a folder
             tail = hashlib.sha256(" ".join(combination).encode()).hexdigest()[:8]
             job = Job(f"{job.name}-{tail}", f"{job.label}-{tail}", job.overrides)
-        load(combination)
+        if load(combination).rehearsal:
+            raise InputError("rehearsal=true: `rlcsd train` does it, for one run")
         jobs[job.name] = job
     return list(jobs.values())
 

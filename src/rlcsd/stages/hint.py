@@ -247,7 +247,12 @@ def may_be_wrong_hint(rollout: Rollout, by_text: bool = False, source: str = "se
         return False
     if source == "answer_pair":
         return bool(bare_answer(rollout).strip())
-    return rollout.answer is not None or (by_text and rollout.sample.finished and bool(rollout.text.strip()))
+    return rollout.answer is not None or (by_text and rollout.sample.finished and bool(_said(rollout)))
+
+
+def _said(rollout: Rollout) -> str:
+    """What a response says behind its thoughts."""
+    return without_thinking(rollout.text).strip()
 
 
 # Characters of a response in which no answer can be read, as CEPO's code means it. With mathruler 0.1.0, which reads an

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
@@ -82,7 +83,7 @@ def split(problems: Sequence[Problem], keys: Sequence[str], fraction: float, see
     names = sorted(set(keys))
     random.Random(f"{seed}/split").shuffle(names)
     wanted = max(1, round(fraction * len(problems)))
-    counts = {name: keys.count(name) for name in names} if len(names) < len(keys) else dict.fromkeys(names, 1)
+    counts = Counter(keys)
     held_out: set[str] = set()
     for name in names:
         if wanted <= 0:

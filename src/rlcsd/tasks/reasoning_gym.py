@@ -21,7 +21,7 @@ from .task import Task
 
 SEEDS = 2**23  # in the range of one split
 _NO_ANSWER = "any answer that satisfies the question"  # where the generator gives no answer of its own
-_TAGGED = re.compile(r"<answer>(.*?)</answer>", re.DOTALL)
+_TAG, _END = "<answer>", "</answer>"
 _ALMOST = 0.99  # for partial marks whose sum rounding took above 1
 _NONSENSE = "no answer at all"  # no data set has this answer
 
@@ -105,8 +105,10 @@ def answer_in(response: str) -> str | None:
     boxed = last_boxed(response)
     if boxed is not None:
         return boxed
-    tagged = _TAGGED.findall(without_thinking(response))
-    return tagged[-1].strip() if tagged else None
+    text, answer, end = without_thinking(response), None, 0
+    while (begin := text.find(_TAG, end)) >= 0 and (end := text.find(_END, begin)) >= 0:
+        answer = text[begin + len(_TAG) : end].strip()
+    return answer
 
 
 def _score(dataset: Any, answer: str, entry: Mapping[str, Any]) -> float:

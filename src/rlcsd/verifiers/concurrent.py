@@ -142,6 +142,8 @@ class BatchVerifier:
             try:
                 results = self.form.call(self.verifier.batch, responses, subjects)
                 found.append(asyncio.run(_result(results)) if inspect.isawaitable(results) else list(results))
+            except KeyboardInterrupt:  # of the user, in this thread
+                raise
             except BaseException as error:
                 found.append(error)
 

@@ -34,7 +34,7 @@ _COMMANDS = (
     (re.compile(r"&\s*([:=])|([:=])\s*&"), r" \1\2 "),  # the columns of an alignment
 )
 _HEADING = re.compile(
-    r"\|?\s*(?:name|person|people|character|inhabitant|islander)s?\s*[|&]\s*(?:role|type|identity|status|kind)\s*(?:\||\\\\|\n)",
+    r"(?:\|\s*)?(?:name|person|people|character|inhabitant|islander)s?\s*[|&]\s*(?:role|type|identity|status|kind)\s*(?:\||\\\\|\n)",
     re.IGNORECASE,
 )
 _RULE = re.compile(r"\|(?:\s*:?-{2,}:?\s*\|)+")

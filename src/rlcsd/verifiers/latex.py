@@ -137,7 +137,7 @@ _REWRITTEN = (
     (re.compile(r"\^\s*(-\s*\d+)"), r"^{\1}"),  # 10^-5
     (re.compile(r"\^\s*\((-?\w+(?:/\d+)?)\)"), r"^{\1}"),
     (re.compile(r"(?<![\d.])(\d+)\s+(\d+)/(\d+)(?!\d)"), r"\1\\frac{\2}{\3}"),  # 1 1/2
-    (re.compile(r"\s*\\?%|\s*\b(?:percent(?:age)?|per cent|pct)\b"), r"\\%"),
+    (re.compile(r"(?<!\s)\s*(?:\\?%|\b(?:percent(?:age)?|per cent|pct)\b)"), r"\\%"),
     (re.compile(r"\A(?:all |the )*(?:set of )?(?:all )?real(?: number)?s\Z"), r"\\mathbb{R}"),
     (re.compile(r"\\pmod\s*(\w)(?![\w}])|\\pmod\s*(\d+)"), lambda found: rf"\pmod{{{found[1] or found[2]}}}"),
     (re.compile(r"\(\s*\\?(?:b|p)?mod(?:ulo)?(?![a-z])\s*\{?([^(){}]*)\}?\s*\)"), r"\\pmod{\1}"),

@@ -26,7 +26,7 @@ from .latex import TOKEN, closed, number, spelled, split
 
 _WORDS = re.compile(r"[A-Za-z][A-Za-z' -]*")
 _CHOICE = re.compile(r"\(?([A-Z])\)?[.)]?")
-_JOINED = re.compile(r"\s*(?:,|\\word(?:and|or))\s*")
+_JOINED = re.compile(r"(?<!\s)\s*(?:,|\\word(?:and|or))\s*")
 
 
 def equivalent(given: str, reference: str) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,8 +15,9 @@ from transformers import AutoModelForCausalLM
 import rlcsd
 import rlcsd.stages.grade
 from rlcsd import Problem, Task
+from rlcsd.config.load import changed, load
 from rlcsd.config.schema import ModelConfig
-from rlcsd.engine.local.model import load_network, load_tokenizer
+from rlcsd.engine.local.model import TINY, load_network, load_tokenizer, teacher_model_config
 from rlcsd.prompts import render
 from rlcsd.storage import read_jsonl
 from tests.conftest import ARCHITECTURES, random_model
@@ -110,3 +113,31 @@ def test_a_model_is_loaded_from_a_gguf_file_named_wrongly_with_one_sentence(tmp_
     (tmp_path / "x.gguf").write_bytes(b"not a model")
     with pytest.raises(rlcsd.InputError, match=r"model\.path="):
         load_network(ModelConfig(path=str(tmp_path), gguf_file="x.gguf"), torch.device("cpu"))
+
+
+def copy_of_tiny(folder: Path, file: str, **changes) -> Path:
+    shutil.copytree(TINY, folder)
+    values = json.loads((folder / file).read_text()) | changes
+    (folder / file).write_text(json.dumps({key: value for key, value in values.items() if value is not None}))
+    return folder
+
+
+def test_a_tokenizer_without_end_and_padding_pads_with_any_token(tmp_path):
+    folder = copy_of_tiny(tmp_path / "m", "tokenizer_config.json", eos_token=None, pad_token=None)
+    tokenizer = load_tokenizer(ModelConfig(path=str(folder)))
+    assert tokenizer.eos_token_id is None and tokenizer.pad_token_id == 0
+
+
+def test_another_model_as_the_teacher_has_room_for_what_it_scores(tmp_path):
+    tokenizer = load_tokenizer(ModelConfig())
+    folder = str(copy_of_tiny(tmp_path / "m", "config.json", max_position_embeddings=200))
+    config = load(["method=opd", f"method.teacher_model={folder}", "max_prompt_tokens=100", "sampling.max_tokens=100"])
+    assert teacher_model_config(folder, config, tokenizer).path == folder
+    for keys, said in (
+        (["sampling.max_tokens=101"], "max_prompt_tokens and sampling.max_tokens of 200 in all"),
+        (["method.hint_source=gt_cot"], "set max_teacher_tokens=200"),
+    ):
+        with pytest.raises(rlcsd.InputError, match=f"its context has 200 tokens; .*{said}"):
+            teacher_model_config(folder, changed(config, keys), tokenizer)
+    hinted = changed(config, ["method.hint_source=gt_cot", "max_teacher_tokens=200"])
+    assert teacher_model_config(folder, hinted, tokenizer).path == folder

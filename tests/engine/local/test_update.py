@@ -9,7 +9,7 @@ import torch
 
 from rlcsd.config.schema import Config, LocalEngineConfig, LoraConfig, ModelConfig
 from rlcsd.engine.local import LocalEngine
-from rlcsd.engine.local.model import Network
+from rlcsd.engine.local.model import Network, load_network
 from rlcsd.layout import Layout
 from rlcsd.methods import METHODS
 from rlcsd.records import Pair, Rollout, Sample, TrainingExample, Verdict
@@ -252,6 +252,26 @@ def test_prompts_computed_once_give_the_gradient_of_prompts_computed_for_each_ro
     plain = gradient(engine, rows, method, batch)
     assert float(plain.norm()) > 0
     assert float((shared - plain).norm() / plain.norm()) < 1e-6  # norms and rotations are float32 inside
+
+
+@pytest.mark.parametrize("targets", [["q_proj", "v_proj"], ["k_proj"], ["o_proj"], ["gate_proj"]])
+def test_adapters_of_some_layers_alone_get_the_gradient_of_prompts_computed_for_each_row(
+    targets, tokenizer, monkeypatch
+):
+    """Below the first of them nothing is trained, and what was computed there has no gradient to take."""
+    pytest.importorskip("peft")
+    method = built("grpo")
+    model = load_network(ModelConfig(lora=LoraConfig(rank=2, target_modules=targets)), torch.device("cpu"))
+    for name, parameter in model.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter, std=0.02)
+    engine = engine_for(method, tokenizer, model=model, micro=40)
+    rows = [replace(row, prompt=tuple(range(5, 15))) for row in rows_for(engine, method, count=4)]
+    batch = method.prepare(build_token_batch(engine, rows, method, TRUNCATED), 1)
+    shared = gradient(engine, rows, method, batch)
+    monkeypatch.setattr("rlcsd.engine.local.update.prompts_to_share", lambda *arguments: None)
+    plain = gradient(engine, rows, method, batch)
+    assert float((shared - plain).norm() / plain.norm()) < 1e-4
 
 
 @pytest.mark.parametrize("budget", [24, 60, 10**6])

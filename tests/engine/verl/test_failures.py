@@ -97,10 +97,14 @@ def test_a_worker_that_dies_raises_an_error_and_closing_leaves_no_process(engine
     assert alive(processes) == []
 
 
-def test_adapters_of_the_head_are_refused(engines):
-    with pytest.raises(
-        InputError, match=r"^model\.lora\.target_modules=.*: the language-model head cannot have an adapter"
-    ):
-        engines(
-            "engine.gpus_per_node=2", "method=grpo", "model.lora.rank=2", "model.lora.target_modules=[q_proj,lm_head]"
-        )
+@pytest.mark.parametrize(
+    ("layer", "reason"),
+    [
+        ("lm_head", "the language-model head cannot have an adapter"),
+        ("embed_tokens", "(embedding and head of this model|engine=verl adapts linear layers alone)"),
+    ],
+)
+def test_adapters_beside_those_of_linear_layers_are_refused(engines, layer, reason):
+    lora = ("model.lora.rank=2", f"model.lora.target_modules=[q_proj,{layer}]")
+    with pytest.raises(InputError, match=rf"^model\.lora\.target_modules=.*: {reason}"):
+        engines("engine.gpus_per_node=2", "method=grpo", *lora)

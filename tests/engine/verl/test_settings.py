@@ -54,6 +54,8 @@ def test_an_adapter_folder_is_refused_for_it_is_no_whole_model(tmp_path):
     (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "tiny"}), encoding="utf-8")
     with pytest.raises(InputError, match=r"an adapter without its base; engine=verl loads whole models"):
         check_engine(load([*BIG, f"model.path={tmp_path}"]))
+    with pytest.raises(InputError, match=r"^method\.teacher_model=.*: an adapter without its base"):
+        check_engine(load([*BIG, "method=opd", f"method.teacher_model={tmp_path}"]))
 
 
 @pytest.mark.parametrize(
@@ -64,7 +66,6 @@ def test_an_adapter_folder_is_refused_for_it_is_no_whole_model(tmp_path):
         (["model.lora.rank=513"], False),
         (["model.lora.rank=64", "engine.rollout_adapters=merged"], False),
         (["model.lora.rank=64", "model.dtype=float32"], False),
-        (["model.lora.rank=64", "model.lora.target_modules=[q_proj,embed_tokens]"], False),
     ],
 )
 def test_servers_get_adapters_alone_where_vllm_has_kernels_for_them(overrides, alone):

@@ -217,7 +217,7 @@ class SharedPrompts:
         reached = [
             (tensor, leaf.grad)
             for tensor, leaf in zip(self.computed, self.leaves, strict=True)
-            if leaf.grad is not None
+            if leaf.grad is not None and tensor.requires_grad  # not of keys below which nothing is trained
         ]
         if reached:
             torch.autograd.backward(

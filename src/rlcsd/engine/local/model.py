@@ -257,8 +257,8 @@ def load_tokenizer(config: ModelConfig) -> Any:
             f"model.path={config.path}: the tokenizer has no chat template, which prompts are rendered with; give one "
             "with model.chat_template=FILE"
         )
-    if tokenizer.pad_token_id is None:
-        tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token_id is None:  # any token will do, since a mask hides it
+        tokenizer.pad_token = tokenizer.eos_token or tokenizer.convert_ids_to_tokens(0)
     check_rendering(tokenizer)
     return tokenizer
 
@@ -275,13 +275,20 @@ def stop_ids(generation: Any, tokenizer: Any) -> list[int]:
 def teacher_model_config(path: str, config: Config, tokenizer: Any) -> ModelConfig:
     """The config of another model as the teacher, with the dtype and chat template of the policy.
 
-    Raises InputError unless its vocabulary equals that of `tokenizer`, the policy's.
+    Raises InputError unless its vocabulary equals that of `tokenizer`, the policy's, and its context has room for what
+    it is to score.
     """
     teacher = ModelConfig(path=path, dtype=config.model.dtype, chat_template=tokenizer.chat_template)
     if load_tokenizer(teacher).get_vocab() != tokenizer.get_vocab():
         raise InputError(
             f"method.teacher_model={path}: its vocabulary is not the policy's, so it cannot score the same token ids"
         )
+    hinted = getattr(config.method, "hint_source", "none") != "none"
+    scored = config.max_teacher_tokens if hinted else config.max_prompt_tokens + config.sampling.max_tokens
+    longest, room = context_length(config.model), context_length(teacher)
+    if room < min(longest, scored or longest):
+        keys = f"max_teacher_tokens={room}" if hinted else f"max_prompt_tokens and sampling.max_tokens of {room} in all"
+        raise InputError(f"method.teacher_model={path}: its context has {room} tokens; set {keys}, or take another one")
     return teacher
 
 

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
-from ...errors import first_line
+from ...errors import InputError, first_line
 from ..local.lora import check_ends
 from .ray_cluster import check_engine
 from .settings import check_version
@@ -184,8 +184,12 @@ class TrainingEngine(FSDPEngineWithLMHead):  # type: ignore[misc]
 
     def _build_fsdp_module(self, module: Any) -> Any:
         if self.model_config.lora_rank:
-            targets = self.model_config.target_modules
-            check_ends(module, f"model.lora.target_modules={targets}", trained=True)
+            field = f"model.lora.target_modules={self.model_config.target_modules}"
+            check_ends(module, field, trained=True)
+            for name, layer in module.named_modules():  # `full_weights` merges no others
+                if hasattr(layer, "lora_A") and not isinstance(layer.get_base_layer(), torch.nn.Linear):
+                    kind = type(layer.get_base_layer()).__name__
+                    raise InputError(f"{field}: engine=verl adapts linear layers alone, and {name} is a {kind}")
         for parameter in module.parameters():  # peft makes adapters in float32, and FSDP2 takes one format
             parameter.data = parameter.data.to(PrecisionType.to_dtype(self.engine_config.model_dtype))
         tied = module.get_output_embeddings().weight is module.get_input_embeddings().weight

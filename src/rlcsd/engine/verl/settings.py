@@ -29,15 +29,9 @@ def engine_settings(config: Config) -> VerlEngineConfig:
 
 
 def adapters_alone(config: Config) -> bool:
-    """Whether rollout servers keep the base and are sent the adapters, instead of weights that contain them.
-
-    Not for the embedding, whose adapters vLLM would leave out.
-    """
+    """Whether rollout servers keep the base and are sent the adapters, instead of weights that contain them."""
     e, lora = engine_settings(config), config.model.lora
-    if lora is None or e.rollout_adapters == "merged" or not vllm_has_kernel(config.model, e.platform == "cpu"):
-        return False
-    names = lora.target_modules if isinstance(lora.target_modules, list) else []
-    return not any("embed" in name for name in names)
+    return lora is not None and e.rollout_adapters != "merged" and vllm_has_kernel(config.model, e.platform == "cpu")
 
 
 def environment(settings: VerlEngineConfig) -> dict[str, str]:
@@ -182,11 +176,15 @@ def _check_model(config: Config) -> None:
     model = config.model
     if model.gguf_file:
         raise InputError("model.gguf_file: engine=verl loads safetensors alone; use engine=local, or convert the file")
-    if adapter_folder(model.path) is not None:
-        raise InputError(
-            f"model.path={model.path}: an adapter without its base; engine=verl loads whole models: `rlcsd export "
-            f"{model.path} --out DIR` merges it into one"
-        )
+    for key, path in (
+        ("model.path", model.path),
+        ("method.teacher_model", getattr(config.method, "teacher_model", None)),
+    ):
+        if path is not None and adapter_folder(path) is not None:
+            raise InputError(
+                f"{key}={path}: an adapter without its base; engine=verl loads whole models: `rlcsd export "
+                f"{path} --out DIR` merges it into one"
+            )
     if model.lora is not None and model.lora.dropout:
         raise InputError(f"model.lora.dropout={model.lora.dropout}: engine=verl builds adapters without dropout; set 0")
     if model.lora is not None and not float(model.lora.alpha).is_integer():
