@@ -63,6 +63,7 @@ def logged(tmp_path_factory):
                 "figures=false",
                 "trackers=[]",
                 "engine.threads=1",
+                "engine.self_check=false",
                 "engine.peak_tflops=0.1",
             ]
         )

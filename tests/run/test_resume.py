@@ -49,9 +49,15 @@ def test_killed_runs_resume_to_the_same_run(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "tail", [b'{"step": 3, "x', b"\0" * 4096, b"\n\n", '{"text": "a\u2028b"}\n'.encode(), b"\xff\xfe"]
+    ("name", "tail"),
+    [
+        ("metrics.jsonl", b'{"step": 3, "x'),
+        ("rollouts.jsonl", b"\0" * 4096),
+        ("metrics.jsonl", b"\n\n"),
+        ("rollouts.jsonl", '{"text": "a\u2028b"}\n'.encode()),
+        ("evaluations.jsonl", b"\xff\xfe"),
+    ],
 )
-@pytest.mark.parametrize("name", ["metrics.jsonl", "rollouts.jsonl", "evaluations.jsonl"])
 def test_whatever_stands_behind_the_checkpoints_log_is_cut(undisturbed, tail, name, tmp_path):
     run = copy_of(undisturbed, tmp_path / "run", 6)
     with (run / name).open("ab") as file:

@@ -96,6 +96,10 @@ def test_a_damaged_list_of_jobs_and_a_rehearsal_are_one_sentence(tmp_path, capsy
     assert "is damaged" in capsys.readouterr().err
     assert main(["sweep", "seed=0,1", "rehearsal=true", "--dry-run"]) == 2
     assert "rehearsal=true" in capsys.readouterr().err
+    assert main(["sweep", "seed=0,1", "run_name=mine", "--dry-run"]) == 2
+    assert "run_name=mine: a sweep names its runs" in capsys.readouterr().err
+    with pytest.raises(rlcsd.InputError, match="a resumed sweep stays in its folder"):
+        rlcsd.sweep(out=tmp_path / "a", resume=tmp_path)
 
 
 def test_a_run_that_fails_stops_no_other(tmp_path, capsys, monkeypatch):

@@ -189,6 +189,8 @@ def sweep(
         InputError: a value is not right, or a run failed; the others are done then, and `resume` tries it again.
     """
     given = _written(overrides) if isinstance(overrides, Mapping) else list(overrides)
+    if resume is not None and out is not None:
+        raise InputError(f"out={out}: a resumed sweep stays in its folder {resume}; leave one of the two out")
     if resume is not None:
         chosen = Sweep(Path(resume), given, True, task, progress)
     else:
@@ -228,6 +230,8 @@ def jobs_of(overrides: Sequence[str], kept: Sequence[Job] = ()) -> list[Job]:
     before = _values_by_key([job.overrides for job in kept])
     given = dict(map(parse_override, overrides))
     values = before | given
+    if given.get("run_name", ["null"]) != ["null"]:
+        raise InputError(f"run_name={given['run_name'][0]}: a sweep names its runs after their values; leave it out")
     swept = {key for key in values if len(values[key]) > 1 or len(before.get(key, ())) > 1}
     if not swept:
         raise InputError("sweep: no key has several values; for example method=grpo,rlcsd seed=0,1,2")

@@ -83,8 +83,9 @@ def test_the_gradient_of_real_rollouts_does_not_depend_on_the_cut(name, tiny_con
         "task.train_per_size=8",
         "group_size=8",
         "sampling.max_tokens=128",
-        "prompts_per_step=8",
-        "prompts_per_update=8",
+        "prompts_per_step=4",
+        "prompts_per_update=4",
+        "engine.self_check=false",
     )
     method = build_method(config)
     engine = LocalEngine(config, method)
