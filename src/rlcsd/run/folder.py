@@ -17,7 +17,7 @@ import torch
 import yaml
 from filelock import FileLock, Timeout
 
-from ..config.load import changed, from_yaml, load, parsed
+from ..config.load import changed, from_yaml, load, parsed, split_override
 from ..config.schema import Config, may_change_on_resume
 from ..engine.interface import Engine
 from ..errors import InputError
@@ -224,9 +224,11 @@ def plugins_of(folder: Path) -> list[str]:
 
 def evaluated_run(overrides: Sequence[str]) -> Path | None:
     """The run folder that `model.path` names among the overrides of `rlcsd eval`; None if it is no run."""
-    paths = [value for key, value in parsed(overrides) if key == "model.path"]
-    folder = Path(str(paths[-1])) if paths else None
-    return folder if folder is not None and is_run(folder) else None
+    paths = [override for override in overrides if split_override(override)[0] == "model.path"]
+    if not paths:
+        return None
+    ((_, path),) = parsed(paths[-1:])
+    return Path(str(path)) if is_run(Path(str(path))) else None
 
 
 def evaluation_config(overrides: Sequence[str]) -> Config:
