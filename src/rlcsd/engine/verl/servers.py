@@ -38,7 +38,11 @@ class Workers:
             "starting the workers",
             self.settings.timeout,
         )
-        self.ranks = 1 + max(self.call("start", "loading the model", model is None))
+        try:
+            self.ranks = 1 + max(self.call("start", "loading the model", model is None))
+        except BaseException:
+            self.kill()  # the cluster does not know this group yet
+            raise
 
     def call(self, method: str, what: str, *arguments: Any) -> list[Any]:
         """Call a method on every worker with the same arguments. Raises as `wait_for_results` does."""
