@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from rlcsd.report.figures import colours, smoothed
+from rlcsd.errors import InputError
+from rlcsd.report.figures import colours, draw_signals, smoothed
 
 
 def test_moving_means_keep_a_line_straight_and_take_noise_away():
@@ -19,3 +20,14 @@ def test_a_method_keeps_its_colour_and_no_two_share_one():
     chosen = colours(labels)
     assert len(set(chosen.values())) == 4
     assert chosen["grpo"] == colours(["grpo"])["grpo"]
+
+
+def test_a_figure_of_signals_has_every_kind_of_token_or_says_that_there_is_none():
+    signals = {"teacher_gap": 0.5, "contrast": 1.0}
+    figure = draw_signals(
+        {"correct": {"conclusion": signals}, "wrong": {"conclusion": signals, "premise": signals}}, None
+    )
+    shown = {label.get_text() for axis in figure.axes for label in axis.get_xticklabels()}
+    assert any("premise" in label for label in shown), shown
+    with pytest.raises(InputError, match="no token is of a kind"):
+        draw_signals({}, None)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..errors import InputError
 from .run_results import RunResult, accuracies, all_sets, by_label, curve, different_start, progress_notes
 from .statistics import mean_interval
 
@@ -219,8 +220,13 @@ def draw_signals(means: Means, path: Path | None) -> Any:
     """What a correct hint alone says and what is left of it in the contrast: mean signals by kind of token.
 
     One panel for tokens of correct and one for tokens of wrong rollouts.
+
+    Raises:
+        InputError: there is no token of a kind that has a name.
     """
     targets = [target for target in ("correct", "wrong") if means.get(target)]
+    if not targets:
+        raise InputError("figure: no token is of a kind that the figure shows; the responses say nothing of a puzzle")
     kinds = list(dict.fromkeys(kind for target in targets for kind in means[target]))
     with drawing(1, len(targets), 3.7, path, sharey=True, squeeze=False) as (figure, axes):
         for axis, target in zip(axes[0], targets, strict=True):
