@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
+from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -14,10 +16,11 @@ from hypothesis import HealthCheck, settings
 from transformers import CONFIG_MAPPING, AutoModelForCausalLM
 
 from rlcsd.config.load import load
-from rlcsd.engine.local.model import Network
+from rlcsd.engine.local.model import TINY, Network
 from rlcsd.experiments.examples import puzzle_example
 from rlcsd.experiments.recipe import load_recipe
 from rlcsd.experiments.warmstart import train_tokenizer
+from rlcsd.storage import write_manifest
 
 torch.set_num_threads(1)
 settings.register_profile(
@@ -78,6 +81,12 @@ def tokenizer():
 @pytest.fixture
 def network():
     return Network(random_model())
+
+
+def untrained_checkpoint(run: Path) -> None:
+    """Give the folder of a run a whole checkpoint of step 1: the shipped model as it is."""
+    shutil.copytree(TINY, run / "checkpoints/step_1")
+    write_manifest(run / "checkpoints/step_1")
 
 
 @pytest.fixture

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 
 import pytest
 
 import rlcsd
 from rlcsd.cli import main
 from rlcsd.config.load import load, to_yaml
-from rlcsd.engine.local.model import TINY
 from rlcsd.run import Run
 from rlcsd.run.chat import Chat
-from rlcsd.storage import write_manifest
+from tests.conftest import untrained_checkpoint
 
 GREEDY = ["evaluation.sampling.temperature=0", "evaluation.sampling.max_tokens=24"]
 
@@ -91,8 +89,7 @@ def test_no_run_is_one_sentence(tmp_path, capsys):
 
 def test_a_task_in_a_file_says_itself_how_it_asks(tmp_path):
     folder = tmp_path / "bob's run"
-    shutil.copytree(TINY, folder / "checkpoints/step_1")
-    write_manifest(folder / "checkpoints/step_1")
+    untrained_checkpoint(folder)
     (tmp_path / "mine.py").write_text(
         "from rlcsd import Problem, Task\n"
         "def task():\n"

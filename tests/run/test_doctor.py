@@ -17,7 +17,7 @@ from rlcsd.config.load import load
 from rlcsd.engine.local.model import TINY
 from rlcsd.run import doctor as module
 from rlcsd.run.doctor import doctor
-from rlcsd.storage import write_manifest
+from tests.conftest import untrained_checkpoint
 
 from . import doctor_targets
 
@@ -49,8 +49,7 @@ def test_the_folder_of_a_run_stands_for_its_newest_checkpoint(monkeypatch, tmp_p
     (tmp_path / "config.yaml").touch()
     found = lines(doctor(load([f"model.path={tmp_path}", *QUICK])))
     assert found == {"model": f"fail  model        model.path={tmp_path}: this run has no checkpoint yet"}
-    shutil.copytree(TINY, tmp_path / "checkpoints/step_1")
-    write_manifest(tmp_path / "checkpoints/step_1")
+    untrained_checkpoint(tmp_path)
     assert lines(doctor(load([f"model.path={tmp_path}", *QUICK])))["memory"].startswith("ok ")
 
 

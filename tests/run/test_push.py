@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
-
 import pytest
 import torch
 import yaml
@@ -12,10 +10,9 @@ from safetensors.torch import load, load_file
 import rlcsd
 from rlcsd.cli import main
 from rlcsd.config.load import to_yaml
-from rlcsd.engine.local.model import TINY
 from rlcsd.run import Run
 from rlcsd.run.push import check_hub
-from rlcsd.storage import write_manifest
+from tests.conftest import untrained_checkpoint
 from tests.hub import Hub
 
 
@@ -103,9 +100,7 @@ def test_a_dry_run_shows_the_files_and_the_card_without_network_or_token(hub, ti
 
 def test_exporting_a_run_from_elsewhere_imports_nothing_that_it_names(tiny_config, tmp_path):
     folder, ran = tmp_path / "elsewhere", tmp_path / "ran"
-    checkpoint = folder / "checkpoints/step_1"
-    shutil.copytree(TINY, checkpoint)
-    write_manifest(checkpoint)
+    untrained_checkpoint(folder)
     (tmp_path / "code.py").write_text(f"open({str(ran)!r}, 'w')\n")
     config = yaml.safe_load(to_yaml(tiny_config())) | {"export_dtype": "bfloat16"}
     config["method"]["name"] = config["task"]["name"] = f"{tmp_path / 'code.py'}:Named"

@@ -114,9 +114,8 @@ class Chat:
             config, task = with_task_of_run(run, config, task, warn)
             self.task = task if task is not None else build_task(config.task)
             instruction, self.system_prompt = self.task.instruction, self.task.system_prompt
+            self.problem = _problem(self.task, problem) if problem is not None else None
         self.instruction = str(instruction)
-        if problem is not None and self.task is not None:
-            self.problem = _problem(self.task, problem)
         # A checkpoint is a whole model, or an adapter of the base that the run began with.
         model = config.model.model_copy(update={"path": str(checkpoint), "gguf_file": None})
         self._trained_config = config.model_copy(update={"model": model})

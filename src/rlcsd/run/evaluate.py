@@ -77,10 +77,15 @@ def evaluate(
     return summaries
 
 
+def task_overrides(overrides: Sequence[str]) -> list[tuple[str, str]]:
+    """Keys and values of the overrides that choose or change a task."""
+    return [(key, value) for key, value in map(split_override, overrides) if key.partition(".")[0] == "task"]
+
+
 def _chosen(overrides: Sequence[str], task: Task | None, warn: Warn) -> tuple[Config, Task | None]:
     """The config of the evaluation, and its task if the config alone does not describe it."""
     run = evaluated_run(overrides)
-    chosen = [(key, value) for key, value in map(split_override, overrides) if key.partition(".")[0] == "task"]
+    chosen = task_overrides(overrides)
     other = any(key == "task" for key, _ in chosen)
     for key, value in chosen if task is not None else ():
         if (key == "task" and value != "own") or run is not None:

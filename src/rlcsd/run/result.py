@@ -6,14 +6,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..config.load import as_overrides, split_override
+from ..config.load import as_overrides
 from ..evaluation import Summary
 from ..report.page import Page
 from ..report.run_report import Logs, draw_dynamics, html_summary, outcome
 from ..tasks.task import Task
 from .chat import Chat
 from .checkpoint import checkpoint_of
-from .evaluate import evaluate
+from .evaluate import evaluate, task_overrides
 
 _KEYS = ("folder", "before", "after")
 
@@ -134,8 +134,8 @@ class Result(Mapping[str, Any]):
             out: folder for the answers.
         """
         overrides = as_overrides(overrides)
-        other = any(split_override(override)[0].partition(".")[0] == "task" for override in overrides)
-        return evaluate(self.folder, overrides, None if other else self._task, out, progress=False)
+        task = None if task_overrides(overrides) else self._task
+        return evaluate(self.folder, overrides, task, out, progress=False)
 
     def generate(self, question: Any, overrides: Overrides = (), step: int | None = None) -> Any:
         """The trained model's response to a question, or to each of several, with the task's instruction.

@@ -353,9 +353,8 @@ class Run:
             if done and self.saved != done and not changing:
                 self.save(done)
                 self._finish_saving()
-        if changing:
-            return f"stopped within step {done + 1} of {self.trainer.steps}{self._how_to_resume()}"
-        return f"stopped after step {done} of {self.trainer.steps}{self._how_to_resume()}"
+        where = f"within step {done + 1}" if changing else f"after step {done}"
+        return f"stopped {where} of {self.trainer.steps}{self._how_to_resume()}"
 
     def _how_to_resume(self, override: str | None = None) -> str:
         where = f"from the checkpoint of step {self.saved}" if self.saved else "from the beginning"
