@@ -13,7 +13,7 @@ export TOKENIZERS_PARALLELISM := false
 LOCK := uv pip compile --quiet --universal --no-annotate --python-version 3.11 --extra all --extra dev
 LOCK_GPU := uv pip compile --quiet --universal --no-annotate --python-version 3.11 --extra vllm --extra verl --extra data \
 	--extra quantization --extra trackers
-.PHONY: lock lock-gpu demo test lint types unit slow golden real-model test-trl test-harness test-install test-verl test-vllm test-page docs pre-commit \
+.PHONY: lock lock-gpu demo test lint types unit slow golden real-model test-trl test-harness test-quantization test-install test-verl test-vllm test-page docs pre-commit \
 	release-check notebook clean
 
 $(BIN)/.ready: pyproject.toml $(CONSTRAINTS)
@@ -46,6 +46,11 @@ test-trl: $(BIN)/.ready
 test-harness: $(BIN)/.ready
 	$(BIN)/pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) 'lm-eval>=0.4.13,<0.5'
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/test_lm_eval.py
+
+# 8-bit optimizer states and 4-bit weights with bitsandbytes, which runs on CPUs too.
+test-quantization: $(BIN)/.ready
+	$(BIN)/pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -e '.[quantization]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest tests/engine/local/test_optimizer.py tests/engine/local/test_lora.py tests/engine/local/test_memory.py
 
 # The locked sets still install: resolves them against the package index.
 test-install: $(BIN)/.ready

@@ -43,6 +43,34 @@ def test_any_failure_removes_the_half(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_what_a_process_of_another_host_is_writing_is_left_alone(tmp_path, monkeypatch):
+    def begin(host: str, process: int) -> None:
+        monkeypatch.setattr("rlcsd.storage._HOST", host)
+        monkeypatch.setattr("rlcsd.storage.os.getpid", lambda: process)
+        monkeypatch.setattr("rlcsd.storage.shutil.rmtree", lambda *args, **kwargs: None)  # the process is killed
+        with pytest.raises(KeyboardInterrupt), whole_folder(tmp_path / "data"):
+            raise KeyboardInterrupt
+        monkeypatch.undo()
+
+    for host in ("here", "elsewhere"):
+        begin(host, 2**22 + 1)  # above the largest process id
+    assert len(list(tmp_path.iterdir())) == 2
+    monkeypatch.setattr("rlcsd.storage._HOST", "here")
+    with whole_folder(tmp_path / "data") as partial:
+        (partial / "x").write_text("")
+    assert sorted(path.name.split(".")[:3] for path in tmp_path.iterdir()) == [["", "data", "elsewhere"], ["data"]]
+
+
+def test_a_folder_that_another_process_makes_meanwhile_is_kept(tmp_path):
+    def other() -> None:
+        (tmp_path / "data").mkdir()
+        (tmp_path / "data/theirs").write_text("")
+
+    with pytest.raises(InputError, match="already there"), whole_folder(tmp_path / "data"):
+        other()
+    assert [path.name for path in tmp_path.rglob("*")] == ["data", "theirs"]
+
+
 def test_replacing_takes_leave_and_a_place_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full/x").write_text("")

@@ -29,7 +29,7 @@ for node in "${nodes[@]:1}"; do start "$node" --address="$address"; done  # the 
 
 if [ "${1:-}" = --resume ]; then train=("$@" "engine.ray_address=$address" "engine.nodes=$SLURM_JOB_NUM_NODES")
 else train=("$@" engine=verl "engine.ray_address=$address" "engine.nodes=$SLURM_JOB_NUM_NODES" engine.gpus_per_node=8); fi
-srun --overlap --nodes=1 --ntasks=1 --nodelist="$head" rlcsd train "${train[@]}" &
+rlcsd train "${train[@]}" &  # this script is on the first node; srun would end the run at SIGTERM, without a checkpoint
 run=$!
 trap 'kill -TERM $run; wait $run || true; kill $(jobs -p) 2>/dev/null || true' TERM
 wait $run

@@ -10,6 +10,7 @@ import errno
 import hashlib
 import json
 import os
+import platform
 import re
 import shutil
 from collections.abc import Iterator
@@ -20,7 +21,8 @@ from typing import Any
 from .errors import InputError
 
 MANIFEST = "manifest.json"  # size and SHA-256 of every file of a folder
-_LEFT_OVER = re.compile(r"^\.(?P<name>.+)\.(?P<process>\d+)\.(?P<kind>partial|old)$")
+_LEFT_OVER = re.compile(r"^\.(?P<name>.+)\.(?P<host>[\w-]*)\.(?P<process>\d+)\.(?P<kind>partial|old)$")
+_HOST = re.sub(r"[^\w-]", "_", platform.node())  # nodes with one file system have processes of the same id
 
 
 def check_new_folder(target: Path, option: str = "--out") -> None:
@@ -41,7 +43,7 @@ def whole_folder(target: Path, replace: bool = False, option: str = "--out") -> 
     """
     if not replace:
         check_new_folder(target, option)
-    partial, old = (target.parent / f".{target.name}.{os.getpid()}.{kind}" for kind in ("partial", "old"))
+    partial, old = _beside(target, "partial"), _beside(target, "old")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         remove_left_overs(target.parent, only=target.name)
@@ -54,6 +56,8 @@ def whole_folder(target: Path, replace: bool = False, option: str = "--out") -> 
         for path in partial.rglob("*"):
             _sync(path)
         _sync(partial)
+        if not replace:
+            check_new_folder(target, option)  # another process may have made it
         if target.exists():
             target.rename(old)
         partial.rename(target)
@@ -68,16 +72,16 @@ def whole_folder(target: Path, replace: bool = False, option: str = "--out") -> 
 
 
 def remove_left_overs(parent: Path, only: str | None = None, alone: bool = False) -> None:
-    """Remove temporary files of dead processes from `parent`, of all targets or of the one named `only`.
+    """Remove temporary files of this host's dead processes from `parent`, of all targets or of the one named `only`.
 
     A target that was being replaced when its process died gets its old content back. `alone`: no other process writes
-    there, so process ids are not looked at (a new process may have the id of the dead one).
+    there, so hosts and process ids are not looked at (a new process may have the id of the dead one).
     """
     for path in list(parent.iterdir()) if parent.is_dir() else []:
         match = _LEFT_OVER.match(path.name)
         if match is None or (only is not None and match["name"] != only):
             continue
-        if not alone and _is_alive(int(match["process"])):
+        if not alone and (match["host"] != _HOST or _is_alive(int(match["process"]))):
             continue
         target = parent / match["name"]
         if match["kind"] == "old" and not target.exists():
@@ -88,7 +92,7 @@ def remove_left_overs(parent: Path, only: str | None = None, alone: bool = False
 
 def remove_folder(path: Path) -> None:
     """Remove a folder. It is renamed first: after a crash it is gone, and `remove_left_overs` removes the rest."""
-    hidden = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    hidden = _beside(path, "partial")
     path.rename(hidden)
     _remove(hidden)
 
@@ -168,6 +172,11 @@ def is_disk_full(error: BaseException) -> bool:
     return number in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in str(error)
 
 
+def _beside(target: Path, kind: str) -> Path:
+    """The hidden path beside `target` of what this process is writing (`partial`) or replacing (`old`)."""
+    return target.with_name(f".{target.name}.{_HOST}.{os.getpid()}.{kind}")
+
+
 def _remove(path: Path) -> None:
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
@@ -184,7 +193,7 @@ def _record(line: bytes) -> dict[str, Any] | None:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = _beside(path, "partial")
     try:
         with partial.open("wb") as file:
             file.write(content)

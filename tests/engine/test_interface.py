@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rlcsd.config.load import load
-from rlcsd.engine.interface import TokenLimits, check_engine, keeps_sampling_mask
+from rlcsd.engine.interface import TokenLimits, check_engine, checked_sampling, keeps_sampling_mask
 from rlcsd.errors import InputError
 from rlcsd.records import Sampling
 
@@ -52,6 +52,22 @@ def test_a_training_prompt_and_its_response_must_fit_the_context():
 )
 def test_masks_are_kept_where_sampling_is_truncated(wanted, sampling, kept):
     assert keeps_sampling_mask(load([f"sampling_mask={wanted}", *sampling])) == kept
+
+
+def test_samples_that_are_compared_have_masks_where_the_runs_have_them():
+    truncated = load(
+        [
+            "sampling_mask=true",
+            "sampling.top_p=0.9",
+            "sampling.top_k=20",
+            "sampling.temperature=0.7",
+            "sampling.max_tokens=9",
+        ]
+    )
+    assert checked_sampling(truncated) == Sampling(1.0, 0.9, 20, 9, keep_mask=True)
+    assert checked_sampling(load(["sampling_mask=false", "sampling.top_k=20", "sampling.max_tokens=9"])) == Sampling(
+        max_tokens=9
+    )
 
 
 def test_masks_that_cannot_be_kept_are_refused_with_the_key():

@@ -126,10 +126,13 @@ def test_the_generators_of_gpus_are_saved_and_restored(saved, tmp_path, monkeypa
 def test_only_the_newest_and_the_best_stay(tmp_path):
     for step in range(1, 7):
         fake(tmp_path, step)
-    prune(tmp_path, None, None)
+    prune(tmp_path, 6, None, None)
     assert len(checkpoints(tmp_path)) == 6
-    prune(tmp_path, 2, 1)
-    assert [path.name for path in checkpoints(tmp_path)] == ["step_000001", "step_000005", "step_000006"]
+    prune(tmp_path, 5, 2, 1)  # that of step 6 is damaged
+    names = ["step_000001", "step_000004", "step_000005", "step_000006"]
+    assert [path.name for path in checkpoints(tmp_path)] == names
+    prune(tmp_path, 6, 1, None)
+    assert [path.name for path in checkpoints(tmp_path)] == ["step_000006"]
     assert not list(tmp_path.glob(".*"))
 
 
@@ -251,6 +254,6 @@ def test_a_checkpoint_of_a_version_with_fewer_keys_belongs_to_the_same_run():
         del then[key]
     then["rollout_correction"] = "token"  # its name at that time
     facts = {"step": 2, "config": then, "data": data_hash(task)}
-    check_same_run(Path("step_000002"), facts, config, task)
+    check_same_run(Path("step_000002"), facts, config, task, 2)
     with pytest.raises(InputError, match=r"shuffle=False: the run of step_000002 has shuffle=True"):
-        check_same_run(Path("step_000002"), facts, load(["method=grpo", "shuffle=false"]), task)
+        check_same_run(Path("step_000002"), facts, load(["method=grpo", "shuffle=false"]), task, None)

@@ -19,7 +19,7 @@ from rlcsd import Problem, Task
 from rlcsd.cli import main
 from rlcsd.run import Run
 from rlcsd.run.checkpoint import checkpoints, data_hash, read_facts, step_of
-from rlcsd.run.folder import RunLock
+from rlcsd.run.folder import RunLock, lock_new
 from rlcsd.run.stop import Interrupted
 from rlcsd.storage import append_jsonl, read_jsonl
 
@@ -90,7 +90,8 @@ def test_a_finished_run_says_so_and_can_go_further(undisturbed, tmp_path, capsys
     ("overrides", "complaint"),
     [
         (["learning_rate=1"], "a resumed run keeps its learning_rate"),
-        (["steps=1"], "has already done"),
+        (["steps=1"], "steps=1: the run has already done"),
+        (["steps=null", "epochs=1"], "epochs=1, which are 2 steps: the run has already done"),
         (["seed=4"], "a resumed run keeps its seed"),
         (["stepz=9"], "stepz"),
     ],
@@ -157,6 +158,20 @@ def test_one_process_holds_the_folder(undisturbed, tmp_path, capsys):
     holder.release()
     assert main(["train", "--resume", str(run)]) == 0
     assert kills.differences(undisturbed, run) == []
+
+
+def test_runs_that_chose_one_folder_while_they_loaded_do_not_share_it(tmp_path):
+    chosen = tmp_path / "runs" / "made-of-the-time"
+    locks = [lock_new(chosen, named=False) for _ in range(2)]
+    assert [lock.folder.name for lock in locks] == ["made-of-the-time", "made-of-the-time-2"]
+    lock = lock_new(tmp_path / "n", named=True)
+    with pytest.raises(rlcsd.InputError, match="another process is training"):
+        lock_new(tmp_path / "n", named=True)
+    (tmp_path / "n/config.yaml").touch()
+    lock.release()
+    with pytest.raises(rlcsd.InputError, match=r"run_name=n: .* already holds a run"):
+        lock_new(tmp_path / "n", named=True)
+    RunLock(tmp_path / "n").acquire()  # what was refused has been released
 
 
 def test_two_runs_at_once_do_not_mix(undisturbed, tmp_path):

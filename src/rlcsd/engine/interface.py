@@ -7,7 +7,7 @@ and saves them. Large tensors (weights, top-k ids and log-probs) stay inside it.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -162,6 +162,15 @@ def keeps_sampling_mask(config: Config) -> bool:
     if obstacle and config.sampling_mask:
         raise InputError(f"sampling_mask=true: {obstacle}, or set sampling_mask=false")
     return not obstacle
+
+
+def checked_sampling(config: Config) -> Sampling:
+    """How samples are drawn whose log-probs are compared with the scorer's: at temperature 1, to which its log-probs
+    belong, from the whole vocabulary, or truncated and with masks where the run's are: a vLLM that returns masks takes
+    no request without a bound on them."""
+    if keeps_sampling_mask(config):
+        return replace(config.sampling.settings(keep_mask=True), temperature=1.0)
+    return Sampling(max_tokens=config.sampling.max_tokens)
 
 
 def engine_line(config: Config) -> str:

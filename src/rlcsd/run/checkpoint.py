@@ -177,9 +177,11 @@ def checkpoint_of(run: Path, step: int | None = None) -> Path:
     return found[step]
 
 
-def prune(folder: Path, keep_last: int | None, best: int | None) -> None:
-    """Remove all checkpoints but the newest `keep_last` (None: all stay) and that of step `best`."""
-    for path in checkpoints(folder)[: -keep_last if keep_last else 0]:
+def prune(folder: Path, step: int, keep_last: int | None, best: int | None) -> None:
+    """Remove the checkpoints of up to `step`, which has just been saved, but the newest `keep_last` of them (None: all
+    stay) and that of step `best`. A later one is damaged, or the run would have gone on from it."""
+    saved = [path for path in checkpoints(folder) if step_of(path) <= step]
+    for path in saved[: -keep_last if keep_last else 0]:
         if step_of(path) != best:
             remove_folder(path)
 
@@ -208,12 +210,16 @@ def no_longer_better(evaluations: Evaluations, config: EvaluationConfig) -> bool
 # ------------------------------------------------------------------ resuming
 
 
-def check_same_run(checkpoint: Path, facts: Mapping[str, Any], config: Config, task: Task | None) -> None:
+def check_same_run(
+    checkpoint: Path, facts: Mapping[str, Any], config: Config, task: Task | None, steps: int | None
+) -> None:
     """Raise InputError if the config or the data differs from that of the checkpoint's run, except in keys that a
-    resumed run may change, or if that run has done more steps. `facts` are those of the checkpoint; a key that its
-    version lacked has the default. Without a `task` the data is not compared."""
-    if config.steps is not None and facts["step"] > config.steps:
-        raise InputError(f"steps={config.steps}: the run has already done {facts['step']} steps")
+    resumed run may change, or if that run has done more than `steps`, those of the whole run (None: not known).
+    `facts` are those of the checkpoint; a key that its version lacked has the default. Without a `task` the data is
+    not compared."""
+    if steps is not None and facts["step"] > steps:
+        key = f"steps={steps}" if config.steps is not None else f"epochs={config.epochs}, which are {steps} steps"
+        raise InputError(f"{key}: the run has already done {facts['step']} steps")
     old = validated(current_names(facts["config"]))
     then, now = (flat_config(one.model_dump(mode="json")) for one in (old, config))
     for key in sorted(then.keys() | now.keys()):

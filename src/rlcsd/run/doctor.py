@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import requires
 from importlib.util import find_spec
 from multiprocessing.connection import Connection
@@ -31,7 +31,7 @@ from packaging.requirements import Requirement
 
 from ..config.load import build_method
 from ..config.schema import Config, GuardConfig, LocalEngineConfig, VerlEngineConfig
-from ..engine.interface import Engine, build_engine, check_engine
+from ..engine.interface import Engine, build_engine, check_engine, checked_sampling
 from ..engine.local.memory import checkpoint_bytes, load_shapes, loading_bytes, memory_plan
 from ..engine.local.model import resolve_device
 from ..engine.verl.gpu_plan import gpu_plan
@@ -40,7 +40,7 @@ from ..errors import InputError, MissingError, first_line
 from ..methods import method_class
 from ..plugins import installed_version
 from ..prepare import Prepared, prepare, training_prompt
-from ..records import Pair, Problem, Sampling, Verdict
+from ..records import Pair, Problem, Verdict
 from ..tasks.task import Task
 from ..trainer import Trainer
 from .folder import new_folder, with_newest_checkpoint
@@ -433,11 +433,12 @@ def _sampled_and_scored(engine: Engine, small: Prepared) -> tuple[list[Pair], fl
     """Two responses to each question, the mean difference of their log-probs in nats, and the seconds of sampling."""
     begun = time.perf_counter()
     prompts = [training_prompt(engine.tokenizer, small.task, small.config, problem) for problem in small.problems]
-    groups = engine.sample(prompts, 2, Sampling(max_tokens=_TOKENS), seed=1)
+    groups = engine.sample(prompts, 2, replace(checked_sampling(small.config), max_tokens=_TOKENS), seed=1)
     seconds = time.perf_counter() - begun
-    pairs = [Pair(tuple(prompt), one.ids) for prompt, group in zip(prompts, groups, strict=True) for one in group]
-    sampled = torch.cat([one.sampled_log_probs for group in groups for one in group])
-    scored = engine.score(pairs, "policy").log_prob.cpu()
+    samples = [(tuple(prompt), one) for prompt, group in zip(prompts, groups, strict=True) for one in group]
+    pairs = [Pair(prompt, one.ids, one.sampling_mask) for prompt, one in samples]
+    sampled = torch.cat([one.sampled_log_probs for _, one in samples])
+    scored = engine.score(pairs, "policy").kept_log_prob.cpu()
     return pairs, float((sampled - scored).abs().mean()), seconds
 
 

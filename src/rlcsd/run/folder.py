@@ -46,14 +46,17 @@ def new_folder(config: Config, task_name: str) -> Path:
     if not os.access(there, os.W_OK | os.X_OK):
         raise InputError(f"output_dir={config.output_dir}: nothing can be written in {there}; choose another folder")
     if config.run_name:
-        folder = base / config.run_name
-        if (folder / "config.yaml").exists():
-            raise InputError(
-                f"run_name={config.run_name}: {folder} already holds a run; choose another name or pass "
-                f"--resume {folder}"
-            )
-        return folder
+        check_empty(base / config.run_name)
+        return base / config.run_name
     return unused(base / f"{default_name(config, task_name)}-{time.strftime('%Y%m%d-%H%M%S')}")
+
+
+def check_empty(folder: Path) -> None:
+    """Raise InputError if the folder of a new run holds a run already."""
+    if (folder / "config.yaml").exists():
+        raise InputError(
+            f"run_name={folder.name}: {folder} already holds a run; choose another name or pass --resume {folder}"
+        )
 
 
 def default_name(config: Config, task_name: str) -> str:
@@ -70,6 +73,30 @@ def unused(folder: Path) -> Path:
     return found
 
 
+def lock_new(folder: Path, named: bool) -> RunLock:
+    """Take the folder of a new run, which was chosen before the model was loaded.
+
+    Where another process has taken it since, a name that was `named` by the user is refused, and one made of the time
+    gets a number.
+
+    Raises:
+        InputError: the folder holds a run, is another process's, or cannot be written.
+    """
+    while True:
+        lock = RunLock(folder)
+        try:
+            lock.acquire(new=not named)
+        except FileExistsError:
+            folder = unused(folder)
+            continue
+        try:
+            check_empty(folder)
+        except InputError:
+            lock.release()
+            raise
+        return lock
+
+
 class RunLock:
     """A lock file that keeps two processes from writing to one run folder.
 
@@ -80,10 +107,15 @@ class RunLock:
         self.folder = folder
         self._lock = FileLock(folder / ".lock", timeout=0)
 
-    def acquire(self) -> None:
-        """Make the folder and take the lock. Raises InputError if another process has it or nothing can be written."""
+    def acquire(self, new: bool = False) -> None:
+        """Make the folder, which must not be there yet if it is to be `new`, and take the lock.
+
+        Raises:
+            FileExistsError: another process has made the folder.
+            InputError: another process has the lock, or nothing can be written.
+        """
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(parents=True, exist_ok=not new)
             self._lock.acquire()
         except Timeout:
             raise InputError(
@@ -91,6 +123,8 @@ class RunLock:
                 "another run_name"
             ) from None
         except OSError as error:
+            if new and isinstance(error, FileExistsError):
+                raise
             raise InputError(
                 f"output_dir={self.folder.parent}: the run folder cannot be written there ({error.strerror})"
             ) from None

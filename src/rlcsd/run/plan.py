@@ -38,13 +38,11 @@ def plan(config: Config, resume: Path | None = None) -> str:
             lines of its own.
     """
     prepared, missing = None, list[str]()
-    task = None
+    task, checkpoint = None, None
     if resume is not None:
         config, task = with_task_of_run(resume, config, None, missing.append)
         checkpoint, complaints = newest_whole(resume / "checkpoints")
         missing += complaints
-        if checkpoint is not None:  # the plan draws a few problems only, so data is compared by the run
-            check_same_run(checkpoint, read_facts(checkpoint), config, None)
     else:
         config = with_newest_checkpoint(config)
     tokenizer = _tokenizer(config.model)
@@ -60,6 +58,8 @@ def plan(config: Config, resume: Path | None = None) -> str:
         new_folder(config, "")
     missing += _missing(config)
     method, steps = build_method(config), prepared.steps if prepared is not None else config.steps
+    if checkpoint is not None:  # the plan draws a few problems only, so data is compared by the run
+        check_same_run(checkpoint, read_facts(checkpoint), config, None, steps)
     updates = config.prompts_per_step // config.prompts_per_update
     batches = 1 + config.refill_batches
     tokens = batches * config.prompts_per_step * config.group_size * config.sampling.max_tokens

@@ -57,6 +57,7 @@ from .console import ProgressDisplay, Style
 from .folder import (
     RunLock,
     environment,
+    lock_new,
     new_folder,
     resumed_config,
     with_given_task,
@@ -202,7 +203,11 @@ class Run:
             Interrupted: a signal stopped the run; a checkpoint of the last finished step is saved.
         """
         with self.stop.listening(), closing(self.engine), closing(self.task):
-            self.lock.acquire()
+            if resume:
+                self.lock.acquire()
+            else:
+                self.lock = lock_new(self.folder, named=self.config.run_name is not None)
+                self.folder = self.lock.folder
             try:
                 self._train(self._open(resume))
             finally:
@@ -370,6 +375,7 @@ class Run:
         facts = {
             "logs": log_lengths(self.folder),
             "config": self.config.model_dump(mode="json"),
+            "steps": self.trainer.steps,
             "data": data_hash(self.task),
             "threads": torch.get_num_threads(),
             "health": self.trainer.health.state(),
@@ -401,7 +407,7 @@ class Run:
 
     def _end_of_saving(self, step: int, best: int | None) -> None:
         self.saved = step
-        prune(self.folder / "checkpoints", self.config.keep_last, best)
+        prune(self.folder / "checkpoints", step, self.config.keep_last, best)
 
     def _save_if_best(self, step: int) -> None:
         """Save the step that has just been evaluated as the best so far, unless the config saves only at the end."""
@@ -513,11 +519,13 @@ class Run:
             for complaint in complaints:
                 self._warn(f"{complaint}; going back to {checkpoint.name}")
             facts = read_facts(checkpoint)
-            check_same_run(checkpoint, facts, self.config, self.task)
-            planned = facts["config"]["steps"]
-            if planned != self.config.steps and self.config.lr_scheduler_type != "constant":
+            steps = self.trainer.steps
+            check_same_run(checkpoint, facts, self.config, self.task, steps)
+            # A version before this fact kept no number of steps where epochs decide.
+            planned = facts.get("steps") or facts["config"]["steps"] or steps
+            if planned != steps and self.config.lr_scheduler_type != "constant":
                 self._warn(
-                    f"steps={self.config.steps}: from here on the learning rate follows lr_scheduler_type="
+                    f"steps={steps}: from here on the learning rate follows lr_scheduler_type="
                     f"{self.config.lr_scheduler_type} over so many steps, not over the {planned} of the run's plan"
                 )
             if torch.get_num_threads() != facts["threads"]:

@@ -138,12 +138,6 @@ def test_frozen_weights_below_adapters_are_bf16_and_adapters_float32():
     assert kinds == {(True, torch.float32), (False, torch.bfloat16)}
 
 
-def test_moments_in_eight_bits_train_or_say_what_they_need(monkeypatch):
-    pytest.importorskip("bitsandbytes")
-    config = load(["engine.optimizer=adamw_8bit", "method=grpo"])
-    assert type(LocalEngine(config, build_method(config)).optimizer).__name__ == "AdamW8bit"
-
-
 def test_moments_in_eight_bits_need_a_library(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "bitsandbytes", None)
     config = load(["engine.optimizer=adamw_8bit", "method=grpo"])

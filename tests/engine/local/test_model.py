@@ -17,7 +17,7 @@ import rlcsd.stages.grade
 from rlcsd import Problem, Task
 from rlcsd.config.load import changed, load
 from rlcsd.config.schema import ModelConfig
-from rlcsd.engine.local.model import TINY, load_network, load_tokenizer, teacher_model_config
+from rlcsd.engine.local.model import TINY, context_length, load_network, load_tokenizer, teacher_model_config
 from rlcsd.prompts import render
 from rlcsd.storage import read_jsonl
 from tests.conftest import ARCHITECTURES, random_model
@@ -78,6 +78,22 @@ def test_a_context_that_is_too_short_is_named_before_anything_is_sampled(saved):
     folder = saved("llama", max_position_embeddings=64)
     with pytest.raises(rlcsd.InputError, match=r"sampling\.max_tokens=200: .* context of 64"):
         rlcsd.train([*QUICK, "sampling.max_tokens=200", f"model.path={folder}"], task())
+
+
+@pytest.mark.parametrize(("kind", "room"), [("longrope", 512), ("yarn", 2048)])
+def test_positions_that_change_with_the_longest_row_are_not_used(kind, room, tmp_path):
+    rope = {"rope_type": kind, "rope_theta": 1e6, "factor": 4.0, "original_max_position_embeddings": 512}
+    if kind == "longrope":
+        rope |= {"short_factor": [1.0] * 16, "long_factor": [2.0] * 16}
+    folder = copy_of_tiny(tmp_path / "m", "config.json", rope_parameters=rope)
+    assert context_length(ModelConfig(path=str(folder))) == room
+    network = load_network(ModelConfig(path=str(folder)), torch.device("cpu"))
+    assert network.context_length == room
+    start = torch.arange(20)[None]
+    with torch.no_grad():  # transformers' own: the same ids, alone and in a longer row
+        alone = network.model(start, position_ids=start).logits
+        longer = network.model(torch.arange(600)[None] % 20, position_ids=torch.arange(600)[None]).logits[:, :20]
+    assert torch.allclose(alone, longer, atol=1e-4) == (room == 2048)
 
 
 def test_thinking_is_passed_on_for_student_teacher_and_evaluation_separately(saved, tmp_path, monkeypatch):

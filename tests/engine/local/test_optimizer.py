@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import load_file
 
 from rlcsd.config.load import build_method, load
-from rlcsd.engine.local import LocalEngine
+from rlcsd.engine.local import LocalEngine, optimizer
+from rlcsd.engine.local.host import host_copy
 from rlcsd.engine.local.optimizer import changed_counts, watched_values
 from rlcsd.errors import InputError
 from rlcsd.methods.base import TeacherSchedule
@@ -99,6 +100,27 @@ def test_a_teacher_in_bfloat16_follows_as_the_published_one():
     TeacherSchedule("ema", 0.05).move(teacher, policy)
     assert torch.equal(teacher, expected.bfloat16())
     assert 0 < float((teacher == policy).float().mean()) < 1
+
+
+@pytest.mark.parametrize("lora", [(), ("model.lora.rank=4",)])
+def test_moments_in_eight_bits_resume(lora, tmp_path):
+    pytest.importorskip("bitsandbytes")
+    overrides = ("method=grpo", "engine.optimizer=adamw_8bit", *lora)
+    engine, resumed = engine_of(*overrides), engine_of(*overrides)
+    assert type(engine.optimizer).__name__ == "AdamW8bit"
+    for seed in range(2):  # the weights of adapters' first factors move from the second step on
+        stepped(engine, 1e-3, seed)
+    if lora:
+        engine.save_state(tmp_path)
+    else:  # what is copied first and written in the background
+        optimizer.save_training_state(tmp_path, *host_copy(engine._state()))
+    resumed.load_state(tmp_path)
+    states = load_file(tmp_path / "optimizer.safetensors").values()
+    assert any(state.dtype == torch.uint8 for state in states) or lora  # small tensors keep float32
+    for one in (engine, resumed):
+        stepped(one, 1e-3, seed=2)
+    pairs = zip(engine.policy.trainable(), resumed.policy.trainable(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
 
 
 def test_a_run_without_a_master_copy_resumes_and_its_files_are_bfloat16(tmp_path):

@@ -16,9 +16,10 @@ from rlcsd.engine.interface import memory_line
 from tests.config.test_experiments import MODELS
 
 SCRIPTS = Path(__file__).parents[3] / "examples" / "cluster"
-STUBS = {  # each appends its arguments to a file; srun runs the command after its own options
+STUBS = {  # each appends its arguments to a file; srun runs the command after its own
+    # options, and kills it at SIGTERM, as Slurm's does
     "scontrol": 'printf "node1\\nnode2\\nnode3\\n"',
-    "srun": 'say srun "$@"; say cpus "${SRUN_CPUS_PER_TASK-none}"; while [[ $1 == --* ]]; do shift; done; "$@" & trap "kill -TERM $!" TERM; wait $! || wait $!',
+    "srun": 'say srun "$@"; say cpus "${SRUN_CPUS_PER_TASK-none}"; while [[ $1 == --* ]]; do shift; done; "$@" & trap "kill -KILL $!" TERM; wait $! || wait $!',
     "hostname": "echo 10.0.0.1 10.0.0.2",
     "ray": '[ "$1" != status ] || exit "$(( RANDOM % 2 ))"; say ray "$@"; trap "exit 0" TERM; for i in $(seq 300); do /bin/sleep 0.1; done',
     "rlcsd": 'say rlcsd "$@"; trap "say stopped; exit 143" TERM; for i in $(seq ${SECONDS_OF_RUN:-1}0); do /bin/sleep 0.1; done',
@@ -62,10 +63,8 @@ def test_slurm_starts_ray_on_every_node_and_the_run_on_the_first(started):
     assert ["start", "--block", "--num-gpus=8", "--head", "--port=6379"] in rays
     assert rays.count(["start", "--block", "--num-gpus=8", "--address=10.0.0.1:6379"]) == 2
     places = [word for call in calls if call.startswith("srun") for word in call.split() if "--nodelist" in word]
-    assert sorted(places) == ["--nodelist=node1"] * 3 + ["--nodelist=node2", "--nodelist=node3"]
-    assert [call for call in calls if call.startswith("cpus")] == [
-        "cpus 64"
-    ] * 5  # of each srun, which does not inherit
+    assert sorted(places) == ["--nodelist=node1"] * 2 + ["--nodelist=node2", "--nodelist=node3"]
+    assert [call for call in calls if call.startswith("cpus")] == ["cpus 64"] * 4  # srun does not inherit it
     config = load(overrides(calls))
     assert config.engine.ray_address == "10.0.0.1:6379" and config.run_name == "first"
     assert (config.engine.nodes, config.engine.gpus_per_node) == (3, 8)

@@ -32,6 +32,14 @@ BIG = ["model=qwen3_8b", "task=logic_kk", "method=rlcsd", "engine=verl"]
         ),
         (["model.dtype=float32", "engine.attention=flash_attention_2"], "it does not compute in float32"),
         (
+            ["engine.sequence_parallel=2", "engine.share_prefixes=false", "engine.attention=sdpa"],
+            "in sdpa attention each",
+        ),
+        (
+            ["engine.sequence_parallel=2", "engine.share_prefixes=false", "model.dtype=float32"],
+            "in sdpa attention each",
+        ),
+        (
             ["engine.tensor_parallel=3", "engine.gpus_per_node=6"],
             "engine.tensor_parallel=3: must divide .* 32 attention",
         ),
@@ -96,6 +104,7 @@ def test_all_libraries_that_are_not_installed_are_named_at_once(monkeypatch):
         (["vllm"], [], "sdpa"),
         (["vllm", "kernels"], [], "sdpa"),  # kernels would fetch flash attention from the hub
         (["vllm", "kernels"], ["engine.attention=flash_attention_2"], "flash_attention_2"),
+        (["vllm", "kernels"], ["engine.sequence_parallel=2", "engine.share_prefixes=false"], "flash_attention_2"),
         (["vllm", "flash_attn"], [], "flash_attention_2"),
         (["vllm", "flash_attn"], ["model.dtype=float32"], "sdpa"),
         (["vllm", "flash_attn"], ["engine.platform=cpu"], "sdpa"),

@@ -62,7 +62,7 @@ class Network:
     @property
     def context_length(self) -> int:
         """Maximum number of tokens in one sequence."""
-        return int(getattr(self.core.config.get_text_config(), "max_position_embeddings", _NO_LIMIT))
+        return positions(self.core.config.get_text_config())
 
     def named_trainable(self) -> dict[str, nn.Parameter]:
         return {name: parameter for name, parameter in self.model.named_parameters() if parameter.requires_grad}
@@ -226,7 +226,21 @@ def text_config(model: ModelConfig) -> Any | None:
 
 def context_length(model: ModelConfig) -> int:
     """Maximum number of tokens in one sequence; unlimited (2^30) if the model's config cannot be loaded."""
-    return int(getattr(text_config(model), "max_position_embeddings", _NO_LIMIT))
+    return positions(text_config(model))
+
+
+def positions(config: Any | None) -> int:
+    """How many positions of a sequence a model embeds alike, whatever rows are beside it in a forward pass.
+
+    LongRoPE (Phi-3 and Phi-4-mini with 128k) takes other frequencies for a whole pass, cached keys excepted, when its
+    longest row is beyond the context before scaling. So a token's log-prob there would depend on the other rows, and
+    differ between sampler, scorer and update.
+    """
+    longest = int(getattr(config, "max_position_embeddings", _NO_LIMIT))
+    rope = getattr(config, "rope_parameters", None) or {}
+    kinds = [rope, *(kind for kind in rope.values() if isinstance(kind, dict))]  # of each kind of layers, or of all
+    before = [kind.get("original_max_position_embeddings") for kind in kinds if kind.get("rope_type") == "longrope"]
+    return min([longest, *(int(bound or longest) for bound in before)])
 
 
 # ------------------------------------------------------------------ tokenizers

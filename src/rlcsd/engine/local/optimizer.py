@@ -7,7 +7,7 @@ State files hold no code: tensors as safetensors, the rest as JSON.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -85,7 +85,7 @@ def save_training_state(
     tensors: dict[str, Tensor] = {}
     plain: dict[str, dict[str, Any]] = {}
     for index, values in optimizer["state"].items():
-        for name, value in values.items():
+        for name, value in _flat(values):
             if isinstance(value, Tensor):
                 tensors[f"{index}/{name}"] = value
             else:
@@ -118,6 +118,12 @@ def load_training_state(
         state.setdefault(int(index), {})[name] = tensor
     optimizer.load_state_dict({"state": state, "param_groups": rest["groups"]})
     return load_file(folder / _TEACHER), int(rest["optimizer_steps"])
+
+
+def _flat(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The state of one parameter. bitsandbytes puts what is in 8 bits into a dict of its own, and reads it without."""
+    for name, value in values.items():
+        yield from _flat(value) if isinstance(value, Mapping) else [(name, value)]
 
 
 def _save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:

@@ -20,6 +20,7 @@ from ..local.model import context_length, resolve_path, text_config
 TESTED = ("0.9.1", "0.9.2")  # versions of verl: from the first, below the second
 _ACTOR, _MODEL, _ROLLOUT = ("actor_rollout_ref.actor", "actor_rollout_ref.model", "actor_rollout_ref.rollout")
 _SERVER_PACKAGES = ("vllm", "sglang")  # rollout servers that are packages of their own
+_NOT_SHARED = ("sdpa", "eager", "flex_attention")  # verl exchanges heads for sequences in flash attention alone
 _FLASH_PACKAGES = ("flash_attn", "kernels")  # transformers takes flash attention from either
 
 
@@ -124,13 +125,13 @@ def verl_config(config: Config, model: str | None = None, extra: Sequence[str] =
 
 
 def attention(config: Config) -> str:
-    """The trainer's attention: `auto` is flash attention on NVIDIA GPUs in bfloat16 where flash-attn is installed, and
-    sdpa elsewhere."""
+    """The trainer's attention: `auto` is flash attention on NVIDIA GPUs in bfloat16 where flash-attn is installed or
+    GPUs share a sequence, which nothing else can; and sdpa elsewhere."""
     e = engine_settings(config)
     if e.attention != "auto":
         return e.attention
-    flash = e.platform == "cuda" and config.model.dtype == "bfloat16" and find_spec("flash_attn") is not None
-    return "flash_attention_2" if flash else "sdpa"
+    wanted = e.sequence_parallel > 1 or find_spec("flash_attn") is not None
+    return "flash_attention_2" if wanted and e.platform == "cuda" and config.model.dtype == "bfloat16" else "sdpa"
 
 
 def stop_ids(config: Config, tokenizer: Any) -> list[int]:
@@ -193,6 +194,13 @@ def _check_model(config: Config) -> None:
         raise InputError(
             f"engine.attention=flash_attention_2: it does not compute in {model.dtype}; set model.dtype=bfloat16, or "
             "engine.attention=sdpa"
+        )
+    e = engine_settings(config)
+    if e.sequence_parallel > 1 and attention(config) in _NOT_SHARED:
+        raise InputError(
+            f"engine.sequence_parallel={e.sequence_parallel}: in {attention(config)} attention each GPU would see its "
+            "own part of a sequence alone; set engine.attention=flash_attention_2 with model.dtype=bfloat16, or "
+            "engine.sequence_parallel=1"
         )
 
 

@@ -23,7 +23,7 @@ from ...methods.base import NO_STEP, Method, step_metrics, update_metrics
 from ...methods.losses import Regularisers
 from ...metrics import Metrics
 from ...records import HintKind, Pair, Sample, Sampling, Scores, TokenBatch, TopKHandle
-from ..interface import TokenLimits, keeps_sampling_mask
+from ..interface import TokenLimits, checked_sampling
 from ..local.caches import Ids, families
 from ..local.memory import Shape, load_shape
 from ..local.model import context_length, load_tokenizer, sliding_windows, text_config
@@ -368,11 +368,9 @@ def self_check(engine: VerlEngine, given: Sequence[Ids] = (), seed: int = 0) -> 
     if adapted:
         engine.policy.call("fill_adapters", "checking adapters", seed)
     room = min(engine.limits.response, engine.limits.sequence - max(map(len, prompts)))
-    checks = [Sampling(max_tokens=tokens) for tokens in response_lengths(windows, room)]
-    if keeps_sampling_mask(engine.config) and checks:  # at temperature 1, to which the trainer's log-probs belong
-        masked = replace(engine.config.sampling.settings(keep_mask=True), temperature=1.0)
-        checks.append(replace(masked, max_tokens=checks[-1].max_tokens))
-    for sampling in checks:
+    drawn = checked_sampling(engine.config)
+    for tokens in response_lengths(windows, room):
+        sampling = replace(drawn, max_tokens=tokens)
         engine.servers.wake(engine.version)
         asked = requests(engine.servers.client, prompts, 1, sampling, (), seed)
         samples = [sample_of(output, (), sampling.keep_mask) for output in engine.servers.wait_for(asked)]
