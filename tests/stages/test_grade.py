@@ -1,6 +1,7 @@
 """The group advantage, and the length penalty on the reward."""
 
 import statistics
+from dataclasses import replace
 
 import pytest
 import torch
@@ -78,6 +79,9 @@ def test_the_penalty_is_in_the_reward_and_not_in_the_verdict():
     assert metrics["reward/overlong"].value == -0.625
     without = graded(lengths, correct)
     assert without.advantages == (0.0,) * 4 and "reward/overlong" not in rollout_metrics([without])
+    first, second, *others = group.rollouts
+    again = replace(group, rollouts=(replace(first, verdict=replace(first.verdict, attempts=3)), second, *others))
+    assert rollout_metrics([again])["verifier/retries"].value == 1  # responses, not attempts
     # A refill judges accuracy: the group is replaced, although its shaped rewards differ.
     mixed = graded([5, 5], [True, False])
     assert refilled([group], lambda batch, count: [mixed], 1).groups == [mixed]

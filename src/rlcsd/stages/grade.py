@@ -118,7 +118,7 @@ def rollout_metrics(groups: Sequence[Group]) -> Metrics:
         **by_rollout,
         **part_metrics(rollouts),
         "verifier/failed": Sum(sum(r.verdict.error is not None for r in rollouts)),
-        "verifier/retries": Sum(sum(r.verdict.attempts - 1 for r in rollouts)),
+        "verifier/retries": Sum(sum(r.verdict.attempts > 1 for r in rollouts)),
         "rollout/tokens": Sum(sum(len(r.sample) for r in rollouts)),
         **{name: Mean(total / len(groups), len(groups)) for name, total in mixed.items()},
     }

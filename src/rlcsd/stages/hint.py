@@ -149,10 +149,9 @@ def _with_prompts(
         return _Prompted(example, usable=True)
     hints = (example.hints.correct, *example.hints.extra_correct, *example.hints.wrong)
     made = [_context(group.problem, example, hint, method.config.template, prompts) for hint in hints]
-    truncated = sum(cut for _, cut in made)
     contexts = [context for context, _ in made if context is not None]
     if len(contexts) < len(made):
-        return _Prompted(example, usable=False, truncated=truncated)
+        return _Prompted(example, usable=False)
     correct, extra = contexts[0], 1 + len(example.hints.extra_correct)
     example = replace(
         example,
@@ -160,7 +159,7 @@ def _with_prompts(
         extra_prompts=tuple(contexts[1:extra]),
         contrast_prompts=tuple(contexts[extra:]),
     )
-    return _Prompted(example, usable=True, truncated=truncated)
+    return _Prompted(example, usable=True, truncated=sum(cut for _, cut in made))
 
 
 def _context(
