@@ -145,6 +145,8 @@ def test_a_sweep_that_goes_on_keeps_what_it_is_not_told_anew():
 def test_values_that_are_written_alike_are_runs_of_their_own():
     jobs = jobs_of(["task=files", "task.train=a/b.jsonl,a-b.jsonl"])
     assert len({job.name for job in jobs}) == len({job.label for job in jobs}) == 2
+    jobs = jobs_of(["task=files", "task.train=a/b.jsonl,a-b.jsonl", "seed=0,1"])
+    assert len({job.name for job in jobs}) == 4 and len({job.label for job in jobs}) == 2
 
 
 @pytest.mark.parametrize("override", ["hydra/launcher=joblib", "hydra.sweep.dir=elsewhere", "+hydra.launcher.n_jobs=2"])

@@ -244,12 +244,16 @@ def jobs_of(overrides: Sequence[str], kept: Sequence[Job] = ()) -> list[Job]:
     for combination in itertools.product(*([f"{key}={value}" for value in values[key]] for key in values)):
         job = _job(combination, swept)
         if jobs.get(job.name, job).overrides != job.overrides:  # two values that read alike as the name of a folder
-            tail = hashlib.sha256(" ".join(combination).encode()).hexdigest()[:8]
-            job = Job(f"{job.name}-{tail}", f"{job.label}-{tail}", job.overrides)
+            unseeded = [override for override in combination if not override.startswith("seed=")]
+            job = Job(f"{job.name}-{_hash(combination)}", f"{job.label}-{_hash(unseeded)}", job.overrides)
         if load(combination).rehearsal:
             raise InputError("rehearsal=true: `rlcsd train` does it, for one run")
         jobs[job.name] = job
     return list(jobs.values())
+
+
+def _hash(overrides: Sequence[str]) -> str:
+    return hashlib.sha256(" ".join(overrides).encode()).hexdigest()[:8]
 
 
 def parse_override(override: str) -> tuple[str, list[str]]:
