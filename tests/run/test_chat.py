@@ -51,6 +51,10 @@ def test_a_problem_of_the_task_is_judged_and_each_model_is_its_own(run, capsys):
     assert answers["base"]["response"] != answers["trained"]["response"], "the training was harsh"
     assert main(["chat", str(run), "--problem", "seen_sizes:1", "--json", "--step", "1", *GREEDY]) == 0
     assert json.loads(capsys.readouterr().out)["base"] == answers["base"]
+    chat = Chat(run, [*GREEDY, "engine.self_check=false"], problem="seen_sizes:1")
+    chat.trained = chat.base
+    other = chat.ask("Who is a knave?")
+    assert other.reference is None and other.correct is None
 
 
 def test_questions_come_from_a_pipe(run, capsys, monkeypatch):

@@ -137,10 +137,10 @@ class Chat:
         problem = self.problem if question is None and self.problem is not None else self._free_question(question or "")
         seed = self._next_seed()
         texts = (self._responses(self.base, [problem], seed)[0], self._responses(self.trained, [problem], seed)[0])
-        if self.problem is None or self.task is None:
+        if problem is not self.problem or self.task is None:
             return Answers(problem.text, self.names, texts)
-        ((base, trained),) = self.task.judge([self.problem], [texts])
-        return Answers(problem.text, self.names, texts, self.problem.answer, (base.correct, trained.correct))
+        ((base, trained),) = self.task.judge([problem], [texts])
+        return Answers(problem.text, self.names, texts, problem.answer, (base.correct, trained.correct))
 
     def generate(self, questions: Sequence[str | Sequence[Mapping[str, Any]]]) -> list[str]:
         """A response of the trained model to each question, all sampled together.
