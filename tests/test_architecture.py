@@ -104,4 +104,5 @@ def test_the_core_knows_the_experiments_by_one_string_alone():
 def test_reports_know_run_folders_alone():
     for name, found in GRAPH.items():
         if name.startswith("report"):
-            assert {other.split(".")[0] for other in found} <= {"report", "evaluation", "errors", "storage"}, name
+            allowed = {"report", "evaluation", "config", "errors", "storage"}
+            assert {other.split(".")[0] for other in found} <= allowed, name

@@ -12,7 +12,7 @@ import pytest
 from rlcsd.cli import main
 from rlcsd.errors import InputError
 from rlcsd.report.comparison import comparison, differences, hint_sources, results, written
-from rlcsd.report.figures import draw_comparison
+from rlcsd.report.figures import colours, draw_comparison
 from rlcsd.report.run_results import find_runs, read_run, read_runs
 from rlcsd.report.statistics import paired_difference
 
@@ -64,7 +64,9 @@ def test_runs_are_found_in_a_folder_of_runs(tmp_path):
     for name in ("sweep/a", "sweep/deeper/b", "c"):
         write_run(tmp_path / name, seed=ord(name[-1]))
     (tmp_path / "sweep" / "no run").mkdir()
+    rehearsal = write_run(tmp_path / "sweep" / "a-rehearsal-20261126-120000", seed=9)
     assert [path.name for path in find_runs([tmp_path / "sweep", tmp_path / "c"])] == ["a", "b", "c"]
+    assert find_runs([rehearsal]) == [rehearsal]
 
 
 def test_a_run_with_an_objective_is_called_by_both(tmp_path):
@@ -116,19 +118,57 @@ def test_two_runs_of_one_method_and_seed_are_two_rows(tmp_path):
     for name, after in (("a", 0.6), ("copy", 0.7)):
         write_run(tmp_path / name, after=after)
     write_run(tmp_path / "b", seed=1, after=0.8)
-    write_run(tmp_path / "fast", learning_rate=0.1, after=0.2)
+    task = {"name": "kk_tiny", "instruction": "Answer\nin $\\boxed{}$ or $\\nothing$." + 90 * " please"}
+    write_run(tmp_path / "fast", learning_rate=0.1, after=0.2, task=task)
     for name in ("a", "copy", "b"):
         write_config(tmp_path / name, seed=int(name == "b"), learning_rate=0.01)
     table = comparison(read_runs([tmp_path]))
     shown = {row[0]: (row[1], row[table.head.index("seen, after")].mean) for row in table.rows}
     slow = "rlcsd learning_rate=0.01"
-    assert shown == {
-        slow: ("2", pytest.approx(0.7)),
-        f"{slow} #2": ("1", 0.7),
-        "rlcsd learning_rate=0.1": ("1", 0.2),
-    }
+    (fast,) = shown.keys() - {slow, f"{slow} #2"}
+    assert fast.startswith("rlcsd learning_rate=0.1 task.instruction=Answer in $\\boxed{}$ or") and len(fast) < 140
+    assert shown == {slow: ("2", pytest.approx(0.7)), f"{slow} #2": ("1", 0.7), fast: ("1", 0.2)}
     assert f"{slow} #2, seed 0: copy has the config and the seed of a." in table.notes
-    draw_comparison(read_runs([tmp_path]), tmp_path / "figure.png")
+    figure = draw_comparison(read_runs([tmp_path]), tmp_path / "figure.png")
+    lines = [(line.get_color(), line.get_linestyle()) for line in figure.axes[0].lines if line.get_linewidth() > 1]
+    own = colours(["rlcsd"])["rlcsd"]
+    assert lines[:2] == [(own, "-"), (own, "--")] and lines[2][0] != own
+
+
+def test_a_run_that_broke_off_does_not_stand_for_its_rerun(tmp_path):
+    behind(write_run(tmp_path / "a", after=0.3))
+    write_run(tmp_path / "b", after=0.7)
+    table = comparison(read_runs([tmp_path]))
+    after = {row[0]: row[table.head.index("seen, after")].mean for row in table.rows}
+    assert list(after.items()) == [("rlcsd", 0.7), ("rlcsd #2", 0.3)]
+    assert "rlcsd #2, seed 0: a has the config and the seed of b." in table.notes
+
+
+def test_runs_of_two_versions_are_seeds_of_one_experiment(tmp_path):
+    """An older version had other names for keys, and lacked some."""
+    write_run(tmp_path / "old", seed=0, grad_norm=0.5, rollout_correction="token")
+    write_run(tmp_path / "new", seed=1, max_grad_norm=0.5, rollout_correction="token_truncate", shuffle=True)
+    set_method(tmp_path / "new", objective="grpo")
+    assert cells_of(comparison(read_runs([tmp_path])))["rlcsd"]["seeds"] == "2"
+    write_run(tmp_path / "other", seed=2, max_grad_norm=0.5, shuffle=False)
+    labels = [run.label for run in read_runs([tmp_path])]
+    assert labels == ["rlcsd shuffle=True", "rlcsd shuffle=True", "rlcsd shuffle=False"]
+
+
+def test_evaluations_that_do_not_measure_the_same_are_named(tmp_path):
+    """The average of two sets was subtracted from that of three, with a p-value."""
+    for seed in range(4):
+        write_run(tmp_path / f"g{seed}", "grpo", seed, after=0.5, sets=("a", "b", "average"))
+        more = {"evaluation": {"samples": 4}}
+        write_run(tmp_path / f"r{seed}", "rlcsd", seed, after=0.5 + seed / 10, sets=("a", "b", "c", "average"), **more)
+        set_method(tmp_path / f"r{seed}", hint_source="gt_cot")
+        set_method(write_run(tmp_path / f"s{seed}", "rlsd", seed, sets=("a", "b", "average")), hint_source="gt_cot")
+    runs = read_runs([tmp_path])
+    shown = [tuple(row[:2]) for row in differences(runs, "grpo").rows]
+    assert shown == [("rlcsd", "a"), ("rlcsd", "b"), ("rlsd", "a"), ("rlsd", "b"), ("rlsd", "average")]
+    for table in (comparison(runs), hint_sources(runs), differences(runs, "grpo")):
+        assert sum("different sets" in note and "rlcsd on a, b, c" in note for note in table.notes) == 1
+        assert sum("different evaluation.samples" in note and "rlcsd 4" in note for note in table.notes) == 1
 
 
 def test_runs_that_learned_nothing_are_marked(tmp_path, capsys):
@@ -321,12 +361,17 @@ def test_labels_at_different_steps_are_marked(tmp_path, capsys):
 
 
 def test_runs_that_stop_early_end_where_they_like(tmp_path):
-    for seed in range(2):
-        write_run(tmp_path / f"r{seed}", seed=seed, evaluation={"patience": 3})
+    for seed, before in enumerate((0.6, 0.6, 0.4)):
+        write_run(tmp_path / f"r{seed}", seed=seed, before=before, evaluation={"patience": 1}, steps=16)
     behind(tmp_path / "r1")
     table = comparison(read_runs([tmp_path]))
-    assert cells_of(table)["rlcsd"]["seen, after"].count == 2
-    assert list(table.notes) == ["Evaluated after different numbers of steps: rlcsd 4 to 8.", NO_SPREAD]
+    assert cells_of(table)["rlcsd"]["seen, after"].count == cells_of(table)["rlcsd"]["entropy, end"].count == 2
+    broken = "Neither at their last step nor ended by evaluation.patience, so left out after training: "
+    steps = "Evaluated after different numbers of steps: rlcsd 4 to 8."
+    assert list(table.notes) == [f"{broken}rlcsd, seed 2 (step 8).", steps, NO_SPREAD]
+    assert list(comparison(read_runs([tmp_path / "r2"])).notes) == [
+        "Evaluated before the last step: rlcsd, seed 2 (8 of 16)."
+    ]
 
 
 def test_a_run_that_is_half_done_is_marked(tmp_path):
@@ -345,8 +390,11 @@ def test_runs_on_the_same_problems_have_one_start_whatever_they_train_on(tmp_pat
     assert [row[1] for row in table.rows] == ["base", "rlcsd 64", "rlcsd 128"]
     with pytest.raises(InputError, match="differ in the problems of seen"):
         results(read_runs([tmp_path], keys))
-    notes = differences(read_runs([tmp_path], keys), "rlcsd 64", "seed").notes
-    assert "The problems of seen are not the same for rlcsd 256 as for rlcsd 64." in notes
+    for table in (
+        differences(read_runs([tmp_path], keys), "rlcsd 64", "seed"),
+        comparison(read_runs([tmp_path], keys)),
+    ):
+        assert any("The problems of seen are not the same for" in note and "rlcsd 256" in note for note in table.notes)
 
 
 def test_seeds_may_differ_in_where_they_ran_and_what_they_logged(tmp_path):

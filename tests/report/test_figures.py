@@ -20,6 +20,8 @@ def test_a_method_keeps_its_colour_and_no_two_share_one():
     chosen = colours(labels)
     assert len(set(chosen.values())) == 4
     assert chosen["grpo"] == colours(["grpo"])["grpo"]
+    swept = colours(["method=rlcsd", "method=grpo"], {"method=rlcsd": "rlcsd", "method=grpo": "grpo"})
+    assert [*swept.values()] == [chosen["rlcsd"], chosen["grpo"]]
 
 
 def test_a_figure_of_signals_has_every_kind_of_token_or_says_that_there_is_none():

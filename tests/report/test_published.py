@@ -115,6 +115,15 @@ def test_runs_with_the_solution_as_the_hint_stand_below_the_row_of_august(tmp_pa
         assert shown[place + 1].startswith(f"| Qwen3-4B | {method} | own runs | {mean} |")
 
 
+def test_a_run_with_an_objective_or_without_a_column_does_not_stand_as_the_papers_method(tmp_path):
+    samples = {"evaluation": {"samples": 4}}
+    own = run(tmp_path / "a", "Qwen/Qwen3-4B", "rlcsd", options={"method.objective": "dapo", **samples}, amc23=0.5)
+    other = run(tmp_path / "b", "Qwen/Qwen3-4B", "grpo", options=samples, gsm8k=0.5)
+    shown = published_tables([Path(own), Path(other)])
+    assert "| Qwen3-4B | rlcsd-dapo | own runs | 50.0 |" in shown and shown.count("| own runs |") == 1
+    assert "own runs' mean@4" in shown.splitlines()[0] and "column of the paper: b (gsm8k)." in shown
+
+
 def test_only_what_the_paper_measured_stands_in_its_columns(tmp_path):
     """Puzzles of other sizes are not kk_4to8, and a base that was only evaluated is no trained model."""
     other = run(tmp_path / "a", "Qwen/Qwen3-4B", "grpo", sizes=(3,), seen_sizes=0.93)

@@ -93,9 +93,10 @@ def test_overlap_warnings_and_hostile_text_are_shown(tmp_path):
     lines(folder / "events.jsonl", [overlap, *warnings])
     records = [json.loads(line) for line in (folder / "evaluations.jsonl").read_text().splitlines()]
     for record, response in zip(records, ("````\n# no heading\n````", "x" * 9000), strict=True):
-        one = {"question": "Q?", "answer": "a|b\nc", "response": response, "reward": 0.0, "correct": False}
+        one = {"question": "Q?", "answer": "a|b\n`\nc", "response": response, "reward": 0.0, "correct": False}
         record["samples"] = {"a": one}
     lines(folder / "evaluations.jsonl", records)
     text = write_report(folder, figures=False).read_text()
+    assert "Reference answer: `` a|b ` c ``" in text
     assert "3 of 40 of a (1 as written)" in text and "warning 9" in text and "3 more in events.jsonl" in text
     assert "`````\n````\n# no heading\n````\n`````" in text and "x" * 1500 + " …" in text and "x" * 1501 not in text

@@ -13,10 +13,9 @@ from safetensors.torch import load_file
 
 import rlcsd
 from rlcsd.config.load import build_method, load
-from rlcsd.config.schema import EvaluationConfig
 from rlcsd.engine.interface import build_engine
 from rlcsd.errors import InputError
-from rlcsd.evaluation import Summary
+from rlcsd.evaluation import Summary, no_longer_better
 from rlcsd.run import Run
 from rlcsd.run.checkpoint import (
     best_step,
@@ -26,7 +25,6 @@ from rlcsd.run.checkpoint import (
     latest_checkpoint,
     load_checkpoint,
     newest_whole,
-    no_longer_better,
     prune,
     save_checkpoint,
 )
@@ -155,8 +153,7 @@ def evaluations(*means: float):
     ],
 )
 def test_when_a_run_no_longer_gets_better(means, patience, min_gain, stops):
-    config = EvaluationConfig(patience=patience, min_gain=min_gain)
-    assert no_longer_better(evaluations(*means), config) == stops
+    assert no_longer_better([found for _, found in evaluations(*means)], patience, min_gain) == stops
 
 
 def test_the_best_step_is_the_first_of_equals_and_was_trained():
@@ -174,7 +171,7 @@ def test_best_is_the_reported_average_whatever_kinds_the_sets_have():
         for step, values in means.items()
     ]
     assert best_step(found) == 10
-    assert no_longer_better(found, EvaluationConfig(patience=1))
+    assert no_longer_better([summaries for _, summaries in found], 1, 0.0)
 
 
 def test_patience_needs_evaluations():

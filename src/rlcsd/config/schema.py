@@ -7,6 +7,7 @@ what a named choice changes. `config.load` makes a `Config` from overrides, a ma
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
@@ -125,8 +126,8 @@ class EvaluationConfig(Section):
     )
     batch: Count | None = Field(
         None,
-        description="problems answered at a time, over all sets; null: all. rlcsd eval --out resumes after the last "
-        "whole batch",
+        description="problems answered at a time, over all sets; null: all, and 64 with rlcsd eval --out, which "
+        "resumes after the last whole batch",
     )
 
 
@@ -547,6 +548,22 @@ class Config(Section):
                 "refill_batches=0, or raise group_size"
             )
         return self
+
+
+def default_values(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values that a nested config leaves out, by section; without those of the task.
+
+    Nothing that the config names is imported: of a method in a user's file no default is known.
+    """
+    method, engine = values["method"], values.get("engine")
+    name = str(engine.get("name")) if isinstance(engine, Mapping) else ""
+    config = Config.model_validate({"engine": {"name": name}} if name in ENGINES else {})
+    defaults = config.model_dump(mode="json", exclude={"task", "method"})
+    known: dict[str, Any] = {}
+    if ".py:" not in method["name"]:
+        with suppress(ValueError):  # a method or a value of another version
+            known = method_class(method["name"]).Config.model_validate(method).model_dump(mode="json")
+    return {**defaults, "method": known}
 
 
 def may_change_on_resume(schema: type[BaseModel] = Config, prefix: str = "") -> tuple[str, ...]:

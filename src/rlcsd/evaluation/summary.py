@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from math import comb, sqrt
 from typing import Any
@@ -104,6 +104,17 @@ def reported(summaries: Sequence[Summary]) -> Summary:
 def reported_average(summaries: Sequence[Summary]) -> float:
     """The mean of the `reported` summary. Raises ValueError if there is none."""
     return reported(summaries).mean
+
+
+def no_longer_better(evaluations: Iterable[Sequence[Summary]], patience: int, min_gain: float) -> bool:
+    """Whether the reported average got better by more than `min_gain` in none of the last `patience` evaluations."""
+    best, in_a_row = float("-inf"), 0
+    for summaries in evaluations:
+        if not summaries:
+            continue
+        average = reported_average(summaries)
+        best, in_a_row = (average, 0) if average > best + min_gain else (best, in_a_row + 1)
+    return bool(patience) and in_a_row >= patience
 
 
 def pass_at_k(n: int, correct: int, k: int) -> float:

@@ -21,7 +21,9 @@ from .run_results import (
     cells,
     curve,
     different_start,
+    evaluation_notes,
     level,
+    method_label,
     progress_notes,
     read_runs,
 )
@@ -50,8 +52,10 @@ class Comparison:
         return list(dict.fromkeys(note for table in self.tables for note in table.notes))
 
     def written(self, form: Format = "markdown") -> str:
-        """The tables as `markdown`, `csv` or `latex`."""
-        return "\n\n".join(written(table, form) for table in self.tables)
+        """The tables as `markdown` or `latex`; as `csv`, which holds one table, the last: that of the differences if
+        there is a baseline."""
+        tables = self.tables[-1:] if form == "csv" else self.tables
+        return "\n\n".join(written(table, form) for table in tables)
 
     def plot(self, path: str | Path | None = None) -> Any:
         """Curves and accuracies as a matplotlib figure, which a notebook shows; also saved to `path`, if given."""
@@ -120,8 +124,8 @@ def differences(runs: Sequence[RunResult], baseline: str, pairing: Pairing = "au
     """How much more accurate each other label is than `baseline` after training, on each set.
 
     Paired by seed (t-test over the seeds that both have) or by problem (outcomes averaged over each label's runs,
-    sign-flip test); `auto` takes seeds from four common ones on. The last column but one corrects for the number of
-    tests (Holm).
+    sign-flip test); `auto` takes seeds from four common ones on. There is no difference of averages over different
+    sets. The last column but one corrects for the number of tests (Holm).
 
     Raises:
         InputError: no run has the label `baseline`, or nothing can be paired as asked.
@@ -129,10 +133,12 @@ def differences(runs: Sequence[RunResult], baseline: str, pairing: Pairing = "au
     grouped = by_label(runs)
     if baseline not in grouped:
         raise InputError(f"--baseline {baseline}: no run is labelled so; the labels are {', '.join(grouped)}")
+    base = grouped.pop(baseline)
     found: list[tuple[str, str, Difference, str]] = []
     for label, members in grouped.items():
-        for name in all_sets(runs) if label != baseline else []:
-            paired = _paired(members, grouped[baseline], name, pairing)
+        same = set(all_sets(level(members), average=False)) == set(all_sets(level(base), average=False))
+        for name in all_sets(runs, average=same):
+            paired = _paired(members, base, name, pairing)
             if paired is not None:
                 found.append((label, name, *paired))
     if not found:
@@ -146,11 +152,8 @@ def differences(runs: Sequence[RunResult], baseline: str, pairing: Pairing = "au
         for (label, name, d, unit), p in zip(found, corrected, strict=True)
     ]
     head = ["run", "set", f"minus {baseline}", "95 %", "p", "p (Holm)", "pairs"]
-    notes = progress_notes(grouped)
-    for label, name, _, _ in found:
-        ours, theirs = _by_problem(grouped[label], name), _by_problem(grouped[baseline], name)
-        if ours and theirs and ours.keys() != theirs.keys():
-            notes.append(f"The problems of {name} are not the same for {label} as for {baseline}.")
+    grouped = {baseline: base, **grouped}
+    notes = [*progress_notes(grouped), *evaluation_notes(grouped)]
     if any(unit == "problems" for *_, unit in found):
         notes.append("Pairs of problems show whether these very runs differ; they say nothing about other seeds.")
     reasons = dict.fromkeys(d.missing for _, _, d, _ in found if d.missing)
@@ -217,7 +220,10 @@ _SOURCES = {
 def _row(run: RunResult) -> tuple[str, str]:
     """Model and family of methods."""
     method = str(run.config["method.name"])
-    return str(run.config.get("model.path", "")), _FAMILIES.get(method, method)
+    if run.config.get("method.evidence") == "one_sided":  # rlcsd with the correct hint alone, a form of rlcsd_extended
+        method = method.removesuffix("_extended")
+    label = method_label(_FAMILIES.get(method, method), run.config.get("method.objective"))
+    return str(run.config.get("model.path", "")), label
 
 
 def _source(run: RunResult) -> str | None:
@@ -266,17 +272,18 @@ def _updates(members: Sequence[RunResult]) -> str | None:
 
 def _ends(members: Sequence[RunResult], metric: str) -> list[float]:
     """The mean of a metric over the last steps of each run of a group that has come as far as the others."""
-    curves = [curve(run.metrics, metric) for run in members]
+    shown = level(members) or members
+    curves = [curve(run.metrics, metric) for run in shown]
     last = max((steps[-1] for steps, _ in curves if steps), default=0)
     return [
         float(np.mean(values[-_LAST:]))
-        for run, (steps, values) in zip(members, curves, strict=True)
+        for run, (steps, values) in zip(shown, curves, strict=True)
         if steps and (steps[-1] == last or run.stops_early)
     ]
 
 
 def _notes(rows: Sequence[Sequence[Cell]], grouped: Mapping[Any, Sequence[RunResult]]) -> list[str]:
-    notes = progress_notes(grouped)
+    notes = [*progress_notes(grouped), *evaluation_notes(grouped)]
     estimates = [cell for row in rows for cell in row if isinstance(cell, Estimate)]
     without = [cell for cell in estimates if cell.count > 1 and cell.half is None]
     if any(len(cell.values) == 2 and np.ptp(cell.values) > 0 for cell in without):

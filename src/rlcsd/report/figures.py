@@ -6,6 +6,7 @@ The figure of one run is in `run_report`.
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -15,7 +16,16 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
-from .run_results import RunResult, accuracies, all_sets, by_label, curve, different_start, progress_notes
+from .run_results import (
+    RunResult,
+    accuracies,
+    all_sets,
+    by_label,
+    curve,
+    different_start,
+    evaluation_notes,
+    progress_notes,
+)
 from .statistics import mean_interval
 
 # Okabe and Ito's palette, told apart with every usual colour blindness. A method has one colour in every figure.
@@ -39,9 +49,11 @@ STYLE = {
     "legend.frameon": False,
     "svg.hashsalt": "rlcsd",  # the same figure gives the same file
     "svg.fonttype": "none",
+    "text.parse_math": False,  # a label may have any text of a config, such as `$\\boxed{}$`
 }
 WIDTH = 9.0  # inches: 900 pixels at DPI, the width of a README
 DPI = 100
+_LINE = 140  # characters of a caption that fit into the width
 
 
 @cache
@@ -72,9 +84,15 @@ def drawing(rows: int, columns: int, height: float, path: Path | None, **options
             figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
 
 
-def colours(labels: Sequence[str]) -> dict[str, str]:
-    """A colour for each label: a method's own, and free ones for the others."""
-    chosen = {label: _OWN[label] for label in labels if label in _OWN}
+def colours(labels: Sequence[str], methods: Mapping[str, str] | None = None) -> dict[str, str]:
+    """A colour for each label: a method's own for its first label, and free ones for the others.
+
+    `methods` has the method of each label, which otherwise is the label itself.
+    """
+    firsts: dict[str, str] = {}
+    for label in labels:
+        firsts.setdefault(methods[label] if methods else label, label)
+    chosen = {label: _OWN[method] for method, label in firsts.items() if method in _OWN}
     free = [index for index in range(len(_PALETTE)) if index not in chosen.values()] or [len(_PALETTE) - 1]
     others = [label for label in labels if label not in chosen]
     indices = {**chosen, **{label: free[number % len(free)] for number, label in enumerate(others)}}
@@ -150,26 +168,30 @@ def draw_comparison(runs: Sequence[RunResult], path: Path | None = None) -> Any:
         InputError: two runs of a label differ in more than the seed.
     """
     grouped = by_label(runs)
-    colour = colours(list(grouped))
+    first = {run.folder: label for label, members in grouped.items() for run in members if run.repeats is None}
+    repeated = {label: first[members[0].repeats] for label, members in grouped.items() if members[0].repeats in first}
+    own = colours([*dict.fromkeys(first.values())], {label: grouped[label][0].method for label in first.values()})
+    colour = {label: own[repeated.get(label, label)] for label in grouped}
     with drawing(2, 2, 5.4, path) as (figure, axes):
         for axis, (label, metric) in zip(axes.flat, CURVES, strict=False):
             for name, members in grouped.items():
-                _draw_band(axis, members, metric, colour[name])
+                _draw_band(axis, members, metric, colour[name], "--" if name in repeated else "-")
             axis.set(title=label, xlabel="step")
-        _draw_accuracy(axes[1][1], grouped, colour)
+        _draw_accuracy(axes[1][1], grouped, colour, repeated)
         seeds = sorted({len(members) for members in grouped.values()})
-        captions = progress_notes(grouped)
+        captions = [*progress_notes(grouped), *evaluation_notes(grouped)]
         if seeds[-1] > 1:
             many = f"{seeds[0]} seeds" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]} seeds"
             captions.insert(0, f"Lines: mean over {many}. Bands: from the lowest to the highest seed.")
-        figure.supxlabel("\n".join(captions), fontsize=8)
+        figure.supxlabel("\n".join(textwrap.fill(caption, _LINE) for caption in captions), fontsize=8)
         handles, labels = axes[1][1].get_legend_handles_labels()
         if handles:
-            figure.legend(handles, labels, loc="outside upper center", ncols=min(6, len(labels)), fontsize=9)
+            columns = max(1, min(6, len(labels), _LINE // (8 + max(map(len, labels)))))
+            figure.legend(handles, labels, loc="outside upper center", ncols=columns, fontsize=9)
     return figure
 
 
-def _draw_band(axis: Any, members: Sequence[RunResult], metric: str, colour: str) -> None:
+def _draw_band(axis: Any, members: Sequence[RunResult], metric: str, colour: str, style: str) -> None:
     lines = [dict(zip(*curve(run.metrics, metric), strict=True)) for run in members]
     lines = [line for line in lines if line]
     if not lines:
@@ -182,10 +204,12 @@ def _draw_band(axis: Any, members: Sequence[RunResult], metric: str, colour: str
         axis.fill_between(steps, smooth.min(axis=0), smooth.max(axis=0), color=colour, alpha=0.16, linewidth=0)
     else:
         axis.plot(steps, [lines[0][step] for step in steps], color=colour, alpha=0.22, linewidth=0.8)
-    axis.plot(steps, smooth.mean(axis=0), color=colour, linewidth=1.8)
+    axis.plot(steps, smooth.mean(axis=0), color=colour, linewidth=1.8, linestyle=style)
 
 
-def _draw_accuracy(axis: Any, grouped: Mapping[str, Sequence[RunResult]], colour: Mapping[str, str]) -> None:
+def _draw_accuracy(
+    axis: Any, grouped: Mapping[str, Sequence[RunResult]], colour: Mapping[str, str], repeated: Mapping[str, str]
+) -> None:
     runs = [run for members in grouped.values() for run in members]
     names = all_sets(runs, average=False)
     shown = [(label, members, True, colour[label]) for label, members in grouped.items()]
@@ -200,6 +224,9 @@ def _draw_accuracy(axis: Any, grouped: Mapping[str, Sequence[RunResult]], colour
         series.append((label, tone, heights, intervals))
     axis.set(title="Held-out accuracy after training, 95 % over seeds")
     bars(axis, series, names)
+    for (label, *_), container in zip(series, axis.containers, strict=bool(names)):
+        for bar in container if label in repeated else ():
+            bar.set(hatch="///", edgecolor="white")
 
 
 # ------------------------------------------------------------------ hint signals

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 
 from ..evaluation import Summary, interval_over_problems, markdown_table, reported, summaries_of
-from ..storage import read_jsonl
+from ..storage import read_jsonl, write_text
 from .figures import BEFORE, CURVES, Series, bars, colours, drawing, smoothed
-from .run_results import curve, method_label, read_config, updates_by_step
+from .run_results import curve, label_of_method, read_config, updates_by_step
 
 Records = Sequence[Mapping[str, Any]]  # of metrics.jsonl, evaluations.jsonl or events.jsonl
 _MAX_WARNINGS = 10  # that are listed
@@ -69,7 +69,7 @@ def write_report(folder: Path, figures: bool = True) -> Path:
     """
     logs = Logs.read(folder)
     c = logs.config
-    lines = [f"# {c['method']['name']} on {c['task'].get('name')} (seed {c['seed']})", "", f"**{outcome(logs)}**", ""]
+    lines = [f"# {label_of_method(c)} on {c['task'].get('name')} (seed {c['seed']})", "", f"**{outcome(logs)}**", ""]
     lines += [*findings(logs), ""]
     if logs.after:
         before = logs.before if logs.trained else []
@@ -80,7 +80,7 @@ def write_report(folder: Path, figures: bool = True) -> Path:
         draw_dynamics(logs, folder / "report.png")
         lines += ["![training dynamics](report.png)", ""]
     path = folder / "report.md"
-    path.write_text("\n".join([*lines, *_repetition(logs)]) + "\n", encoding="utf-8", errors="backslashreplace")
+    write_text(path, "\n".join([*lines, *_repetition(logs)]) + "\n")
     return path
 
 
@@ -107,7 +107,7 @@ def html_summary(logs: Logs) -> str:
 
 def outcome(logs: Logs) -> str:
     """One sentence: what was trained, for how long, and its accuracy before and after, or why nothing was learned."""
-    what = f"{logs.config['method']['name']} on {logs.config['task'].get('name')}"
+    what = f"{label_of_method(logs.config)} on {logs.config['task'].get('name')}"
     model, steps = f"`{logs.config['model']['path']}`", logs.steps
     if not steps:
         return f"Nothing was learned: {what} ended before the first training step of {model} was done."
@@ -247,7 +247,12 @@ def _block(text: str) -> list[str]:
 
 
 def _inline(text: str) -> str:
-    return " ".join(_block(" ".join(str(text).split()))[1:-1]).replace("|", "\\|")
+    """A text of any content as a code span of Markdown."""
+    line = " ".join(_block(" ".join(str(text).split()))[1:-1])
+    fence = "`"
+    while fence in line:
+        fence += "`"
+    return f"{fence} {line} {fence}" if "`" in line else f"`{line}`"
 
 
 def _repetition(logs: Logs) -> list[str]:
@@ -312,7 +317,7 @@ def draw_dynamics(logs: Logs, path: Path | None = None) -> Any:
     """
     with drawing(2, 2, 5.2, path) as (figure, axes):
         figure.suptitle(_title(logs.config), x=0.01, ha="left", fontweight="bold", fontsize=11)
-        colour = colours([name := _method_name(logs.config)])[name]
+        colour = colours([name := label_of_method(logs.config)])[name]
         for axis, (label, metric) in zip(axes.flat, CURVES, strict=False):
             steps, values = curve(logs.metrics, metric)
             axis.plot(steps, values, color=colour, alpha=0.25, linewidth=0.9)
@@ -344,15 +349,7 @@ def _heights(sets: Sequence[Summary | None]) -> tuple[list[float], list[tuple[fl
     return means, intervals
 
 
-def _method_name(config: Mapping[str, Any]) -> str:
-    return _method_label(config).rpartition(":")[2]
-
-
-def _method_label(config: Mapping[str, Any]) -> str:
-    return method_label(str(config["method"]["name"]), config["method"].get("objective"))
-
-
 def _title(config: Mapping[str, Any]) -> str:
     """What a run is, in a few words."""
     task = str((config.get("task") or {}).get("name")).rpartition(":")[2]
-    return f"{_method_label(config)} on {task}, {config['model']['path']}, seed {config['seed']}"
+    return f"{label_of_method(config)} on {task}, {config['model']['path']}, seed {config['seed']}"

@@ -6,6 +6,7 @@ anything but the seed, because its mean would be a number of no experiment.
 
 from __future__ import annotations
 
+import hashlib
 from collections import defaultdict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -14,8 +15,10 @@ from typing import Any, TypeVar
 
 import yaml
 
+from ..config.names import current_names
+from ..config.schema import default_values
 from ..errors import InputError
-from ..evaluation import reported_average, summaries_of
+from ..evaluation import no_longer_better, reported_average, summaries_of
 from ..storage import read_jsonl
 
 Outcomes = Mapping[str, Mapping[str, float]]  # set → problem → share of correct responses
@@ -25,7 +28,7 @@ Key = TypeVar("Key", bound=Hashable)
 _NO_DIFFERENCE = {
     "seed", "run_name", "output_dir", "project", "trackers", "push_to_hub", "figures", "save_every", "keep_last",
     "keep_best", "save_in_background", "export_dtype", "log_rollouts", "show_completion_every", "evaluation.every",
-    "evaluation.before",
+    "evaluation.before", "evaluation.batch",
     *(f"engine.{key}" for key in (
         "device", "threads", "micro_batch_tokens", "score_tokens", "head_chunk", "sample_rows", "sample_gib",
         "cuda_graph", "self_check", "vllm_memory", "vllm_sleep", "nodes", "gpus_per_node", "ray_address",
@@ -33,7 +36,10 @@ _NO_DIFFERENCE = {
         "rollout_eager", "rollout_adapters", "timeout", "peak_tflops", "profile_steps",
     )),
 }  # fmt: skip
-_STOPPING = {"evaluation.patience", "evaluation.min_gain"}
+_NOT_MEASURED = _NO_DIFFERENCE | {"evaluation.patience", "evaluation.min_gain"}  # when, but not how it is evaluated
+_EVALUATED = ("evaluation.", "model.thinking_eval")
+REHEARSAL = "-rehearsal-"  # in the name of a rehearsal's folder
+_LONGEST_VALUE = 60  # characters of a value in a label
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,8 @@ class EvaluatedStep:
 @dataclass(frozen=True)
 class RunResult:
     """What one run folder holds. `before` is the evaluation before the first step, `after` the last one after it, and
-    `config` is flat: `method.name`, `seed` …; `repeats` is a run beside it with the same config and seed."""
+    `config` is flat: `method.name`, `seed` …, with the defaults of keys that its version lacked. `stopped` says that
+    its evaluations ended it (`evaluation.patience`). `repeats` is a run beside it with the same config and seed."""
 
     label: str
     seed: int
@@ -67,6 +74,7 @@ class RunResult:
     metrics: Sequence[Mapping[str, Any]]
     before: EvaluatedStep | None
     after: EvaluatedStep | None
+    stopped: bool = False
     repeats: Path | None = None
 
     @property
@@ -77,7 +85,18 @@ class RunResult:
 
     @property
     def stops_early(self) -> bool:
+        """Whether it may end before its last step."""
         return bool(self.config.get("evaluation.patience"))
+
+    @property
+    def progress(self) -> tuple[bool, int, int]:
+        """How far it came: whether its evaluations ended it, its last evaluated step, its last step."""
+        step = 0 if self.after is None else self.after.step
+        return self.stopped, step, self.metrics[-1]["step"] if self.metrics else 0
+
+    @property
+    def method(self) -> str:
+        return method_label(str(self.config["method.name"]), self.config.get("method.objective"))
 
     def evaluated(self, trained: bool) -> EvaluatedStep | None:
         return self.after if trained else self.before
@@ -87,7 +106,7 @@ class RunResult:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """The config of the run in `folder`.
+    """The config of the run in `folder`, its keys under their present names.
 
     Raises:
         InputError: the folder holds no run, or its config cannot be read.
@@ -101,12 +120,18 @@ def read_config(folder: Path) -> dict[str, Any]:
             raise TypeError
     except (yaml.YAMLError, ValueError, TypeError, KeyError):
         raise InputError(f"{path}: this is not the config of a run; give the folder of `rlcsd train`") from None
-    return dict(config)
+    return current_names(config)
 
 
 def method_label(name: str, objective: str | None) -> str:
     """A method in names and tables of runs: `rlcsd`, or with another objective than its own `rlcsd-dapo`."""
     return name if objective in (None, "grpo", name) else f"{name}-{objective}"
+
+
+def label_of_method(config: Mapping[str, Any]) -> str:
+    """The `method_label` of a config as `read_config` gives it, without the path of a user's file."""
+    method = config["method"]
+    return method_label(str(method["name"]), method.get("objective")).rpartition(":")[2]
 
 
 def read_run(folder: Path, keys: Sequence[str] = ("method.name",)) -> RunResult:
@@ -115,11 +140,14 @@ def read_run(folder: Path, keys: Sequence[str] = ("method.name",)) -> RunResult:
     Raises:
         InputError: the folder holds no run, or `keys` has a name that its config does not have.
     """
-    config = _flat(read_config(folder))
+    given = read_config(folder)
+    config = _flat(default_values(given)) | _flat(given)
     for key in keys:
         if key not in config:
             raise InputError(f"--by {key}: {folder} has no such key in its config; one is for example method.name")
-    steps = [_evaluated_step(record) for record in read_jsonl(folder / "evaluations.jsonl")]
+    records = read_jsonl(folder / "evaluations.jsonl")
+    steps = [_evaluated_step(record) for record in records]
+    patience, min_gain = config["evaluation.patience"], config["evaluation.min_gain"]
     return RunResult(
         label=" ".join(_label_part(config, key) for key in keys),
         seed=config["seed"],
@@ -128,13 +156,23 @@ def read_run(folder: Path, keys: Sequence[str] = ("method.name",)) -> RunResult:
         metrics=read_jsonl(folder / "metrics.jsonl"),
         before=next((one for one in reversed(steps) if one.step == 0), None),
         after=next((one for one in reversed(steps) if one.step > 0), None),
+        stopped=no_longer_better(map(summaries_of, records), patience, min_gain),
     )
 
 
 def _label_part(config: Mapping[str, Any], key: str) -> str:
     if key == "method.name":
-        return method_label(str(config[key]), config.get("method.objective"))
-    return str(config[key])
+        return _one_line(method_label(str(config[key]), config.get("method.objective")))
+    return _one_line(config[key])
+
+
+def _one_line(value: Any) -> str:
+    """A value in a label: one line, and a long or broken one shortened, with a hash that tells it from others."""
+    text = str(value)
+    line = " ".join(text.split())
+    if line == text and len(line) <= _LONGEST_VALUE:
+        return line
+    return f"{line[:_LONGEST_VALUE]}… ({hashlib.sha256(text.encode()).hexdigest()[:6]})"
 
 
 def _evaluated_step(record: dict[str, Any]) -> EvaluatedStep:
@@ -150,16 +188,19 @@ def _evaluated_step(record: dict[str, Any]) -> EvaluatedStep:
 
 
 def find_runs(paths: Sequence[Path]) -> list[Path]:
-    """Run folders: those named, and the runs in a named folder that is none itself.
+    """Run folders: those named, and the runs in a named folder that is none itself, but for rehearsals.
 
     Raises:
         InputError: a folder holds no run, or a run is named twice.
     """
     found: dict[Path, Path] = {}
     for path in paths:
-        inside = [path] if _is_run(path) else sorted(p.parent for p in path.glob("**/config.yaml") if _is_run(p.parent))
+        below = (one.parent for one in path.glob("**/config.yaml"))
+        inside = [path] if _is_run(path) else sorted(p for p in below if _is_run(p) and REHEARSAL not in p.name)
         if not inside:
-            raise InputError(f"{path}: there is no run here (no folder with config.yaml and metrics.jsonl)")
+            raise InputError(
+                f"{path}: there is no run here (no folder with config.yaml and metrics.jsonl that is no rehearsal)"
+            )
         for folder in inside:
             if folder.resolve() in found:
                 raise InputError(f"{folder}: the same run twice (first as {found[folder.resolve()]}); name it once")
@@ -183,7 +224,7 @@ def read_runs(paths: Sequence[Path], keys: Sequence[str] | None = None) -> list[
     found = []
     for run in runs:
         differ = [key for other in runs if other.label == run.label for key in _differences(run, other)]
-        more = [f"{key}={run.config[key]}" for key in sorted(set(differ)) if key in run.config]
+        more = [f"{key}={_one_line(run.config[key])}" for key in sorted(set(differ)) if key in run.config]
         found.append(replace(run, label=" ".join([run.label, *more])))
     return found
 
@@ -224,20 +265,23 @@ def cells(runs: Sequence[RunResult], key: Callable[[RunResult], Key], remedy: st
 def by_label(runs: Sequence[RunResult]) -> dict[str, list[RunResult]]:
     """The runs of each label, in the order of their first run.
 
-    A run that has the config and the seed of an earlier one is no further seed: it gets a label of its own, `grpo #2`.
+    Of runs with one config and one seed, the one that came furthest has the label; another is no further seed and gets
+    a label of its own, `grpo #2`.
 
     Raises:
         InputError: two runs of a label differ in more than the seed.
     """
     first: dict[str, RunResult] = {}
     by_seed: dict[tuple[str, int], list[RunResult]] = defaultdict(list)
-    numbered = []
     for run in runs:
         _check_same_experiment(first.setdefault(run.label, run), run, _REMEDY)
-        same = by_seed[run.label, run.seed]
-        same.append(run)
-        again = replace(run, label=f"{run.label} #{len(same)}", repeats=same[0].folder)
-        numbered.append(run if len(same) == 1 else again)
+        by_seed[run.label, run.seed].append(run)
+    numbered = []
+    for same in by_seed.values():
+        furthest, *others = sorted(same, key=lambda run: run.progress, reverse=True)
+        numbered.append(furthest)
+        for number, run in enumerate(others, start=2):
+            numbered.append(replace(run, label=f"{run.label} #{number}", repeats=furthest.folder))
     return cells(numbered, lambda run: run.label, _REMEDY)
 
 
@@ -291,7 +335,7 @@ def different_start(runs: Sequence[RunResult]) -> str | None:
 
 def _first_difference(first: RunResult, run: RunResult, sections: tuple[str, ...]) -> str | None:
     keys = sorted(key for key in run.config.keys() | first.config.keys() if key.startswith(sections))
-    measured = [key for key in keys if key not in _NO_DIFFERENCE | _STOPPING]
+    measured = [key for key in keys if key not in _NOT_MEASURED]
     return next((key for key in measured if run.config.get(key) != first.config.get(key)), None)
 
 
@@ -318,17 +362,20 @@ def accuracies(runs: Sequence[RunResult], name: str, trained: bool = True) -> di
 def level(members: Sequence[RunResult]) -> list[RunResult]:
     """The runs of a group whose evaluations after training may be averaged: those at its latest step.
 
-    Runs with `evaluation.patience` end at steps of their own, so all of them count.
+    Runs with `evaluation.patience` end at steps of their own: of them those that reached their last step or that their
+    evaluations ended.
     """
-    trained = [run for run in members if run.after is not None]
-    last = max((run.after.step for run in trained if run.after is not None), default=0)
-    return [run for run in trained if run.after is not None and (run.after.step == last or run.stops_early)]
+    trained = [(run, run.after.step) for run in members if run.after is not None]
+    last = max((step for _, step in trained), default=0)
+    ended = [run for run, step in trained if run.stops_early and (run.stopped or step == (run.config["steps"] or last))]
+    return ended or [run for run, step in trained if step == last]
 
 
 def progress_notes(grouped: Mapping[Any, Sequence[RunResult]]) -> list[str]:
     """Sentences about runs that are no result yet, and about groups that were not trained equally long."""
     waiting: list[str] = []
     behind: list[str] = []
+    broken: list[str] = []
     unfinished: list[str] = []
     steps: list[tuple[str, str]] = []  # label, steps
     for members in grouped.values():
@@ -337,12 +384,14 @@ def progress_notes(grouped: Mapping[Any, Sequence[RunResult]]) -> list[str]:
         if ends:
             steps.append((kept[0].label, f"{ends[0]}" if len(ends) == 1 else f"{ends[0]} to {ends[-1]}"))
         for run in members:
-            planned = run.config.get("steps")
+            planned = run.config["steps"]
             if run.after is None:
                 waiting.append(_name(run))
+            elif run not in kept and run.stops_early:
+                broken.append(f"{_name(run)} (step {run.after.step})")
             elif run not in kept:
                 behind.append(f"{_name(run)} (step {run.after.step}, the others {ends[-1]})")
-            elif isinstance(planned, int) and run.after.step < planned and not run.stops_early:
+            elif isinstance(planned, int) and run.after.step < planned and not run.stopped:
                 unfinished.append(f"{_name(run)} ({run.after.step} of {planned})")
     notes = []
     every = [run for members in grouped.values() for run in members]
@@ -355,12 +404,47 @@ def progress_notes(grouped: Mapping[Any, Sequence[RunResult]]) -> list[str]:
         notes.append(f"Not evaluated after training: {'; '.join(waiting)}.")
     if behind:
         notes.append(f"Behind the runs beside them, so left out after training: {'; '.join(behind)}.")
+    if broken:
+        notes.append(
+            "Neither at their last step nor ended by evaluation.patience, so left out after training: "
+            f"{'; '.join(broken)}."
+        )
     if unfinished:
         notes.append(f"Evaluated before the last step: {'; '.join(unfinished)}.")
     if len({step for _, step in steps}) > 1 or any(" to " in step for _, step in steps):
         listed = "; ".join(f"{label} {step}" for label, step in dict.fromkeys(steps))
         notes.append(f"Evaluated after different numbers of steps: {listed}.")
     return notes
+
+
+def evaluation_notes(grouped: Mapping[Any, Sequence[RunResult]]) -> list[str]:
+    """Sentences about groups whose evaluations do not measure the same: other sets, other problems, other settings."""
+    found = [kept for members in grouped.values() if (kept := level(members))]
+    notes = []
+    by_sets: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for kept in found:
+        by_sets[tuple(sorted(all_sets(kept, average=False)))].append(kept[0].label)
+    if len(by_sets) > 1:
+        listed = "; ".join(f"{', '.join(labels)} on {', '.join(names)}" for names, labels in by_sets.items())
+        notes.append(f"Evaluated on different sets, so averages over them do not measure the same: {listed}.")
+    for name in dict.fromkeys(name for names in by_sets for name in names):
+        known = [(kept[0].label, problems) for kept in found if (problems := _problems(kept, name))]
+        notes += [
+            f"The problems of {name} are not the same for {label} as for {known[0][0]}."
+            for label, problems in known
+            if problems != known[0][1]
+        ]
+    configs = [kept[0].config for kept in found]
+    for key in sorted({key for config in configs for key in config if key.startswith(_EVALUATED)} - _NOT_MEASURED):
+        values = {kept[0].label: _one_line(kept[0].config.get(key)) for kept in found}
+        if len(set(values.values())) > 1:
+            listed = "; ".join(f"{label} {value}" for label, value in values.items())
+            notes.append(f"Evaluated with different {key}: {listed}.")
+    return notes
+
+
+def _problems(runs: Sequence[RunResult], name: str) -> set[str]:
+    return {problem for run in runs if run.after is not None for problem in run.after.outcomes.get(name, ())}
 
 
 def updates_by_step(metrics: Sequence[Mapping[str, Any]]) -> dict[int, int]:

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from ..config.load import validated
 from ..config.names import current_names
-from ..config.schema import Config, EvaluationConfig, may_change_on_resume
+from ..config.schema import Config, may_change_on_resume
 from ..engine.interface import Engine
 from ..errors import InputError, first_line
 from ..evaluation import Summary, reported_average
@@ -194,17 +194,6 @@ def best_step(evaluations: Evaluations, saved: Collection[int] | None = None) ->
         if step and summaries and (saved is None or step in saved)
     ]
     return max(rated, key=lambda one: (one[0], -one[1]))[1] if rated else None
-
-
-def no_longer_better(evaluations: Evaluations, config: EvaluationConfig) -> bool:
-    """Whether the reported average got better by more than `min_gain` in none of the last `patience` evaluations."""
-    best, in_a_row = float("-inf"), 0
-    for _, summaries in evaluations:
-        if not summaries:
-            continue
-        average = reported_average(summaries)
-        best, in_a_row = (average, 0) if average > best + config.min_gain else (best, in_a_row + 1)
-    return bool(config.patience) and in_a_row >= config.patience
 
 
 # ------------------------------------------------------------------ resuming

@@ -28,6 +28,7 @@ from ..engine.local.memory import load_shape
 from ..errors import InputError
 from ..prepare import prepare
 from ..records import Problem
+from ..report.run_results import REHEARSAL
 from ..storage import read_jsonl, write_text
 from ..tasks.task import Task
 from .folder import default_name, new_folder, with_newest_checkpoint
@@ -175,7 +176,7 @@ def _small(config: Config, task_name: str) -> Config:
             "push_to_hub": None,
             "figures": False,
             "show_completion_every": 0,
-            "run_name": f"{stem}-rehearsal-{time.strftime('%Y%m%d-%H%M%S')}",
+            "run_name": f"{stem}{REHEARSAL}{time.strftime('%Y%m%d-%H%M%S')}",
             "evaluation": config.evaluation.model_copy(update=evaluation),
         }
     )

@@ -26,6 +26,7 @@ from ..evaluation import (
     Answered,
     EvaluationSettings,
     Summary,
+    no_longer_better,
     outcomes,
     sample_answers,
     summaries_of,
@@ -48,7 +49,6 @@ from .checkpoint import (
     load_checkpoint,
     log_lengths,
     newest_whole,
-    no_longer_better,
     prune,
     read_facts,
     step_of,
@@ -226,10 +226,11 @@ class Run:
     def _train(self, start: int) -> None:
         last = self.trainer.steps
         done, at, begun = start, min(start + 1, last), False
+        rule = self.config.evaluation
         try:
             self._evaluate_if_due(start)
             for number in range(start + 1, last + 1):
-                if no_longer_better(self.evaluations, self.config.evaluation):
+                if no_longer_better((found for _, found in self.evaluations), rule.patience, rule.min_gain):
                     break
                 at = number
                 self._finish_saving(wait=False)

@@ -16,7 +16,7 @@ from typing import Literal
 
 from ...errors import InputError
 from ..comparison import Table, written
-from ..run_results import RunResult, accuracies, cells, different_start, progress_notes, read_run
+from ..run_results import RunResult, accuracies, all_sets, cells, different_start, progress_notes, read_run
 
 COLUMNS = ("amc23", "aime24", "aime25", "math_avg", "kk_4to8", "kk_9", "kk_10", "kk_11", "logic_avg")
 AVERAGES = {"math_avg": COLUMNS[:3], "logic_avg": COLUMNS[4:8]}
@@ -98,6 +98,7 @@ def published_tables(folders: Sequence[Path] = ()) -> str:
     """
     runs = [read_run(folder) for folder in folders]
     own = {(one.model, one.method): one for one in own_results(runs)}
+    shown = set(own)
     models = {model for model, _ in own if model in MODELS.values()} or set(MODELS.values())
     june = {(one.model, one.method): one.accuracy for one in published_results("2026-06")}
     rows = []
@@ -107,10 +108,11 @@ def published_tables(folders: Sequence[Path] = ()) -> str:
             if (published.model, published.method) in own:
                 rows.append(_row(own.pop((published.model, published.method)), "own runs"))
     rows += [_row(one, "own runs") for one in own.values()]
-    notes = progress_notes(cells(runs, _model_and_method, _REMEDY))
+    notes = [*progress_notes(cells(runs, _model_and_method, _REMEDY)), *_left_out(runs, shown)]
     table = Table(["model", "method", "figures of", *COLUMNS], rows, notes=notes)
     lines = [
-        f"Accuracy in %: mean@12 on amc23, aime24 and aime25, pass@1 on puzzles. {_SOURCE} {_ARROW}",
+        f"Accuracy in %: the authors' mean@12 on amc23, aime24 and aime25, pass@1 on puzzles{_samples(runs)}. "
+        f"{_SOURCE} {_ARROW}",
         SELECTION,
         ALIGNMENT,
         written(table, "markdown"),
@@ -126,6 +128,22 @@ def published_tables(folders: Sequence[Path] = ()) -> str:
             written(Table(["method", "math_avg", "kk_avg"], gains), "markdown"),
         ]
     return "\n\n".join(lines)
+
+
+def _samples(runs: Sequence[RunResult]) -> str:
+    """How many responses to a problem own accuracies are means of."""
+    counts = sorted({run.config["evaluation.samples"] for run in runs})
+    return f"; own runs' mean@{' and '.join(map(str, counts))}" if counts else ""
+
+
+def _left_out(runs: Sequence[RunResult], shown: set[tuple[str, str]]) -> list[str]:
+    """A note on evaluated runs without any of the paper's columns."""
+    names = [
+        f"{run.folder.name} ({', '.join(all_sets([run], average=False))})"
+        for run in runs
+        if run.after is not None and _model_and_method(run) not in shown
+    ]
+    return [f"Without a line, as no set of theirs is a column of the paper: {'; '.join(names)}."] if names else []
 
 
 def _row(one: Published, source: str, earlier: Mapping[str, float] | None = None) -> list[str | None]:
@@ -172,9 +190,8 @@ def _model(run: RunResult) -> str:
 
 
 def _model_and_method(run: RunResult) -> tuple[str, str]:
-    method = str(run.config["method.name"])
-    solutions = method == "rlcsd" and run.config.get("method.hint_source") == "gt_cot"
-    return _model(run), _GT_COT if solutions else method
+    solutions = run.method == "rlcsd" and run.config.get("method.hint_source") == "gt_cot"
+    return _model(run), _GT_COT if solutions else run.method
 
 
 def _accuracy(runs: Sequence[RunResult], trained: bool) -> dict[str, float]:
