@@ -8,6 +8,7 @@ import pytest
 
 import rlcsd.evaluation.answers as evaluation
 from rlcsd.cli import main
+from rlcsd.config.load import changed, from_yaml
 from rlcsd.engine.local import LocalEngine
 
 QUICK = [
@@ -61,6 +62,9 @@ def test_all_sets_are_answered_in_one_call_of_the_engine(tmp_path, monkeypatch):
     command = [word for word in COMMAND[:-1] if not word.startswith("evaluation.batch")]
     assert main([*command, "engine.self_check=false"]) == 0
     assert calls == [12]
+    small = ["engine.self_check=false", "task.eval_per_size=40", "evaluation.sampling.max_tokens=1"]
+    assert main([*command, *small, "--out", str(tmp_path / "out")]) == 0
+    assert calls == [12, 64, 16]  # what is kept in a folder is kept in parts
 
 
 def test_a_finished_evaluation_is_read_not_repeated(tmp_path, monkeypatch, capsys):
@@ -73,6 +77,8 @@ def test_a_finished_evaluation_is_read_not_repeated(tmp_path, monkeypatch, capsy
 
 def test_another_config_or_a_folder_of_other_things_is_refused(tmp_path, capsys):
     assert main([*COMMAND, str(tmp_path / "a")]) == 0
+    config = from_yaml(tmp_path / "a/config.yaml")
+    evaluation.EvaluationFolder(tmp_path / "a", changed(config, ["engine.score_tokens=999"]))  # changes no answer
     assert main([*COMMAND, str(tmp_path / "a"), "seed=1"]) == 2
     assert "another config" in capsys.readouterr().err
     (tmp_path / "b").mkdir()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config.load import from_yaml, to_yaml
-from ..config.schema import Config
+from ..config.schema import Config, may_change_on_resume
 from ..decoding import response_text
 from ..engine.interface import Scorer
 from ..errors import InputError
@@ -22,6 +22,7 @@ from ..prompts import student_prompt
 from ..records import Problem, Sampling
 from ..storage import check_new_folder, write_text
 from ..tasks.task import Task
+from ..validation import flat_config
 from .summary import Answered, Summary, average, markdown_table, summarise
 
 
@@ -179,11 +180,14 @@ def _read(line: str) -> Answered | None:
 
 
 def _holds(path: Path, config: Config) -> bool:
-    """Whether a config file has these values, whatever version wrote it."""
+    """Whether a config file has these values, whatever version wrote it, but for those of the engine that change
+    results by rounding alone."""
+    free = {key for key in may_change_on_resume() if key.startswith("engine.")}
     try:
-        return from_yaml(path) == config
+        ours, theirs = (flat_config(one.model_dump()) for one in (config, from_yaml(path)))
     except InputError:
         return False
+    return all(ours.get(key) == theirs.get(key) for key in (ours.keys() | theirs.keys()) - free)
 
 
 class EvaluationFolder:

@@ -6,6 +6,7 @@ import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from .console import counter
 from .folder import evaluated_run, evaluation_config, with_given_task, with_task_of_run
 
 Warn = Callable[[str], None]
+_BATCH = 64  # problems whose answers an interrupted evaluation can lose
 
 
 def evaluate(
@@ -60,6 +62,8 @@ def evaluate(
     if not task.evaluations:
         raise InputError(f"task={task.name}: it has no evaluation sets; give task.evaluations.NAME=FILE")
     settings = EvaluationSettings.of(config)
+    if folder is not None and settings.batch is None:
+        settings = replace(settings, batch=_BATCH)
     with closing(build_engine(with_threads(config), build_method(config))) as engine, closing(task):
         evaluation.check(engine.tokenizer, task, settings, engine.max_sequence, engine.context_length)
         done = folder.open() if folder is not None else []
