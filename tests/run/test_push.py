@@ -11,9 +11,10 @@ import rlcsd
 from rlcsd.cli import main
 from rlcsd.config.load import to_yaml
 from rlcsd.run import Run
-from rlcsd.run.push import check_hub
+from rlcsd.run.push import check_hub, model_card
 from tests.conftest import untrained_checkpoint
 from tests.hub import Hub
+from tests.report.folders import write_config
 
 
 @pytest.fixture
@@ -46,6 +47,20 @@ def test_a_finished_run_is_uploaded_with_a_card_and_loads_from_what_was_taken(hu
     assert main(["push", str(run.folder), "ann/other", "--private"]) == 0
     assert f"{hub.endpoint}/ann/other/commit" in capsys.readouterr().out
     assert hub.private == {"ann/model": False, "ann/other": True}
+
+
+@pytest.mark.parametrize(
+    ("base", "named"),
+    [("Qwen/Qwen3-4B", True), ("models/mine", False), ("/home/me", False), ("./mine", False), ("a/b/c", False)],
+)
+def test_the_card_names_a_base_of_the_hub_alone(tmp_path, base, named):
+    (tmp_path / "models/mine").mkdir(parents=True)
+    run = write_config(tmp_path / "runs/r", model={"path": base})
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(config.replace('"tau": 0.1', '"objective": "dapo"'))
+    card = model_card(run, 3)
+    assert ("base_model" in yaml.safe_load(card.split("---")[1])) == named
+    assert "after 3 steps of rlcsd-dapo on kk_tiny" in card
 
 
 def test_what_the_hub_does_not_take_loses_nothing(hub, tiny_config, tmp_path):

@@ -12,7 +12,7 @@ import yaml
 from ..config.schema import ModelConfig
 from ..errors import InputError, MissingError, first_line
 from ..evaluation import markdown_table, summaries_of
-from ..report.run_results import read_config
+from ..report.run_results import label_of_method, read_config
 from ..storage import read_jsonl, whole_folder
 from .checkpoint import best_step, checkpoint_of, step_of
 from .folder import is_run
@@ -92,15 +92,15 @@ def push(run: Path, repository: str, step: int | None = None, private: bool = Fa
 
 def model_card(run: Path, step: int) -> str:
     """The model card of a run's checkpoint: base model, method, task and held-out accuracy."""
-    config = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
-    base, method, task = config["model"]["path"], config["method"]["name"], config["task"].get("name")
+    config = read_config(run)
+    base, method, task = config["model"]["path"], label_of_method(config), config["task"].get("name")
     adapter = config["model"].get("lora") is not None and (checkpoint_of(run, step) / "adapter_config.json").is_file()
     head = {
         "library_name": "peft" if adapter else "transformers",
         "pipeline_tag": "text-generation",
-        "tags": ["rlcsd", str(method)],
+        "tags": ["rlcsd", method],
     }
-    if "/" in base and not Path(base).exists():
+    if _is_on_hub(base, run):
         head["base_model"] = base
     evaluations = {record["step"]: record for record in read_jsonl(run / "evaluations.jsonl")}
     lines = ["---", yaml.safe_dump(head, sort_keys=False).strip(), "---", "", f"# {run.resolve().name}", ""]
@@ -112,6 +112,15 @@ def model_card(run: Path, step: int) -> str:
     if best is not None and best != step:
         lines += ["", f"The best held-out accuracy of this run was that of step {best}."]
     return "\n".join(lines) + "\n"
+
+
+def _is_on_hub(base: str, run: Path) -> bool:
+    """Whether a model.path can only be a name on the hub: `owner/name`, and no folder beside the run, here or there."""
+    try:
+        _check_name(base)
+    except MissingError:
+        return False
+    return not any((folder / base).exists() for folder in (Path(), *run.resolve().parents))
 
 
 def export(source: Path, out: Path, step: int | None = None, dtype: str | None = None) -> str:
