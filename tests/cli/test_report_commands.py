@@ -25,6 +25,7 @@ def test_a_run_folder_is_read(tmp_path, capsys, method, code):
     assert main(["inspect", str(run), "--figure", str(tmp_path / "s.png")]) == code
     shown = capsys.readouterr()
     if code == 0:
+        assert "teacher asked about 1.000 of the rollouts" in shown.out
         assert "| style | correct |" in shown.out and "| own |" in shown.out
         assert (tmp_path / "s.png").stat().st_size > 0 and (tmp_path / "s.svg").stat().st_size > 0
     else:

@@ -92,10 +92,10 @@ class SignalTable:
     wrong hints together) and `contrast`, the difference of the two. `kind [N]`, `target [N]` (bool: is the token's
     rollout correct) and `rollout [N]` (its number) say what each token is.
 
-    `accuracy` is over all rollouts, `usable` the share of those with all the hints they need, and `missing` the number
-    of rollouts without a "correct" and without a "wrong" hint. Scored now, not read from a run, also
-    `old_log_prob [N]` of the policy, and under each of K wrong hints `contrast_log_prob [N, K]`, where
-    `contrast_valid [N, K]`.
+    `accuracy` is over all rollouts, `usable` the share of those with all the hints they need (read from a run, of those
+    whose teacher was asked), and `missing` the number of rollouts without a "correct" and without a "wrong" hint.
+    Scored now, not read from a run, also `old_log_prob [N]` of the policy, and under each of K wrong hints
+    `contrast_log_prob [N, K]`, where `contrast_valid [N, K]`.
     """
 
     kind: np.ndarray

@@ -55,7 +55,8 @@ class Inspection:
 
     def __str__(self) -> str:
         table = self.table
-        head = f"accuracy {table.accuracy:.3f}, usable rollouts {table.usable:.3f}"
+        share = "teacher asked about {:.3f} of the rollouts" if "recorded" in self.tables else "usable rollouts {:.3f}"
+        head = f"accuracy {table.accuracy:.3f}, {share.format(table.usable)}"
         if not len(table.kind):
             return f"{head}\n\n{tables_of.why_no_signal(table)}"
         shares = tables_of.share_table(table, table.kind, KINDS)
