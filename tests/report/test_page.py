@@ -58,13 +58,15 @@ def test_what_a_record_says_becomes_the_signals(tmp_path):
     record = rollout(random.Random(0), 3, True)
     record |= {"log_prob": [-1.0, -2.0, -3.0], "teacher": [-0.5, -2.0, -1.0], "wrong": [-1.5, -1.0, -3.0]}
     record |= {"contrast": [1.0, -1.0, 2.0], "advantage": 0.5, "final_advantage": [0.75, 0.5, 0.0]}
+    record["hints"]["correct"]["kind"] = "feedback"
     record["hints"]["wrong"][0] |= {"kind": "answer", "text": None}
     lines(write_config(tmp_path) / "rollouts.jsonl", [group(1, 0, [record])])
     (found,) = read_groups(tmp_path)[0].rollouts
     assert found.signals["teacher_gap"].tolist() == [0.5, 0.0, 2.0]
     assert found.signals["wrong_gap"].tolist() == [-0.5, 1.0, 0.0]
     assert found.signals["credit"].tolist() == [0.25, 0.0, -0.5]
-    assert [(hint.index, hint.correct, hint.bare) for hint in found.hints] == [(1, True, False), (2, False, True)]
+    kinds = [(hint.index, hint.correct, hint.kind) for hint in found.hints]
+    assert kinds == [(1, True, "feedback"), (2, False, "answer")]
 
 
 def test_tokens_that_share_a_character_and_large_ones(tmp_path):
@@ -180,7 +182,8 @@ def test_options_that_cannot_be(tmp_path, capsys, monkeypatch, options, sentence
 def test_steps_are_chosen_and_long_runs_are_thinned(tmp_path, monkeypatch):
     run = write_run(tmp_path / "run", steps=10, groups=2, size=2, tokens=10)
     assert main(["show", str(run), "--steps", "9:", "--out", str(tmp_path / "page.html")]) == 0
-    assert {g["step"] for g in data_of(tmp_path / "page.html")["groups"]} == {9, 10}
+    data = data_of(tmp_path / "page.html")
+    assert {g["step"] for g in data["groups"]} == {step for step, _ in data["reward"]} == {9, 10}
     kept = thinned(read_groups(run), 120)
     assert [g.step for g in kept] == [1, 1, 5, 5, 10, 10]
     assert [g.step for g in thinned(kept, 1)] == [1, 1]
@@ -191,9 +194,9 @@ def test_steps_are_chosen_and_long_runs_are_thinned(tmp_path, monkeypatch):
 
 
 def test_a_value_that_is_not_finite_is_no_value(tmp_path):
-    record = rollout(random.Random(0), 3, True, entropy=[None, 1.0, 2.0], boxed=None)
+    record = rollout(random.Random(0), 3, True, entropy=[None, 1.0, 2.0], boxed=None, answer="7")
     lines(write_config(tmp_path) / "rollouts.jsonl", [group(1, 0, [record])])
     write_page(tmp_path, tmp_path / "page.html")
     (one,) = data_of(tmp_path / "page.html")["groups"][0]["rollouts"]
     assert np.isnan(column(one["signals"]["entropy"])[0])
-    assert one["largest"]["entropy"] == [2, 2.0]
+    assert one["largest"]["entropy"] == [2, 2.0] and one["answer"] == "7"

@@ -132,6 +132,7 @@ def test_keys(opened):
     assert "problem=2" in opened.current_url
     press(opened, "]")
     assert one(opened, "#step-label").text == "Step 2"
+    assert [one(opened, "#step").get_attribute(name) for name in ("value", "aria-valuetext")] == ["2", "step 2"]
     press(opened, "2")
     assert one(opened, "#shades [aria-checked='true']").text == "Gap, correct hint"
     press(opened, "?")
@@ -186,10 +187,13 @@ def test_what_is_not_recorded_is_explained(browser, tmp_path):
     some, none = rollout(random.Random(0), 5, True), rollout(random.Random(1), 5, False, updated=False)
     for name in ("teacher", "wrong", "contrast", "hints", "selected", "final_advantage"):
         del none[name]
+    some["hints"]["correct"] |= {"kind": "feedback", "answer": ""}
     lines(write_config(tmp_path) / "rollouts.jsonl", [group(1, 0, [none, some])])
     write_page(tmp_path, tmp_path / "page.html")
     reload(browser, tmp_path / "page.html")
     assert "Rollout 2" in one(browser, "#verdict-line").text  # the first with the signal that is shaded
+    assert "Verifier's feedback" in every(browser, "#hints details")[0].text
+    assert "Final answer" not in every(browser, "#hints details")[0].text
     press(browser, "k")
-    assert "left out of the update" in one(browser, "#about").text
-    assert "No hint was drawn" in one(browser, "#hints").text
+    assert "not in the update" in one(browser, "#about").text
+    assert "No hint is recorded" in one(browser, "#hints").text

@@ -21,7 +21,7 @@ import numpy as np
 from ..errors import InputError
 from ..storage import read_jsonl, write_text
 from .rollout_reader import LoggedGroup, LoggedRollout, read_groups
-from .run_results import read_config
+from .run_results import label_of_method, read_config
 
 MAX_TOKENS = 1_500_000  # of a page, which then has about 40 MB
 _INLINE_TOKENS = 60_000  # of a page inside a notebook, which keeps its outputs: about 2 MB
@@ -139,9 +139,9 @@ def page_data(
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     present = {key for rollout in rollouts for key in rollout.signals}
     texts = _Texts()
-    method, task = config["method"]["name"], str((config.get("task") or {}).get("name"))
+    task = str((config.get("task") or {}).get("name"))
     return {
-        "title": f"{method.rpartition(':')[2]} on {task.rpartition(':')[2]}",
+        "title": f"{label_of_method(config)} on {task.rpartition(':')[2]}",
         "facts": [
             ["run", name],
             ["model", str((config.get("model") or {}).get("path"))],
@@ -153,7 +153,11 @@ def page_data(
             for key, (label, signed, about) in SIGNALS.items()
             if key in present
         ],
-        "reward": [[m["step"], m["rollout/reward"]] for m in metrics if m.get("rollout/reward") is not None],
+        "reward": [
+            [m["step"], m["rollout/reward"]]
+            for m in metrics
+            if m.get("rollout/reward") is not None and groups[0].step <= m["step"] <= groups[-1].step
+        ],
         "groups": [_group_data(group, texts) for group in groups],
         "texts": texts.all,
     }
@@ -201,7 +205,7 @@ def _rollout_data(rollout: LoggedRollout, texts: _Texts) -> dict[str, Any]:
             "answer": hint.answer,
             "text": texts(hint.text),
             "correct": hint.correct,
-            "bare": hint.bare,
+            "kind": hint.kind,
         }
         for hint in rollout.hints
     ]

@@ -20,13 +20,13 @@ Columns = dict[str, np.ndarray]
 @dataclass(frozen=True)
 class LoggedHint:
     """A hint: its index in the group (−1: the data set's), its final answer, its text (None: the answer alone), whether
-    it is a correct one, and whether it is a bare answer, without words around it."""
+    it is a correct one, and its kind (`records.Hint.kind`)."""
 
     index: int
     answer: str
     text: str | None
     correct: bool
-    bare: bool = False
+    kind: str = "solution"
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class LoggedRollout:
     text: str
     spans: np.ndarray
     signals: Columns
-    facts: Mapping[str, Any]  # reward, correct, advantage, boxed, finished, updated, tokens, cut
+    facts: Mapping[str, Any]  # reward, correct, advantage, answer, finished, updated, tokens, cut
     hints: tuple[LoggedHint, ...]  # correct ones, then wrong ones; empty if there are none
 
 
@@ -129,7 +129,7 @@ def _rollout(record: Mapping[str, Any], schema: int, method: str) -> LoggedRollo
         "reward": float(record["reward"]),
         "correct": bool(record["correct"]),
         "advantage": float(record["advantage"]),
-        "boxed": record["boxed"],
+        "answer": record.get("answer", record["boxed"]),
         "finished": record.get("finished"),
         "updated": bool(record["updated"]),
         "tokens": int(record["tokens"]),
@@ -148,5 +148,5 @@ def _hints(record: Mapping[str, Any] | None) -> tuple[LoggedHint, ...]:
 
 def _hint(record: Mapping[str, Any], correct: bool) -> LoggedHint:
     text = record["text"]
-    bare = record.get("kind") == "answer"
-    return LoggedHint(int(record["place"]), str(record["answer"]), None if text is None else str(text), correct, bare)
+    kind = str(record.get("kind", "solution"))
+    return LoggedHint(int(record["place"]), str(record["answer"]), None if text is None else str(text), correct, kind)

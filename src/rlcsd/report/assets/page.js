@@ -59,6 +59,7 @@ function make(tag, properties = {}, ...children) {
 }
 const visible = (text) => text.replace(/[\u0000-\u0008\u000b-\u001f]/g, (c) => String.fromCharCode(0x2400 + c.charCodeAt(0)));
 const plain = (text) => (text === "" ? "▫" : visible(text).replaceAll("\n", "↵").replaceAll("\t", "⇥"));
+const quoted = (text) => make("bdi", {}, plain(text)); // text of any direction within a line of ours
 const mark = (rollout) => make("span", { class: rollout.correct ? "ok" : "bad" }, rollout.correct ? "✓" : "✗");
 
 // ---------------------------------------------------------------- tokens of the response on the screen
@@ -123,7 +124,8 @@ function applyFilter() {
 
 function showTime() {
   const here = groups.map((problem, g) => [problem, g]).filter(([problem]) => problem.step === group().step);
-  $("step").value = steps.indexOf(group().step);
+  $("step").value = group().step;
+  $("step").setAttribute("aria-valuetext", `step ${group().step}`);
   $("step-label").textContent = `Step ${group().step}`;
   $("problems").replaceChildren(...here.map(([problem, g]) => make("button", {
     type: "button", "aria-pressed": g === at.group, title: `problem ${problem.group + 1} ${problem.kind}`,
@@ -147,6 +149,7 @@ function drawStrip(canvas, one) {
   }
 }
 function hintName(hints, i) {
+  if (hints[i].kind === "feedback") return "verifier's feedback";
   const same = hints.filter((hint) => hint.correct === hints[i].correct), name = hints[i].correct ? "correct hint" : "wrong hint";
   return same.length > 1 ? `${name} ${same.indexOf(hints[i]) + 1}` : name;
 }
@@ -163,10 +166,10 @@ function showGroup() {
       onclick: () => go(at.group, r),
     }, make("span", { class: "line" }, make("span", {}, mark(one), ` ${r + 1}`), role ? make("span", { class: "badge" }, role) : null,
       make("span", {}, `A ${digits(one.advantage)}`)),
-    make("span", { class: "small" }, `${one.tokens + one.cut} tokens · ${one.boxed === null ? "no boxed answer" : plain(one.boxed)}`), canvas);
+    make("span", { class: "small" }, `${one.tokens + one.cut} tokens · `, one.answer === null ? "no answer read" : quoted(one.answer)), canvas);
   }));
   $("question").querySelector(".text").textContent = visible(group().question);
-  $("question").querySelector(".answer").textContent = `Answer: ${visible(group().answer)}`;
+  $("question").querySelector(".answer").replaceChildren("Answer: ", make("bdi", {}, visible(group().answer)));
 }
 
 function showShades() {
@@ -189,8 +192,7 @@ function showShades() {
   $("legend").replaceChildren(signal.signed ? `${digits(-end)} or less` : "0", bar, `${unsigned(end)} or more`);
 }
 function why() {
-  if (!rollout().updated) return "this rollout was left out of the update, as it has no usable hint.";
-  return "the method asked no teacher about this rollout, as nothing of its loss depends on the answer.";
+  return `not recorded for this rollout${rollout().updated ? "" : ", which is not in the update"}.`;
 }
 
 function showVerdict() {
@@ -204,16 +206,15 @@ function showVerdict() {
 function showHints() {
   const hints = rollout().hints;
   if (!hints) {
-    $("hints").replaceChildren(make("p", { class: "muted" }, data.groups.some((problem) => problem.rollouts.some((one) => one.hints))
-      ? "No hint was drawn for this rollout." : "This method shows its teacher no hints."));
+    $("hints").replaceChildren(make("p", { class: "muted" }, "No hint is recorded for this rollout."));
     return;
   }
   $("hints").replaceChildren(...hints.map((hint, i) => {
     const name = hintName(hints, i).replace(/^./, (letter) => letter.toUpperCase());
-    const from = hint.index < 0 ? "data set" : `rollout ${hint.index + 1}`;
-    const text = hint.bare ? "(the bare answer, between prompt and response)" : hint.text === null ? "(the answer alone)" : visible(data.texts[hint.text]);
-    return make("details", { open: i < 2 }, make("summary", {}, make("span", { class: hint.correct ? "ok" : "bad" }, hint.correct ? "✓ " : "✗ "), `${name}: ${from}`),
-      make("p", { class: "answer" }, hint.answer === "" && hint.text === null ? "no hint at all" : `Final answer: ${visible(hint.answer)}`),
+    const from = hint.index < 0 ? "data set" : `rollout ${hint.index + 1}`, feedback = hint.kind === "feedback";
+    const text = hint.kind === "answer" ? "(the bare answer, between prompt and response)" : hint.text === null ? "(the answer alone)" : visible(data.texts[hint.text]);
+    return make("details", { open: i < 2 }, make("summary", {}, feedback ? null : make("span", { class: hint.correct ? "ok" : "bad" }, hint.correct ? "✓ " : "✗ "), `${name}: ${from}`),
+      hint.answer !== "" ? make("p", { class: "answer" }, "Final answer: ", make("bdi", {}, visible(hint.answer))) : hint.text === null ? make("p", { class: "answer" }, "no hint at all") : null,
       make("div", { class: "text" }, text),
       hint.index < 0 || !group().rollouts[hint.index] ? null : make("button", { type: "button", class: "go", onclick: () => go(at.group, hint.index) }, `Go to rollout ${hint.index + 1}`));
   }));
@@ -226,14 +227,14 @@ function showLargest() {
   $("largest").querySelector(".signal-name").textContent = `|${signal.label.toLowerCase()}| in this response`;
   const values = column(rollout(), at.signal);
   $("here").replaceChildren(...(cut.order.length ? cut.order.slice(0, 10).map((i) => make("button", { type: "button", onclick: () => pick(i) },
-    `${plain(cut.pieces[i])} `, make("b", { class: "value" }, written(signal, values[i]))))
+    quoted(cut.pieces[i]), " ", make("b", { class: "value" }, written(signal, values[i]))))
     : [make("span", { class: "muted" }, "Nothing is recorded here.")]));
   const top = passing.filter(([g, r]) => groups[g].rollouts[r].largest[at.signal])
     .map(([g, r]) => [g, r, ...groups[g].rollouts[r].largest[at.signal]]).sort((a, b) => b[3] - a[3]).slice(0, 9);
   $("everywhere").replaceChildren(...top.map(([g, r, i]) => {
     const one = groups[g].rollouts[r];
     return make("li", {}, make("button", { type: "button", onclick: () => { go(g, r); pick(i); } }, mark(one),
-      ` step ${groups[g].step}: ${plain(pieces(one)[i])} `, make("b", { class: "value" }, written(signal, column(one, at.signal)[i]))));
+      ` step ${groups[g].step}: `, quoted(pieces(one)[i]), " ", make("b", { class: "value" }, written(signal, column(one, at.signal)[i]))));
   }));
 }
 
@@ -243,7 +244,7 @@ function showTip(i) {
   const span = $("response").children[i], tip = $("tip");
   if (!span) { tip.hidden = true; return; }
   const one = rollout();
-  tip.replaceChildren(make("code", {}, plain(cut.pieces[i])), make("span", { class: "muted" }, `  token ${i + 1} of ${one.tokens}`),
+  tip.replaceChildren(make("code", {}, quoted(cut.pieces[i])), make("span", { class: "muted" }, `  token ${i + 1} of ${one.tokens}`),
     make("table", {}, make("tbody", {}, ...signals.filter((signal) => one.signals[signal.key] !== undefined).map((signal) =>
       make("tr", { class: signal.key === at.signal ? "now" : "" }, make("td", {}, signal.label), make("td", {}, written(signal, column(one, signal.key)[i])))),
     make("tr", {}, make("td", {}, "Group advantage"), make("td", {}, digits(one.advantage))))));
@@ -287,6 +288,7 @@ function goStep(index) {
   const there = passing.find(([g]) => groups[g].step === step);
   if (there) go(...there); else go(groups.findIndex((problem) => problem.step === step), 0);
 }
+const nearest = (step) => steps.reduce((best, one, i) => (Math.abs(one - step) < Math.abs(steps[best] - step) ? i : best), 0);
 function goRollout(way) { // among those that pass the filter
   const now = passing.findIndex(([g, r]) => g > at.group || (g === at.group && r >= at.rollout));
   const found = now >= 0 && passing[now][0] === at.group && passing[now][1] === at.rollout;
@@ -339,7 +341,7 @@ function theme(name) {
 function drawReward() {
   const points = data.reward;
   if (points.length < 2) return;
-  const first = points[0][0], span = points.at(-1)[0] - first || 1, heights = points.map(([, y]) => y);
+  const first = steps[0], span = steps.at(-1) - first || 1, heights = points.map(([, y]) => y);
   const low = Math.min(...heights), tall = Math.max(...heights) - low || 1;
   $("reward-label").textContent = `training reward, ${unsigned(low)} to ${unsigned(low + tall)}`;
   const line = (list, name) => {
@@ -357,8 +359,13 @@ function drawReward() {
 function begin() {
   theme(matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
   $("facts").textContent = data.facts.map(([name, value]) => `${name} ${value}`).join(" · ");
-  $("step").max = steps.length - 1;
-  $("step").addEventListener("input", () => goStep(Number($("step").value)));
+  $("step").min = steps[0];
+  $("step").max = steps.at(-1);
+  $("step").addEventListener("input", () => goStep(nearest(Number($("step").value))));
+  $("step").addEventListener("keydown", (event) => { // to the next step that is shown, however far away it is
+    const way = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1 }[event.key];
+    if (way) { event.preventDefault(); goStep(steps.indexOf(group().step) + way); }
+  });
   $("theme").addEventListener("click", () => theme());
   $("help").addEventListener("click", () => $("keys").showModal());
   $("verdict").addEventListener("change", () => { filter.verdict = $("verdict").value; refilter(); });
@@ -374,5 +381,6 @@ function refilter() {
   const here = passing.some(([g, r]) => g === at.group && r === at.rollout);
   if (!here && passing.length) go(...passing[0]); else show();
 }
+addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((one) => { one.open = true; }));
 addEventListener("hashchange", () => { recall(); show(); });
 begin();
