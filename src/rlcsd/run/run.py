@@ -250,11 +250,11 @@ class Run:
                     break
             self._end(done)
         except Interrupted as interrupted:
-            message = self._stopped(done, begun and self._current_phase not in _WITHOUT_UPDATE)
+            message = self._stopped(done, begun and self._updating)
             self._report_end(message)
             raise Interrupted(interrupted.number, message) from None
         except Exception as error:
-            self._save_after(error, at, done)
+            self._save_after(error, done, begun and self._updating)
             where = {"evaluate": f"evaluation after step {done}", "on_step": f"on_step after step {done}"}.get(
                 self._current_phase, f"step {at}"
             )
@@ -290,15 +290,19 @@ class Run:
         path.parent.mkdir(exist_ok=True)
         profiler.export_chrome_trace(str(path))
 
-    def _save_after(self, error: Exception, at: int, done: int) -> None:
-        """Save step `done` after an error in step `at`, if it has no checkpoint yet.
+    @property
+    def _updating(self) -> bool:
+        """Whether a step that has begun may have changed weights."""
+        return self._current_phase not in _WITHOUT_UPDATE
 
-        Until the first update of step `at` the weights are those of step `done`. After it they are a little ahead: the
-        step that failed is repeated on resume, from there, and a warning says so; what is lost otherwise is every step
-        since the last checkpoint. Not saved is what has diverged, and what an engine of several processes is left with
-        after an error while it scores or updates.
+    def _save_after(self, error: Exception, done: int, updating: bool) -> None:
+        """Save step `done` after an error, if it has no checkpoint yet.
+
+        `updating`: the error came after the first update of the next step may have begun. Until then the weights are
+        those of step `done`. Later they are a little ahead: the step that failed is repeated on resume, from there, and
+        a warning says so; what is lost otherwise is every step since the last checkpoint. Not saved is what has
+        diverged, and what an engine of several processes is left with after an error while it scores or updates.
         """
-        updating = at != done and self._current_phase not in _WITHOUT_UPDATE
         begun = self.trainer.updates_done if updating else 0
         with self.stop.deferred(), suppress(Exception):  # the error that is reported is the first
             self._finish_saving()
