@@ -87,6 +87,25 @@ def test_the_marks_of_thinking_stay_and_other_special_tokens_go(special):
     tokenizer.add_special_tokens({"eos_token": "<|end|>", "pad_token": "<|pad|>"})
     tokenizer.add_tokens([AddedToken("<think>", special=special), AddedToken("</think>", special=special)])
     ids = tokenizer("<think> 2 </think> it is 3<|end|><|pad|>", add_special_tokens=False).input_ids
-    text = response_text(tokenizer, ids)
+    text = response_text(tokenizer, ids, [])
     assert text == "<think> 2 </think> it is 3"
     assert without_thinking(text) == "it is 3"
+
+
+@pytest.mark.parametrize("added", [True, False])
+@pytest.mark.parametrize(
+    ("prompt", "response", "text"),
+    [
+        ("Who?<think>\n", "\\boxed{2}, or", "<think>\\boxed{2}, or"),
+        ("Who?<think>\n", "2</think> it is 3", "2</think> it is 3"),
+        ("Who?<think>\n\n</think>\n\n", "it is 3", "it is 3"),
+        ("What is <think> for? assistant:", "it is 3", "it is 3"),
+        ("", "it is 3", "it is 3"),
+    ],
+)
+def test_a_thought_that_the_prompt_opens_and_nothing_ends_is_in_the_text(prompt, response, text, added):
+    tokenizer = bytes_tokenizer()
+    if added:
+        tokenizer.add_tokens([AddedToken("<think>", special=True), AddedToken("</think>", special=True)])
+    prompt_ids, ids = (tokenizer(part, add_special_tokens=False).input_ids for part in (prompt, response))
+    assert response_text(tokenizer, ids, prompt_ids) == text

@@ -8,17 +8,25 @@ from typing import Any
 
 _MAX_CHARACTER_TOKENS = 16  # a sequence of bytes that is still incomplete then stays so
 _THINKING_MARKS = ("<think>", "</think>")
+_LAST_TOKENS = 16  # of a prompt, which hold the mark that it ends in, one character each if need be
 
 
-def response_text(tokenizer: Any, ids: Sequence[int]) -> str:
+def response_text(tokenizer: Any, ids: Sequence[int], prompt: Sequence[int]) -> str:
     """The text of a response without its special tokens, except the marks of thinking.
 
-    Some vocabularies have `<think>` and `</think>` as special tokens. A verifier must still see where a thought ends.
+    Some vocabularies have `<think>` and `</think>` as special tokens. A verifier must still see where a thought ends,
+    and that it does not end: if the prompt ends in `<think>`, as some chat templates have it, and the response has no
+    `</think>`, its text begins with `<think>`.
     """
     dropped = _dropped(tokenizer, len(tokenizer))
     if dropped is None:
-        return str(tokenizer.decode(ids, skip_special_tokens=True))
-    return str(tokenizer.decode([token for token in ids if token not in dropped], skip_special_tokens=False))
+        text = str(tokenizer.decode(ids, skip_special_tokens=True))
+    else:
+        text = str(tokenizer.decode([token for token in ids if token not in dropped], skip_special_tokens=False))
+    opening, end = _THINKING_MARKS
+    if end in text or not str(tokenizer.decode(prompt[-_LAST_TOKENS:])).rstrip().endswith(opening):
+        return text
+    return opening + text
 
 
 @lru_cache(maxsize=32)

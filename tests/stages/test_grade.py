@@ -68,6 +68,18 @@ def graded(lengths: list[int], correct: list[bool], **options):
     return grade(tokenizer, task, task.train, [[1]], [samples], **options)[0]
 
 
+def test_a_box_in_a_thought_that_the_prompt_opens_is_no_answer():
+    tokenizer = load_tokenizer(ModelConfig())
+    opened, *texts = (
+        tokenizer(text, add_special_tokens=False).input_ids
+        for text in ("Q?\n<think>\n", r"say \boxed{A}, no", r"hm</think> \boxed{A}")
+    )
+    samples = [Sample(tuple(ids), None, torch.zeros(0), True) for ids in texts]
+    task = Task("fixed", [Problem("Q?", "A")], {}, "exact")
+    group = grade(tokenizer, task, task.train, [opened], [samples])[0]
+    assert [(rollout.is_correct, rollout.answer) for rollout in group.rollouts] == [(False, None), (True, "A")]
+
+
 def test_the_penalty_is_in_the_reward_and_not_in_the_verdict():
     lengths, correct = [10, 18, 20, 20], [True, True, True, True]
     group = graded(lengths, correct, estimator="mean", overlong=Overlong(20, 4))

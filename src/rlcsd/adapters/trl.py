@@ -25,6 +25,7 @@ from torch import Tensor
 from transformers import TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
+from ..decoding import response_text
 from ..engine.local.model import Network
 from ..errors import InputError
 from ..layout import Layout
@@ -186,12 +187,20 @@ class RLCSDTrainer(GRPOTrainer):  # type: ignore[misc]
         if checkpoint is not None and self.teacher.state():
             self.teacher.load_state(load_file(Path(checkpoint) / _FILE))
 
+    def _generate(self, prompts: Any) -> Any:
+        generated = super()._generate(prompts)
+        self._prompt_ids = generated[0]
+        return generated
+
     def _calculate_rewards(self, inputs: Any, prompts: Any, completions: Any, completion_ids_list: Any) -> Tensor:
         rewards: Tensor = super()._calculate_rewards(inputs, prompts, completions, completion_ids_list)
         if self.model.training:
             totals = total_rewards(rewards, self.reward_weights.to(rewards.device))  # of all processes
-            texts = [text if isinstance(text, str) else text[0]["content"] for text in completions]
             problems = [problem_of(row, self.args.answer_column, self.args.solution_column) for row in inputs]
+            texts = [  # TRL's own leave out marks of thinking that are special tokens, and know nothing of the prompt
+                response_text(self._tokenizer, ids, prompt)
+                for ids, prompt in zip(completion_ids_list, self._prompt_ids, strict=True)
+            ]
             mine = list(zip(problems, texts, map(tuple, completion_ids_list), strict=True))
             self._lengths = tuple(map(len, completion_ids_list))
             rewarded = zip(gather_object(mine), totals, strict=True)

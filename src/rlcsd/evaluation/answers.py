@@ -71,7 +71,10 @@ def answer_problems(
     """Sample and grade the responses to problems of any evaluation sets, in one call of the engine."""
     prompts = [student_prompt(engine.tokenizer, p, task.instruction, settings.thinking) for p in problems.values()]
     sampled = engine.sample(prompts, settings.samples, settings.sampling, seed)
-    texts = [tuple(response_text(engine.tokenizer, sample.ids) for sample in samples) for samples in sampled]
+    texts = [
+        tuple(response_text(engine.tokenizer, sample.ids, prompt) for sample in samples)
+        for prompt, samples in zip(prompts, sampled, strict=True)
+    ]
     judged = task.judge(list(problems.values()), texts)
     return [
         Answered(

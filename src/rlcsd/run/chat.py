@@ -180,7 +180,10 @@ class Chat:
                 f"the model's context of {engine.context_length} is exceeded"
             )
         samples = engine.sample(prompts, 1, self.sampling, seed)
-        return [response_text(engine.tokenizer, sample.ids) for (sample,) in samples]
+        return [
+            response_text(engine.tokenizer, sample.ids, prompt)
+            for prompt, (sample,) in zip(prompts, samples, strict=True)
+        ]
 
 
 def _plain(config: Config) -> Config:

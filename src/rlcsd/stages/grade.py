@@ -53,7 +53,10 @@ def grade(
     overlong: Overlong | None = None,
 ) -> list[Group]:
     """One group for each problem of `task`: its samples decoded and verified, with their group advantages."""
-    texts = [[response_text(tokenizer, sample.ids) for sample in drawn] for drawn in samples]
+    texts = [
+        [response_text(tokenizer, sample.ids, prompt) for sample in drawn]
+        for prompt, drawn in zip(prompts, samples, strict=True)
+    ]
     judged = task.judge(problems, texts)
     groups = []
     for problem, prompt, drawn, written, verdicts in zip(problems, prompts, samples, texts, judged, strict=True):
