@@ -26,10 +26,20 @@ ANSWER = "(1) Alice is a knight (2) Bob is a knave"
         "1. Alice is a knight 2. Bob is a knave",
         "Alice is a knight, Bob is not a knight",
         "Alice is a knight, Bob is a knave, Bob is a knave",
+        "Alice：knight，Bob：knave。",
+        "Alice — knight; Bob－knave",
     ],
 )
 def test_right_in_any_order_and_dress(boxed):
     assert verify(f"Therefore \\boxed{{{boxed}}}.", ANSWER)
+
+
+@pytest.mark.parametrize(
+    "boxed", ["A is a knight, B and C are knaves", "Knaves: B, C; Knights: A", "A: knight, B: knave, C: knave", "B is a knave, C is a knave and A is a knight"]
+)  # fmt: skip
+def test_somebody_may_be_called_a(boxed):
+    assert parse_assignment(boxed) == {"a": True, "b": False, "c": False}
+    assert parse_assignment(f"{boxed}, a knight") is None
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from .boxed import last_boxed
-from .latex import clean
+from .latex import DASHES, PLAIN_SIGNS, clean
 
 # What says nothing about who is what: a wrapper's command, its braces, emphasis, LaTeX spaces, tables and quotes.
 _ENVIRONMENT = (
@@ -45,13 +45,14 @@ _NOT_NAMES = {
     *("is", "are", "isn't", "aren't", "not", "and", "or", "if", "a", "an", "the", "both", "all", "either", "neither"),
     *("nor", "but", "while", "whereas", "none", "nobody"),
 }
-_SIGNS = {":", "=", "->", "=>", "→", "↦", "⇒", "&", "|", "-", "--", "---", "–", "—", "("}
-_BETWEEN = {"and", "but", "while", "whereas", ",", ";", ".", "&", "|", "•", "-", "--", "---", "–", "—"}
+_SIGNS = {":", "=", "->", "=>", "→", "↦", "⇒", "&", "|", "-", "--", "---", "("}
+_BETWEEN = {"and", "but", "while", "whereas", ",", ";", ".", "&", "|", "•", "-", "--", "---"}
+_PLAIN_SIGNS = PLAIN_SIGNS | str.maketrans({"’": "'", "。": ".", **dict.fromkeys(DASHES, " - ")})
 
 
 def _tokens(text: str) -> list[str]:
     """Words in lower case, numbers and signs, without emphasis and wrappers."""
-    text = text.replace("’", "'")
+    text = text.translate(_PLAIN_SIGNS)
     if "|" in text or "&" in text:
         text = _RULE.sub(" | ", _HEADING.sub(" ", text))
     for pattern, plain in _COMMANDS:
@@ -93,7 +94,10 @@ class _Reader:
                 return
 
     def at_name(self, ahead: int = 0) -> bool:
-        return self.peek(ahead)[:1].isalpha() and self.peek(ahead) not in _NOT_NAMES
+        token = self.peek(ahead)
+        if token == "a":  # somebody called A, or the article
+            return self.peek(ahead + 1) not in _ROLES
+        return token[:1].isalpha() and token not in _NOT_NAMES
 
     def names(self) -> list[str]:
         """One name, or several with commas and "and" between them; none if there is no name."""

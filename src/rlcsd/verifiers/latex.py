@@ -6,10 +6,16 @@ All of it is text to text and takes no algebra, so that verifiers that do not ne
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 _LONGEST = 2000  # characters; what is longer is no short answer, and is left as it is
+
+# Full-width forms, and hyphens that are no ASCII; dashes stand apart, for they may be a minus or only separate.
+PLAIN_SIGNS = {code: code - 0xFEE0 for code in range(0xFF01, 0xFF5F)} | str.maketrans("、\u3000‐‑", ", --")
+DASHES = "–—―－−"
+_MINUS = PLAIN_SIGNS | str.maketrans(dict.fromkeys(DASHES, "-"))
 
 # ------------------------------------------------------------------ markup around an answer
 
@@ -20,7 +26,11 @@ _SIZES = re.compile(
 )
 _COLOR = re.compile(r"\\(?:text|page)?color\s*(?:\[[^\[\]]*\])?\s*\{[^{}]*\}\s*(?:\{([^{}]*)\})?")
 _COLOR_BOX = re.compile(r"\\colorbox\s*\{[^{}]*\}|\\fcolorbox\s*\{[^{}]*\}\s*\{[^{}]*\}")
-_TAG = re.compile(r"</?(?:b|i|u|em|strong|span|font|mark|code|p|div|center|big)(?:\s[^<>]*)?>|<br\s*/?>", re.IGNORECASE)
+_TAG = re.compile(  # a<b \text{ and } b>c has none
+    r"</?(?:b|i|u|em|strong|span|font|mark|code|p|div|center|big)(?:\s+[\w-]+\s*=\s*(?:\"[^\"<>]*\"|'[^'<>]*'|[\w#%.-]+))*\s*>|"
+    r"<br\s*/?>",
+    re.IGNORECASE,
+)
 _BOLD = re.compile(r"(?<![\w)}*])\*\*(?=[^\s*])([^*]+?)(?<=[^\s*])\*\*(?![\w({*])")
 _WRAPPERS = (
     re.compile(r"(\${1,2})([^$]*)\1"),
@@ -90,14 +100,17 @@ _CURRENCY = re.compile(r"(?<=\d)\s*[€£]\Z|\A[€£]\s*(?=\d)")
 _FUNCTIONS = "arcsin|arccos|arctan|arccot|arcsec|arccsc|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|ln|log|exp"
 _OPERATOR = re.compile(r"\\operatorname\*?\s*\{\s*([a-zA-Z]+)\s*\}")
 _SIGNS = {
-    "−": "-", "–": "-", "×": r"\times ", "·": r"\cdot ", "÷": "/", "π": r"\pi ", "∞": r"\infty ", "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}",
+    "×": r"\times ", "·": r"\cdot ", "÷": "/", "π": r"\pi ", "∞": r"\infty ", "½": r"\frac{1}{2}", "¼": r"\frac{1}{4}",
     "¾": r"\frac{3}{4}", "√": r"\sqrt ", "≤": r"\le ", "≥": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "≡": r"\equiv ", "∪": r"\cup ",
     "∩": r"\cap ", "∈": r"\in ", "∉": r"\notin ", "∅": r"\emptyset ", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "ℕ": r"\mathbb{N}",
-    "ℚ": r"\mathbb{Q}", "ℂ": r"\mathbb{C}", "²": "^2", "³": "^3", "°": r"^\circ ", "…": r"\ldots ", "→": r"\to ", "↦": r"\mapsto ",
+    "ℚ": r"\mathbb{Q}", "ℂ": r"\mathbb{C}", "°": r"^\circ ", "…": r"\ldots ", "→": r"\to ", "↦": r"\mapsto ",
     "⇒": r"\implies ", "⇔": r"\iff ", "∧": r"\land ", "∨": r"\lor ", "¬": r"\neg ", "∀": r"\forall ", "∃": r"\exists ", "±": r"\pm ",
     "∓": r"\mp ", "∣": r"\mid ", "′": "'", "’": "'", "∖": r"\setminus ", r"\{\}": r"\emptyset ", r"\$": "", r"\!": "", "{,}": ",",
     "<=": r"\le ", ">=": r"\ge ", "...": r"\ldots ",
 }  # fmt: skip
+_RAISED, _LOWERED = "⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻", "₀₁₂₃₄₅₆₇₈₉"
+_ON_LINE = str.maketrans(_RAISED + _LOWERED, "0123456789+-0123456789")
+_SCRIPT = re.compile(f"[{_RAISED}]+|[{_LOWERED}]+")
 _SIGN = re.compile("|".join(re.escape(sign) for sign in sorted(_SIGNS, key=len, reverse=True)))
 _ALIASES = {
     "leq": "le", "leqslant": "le", "leqq": "le", "geq": "ge", "geqslant": "ge", "geqq": "ge", "neq": "ne", "dfrac": "frac", "tfrac": "frac",
@@ -123,20 +136,21 @@ _ENVIRONMENT = re.compile(
 )
 _BASES = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 _REWRITTEN = (
+    (re.compile(r"\^\s*\{?\s*\\circ\s*\}?\s*(?:unit-)?C(?![a-zA-Z])"), " celsius "),
+    (re.compile(r"\^\s*\{?\s*\\circ\s*\}?\s*(?:unit-)?F(?![a-zA-Z])"), " fahrenheit "),
     (re.compile(r"\\mathbb\s*([A-Z])"), r"\\mathbb{\1}"),
     (re.compile(r"\\mathcal\s*(?:\{([A-Z])\}|([A-Z]))"), r" \1\2"),
     (re.compile(r"(?<=\s)!="), r"\\ne "),
     (re.compile(r"\A\(([0-9A-Fa-f]+)\)(?=_)"), r"\1"),  # (1011)_2
     (re.compile(rf"_\{{\s*({'|'.join(_BASES)})\s*\}}"), lambda found: f"_{{{_BASES.index(found[1])}}}"),
     (re.compile(r"\{([^{}]*)\\over(?![a-zA-Z])([^{}]*)\}"), r"\\frac{\1}{\2}"),
-    (re.compile(rf"(?<![\\a-zA-Z])({_FUNCTIONS})(?=[\s({{\\^0-9]|$)|(?<![\\a-zA-Z])(gcd|lcm|max|min)(?=\s*[({{\\])"), r"\\\1\2"),  # arctan(2), ln 2
+    (re.compile(rf"(?<![\\a-zA-Z])({_FUNCTIONS})(?=[\s({{\\^_0-9]|$)|(?<![\\a-zA-Z])(gcd|lcm|max|min)(?=\s*[({{\\])"), r"\\\1\2"),  # arctan(2), ln 2
     (re.compile(r"(?<![\\a-zA-Z])(pi|infty|infinity|sqrt)(?![a-zA-Z])"), lambda found: {"pi": r"\pi ", "sqrt": r"\sqrt"}.get(found[1], r"\infty ")),
     (re.compile(r"(?<=[\w)}])\s*\*\s*(?=[\w(\\])"), r"\\cdot "),
     (re.compile(r"\\sqrt\s*\(([^()]*)\)"), r"\\sqrt{\1}"),
     (re.compile(r"\\log_\{?e\}?"), r"\\ln "),
-    (re.compile(r"\^\s*(-\s*\d+)"), r"^{\1}"),  # 10^-5
-    (re.compile(r"\^\s*\((-?\w+(?:/\d+)?)\)"), r"^{\1}"),
-    (re.compile(r"(?<![\d.])(\d+)\s+(\d+)/(\d+)(?!\d)"), r"\1\\frac{\2}{\3}"),  # 1 1/2
+    (re.compile(r"\^\s*\(((?:[^(),]|\([^(),]*\))*)\)"), r"^{\1}"),  # 2^(n+1)
+    (re.compile(r"(?<![\d.^])(\d+)\s+(\d+)/(\d+)(?!\d)"), r"\1\\frac{\2}{\3}"),  # 1 1/2
     (re.compile(r"(?<!\s)\s*(?:\\?%|\b(?:percent(?:age)?|per cent|pct)\b)"), r"\\%"),
     (re.compile(r"\A(?:all |the )*(?:set of )?(?:all )?real(?: number)?s\Z"), r"\\mathbb{R}"),
     (re.compile(r"\\pmod\s*(\w)(?![\w}])|\\pmod\s*(\d+)"), lambda found: rf"\pmod{{{found[1] or found[2]}}}"),
@@ -145,7 +159,14 @@ _REWRITTEN = (
 )  # fmt: skip
 _MODULO = re.compile(r"\\?(?<![a-zA-Z])[bp]?mod(?:ulo)?(?![a-z])\s*(?:\{([^{}]*)\}|([^\s,;(){}]+))")
 _ARGUMENT = r"(\{[^{}]*\}|\\[a-zA-Z]+|[a-zA-Z0-9])"
-_UNBRACED = (re.compile(rf"\\(frac|binom)\s*{_ARGUMENT}\s*{_ARGUMENT}"), re.compile(rf"\\(sqrt)\s*{_ARGUMENT}"))
+_DECIMAL_ARGUMENT = r"\d+(?:\.\d+)?"  # 2^10, a_12 and √10 are never meant as LaTeX reads them, 2^{1}0
+_UNBRACED = (
+    re.compile(rf"\\(frac|binom)\s*{_ARGUMENT}\s*{_ARGUMENT}"),
+    re.compile(rf"\\(sqrt)\s*({_DECIMAL_ARGUMENT}|\{{[^{{}}]*\}}|\\[a-zA-Z]+|[a-zA-Z])"),
+)
+_BASE_AND_ARGUMENT = re.compile(r"\\log_(\d)(\d+)(?=\s*(?:[^\s\w\\({|.]|\Z))")  # \log_23 alone is that of 3
+_EXPONENT = re.compile(rf"\^\s*([-+]?\s*{_DECIMAL_ARGUMENT})")
+_INDEX = re.compile(r"_\s*(\d+|\w)")
 _COLUMN = re.compile(r"\\begin\{([pbv]?)matrix\}([^&]*?)(?:\\\\\s*)?\\end\{\1matrix\}", re.DOTALL)
 _SET = re.compile(r"\{([^{}\\]*,[^{}\\]*)\}")
 
@@ -155,6 +176,7 @@ def spelled(text: str) -> str | None:
 
     The words "and" and "or" between two parts become `\\wordand` and `\\wordor`.
     """
+    text = _SCRIPT.sub(_on_line, text.translate(_MINUS))
     text = _THIN.sub(",", unwrapped(marked(clean(text))))
     text = _CURRENCY.sub("", _PRICE.sub(r"\1\2 dollars", text))
     text = _SIGN.sub(lambda found: _SIGNS[found[0]], text)
@@ -168,15 +190,20 @@ def spelled(text: str) -> str | None:
         text = pattern.sub(replacement, text)
     for pattern in _UNBRACED:
         text = pattern.sub(_braced, text)
-    text = re.sub(r"_\s*(\w)", r"_{\1}", text)
+    text = _INDEX.sub(r"_{\1}", _BASE_AND_ARGUMENT.sub(r"\\log_{\1} \2", text))
     if r"\equiv" in text:
         text = _MODULO.sub(lambda found: rf"\pmod{{{found[1] or found[2]}}}", text)
     if text.count("|") == 1:
         text = text.replace("|", r"\mid ")
     if found := _SET.fullmatch(text.strip()):
         text = found[1]  # braces without backslashes: a list, a set or a tuple
+    text = _EXPONENT.sub(r"^{\1}", text)
     text = re.sub(r"\\\{\s*\\\}", r"\\emptyset ", text)
     return re.sub(r"\s+", " ", text).strip().removesuffix(".").strip()
+
+
+def _on_line(found: re.Match[str]) -> str:
+    return f"{'^' if found[0][0] in _RAISED else '_'}{found[0].translate(_ON_LINE)} "
 
 
 def _alias(found: re.Match[str]) -> str:
@@ -251,33 +278,54 @@ _NAMES = r"""
     mm cm dm km millimet(?:er|re)s? centimet(?:er|re)s? kilomet(?:er|re)s? met(?:er|re)s? in inch(?:es)? ft foot feet
     yd yards? mi miles? mg kg milligrams? kilograms? grams? tons? tonnes? lbs? pounds? oz ounces? ml mL liters? litres?
     milliliters? gallons? quarts? pints? ms sec secs seconds? min mins minutes? hrs? hours? days? weeks? months? years?
-    mph kmh kph Hz hertz volts? watts? amperes? ohms? joules? newtons? pascals? kelvins? celsius fahrenheit
-    units? degrees? radians? rad deg cents? dollars? euros? rupees? yuan yen [ap]\.?m\.?
+    mph kmh kph Hz hertz volts? watts? amperes? ohms? joules? newtons? pascals? kelvins? celsius fahrenheit mol moles?
+    units? degrees? radians? rad deg cents? dollars? USD euros? EUR rupees? yuan yen [ap]\.?m\.?
 """
 _UNIT_SYMBOLS = {
     "millimeter": "mm", "millimetre": "mm", "centimeter": "cm", "centimetre": "cm", "decimeter": "dm", "kilometer": "km", "kilometre": "km",
     "meter": "m", "metre": "m", "inch": "in", "inche": "in", "foot": "ft", "feet": "ft", "yard": "yd", "mile": "mi", "gram": "g",
     "kilogram": "kg", "milligram": "mg", "pound": "lb", "ounce": "oz", "liter": "l", "litre": "l", "milliliter": "ml", "second": "s",
-    "sec": "s", "minute": "min", "hour": "h", "hr": "h", "degree": "deg", "radian": "rad", "kmh": "km/h", "kph": "km/h",
+    "sec": "s", "minute": "min", "hour": "h", "hr": "h", "degree": "deg", "radian": "rad", "kmh": "km/h", "kph": "km/h", "L": "l",
+    "mL": "ml", "hertz": "Hz", "volt": "V", "watt": "W", "ampere": "A", "joule": "J", "newton": "N", "pascal": "Pa", "kelvin": "K",
+    "mole": "mol", "USD": "dollar", "EUR": "euro",
 }  # fmt: skip
 _UNIT_NAMES = re.sub(r"\s+", "|", _NAMES.strip())
-_UNIT_LETTERS = "m|g|s|h|L|l|N|J|W|V|A|K|C"  # only in a text box: a bare letter is a variable
+_UNIT_LETTERS = "m|g|s|h|L|l|N|J|W|V|A|K|C|F|T|H"  # only in a text box: a bare letter is a variable
+_PREFIXED = rf"[TGMkcdmunp]?(?:{_UNIT_LETTERS}|mol|Hz|Pa|Wb|eV|cal|bar|ohm)"  # of the SI; likewise
 _SHAPE = r"(?:(?:square|cubic|sq|cu)\.? )?"
 _POWER = r"(?: ?\^ ?\{?[-+]?\d\}?)?"
 _ONE_UNIT = rf"(?:{_SHAPE}(?:{_UNIT_NAMES}){_POWER})"
-_BOXED_UNIT = re.compile(
-    rf"(?<=[\d}})/])(?:\s|~|\\[,;: ])*\\(?:text|textrm|mathrm)\s*\{{\s*({_UNIT_LETTERS})(?:\s*/\s*({_UNIT_LETTERS}))?\s*\}}"
-)
-_MARKED_UNIT = rf"(?:unit-(?:{_UNIT_LETTERS}){_POWER})"
+_MARKED_UNIT = rf"(?:unit-[a-zA-Z.]+{_POWER})"
 _ANY_UNIT = rf"(?:{_ONE_UNIT}|{_MARKED_UNIT})"
 _FURTHER = rf"(?: ?(?:(?:/|per|\\cdot)? ?{_ANY_UNIT}|/ ?(?:{_UNIT_LETTERS}){_POWER}))*"
 _UNIT = re.compile(rf"(.*(?:[\d}})]|\\pi))\s*((?<![a-zA-Z])(?:{_ANY_UNIT}){_FURTHER})\.?", re.DOTALL)
 _DEGREES = re.compile(r"\^\s*(?:\{\s*\\circ\s*\}|\\circ)")
+_GAP = r"(?:\s|~|\\[,;: ])"
+_BRACED = r"\{((?:[^{}]|\{[^{}]*\})*)\}"
+_BOX = rf"\\(?:text|textrm|textnormal|mathrm|mbox)\s*{_BRACED}"
+_BEHIND = re.compile(
+    rf"(?:(?<=[\d}})])|(?<=\\pi))(?:{_GAP}*(?={_BOX}|\\frac\s*\{{\s*{_BOX}|\\mu{_GAP}*{_BOX})|{_GAP}*(?!\s){_GAP}(?=\\Omega))"
+)
+_AS_TEXT = (
+    (re.compile(r"\\mu(?![a-zA-Z])\s*|[μµ]"), "u"),
+    (re.compile(r"\\Omega(?![a-zA-Z])|[ΩΩ]"), "ohm"),
+    (re.compile(_BOX), r"\1"),
+    (re.compile(rf"\\frac\s*{_BRACED}\s*{_BRACED}"), r"\1/(\2)"),
+    (re.compile(rf"(?:{_GAP}|\\cdot|[·⋅*])+"), " "),
+)
+_SYMBOL = rf"(?<![a-zA-Z])(?:{_PREFIXED}|{_UNIT_NAMES})(?![a-zA-Z])"
+_UNITS = re.compile(rf"(?:(?: |/|per|[()])*{_SYMBOL}{_POWER})+[ )]*")
 
 
 def marked(text: str) -> str:
-    """A one-letter unit in a text box is marked, so that it is told from a variable once the boxes are gone."""
-    return _BOXED_UNIT.sub(lambda found: "/".join(f" unit-{letter} " for letter in found.groups() if letter), text)
+    """A unit in text boxes at the end is marked, so that it is told from variables once the boxes are gone."""
+    for gap in _BEHIND.finditer(text):
+        unit = text[gap.end() :]
+        for pattern, plain in _AS_TEXT:
+            unit = pattern.sub(plain, unit)
+        if _UNITS.fullmatch(unit):
+            return text[: gap.start()] + " " + re.sub(_SYMBOL, r"unit-\g<0>", re.sub("[()]", " ", unit))
+    return text
 
 
 def without_unit(text: str) -> tuple[str, str]:
@@ -289,20 +337,24 @@ def without_unit(text: str) -> tuple[str, str]:
 
 
 def _canonical_unit(unit: str) -> str:
-    """`square centimeters` and `cm^{2}` are cm^2."""
-    words = re.sub(r"\bunit-|[{}.]|\\cdot", " ", re.sub(r"\s*(?:/|\bper\b)\s*", " / ", unit)).split()
-    power, found = "", []
-    for word in words:
+    """A unit as powers: `square centimeters` is cm^2, and `m/s^2` m^1 s^-2. All that follows a slash is divided by."""
+    words = re.sub(r"\bunit-|[{}]|\\cdot", " ", re.sub(r"\s*(?:/|\bper\b)\s*", " / ", unit.replace(".", "")))
+    powers, shape, side = Counter[str](), 1, 1
+    for word in re.sub(r"\s*\^\s*", "^", words).split():
         if word in ("square", "sq", "cubic", "cu"):
-            power = "^3" if word.startswith("cu") else "^2"
-            continue
-        name, caret, exponent = word.partition("^")
-        name = (
-            name if len(name) < 3 else _UNIT_SYMBOLS.get(name.lower().removesuffix("s"), name.lower().removesuffix("s"))
-        )
-        found.append(name + (caret + exponent or power))
-        power = ""
-    return "".join(found)
+            shape = 3 if word.startswith("cu") else 2
+        elif word == "/":
+            side = -1
+        else:
+            name, _, exponent = word.partition("^")
+            singular = name if len(name) < 3 else name.removesuffix("s")
+            above, *below = _UNIT_SYMBOLS.get(name, _UNIT_SYMBOLS.get(singular, singular)).split("/")
+            power, shape = side * int(exponent or shape), 1
+            powers[above] += power
+            powers.subtract(dict.fromkeys(below, power))
+    if powers.keys() & {"celsiu", "fahrenheit"}:
+        del powers["deg"]
+    return " ".join(f"{name}^{power}" for name, power in sorted(powers.items()))
 
 
 def without_degrees(text: str) -> str:

@@ -173,8 +173,10 @@ def _approximation(text: str) -> Reading | str | None:
     if not signs:
         return None
     before, after = parts[0].strip(), parts[1].strip()
-    if len(signs) > 1 or not before or not after:
+    if len(signs) > 1 or not after:
         return ""
+    if not before:
+        return read(after)
     if names_value(f"{before}=") and "=" not in before and number(after) is not None:
         return read(f"{before}={after}")
     exact, rounded = parsed(before.rpartition("=")[2]), number(after)
