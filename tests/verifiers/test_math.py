@@ -40,7 +40,7 @@ def test_a_batch_is_each_of_its_calls(verifier):
 def test_runaway_symbolic_work_is_stopped_and_the_next_answer_judged():
     verifier = MathVerifier(seconds=1.0, processes=1)
     begun = time.monotonic()
-    assert verifier.batch([r"\boxed{99999999!}", r"\boxed{b+a}"], ["x", "a+b"]) == [False, True]
+    assert verifier.batch([r"\boxed{\binom{9999999}{4444444}}", r"\boxed{b+a}"], ["x", "a+b"]) == [False, True]
     assert time.monotonic() - begun < 30
 
 

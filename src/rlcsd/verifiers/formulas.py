@@ -207,8 +207,9 @@ _PREPARED = (
     (re.compile(r"(\\frac\{-?\d+\}\{\d+\})\s*(?=[\d(]|\\frac|\\sqrt)"), r"\1\\cdot "),
     (re.compile(r"(?<![\w{}\\.])(\d+(?:\.\d+)?)\s*(?=\()|(?<=\d\))\s*()(?=[(\d])"), r"\1\\cdot "),
 )
+# What the grammar drops or misreads (5!! is no factorial of 120), and factorials whose digits take minutes.
 _DROPPED = re.compile(
-    r"\\phantom|\\boxed|\d\s+\d|(?<![a-zA-Z\d_])\d+\s*_|\\approx|\\equiv|\\(?:gcd|lcm)\s*\((?![\d\s,]*\))"
+    r"!\s*!|\d\d!\s*\)\s*!|\d{5}\s*!|\\phantom|\\boxed|\d\s+\d|(?<![a-zA-Z\d_])\d+\s*_|\\approx|\\equiv|\\(?:gcd|lcm)\s*\((?![\d\s,]*\))"
 )
 
 
