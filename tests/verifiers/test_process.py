@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -143,6 +144,26 @@ def test_processes_end_when_their_pool_is_closed_and_start_again(start):
     pool.close()
     _wait_until_gone(pid)
     assert pool.ask([("b",)]) == [("B", None)]
+
+
+def _with_a_child(response, answer):
+    """A verifier that starts processes of its own, of which one stays."""
+    with multiprocessing.Pool(1) as pool:
+        assert pool.map(abs, [-1]) == [1]
+    child = multiprocessing.Process(target=time.sleep, args=(600,))
+    child.start()
+    return float(child.pid)
+
+
+@pytest.mark.parametrize("how", ["closed", "forgotten"])
+def test_a_verifier_may_start_processes_which_end_with_it(how):
+    verifier = IsolatedVerifier(_with_a_child, 30, 1)
+    child = int(verifier("x", "1"))
+    assert not _gone(child)
+    if how == "closed":
+        verifier.pool.close()
+    del verifier
+    _wait_until_gone(child)
 
 
 def test_processes_end_with_the_one_that_started_them():

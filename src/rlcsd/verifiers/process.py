@@ -92,10 +92,11 @@ class Pool:
 
 
 class Process:
-    """A started process: its end of the pipe, whether it lives, and how to end it."""
+    """A started process: its end of the pipe, whether it lives, and how to end it and what it started itself."""
 
     def __init__(self, handle: Any, pipe: Connection) -> None:
         self.handle, self.pipe = handle, pipe
+        self._kill_group = weakref.finalize(self, _kill_group, self.pid, os.getpid())  # at the latest with the run
 
     @property
     def pid(self) -> int:
@@ -110,15 +111,24 @@ class Process:
         if isinstance(self.handle, subprocess.Popen):
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.handle.wait(patience)
+            self._kill_group()
             self.handle.kill()
             self.pipe.close()
             return self.handle.wait()
         self.handle.join(patience)
+        self._kill_group()
         self.handle.kill()
         self.handle.join()
         self.pipe.close()
         code: int | None = self.handle.exitcode
         return code
+
+
+def _kill_group(pid: int, owner: int) -> None:
+    """Kill a started process and those that it started; only its owner does, and no copy of the owner."""
+    if os.getpid() == owner:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(pid, signal.SIGKILL)
 
 
 class _Slot:
@@ -187,6 +197,8 @@ def forked(function: Callable[..., Answer]) -> Process:
 def _serve_fork(function: Callable[..., Answer], pipe: Connection, parent: int) -> None:
     for other in list(_PIPES):
         other.close()
+    os.setsid()  # what the verifier starts is of its group and ends with it
+    multiprocessing.current_process().daemon = False  # which may start none
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the run, which then ends this process
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_DFL)
@@ -254,14 +266,14 @@ def _serve(function: Callable[..., Answer], pipe: Connection, parent: int) -> No
         try:
             question = pipe.recv()
         except (EOFError, OSError):
-            os._exit(0)
+            os.killpg(0, signal.SIGKILL)
         pipe.send(function(*question))
 
 
 def _end_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1)
-    os._exit(1)
+    os.killpg(0, signal.SIGKILL)
 
 
 # ------------------------------------------------------------------ a user's verifier
