@@ -336,6 +336,22 @@ def test_bare_answers_are_the_data_sets_and_those_of_the_worst_rollouts(group, k
             )
 
 
+@pytest.mark.parametrize("answer", [" 72", r"\boxed{72}", "$72$", "$$ 72 $$", r"So \boxed{72 }."])
+def test_the_data_sets_answer_is_stated_as_responses_state_theirs(answer):
+    group = group_of([(True, True), (False, True), (False, True)])
+    right = replace(group.rollouts[0], boxed=None)  # a verifier may accept an answer without a box
+    group = replace(group, problem=Problem("Q?", answer, "s"), rollouts=(right, *group.rollouts[1:]))
+    for name, source in (
+        ("cepo", "answer_pair"),
+        ("rlcsd", "self_rollout"),
+        ("rlcsd", "gt_cot"),
+        ("rlsd", "answer_only"),
+    ):
+        config = METHODS[name].from_fields(hint_source=source).config
+        hints = draw_hints(group, config, name != "rlsd", random.Random(0))[1].hints
+        assert hints.correct.answer == "72", source
+
+
 def test_a_penalty_on_length_does_not_choose_the_wrong_answer():
     group, penalty = group_of([(True, True), (False, True), (False, True)]), Overlong(limit=100, buffer=20)
     right, short, long = group.rollouts

@@ -8,6 +8,7 @@ G⁻ \\ {y} (RLCSD, arXiv 2606.11709, section 3.2). With `hint_source=answer_pai
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -18,9 +19,10 @@ from ..methods.base import ContrastConfig, HintedConfig, Method
 from ..metrics import Mean, Metrics, Sum
 from ..prompts import BOXED_INSTRUCTION, data_ids, hint_text, render, student_prompt, teacher_text
 from ..records import Group, Hint, Hints, Problem, Rollout, TrainingExample
-from ..verifiers.boxed import without_thinking
+from ..verifiers.boxed import last_boxed, without_thinking
 from .grade import OVERLONG
 
+_IN_DOLLARS = re.compile(r"\A(\${1,2})\s*([^$]*[^$\s])\s*\1\Z")
 NO_HINT = Hint(None, "")  # the teacher is another model then and sees the student's own prompt
 
 
@@ -278,7 +280,7 @@ def _answer_pair(group: Group, config: ContrastConfig, wrong_pool: Sequence[int]
 
     worst = sorted(wrong_pool, key=reward)[: config.k_max]
     wrong = tuple(Hint(None, bare_answer(group.rollouts[index]), index, "answer") for index in worst)
-    return Hints(Hint(None, group.problem.answer, kind="answer"), wrong)
+    return Hints(Hint(None, stated_answer(group.problem), kind="answer"), wrong)
 
 
 def _draw(
@@ -289,7 +291,9 @@ def _draw(
     def sibling(index: int) -> Hint:
         rollout = group.rollouts[index]
         text = without_thinking(rollout.text) if config.strip_thinking else rollout.text
-        given = group.problem.answer if rollout.is_correct else ""  # a verifier may accept an answer without a box
+        given = (
+            stated_answer(group.problem) if rollout.is_correct else ""
+        )  # a verifier may accept an answer without a box
         return Hint(text, rollout.answer or given, index)
 
     if config.hint_source == "none":
@@ -331,13 +335,21 @@ def solution_hint(problem: Problem, answer_only: bool = False) -> Hint:
         InputError: the problem has no worked solution.
     """
     if answer_only:
-        return Hint(None, problem.answer)
+        return Hint(None, stated_answer(problem))
     if not problem.solution:
         raise InputError(
             "method.hint_source=gt_cot: the data set has problems without a solution; use answer_only or a "
             "rollout source"
         )
-    return Hint(problem.solution, problem.answer)
+    return Hint(problem.solution, stated_answer(problem))
+
+
+def stated_answer(problem: Problem) -> str:
+    """The data set's answer as a response would have it in its box: without a box of its own, dollar signs around it,
+    and spaces at its ends. Otherwise the contrast with wrong answers would be one of notation."""
+    answer = str(problem.answer)
+    boxed = last_boxed(answer)
+    return _IN_DOLLARS.sub(r"\2", (answer if boxed is None else boxed).strip())
 
 
 # ------------------------------------------------------------------ the teacher's prompt
