@@ -32,6 +32,8 @@ def described(error: BaseException, path: str) -> str:
 def load_attribute(field: str, name: str) -> Any:
     """The attribute that `path/to/file.py:Name` names (dotted names too), None if the file has none of that name.
 
+    A verifier's file runs once, and again when it has changed: it may load a model.
+
     Raises:
         InputError: there is no such file, or it cannot be imported.
     """
@@ -40,13 +42,18 @@ def load_attribute(field: str, name: str) -> Any:
         raise InputError(f"{field}={name}: there is no file {path!r}")
     spec = importlib.util.spec_from_file_location(f"rlcsd_user_{field}_{Path(path).stem}", Path(path).resolve())
     assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses and pydantic look their module up by name
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        del sys.modules[spec.name]
-        raise InputError(f"{field}={name}: {path} cannot be imported ({described(error, path)})") from None
+    facts = Path(path).stat()
+    version = (spec.origin, facts.st_mtime_ns, facts.st_size)
+    module = sys.modules.get(spec.name)
+    if module is None or field != "verifier" or module.__dict__.get("__rlcsd_version__") != version:
+        module = importlib.util.module_from_spec(spec)
+        module.__dict__["__rlcsd_version__"] = version
+        sys.modules[spec.name] = module  # dataclasses and pydantic look their module up by name
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            del sys.modules[spec.name]
+            raise InputError(f"{field}={name}: {path} cannot be imported ({described(error, path)})") from None
     try:
         return attrgetter(attribute)(module)
     except AttributeError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rlcsd import InputError, Problem, Task
+from rlcsd import InputError, Problem, Reward, Task
 from rlcsd.tasks.task import normalised, overlaps
 
 PROBLEMS = [Problem(f"{n}?", str(n)) for n in range(1000)]
@@ -34,6 +34,31 @@ def test_a_quick_verifier_is_tried_on_every_problem():
     Task("t", problems, {}, "knights_and_knaves")
     with pytest.raises(InputError, match="problem 201 in 'train' cannot be verified"):
         Task("t", [*problems[:201], Problem("?", "nobody knows"), *problems[201:]], {}, "knights_and_knaves")
+
+
+def test_an_async_judge_among_rewards_is_tried_on_one_problem():
+    judged = []
+
+    async def judge(response, answer):
+        judged.append(answer)
+        return True
+
+    Task("t", PROBLEMS, {}, [Reward("exact"), Reward(judge, 0.1)])
+    assert judged == ["0"]
+
+
+WORKED = "In May 24 clips,\nso 48 + 24 = 72.\n#### 72"
+
+
+@pytest.mark.parametrize("verifier", ["math", [Reward("math"), Reward("exact", 0.1)]])
+def test_worked_solutions_as_the_answers_of_math_are_named(verifier):
+    unusual = ["$$\n72\n$$", r"\begin{pmatrix}1\\2\end{pmatrix}", "1,\n2", "so: \\boxed{72}\nas said"]
+    Task("t", [Problem("?", answer) for answer in (*unusual, WORKED, "7\n8")], {}, "math")
+    for wrong in (WORKED, "so 48 + 24\nis 72", "1 + " * 300 + "1"):
+        with pytest.raises(
+            InputError, match=r"task=t: verifier=math .* most answers in 'held' .*(72|1)'; .*task.answer="
+        ):
+            Task("t", PROBLEMS, {"held": [Problem("?", wrong), Problem("?", wrong), Problem("?", "72")]}, verifier)
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import json
 import time
 
+import pyarrow
+import pyarrow.parquet as parquet
 import pytest
 
 from rlcsd import InputError, Problem, Reward, Task, Verdict
+from rlcsd.tasks.registry import build_task
 
 PROBLEMS = [Problem("1?", "a"), Problem("2?", "b")]
 
@@ -233,6 +237,31 @@ def test_a_judge_may_need_no_reference_answer(judge):
     assert [verdict.correct for verdict in task.judge(task.train, [("please", "now")])[0]] == [True, False]
     with pytest.raises(InputError, match="the answer of problem 0 in 'train' is empty; a verifier that needs none"):
         Task("t", task.train, {}, [Reward(polite), Reward("exact")])
+
+
+def test_a_judge_in_a_file_needs_no_answer_and_is_loaded_once(tmp_path):
+    file = tmp_path / "mine.py"
+    log = tmp_path / "log"
+    file.write_text(
+        f"open({str(log)!r}, 'a').write('file ')\n"
+        "class Judge:\n    needs_answer = False\n"
+        f"    def __init__(self):\n        open({str(log)!r}, 'a').write('class ')\n"
+        "    def __call__(self, response, problem):\n        return 'please' in response\n"
+    )
+    name, rows = f"{file}:Judge", [{"question": "Ask politely."}]
+    assert Task.from_rows("t", rows, [Reward(name)]).train[0].answer == ""
+    data = tmp_path / "data.jsonl"
+    data.write_text(json.dumps(rows[0]))
+    build_task({"name": "files", "train": str(data), "verifier": name})
+    row = {"data_source": "s", "prompt": [{"role": "user", "content": "Ask."}]}
+    for folder, columns in (("none", {}), ("null", {"reward_model": {"style": "rule", "ground_truth": None}})):
+        (tmp_path / folder).mkdir()
+        parquet.write_table(pyarrow.Table.from_pylist([row | columns]), tmp_path / folder / "train.parquet")
+        build_task({"name": "verl", "root": str(tmp_path), "train": folder, "verifier": name})
+    assert log.read_text() == "file class "
+    file.write_text(file.read_text() + "\n")
+    Task.from_rows("t", rows, name)
+    assert log.read_text() == "file class file class "
 
 
 def test_the_users_interrupt_is_no_complaint_about_a_verifier():

@@ -54,10 +54,16 @@ def to_rows(
     ]
 
 
-def from_row(where: str, row: Row) -> tuple[str, Problem]:
-    """(data source, problem) of one row. Raises InputError, beginning with `where`, if it is not of the layout."""
+def from_row(where: str, row: Row, needs_answer: bool = True) -> tuple[str, Problem]:
+    """(data source, problem) of one row. Unless `needs_answer`, the ground truth may be empty or missing.
+
+    Raises:
+        InputError: it is not of the layout; the sentence begins with `where`.
+    """
     extra = _struct(where, "extra_info", row.get("extra_info") or {})
-    judged = _struct(where, "reward_model", _cell(where, row, "reward_model"))
+    judged = _struct(
+        where, "reward_model", _cell(where, row, "reward_model") if needs_answer else row.get("reward_model") or {}
+    )
     source = _cell(where, row, "data_source")
     if not isinstance(source, str):
         raise InputError(f"{where}: column 'data_source' must be a str, not {source!r}")
@@ -66,7 +72,7 @@ def from_row(where: str, row: Row) -> tuple[str, Problem]:
         whole["extra_info"] = extra
     answer = _ground_truth(where, judged.get("ground_truth"))
     question, group = _question(where, row, extra), extra.get("group") or source
-    return source, checked_problem(where, question, answer, extra.get("solution"), group, whole)
+    return source, checked_problem(where, question, answer, extra.get("solution"), group, whole, needs_answer)
 
 
 def _cell(where: str, row: Row, column: str) -> Any:
@@ -127,7 +133,7 @@ def _ground_truth(where: str, value: Any) -> Any:
 # ------------------------------------------------------------------ files
 
 
-def read_layout(field: str, root: str, dataset: str, split: str) -> dict[str, list[Problem]]:
+def read_layout(field: str, root: str, dataset: str, split: str, needs_answer: bool = True) -> dict[str, list[Problem]]:
     """The problems of `<root>/<dataset>/<split>.parquet` by data source.
 
     Names joined with `+` may also be folders apart, each with a set of its own, called by the folder's name. Where both
@@ -138,7 +144,7 @@ def read_layout(field: str, root: str, dataset: str, split: str) -> dict[str, li
     """
     joined, parts = _joined(root, dataset, split), _parts(root, dataset, split)
     if joined is not None:
-        return _by_source(field, joined)
+        return _by_source(field, joined, needs_answer)
     missing = [one for one in parts.values() if not one.is_file()]
     if missing:
         absent = " and no file ".join(
@@ -149,7 +155,7 @@ def read_layout(field: str, root: str, dataset: str, split: str) -> dict[str, li
             "data` also builds them, and task.root says where they are"
         )
     return {
-        name: [problem for problems in _by_source(field, one).values() for problem in problems]
+        name: [problem for problems in _by_source(field, one, needs_answer).values() for problem in problems]
         for name, one in parts.items()
     }
 
@@ -182,10 +188,10 @@ def _path(root: str, dataset: str, split: str) -> Path:
     return Path(root) / dataset / f"{split}.parquet"
 
 
-def _by_source(field: str, path: Path) -> dict[str, list[Problem]]:
+def _by_source(field: str, path: Path, needs_answer: bool) -> dict[str, list[Problem]]:
     by_source: dict[str, list[Problem]] = defaultdict(list)
     for number, row in enumerate(read_rows(field, str(path))):
-        source, problem = from_row(f"{path}: row {number}", row)
+        source, problem = from_row(f"{path}: row {number}", row, needs_answer)
         by_source[source].append(problem)
     if not by_source:
         raise InputError(f"{field}: there are no problems in {path}")
@@ -210,8 +216,9 @@ def from_verl(p: VerlParameters) -> Task:
     Raises:
         InputError: a verifier or a file that is not there, or a row that is not of the layout.
     """
+    needed = p.needs_answer(p.verifier)
     _, (train, evaluations) = together(
-        lambda: p.check_verifiers(p.verifier), lambda: read_task_sets(p.root, p.train, p.evaluation)
+        lambda: p.check_verifiers(p.verifier), lambda: read_task_sets(p.root, p.train, p.evaluation, needed)
     )
     return p.task(train, evaluations, p.verifier, source=sources_in_use(p.root, p.train, p.evaluation))
 
@@ -219,11 +226,13 @@ def from_verl(p: VerlParameters) -> Task:
 register("verl", VerlParameters, from_verl)
 
 
-def read_task_sets(root: str, train: str, evaluation: str | None) -> tuple[list[Problem], dict[str, list[Problem]]]:
+def read_task_sets(
+    root: str, train: str, evaluation: str | None, needs_answer: bool = True
+) -> tuple[list[Problem], dict[str, list[Problem]]]:
     """The training problems, and the evaluation problems by set. Raises InputError as `read_layout`."""
     by_source, evaluations = together(
-        lambda: read_layout("task.train", root, train, "train"),
-        lambda: read_layout("task.evaluation", root, evaluation, "val") if evaluation else {},
+        lambda: read_layout("task.train", root, train, "train", needs_answer),
+        lambda: read_layout("task.evaluation", root, evaluation, "val", needs_answer) if evaluation else {},
     )
     return [problem for problems in by_source.values() for problem in problems], evaluations
 

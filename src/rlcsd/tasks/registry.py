@@ -122,7 +122,7 @@ class TaskParameters(BaseModel):
     def needs_answer(self, own: str) -> bool:
         """Whether a verifier compares with a reference answer; True where one is not there (see `check_verifiers`)."""
         try:
-            return any(needs_answer(get(name)) for name in self._verifier_names(own))
+            return any(needs_answer(name) for name in self._verifier_names(own))
         except InputError:
             return True
 

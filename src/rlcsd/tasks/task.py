@@ -27,6 +27,7 @@ from ..verifiers import (
     raise_first,
     reading_thoughts,
     reads_boxes,
+    unmatched,
 )
 from .cells import Columns, problems_of, rows_of, split
 
@@ -75,7 +76,8 @@ class Task:
     every problem where the verifier is quick, else for 64 problems of each set.
 
     Raises:
-        InputError: an empty set, a problem without question or answer, or one that the verifier cannot judge.
+        InputError: an empty set, a problem without question or answer, one that the verifier cannot judge, or `math`
+            with worked solutions for most of a set's answers.
     """
 
     name: str
@@ -113,9 +115,17 @@ class Task:
             evaluations = {name: self._with_system_prompt(problems) for name, problems in self.evaluations.items()}
             object.__setattr__(self, "evaluations", evaluations)
         quick = any(self.verifier == get(name) for name in _QUICK)
-        tried = _TRIED_JUDGE if isinstance(self.verifier, AsyncVerifier) else _TRIED
-        for _, problems in self._sets():
-            some = problems if quick else problems[:: -(-len(problems) // tried)]
+        whole: Any = self.verifier
+        parts = [reward.verifier for reward in whole.rewards] if isinstance(whole, WeightedRewards) else [whole]
+        tried = _TRIED_JUDGE if any(isinstance(part, AsyncVerifier) for part in parts) else _TRIED
+        for name, problems in self._sets():
+            answer = unmatched(self.verifier, [problem.answer for problem in _spread(problems, _TRIED)])
+            if answer is not None:
+                raise InputError(
+                    f"task={self.name}: verifier=math compares with a final answer, and most answers in {name!r} are "
+                    f"more than that, such as {_end_of(answer)!r}; give the final answer alone (task.answer=COLUMN)"
+                )
+            some = problems if quick else _spread(problems, tried)
             self.judge(some, [("",)] * len(some))
 
     @classmethod
@@ -160,7 +170,7 @@ class Task:
         """
         columns = Columns(question, answer, solution, group)
         where = f"task={name}"
-        asked = needs_answer(get(verifier) if isinstance(verifier, str) else verifier)
+        asked = needs_answer(verifier)
         train = problems_of(where, rows_of(where, rows), columns, asked)
         sets: dict[str, Sequence[Problem]] = {
             label: problems_of(f"{where}, {label}", rows_of(f"{where}, {label}", table), columns, asked)
@@ -311,6 +321,15 @@ class Task:
             if not str(getattr(problem, field)).strip():
                 judge = "; a verifier that needs none says so, needs_answer = False" if field == "answer" else ""
                 raise InputError(f"task={self.name}: the {field} of {where} is empty{judge}")
+
+
+def _spread(problems: Sequence[Problem], most: int) -> Sequence[Problem]:
+    """At most so many problems, evenly spaced."""
+    return problems[:: -(-len(problems) // most)]
+
+
+def _end_of(text: str) -> str:
+    return text if len(text) <= 80 else f"…{text[-79:]}"
 
 
 # ------------------------------------------------------------------ overlap

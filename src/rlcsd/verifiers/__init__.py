@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache, lru_cache, partial
 from typing import Any
 
 from ..errors import InputError, first_line
@@ -50,6 +50,7 @@ __all__ = [
     "reference_of",
     "register",
     "silent",
+    "unmatched",
     "without_thinking",
 ]
 
@@ -115,12 +116,18 @@ def _from_file(name: str) -> Verifier:
     attribute = load_attribute("verifier", name)
     if isinstance(attribute, type):
         try:
-            attribute = attribute()
+            attribute = _built(attribute)
         except Exception as error:
             raise InputError(f"verifier={name}: it could not be built ({first_line(error)})") from None
     if not (callable(attribute) or hasattr(attribute, "batch")):
         raise InputError(f"verifier={name}: the file has no such function (response, answer) or (response, problem)")
     return attribute
+
+
+@lru_cache(maxsize=8)
+def _built(verifier: type) -> Any:
+    """An object of a verifier's class, which may hold a model: one for all who ask for it by its name."""
+    return verifier()
 
 
 def isolated(verifier: Any, seconds: float | None, processes: int | None = None, concurrency: int = CONCURRENCY) -> Any:
@@ -167,11 +174,23 @@ def reading_thoughts(verifier: Any, unfinished: bool) -> Any:
 
 
 def needs_answer(verifier: Any) -> bool:
-    """Does a verifier compare with a reference answer? One whose attribute `needs_answer` is False judges without."""
-    given = as_given(verifier)
-    if isinstance(given, list):
+    """Does a verifier, or one by its name, compare with a reference answer? One whose attribute `needs_answer` is False
+    judges without."""
+    given = as_given(get(verifier) if isinstance(verifier, str) else verifier)
+    if isinstance(given, list | tuple):
         return any(needs_answer(reward.verifier) for reward in given)
     return bool(getattr(given, "needs_answer", getattr(_plain(given), "needs_answer", True)))
+
+
+def unmatched(verifier: Any, answers: Sequence[Any]) -> Any | None:
+    """The first reference answer that is none as `math` needs it, alone or among rewards, if most are such; or None."""
+    given = as_given(verifier)
+    if not any(map(_is_math, [reward.verifier for reward in given] if isinstance(given, list) else [given])):
+        return None
+    from .math import is_worked_out
+
+    wrong = [answer for answer in answers if is_worked_out(answer)]
+    return wrong[0] if 2 * len(wrong) > len(answers) else None
 
 
 def reads_boxes(verifier: Any) -> bool:

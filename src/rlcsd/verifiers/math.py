@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from typing import Any
 
 from ..errors import MissingError
 from .boxed import last_boxed
+from .latex import clean
 from .process import Pool, spawned
 from .rewards import Answer
 
 # Beyond these an answer is right only if it is the reference itself: it is an essay, or made to keep a parser busy.
 LONGEST = 1000  # characters
 DEEPEST = 12  # brackets inside brackets, for which parsing takes exponential time
+_END_OF_LINE = re.compile(r"[^\s,;&\\][^\S\n]*\n")  # but for that of a list over several lines
 
 
 class MathVerifier:
@@ -50,8 +53,7 @@ class MathVerifier:
         verdicts: list[bool | None] = []
         undecided = []
         for response, answer in zip(responses, answers, strict=True):
-            boxed = last_boxed(str(answer))
-            reference = str(answer).strip() if boxed is None else boxed
+            reference = _reference(answer)
             if not reference:
                 raise ValueError("the reference answer is empty")
             given = last_boxed(response, self.unfinished_thoughts)
@@ -60,6 +62,19 @@ class MathVerifier:
                 undecided.append((given or "", reference))
         found = iter(self.pool.ask(undecided) if undecided else [])
         return [bool(next(found)[0]) if verdict is None else verdict for verdict in verdicts]
+
+
+def is_worked_out(answer: Any) -> bool:
+    """Whether a reference is no final answer, which a box could hold, but text that leads to one: it has several lines
+    of its own, such as gsm8k's, which end in `#### 72`, or is an essay."""
+    reference = clean(_reference(answer))
+    lines = _END_OF_LINE.search(reference) is not None and r"\begin" not in reference
+    return lines or "####" in reference or len(reference) > LONGEST
+
+
+def _reference(answer: Any) -> str:
+    boxed = last_boxed(str(answer))
+    return str(answer).strip() if boxed is None else boxed
 
 
 def comparison() -> Callable[[str, str], Answer]:
