@@ -237,6 +237,7 @@ SAME = [
     (r"2\pi\text{ kHz}", r"2\pi"),
     (r"3\text{ p.m.}", "3"),
     (r"5\text{ N}", "5 newtons"),
+    (r"(5\text{ cm})", "(5 cm)"),
     (r"\approx 17", "17"),
 ]
 

@@ -323,7 +323,7 @@ def marked(text: str) -> str:
         unit = text[gap.end() :]
         for pattern, plain in _AS_TEXT:
             unit = pattern.sub(plain, unit)
-        if _UNITS.fullmatch(unit):
+        if unit.count("(") == unit.count(")") and _UNITS.fullmatch(unit):
             return text[: gap.start()] + " " + re.sub(_SYMBOL, r"unit-\g<0>", re.sub("[()]", " ", unit))
     return text
 
