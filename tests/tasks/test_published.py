@@ -258,12 +258,32 @@ def test_files_are_found_under_the_usual_names():
     assert list(located(paths("amc23_test.parquet"), "amc23")) == ["val"]
     assert located(paths("amc23+aime24/val.parquet", "amc23.json"), "amc23") == {}
     assert others(paths("kk_9.parquet", "more/train.parquet", "data/other.parquet", "x.md")) == ["more", "other"]
-    shards = ("data/train-00001-of-00002.parquet", "data/train-00000-of-00002.parquet", "data/test.parquet")
-    assert [file.path for file in split_files(paths(*shards), None, "train")] == [shards[1], shards[0]]
-    assert split_files(paths("a/train.parquet", "b/train.parquet"), None, "train") == []
-    assert [file.path for file in split_files(paths("a/train.parquet", "b/train.parquet"), "b", "train")] == [
-        "b/train.parquet"
-    ]
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (["data/train-00001-of-00002.parquet", "data/train-00000-of-00002.parquet", "data/test.parquet"], [1, 0]),
+        (["data/train-00000-of-00001-0a1b2c.parquet", "data/train_sft-00000-of-00001-0a1b2c.parquet"], [0]),
+        (["train.jsonl", "test.jsonl", "README.md"], [0]),
+        (["sums_train.csv", "sums_test.csv", "constraint.csv"], [0]),
+        (["train/part-0.parquet", "train/part-1.parquet", "test/part-0.parquet"], [0, 1]),
+        # None of the split, or a choice of the datasets library:
+        (["data/train_sft-00000-of-00001.parquet", "data/train_gen-00000-of-00001.parquet"], []),
+        (["my-train-test-split/a.parquet", "pre-train/b.parquet"], []),
+        (["train.jsonl", "train_extra.jsonl"], []),
+        (["train.jsonl", "train.csv"], []),
+        (["a/train.parquet", "b/train.parquet"], []),
+    ],
+)
+def test_the_files_of_a_split_are_those_that_its_name_leaves_no_doubt_of(names, found):
+    assert [file.path for file in split_files(paths(*names), None, "train")] == [names[index] for index in found]
+
+
+def test_a_config_is_a_folder():
+    names = ("main/train-00000-of-00001.parquet", "socratic/train-00000-of-00001.parquet")
+    assert [file.path for file in split_files(paths(*names), "socratic", "train")] == [names[1]]
+    assert split_files(paths(*names), None, "train") == []
 
 
 def test_the_authors_sets_one_by_one_are_read_before_our_own_build_of_them_together(hub, tmp_path, capsys):

@@ -19,7 +19,8 @@ from ..errors import InputError, first_line
 from ..storage import write_text
 
 READABLE = (".parquet", ".jsonl", ".csv")
-_SHARD = re.compile(r"-\d{5}-of-\d{5}$")
+_SHARD = re.compile(r"-\d{5}-of-\d{5}(?:-[0-9a-f]+)?$")
+_WORDS = re.compile(r"[-._ ]")
 
 
 @dataclass(frozen=True)
@@ -160,11 +161,18 @@ def is_whole(path: Path, file: HubFile) -> bool:
 
 
 def split_files(source: Snapshot, config: str | None, split: str) -> list[HubFile]:
-    """The plain files of one split, by their names; none if the repository names them in another way."""
-    token = re.compile(rf"(?:^|[/_.-]){re.escape(split)}(?:$|[/_.-])")
-    files = [file for file in source.files if file.path.endswith(READABLE)]
-    if config is not None:
-        files = [file for file in files if config in PurePosixPath(file.path).parts[:-1]]
-    chosen = [file for file in files if token.search(str(PurePosixPath(file.path).with_name(file.stem)))]
-    folders = {PurePosixPath(file.path).parent for file in chosen}
-    return sorted(chosen, key=lambda file: file.path) if len(folders) == 1 else []
+    """The plain files of one split, by their names.
+
+    None where the names leave a choice, which the datasets library makes: files of the split in several folders, of
+    several endings, or with several stems.
+    """
+    kinds: dict[tuple[PurePosixPath, str, str], list[HubFile]] = {}
+    for file in source.files:
+        path = PurePosixPath(file.path)
+        folders = path.parts[:-1]
+        in_folder = split in folders
+        if path.suffix not in READABLE or (config is not None and config not in folders):
+            continue
+        if in_folder or (split == file.stem if file.stem != path.stem else split in _WORDS.split(file.stem)):
+            kinds.setdefault((path.parent, path.suffix, "" if in_folder else file.stem), []).append(file)
+    return sorted(*kinds.values(), key=lambda file: file.path) if len(kinds) == 1 else []
