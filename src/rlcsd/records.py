@@ -8,9 +8,12 @@ log-probabilities are natural logarithms, and tensors are float32 unless stated 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from decimal import Decimal
 from functools import cached_property
+from numbers import Integral, Real
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:  # a verifier's worker needs records, and no torch
@@ -54,6 +57,17 @@ def _message(message: Any) -> Message:
     return role, content
 
 
+def written(number: Any) -> Any:
+    """A finite number as a model would write it, such as 3 for the 3.0 that a column with gaps makes of it."""
+    if isinstance(number, bool) or not isinstance(number, Real | Decimal):
+        return number
+    if isinstance(number, Integral):
+        return str(int(number))
+    if not math.isfinite(number):
+        return number
+    return str(int(number)) if float(number).is_integer() and abs(float(number)) < 2**53 else str(number)
+
+
 @dataclass(frozen=True)
 class Problem:
     """One problem. `solution` is a worked solution if the data has one; `group` labels it in tables.
@@ -65,8 +79,8 @@ class Problem:
     '2 + 2?'
 
     `question` may be given as a chat, a list of messages with role and content. It then becomes the text of the last
-    message, the user's, and `history` holds the messages before that. `extra` is for the verifier: the columns of the
-    problem's row.
+    message, the user's, and `history` holds the messages before that. A number given as the answer becomes a text
+    (`written`). `extra` is for the verifier: the columns of the problem's row.
 
     Raises:
         ValueError: `question` is neither a text nor a chat in which the user has the last word.
@@ -84,6 +98,10 @@ class Problem:
             before, question = conversation(self.question)
             object.__setattr__(self, "history", (*self.history, *before))
             object.__setattr__(self, "question", question)
+        # What a run's copy of its task cannot hold, or leaves out, would come back as another problem.
+        object.__setattr__(self, "answer", "" if self.answer is None else written(self.answer))
+        object.__setattr__(self, "solution", self.solution or None)
+        object.__setattr__(self, "group", "" if self.group is None else str(written(self.group)))
 
     @property
     def text(self) -> str:

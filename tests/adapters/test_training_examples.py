@@ -14,6 +14,7 @@ from rlcsd.adapters.training_examples import (
     build_examples,
     build_groups,
     nothing_usable,
+    problem_of,
     stays_in_update,
     total_rewards,
 )
@@ -41,6 +42,12 @@ def test_a_response_without_a_reward_is_no_hint_and_stays_out(seed):
     deviation = math.sqrt((2 * (1 - mean) ** 2 + mean**2) / 2) + 1e-6
     expected = [(1 - mean) / deviation] * 2 + [-mean / deviation, 0.0]
     assert [row.advantage for row in rows] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("answer", "text"), [(None, ""), (3.0, "3"), ("B", "B")])
+def test_an_answer_is_read_as_in_a_task(answer, text):
+    row = {"prompt": [{"role": "user", "content": "Who?"}], "answer": answer}
+    assert problem_of(row, "answer", "solution") == Problem("Who?", text)
 
 
 def test_a_single_judged_response_of_a_group_has_nothing_to_be_compared_with():

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime
+from decimal import Decimal
 
+import numpy
 import pytest
 
 from rlcsd import InputError, Problem, Task
@@ -33,6 +35,26 @@ def test_a_copy_is_the_task_again(tmp_path):
     assert [(p.question, p.answer, p.history) for p in files.train] == [
         (p.question, p.answer, p.history) for p in task.train[:1]
     ] + [(task.train[1].question, "2", task.train[1].history)]
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"solution": ""}, "5"),
+        ({"group": None}, "5"),
+        ({"group": 0}, "5"),
+        ({"answer": numpy.int64(5)}, "5"),
+        ({"answer": numpy.float32(0.1), "group": numpy.int64(3)}, "0.1"),
+        ({"answer": Decimal("5.0")}, "5"),
+        ({"answer": 5}, "5"),
+    ],
+    ids=str,
+)
+def test_a_problem_in_whatever_types_is_the_same_in_the_copy(fields, text, tmp_path):
+    task = Task("t", [Problem("1?", **{"answer": "5", **fields})], {}, "exact")
+    write_copy(tmp_path, task)
+    assert read_copy(tmp_path, record(task), pytest.fail).train == task.train
+    assert (task.train[0].answer, task.train[0].solution) == (text, None)
 
 
 def test_values_that_json_has_not_are_said(tmp_path):

@@ -92,6 +92,8 @@ PARTS = [{"role": "system", "content": "Add."}, {"role": "user", "content": [{"t
         [json.dumps(CHAT)],
         [json.dumps(message) for message in CHAT],
         numpy.array(CHAT, dtype=object),
+        str(CHAT),
+        str({"messages": CHAT}),
     ],
     ids=str,
 )
@@ -123,6 +125,7 @@ def test_a_text_that_is_json_and_no_chat_is_the_question(text):
         ('[{"role": "user", "content": "1?"}, {"role": "assistant", "content": "2"}]', "must be the user's"),
         ([{"role": "user", "content": None}], "the content of a message must be text"),
         ([None], "a message of a chat has a role and a content"),
+        (str(numpy.array(CHAT, dtype=object)), "the question is a chat as Python prints it; write it as JSON"),
     ],
 )
 def test_what_is_neither_a_text_nor_a_chat_is_named(cell, said):
@@ -208,6 +211,40 @@ def test_a_task_from_rows_of_any_table(kind):
     assert {p.question for p in again.train} == {p.question for p in task.train}
     other = Task.from_rows("sums", ROWS, **columns, test_fraction=0.2, seed=1)
     assert {p.question for p in other.train} != {p.question for p in task.train}
+
+
+@pytest.mark.parametrize("kind", ["pandas", "pandas with gaps", "dataset", "torch dataset", "polars", "tensors"])
+@pytest.mark.parametrize("width", ["float16", "float32"])
+def test_a_number_of_few_bits_is_the_one_that_was_written(kind, width):
+    torch, values = pytest.importorskip("torch"), [0.1, 3.0]
+    if "pandas" in kind:
+        dtype = {"float32": "Float32", "float16": "float16[pyarrow]"}[width] if "gaps" in kind else width
+        table = pytest.importorskip("pandas").DataFrame({"question": ["1?", "3?"], "answer": values})
+        table = table.astype({"answer": dtype})
+    elif "dataset" in kind:
+        table = pytest.importorskip("datasets").Dataset(
+            pyarrow.table({"question": ["1?", "3?"], "answer": pyarrow.array(values, getattr(pyarrow, width)())})
+        )
+        table = table.with_format("torch" if "torch" in kind else None)
+    elif kind == "polars":
+        polars = pytest.importorskip("polars")
+        answers = polars.Series(values, dtype={"float32": polars.Float32, "float16": polars.Float16}[width])
+        table = polars.DataFrame({"question": ["1?", "3?"], "answer": answers})
+    else:
+        table = [{"question": "1?", "answer": torch.tensor(n, dtype=getattr(torch, width))} for n in values]
+    assert [problem.answer for problem in Task.from_rows("t", table).train] == ["0.1", "3"]
+
+
+def test_a_question_under_another_system_prompt_is_the_same_question():
+    rows = [
+        {"question": [{"role": "system", "content": system}, {"role": "user", "content": f"{n}?"}], "answer": n}
+        for n in range(8)
+        for system in ("Add.", "Think.")
+    ]
+    task = Task.from_rows("twice", rows, test_fraction=0.5)
+    assert not {p.question for p in task.train} & {p.question for p in task.evaluations["test"]}
+    (found,) = overlaps(task.train, {"plain": [Problem(task.train[0].question, "1"), Problem("9?", "9")]})
+    assert (found.exact, found.normalised) == (1, 1)
 
 
 def test_a_question_that_is_asked_twice_is_on_one_side_of_the_split():

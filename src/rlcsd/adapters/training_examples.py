@@ -23,20 +23,23 @@ from ..metrics import combined
 from ..records import Group, Pair, Problem, Rollout, Sample, Scores, TrainingExample, Verdict
 from ..stages.grade import group_advantages, rollout_metrics
 from ..stages.hint import HintCounts, TeacherPrompts, hinted_examples
+from ..tasks.cells import checked_problem
 from ..verifiers.boxed import last_boxed
 from ..verifiers.rewards import as_verdict
 
 
 def problem_of(row: Mapping[str, Any], answer_column: str, solution_column: str) -> Problem:
-    """The problem of a data set's row whose `prompt` is a chat. Raises InputError if it is none, or has no answer."""
+    """The problem of a data set's row, whose answer may be empty.
+
+    Raises:
+        InputError: `prompt` is no chat, the column of the answers is missing, or a cell is of another type.
+    """
     if answer_column not in row:
         raise InputError(f"answer_column={answer_column}: the data set has no such column")
-    try:
-        if isinstance(row["prompt"], str):
-            raise ValueError("must be a list of messages, because the teacher's prompt is a chat")
-        return Problem(row["prompt"], str(row[answer_column]), row.get(solution_column))
-    except ValueError as error:
-        raise InputError(f"prompt: {error}") from None
+    if isinstance(row["prompt"], str):
+        raise InputError("prompt: must be a list of messages, because the teacher's prompt is a chat")
+    cells = row["prompt"], row[answer_column], row.get(solution_column)
+    return checked_problem("the data set", *cells, needs_answer=False)
 
 
 def total_rewards(rewards: torch.Tensor, weights: torch.Tensor) -> list[float]:

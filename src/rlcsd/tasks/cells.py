@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import math
 import random
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any
 
-from ..errors import InputError
-from ..records import Message, Problem, conversation
+from ..errors import InputError, MissingError
+from ..records import Message, Problem, conversation, written
+from .arrow import arrow_rows, shortest_float
 
 Row = Mapping[str, Any]
 
@@ -55,10 +57,12 @@ def rows_of(where: str, table: Any) -> list[Row]:
     """
     if isinstance(table, Mapping):
         raise InputError(f"{where}: rows are wanted, not a mapping; of a data set with splits pass one: rows['train']")
-    if hasattr(table, "columns") and hasattr(table, "to_dict"):
-        table = table.to_dict("records")
-    elif hasattr(table, "to_dicts"):
-        table = table.to_dicts()
+    if hasattr(table, "to_arrow"):
+        table = _polars_rows(where, table)
+    elif hasattr(table, "columns") and hasattr(table, "to_dict"):
+        table = _pandas_rows(table)
+    elif hasattr(table, "with_format") and hasattr(table, "__len__") and table.format["type"] != "custom":
+        table = arrow_rows(table.with_format("arrow")[:])
     if isinstance(table, str | bytes) or not isinstance(table, Iterable):
         raise InputError(f"{where}: rows are a list of mappings, a datasets.Dataset or a DataFrame, not {table!r:.60}")
     rows = list(table)
@@ -68,6 +72,21 @@ def rows_of(where: str, table: Any) -> list[Row]:
     if not rows:
         raise InputError(f"{where}: there are no rows")
     return [{key: None if _is_nan(value) else value for key, value in row.items()} for row in rows]
+
+
+def _polars_rows(where: str, table: Any) -> list[dict[str, Any]]:
+    try:
+        return arrow_rows(table.to_arrow())
+    except ImportError:
+        raise MissingError(f"{where}: a DataFrame of polars needs pip install 'rlcsd[data]'") from None
+
+
+def _pandas_rows(table: Any) -> list[Row]:
+    """pandas makes floats of 64 bits of those of a narrow column."""
+    kinds = dict(zip(table.columns, table.dtypes, strict=True))
+    return [
+        {name: shortest_float(kinds[name], value) for name, value in row.items()} for row in table.to_dict("records")
+    ]
 
 
 def _is_nan(value: Any) -> bool:
@@ -120,9 +139,11 @@ def checked_problem(
             history, question = conversation(question)
         except ValueError as error:
             raise InputError(f"{where}: {error}") from None
+    if isinstance(question, str) and _PRINTED.fullmatch(question):
+        raise InputError(f"{where}: the question is a chat as Python prints it; write it as JSON, not {question!r:.60}")
     if not isinstance(question, str) or not question.strip():
         raise InputError(f"{where}: the question must be a text that is not empty, or a chat, not {question!r}")
-    answer = _written(plain_values(answer))
+    answer = written(plain_values(answer))
     if answer is None and not needs_answer:
         answer = ""
     if not (isinstance(answer, str) and (answer.strip() or not needs_answer)):
@@ -133,8 +154,7 @@ def checked_problem(
     texts = (question, answer, solution or "", *(text for _, text in history))
     if any("\ud800" <= character <= "\udfff" for text in texts for character in text):
         raise InputError(f"{where}: its text holds half of a character (a lone surrogate), which no file can")
-    label = "" if group is None else str(_written(plain_values(group)))
-    return Problem(question, answer, solution or None, label, dict(extra or {}), history)
+    return Problem(question, answer, solution, plain_values(group), dict(extra or {}), history)
 
 
 # ------------------------------------------------------------------ what a cell holds
@@ -145,12 +165,24 @@ def chat_in(cell: Any) -> Any:
 
     Tables hold chats in several ways: as a list of structs; as one struct of lists, which is what a sequence of structs
     becomes in older data sets; as JSON, whole or message by message, where a format or a writer has no nested columns;
-    as `{"messages": […]}`; and any of these as the only element of a list.
+    as Python prints a list, which is what `DataFrame.to_csv` writes; as `{"messages": […]}`; and any of these as the
+    only element of a list.
     """
     cell = plain_values(cell)
     if isinstance(cell, str):
-        return _chat_of(json_in(cell)) or cell
+        return _chat_of(_printed(cell) if _PRINTED.fullmatch(cell) else json_in(cell)) or cell
     return _chat_of(cell) or cell
+
+
+_PRINTED = re.compile(r"\s*\[*\s*\{\s*'(?:role|content|messages)'\s*:.*[\]}]\s*", re.DOTALL)
+
+
+def _printed(text: str) -> Any:
+    """The value that Python prints as this text; the text where it cannot be read, such as an array of numpy."""
+    try:
+        return ast.literal_eval(text.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return text
 
 
 def _chat_of(value: Any) -> list[Any] | None:
@@ -188,25 +220,13 @@ def json_in(cell: Any) -> Any:
 
 
 def plain_values(value: Any) -> Any:
-    """numpy's arrays and scalars, also inside lists and mappings, as Python's own values."""
+    """Arrays and scalars of numpy or torch, also inside lists and mappings, as Python's own values."""
     if hasattr(value, "dtype"):
         if getattr(value, "ndim", 0):
             return plain_values(list(value))
-        item = value.item() if hasattr(value, "item") else value
-        return float(str(value)) if isinstance(item, float) else item  # 0.1 of 32 bits is 0.1
+        return shortest_float(value.dtype, value.item() if hasattr(value, "item") else value)
     if isinstance(value, list | tuple):
         return [plain_values(element) for element in value]
     if isinstance(value, Mapping):
         return {key: plain_values(element) for key, element in value.items()}
     return value
-
-
-def _written(number: Any) -> Any:
-    """A finite number as a model would write it, such as 3 for the 3.0 that a column with gaps makes of it."""
-    if isinstance(number, bool) or not isinstance(number, int | float | Decimal):
-        return number
-    if isinstance(number, int):
-        return str(number)
-    if not math.isfinite(number):
-        return number
-    return str(int(number)) if float(number).is_integer() and abs(float(number)) < 2**53 else str(number)

@@ -145,7 +145,8 @@ def _row(problem: Problem) -> dict[str, Any]:
     messages = [*problem.history, ("user", problem.question)]
     chat = [{"role": role, "content": text} for role, text in messages] if problem.history else problem.question
     fields = {"solution": problem.solution, "group": problem.group, "extra": _canonical(problem.extra)}
-    return {"question": chat, "answer": problem.answer, **{name: value for name, value in fields.items() if value}}
+    answer = _canonical(problem.answer)
+    return {"question": chat, "answer": answer, **{name: value for name, value in fields.items() if value}}
 
 
 def _problem(row: Mapping[str, Any]) -> Problem:

@@ -1,7 +1,6 @@
 """Rows of tables: read from jsonl, csv and parquet files and from the hub, and written as a data set with a card.
 
-Whatever a table comes from, its rows hold plain Python values. What a column's type adds to them is taken away
-(`_converter`): 0.1 in a column of 32-bit floats is 0.1 and not 0.10000000149011612, and JSON is what it stands for.
+Whatever a table comes from, its rows hold plain Python values (`arrow`).
 """
 
 from __future__ import annotations
@@ -10,13 +9,12 @@ import csv
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from decimal import Decimal
 from pathlib import Path
-from typing import Any
 
 from ..errors import InputError, MissingError, first_line
 from ..storage import whole_folder
 from . import hub
+from .arrow import arrow_rows
 from .cells import Row
 
 
@@ -107,7 +105,7 @@ def _parquet(field: str, path: str) -> list[Row]:
     with parquet.ParquetFile(path) as file:  # not `read_table`, which adds columns from names of folders such as a=1
         table = file.read()
     _check_names(field, path, table.column_names)
-    return _table_rows(table)
+    return arrow_rows(table)
 
 
 def _check_names(field: str, path: str, names: Sequence[str]) -> None:
@@ -146,7 +144,7 @@ def _hub(field: str, path: str) -> list[Row]:
     datasets.disable_progress_bars()
     try:
         loaded = datasets.load_dataset(f"{owner}/{dataset}", config or None, split=split or "train")
-        return _table_rows(loaded.with_format("arrow")[:])
+        return arrow_rows(loaded.with_format("arrow")[:])
     except Exception as error:  # no network, no such name, no such split, gated: each layer has its own exception
         check = "check the name and the network (HF_ENDPOINT, HF_HUB_OFFLINE and HF_TOKEN count)"
         raise MissingError(f"{field}={path}: could not be fetched ({first_line(error)}); {check}") from None
@@ -163,83 +161,6 @@ def _plain_files(field: str, repo: str, config: str | None, split: str) -> list[
     except InputError:
         return []
     return [hub.fetch(field, source, file, folder) for file in hub.split_files(source, config, split)]
-
-
-# ------------------------------------------------------------------ Arrow's types
-
-
-def _table_rows(table: Any) -> list[Row]:
-    """The rows of an Arrow table as plain Python values."""
-    columns = {}
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        convert = _converter(column.type)
-        values = column.to_pylist()
-        columns[name] = values if convert is None else [None if value is None else convert(value) for value in values]
-    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
-
-
-def _converter(kind: Any) -> Callable[[Any], Any] | None:
-    """What to make of Arrow's Python value of a type; None where it is right as it is.
-
-    Floats of 16 and 32 bits and decimals become the shortest number of that width, bytes that are UTF-8 a text, a map a
-    mapping, and JSON what it stands for; in lists and structs too.
-    """
-    from pyarrow import types
-
-    if getattr(kind, "extension_name", None) == "arrow.json":
-        return _json_value
-    if hasattr(kind, "storage_type"):  # another extension type
-        return _converter(kind.storage_type)
-    if types.is_dictionary(kind) or types.is_run_end_encoded(kind):
-        return _converter(kind.value_type)
-    if types.is_float16(kind) or types.is_float32(kind):
-        return _shortest_float("float16" if types.is_float16(kind) else "float32")
-    if types.is_decimal(kind):
-        return _shortest_decimal
-    if types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind):
-        return _text
-    if types.is_map(kind):
-        key, item = _converter(kind.key_type), _converter(kind.item_type)
-        return lambda pairs: {_converted(key, k): _converted(item, v) for k, v in pairs}
-    if types.is_struct(kind):
-        fields = {field.name: _converter(field.type) for field in kind}
-        if any(fields.values()):
-            return lambda values: {name: _converted(fields[name], value) for name, value in values.items()}
-    elif hasattr(kind, "value_type"):  # lists of every sort
-        element = _converter(kind.value_type)
-        if element is not None:
-            return lambda values: [_converted(element, value) for value in values]
-    return None
-
-
-def _converted(convert: Callable[[Any], Any] | None, value: Any) -> Any:
-    return value if convert is None or value is None else convert(value)
-
-
-def _shortest_float(width: str) -> Callable[[float], float]:
-    import numpy
-
-    scalar = getattr(numpy, width)
-    return lambda value: float(str(scalar(value)))
-
-
-def _shortest_decimal(value: Decimal) -> Decimal:
-    """0.1 for the 0.1000 of a column of four decimal places."""
-    return value.quantize(Decimal(1)) if value == value.to_integral_value() else value.normalize()
-
-
-def _text(value: Any) -> Any:
-    try:
-        return value.decode("utf-8")
-    except (AttributeError, UnicodeDecodeError):
-        return value
-
-
-def _json_value(text: Any) -> Any:
-    try:
-        return json.loads(text)
-    except (TypeError, ValueError):
-        return text
 
 
 # ------------------------------------------------------------------ writing

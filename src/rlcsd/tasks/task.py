@@ -183,7 +183,7 @@ class Task:
                 )
             if not 0 < test_fraction < 1:
                 raise InputError(f"{where}: test_fraction must be between 0 and 1, not {test_fraction}")
-            train, sets["test"] = split(train, [normalised(p.text) for p in train], test_fraction, seed)
+            train, sets["test"] = split(train, [normalised(without_system(p)) for p in train], test_fraction, seed)
             if not train:
                 raise InputError(f"{where}: test_fraction={test_fraction} leaves nothing to train on; lower it")
         return cls(name, train, sets, verifier, **options)
@@ -343,6 +343,11 @@ def normalised(question: str) -> str:
     return _SILENT.sub("", _TYPESETTING.sub(" ", question).lower())
 
 
+def without_system(problem: Problem) -> str:
+    """The conversation without its system messages, which do not make another question of it."""
+    return replace(problem, history=tuple(turn for turn in problem.history if turn[0] != "system")).text
+
+
 @dataclass(frozen=True)
 class Overlap:
     """How many problems of an evaluation set are also in the training set; `normalised` includes `exact`."""
@@ -363,11 +368,12 @@ class Overlap:
 
 def overlaps(train: Sequence[Problem], evaluations: Mapping[str, Sequence[Problem]]) -> list[Overlap]:
     """For each evaluation set, which of its problems are in the training set: as written, and `normalised`."""
-    written = {problem.text for problem in train}
+    written = {without_system(problem) for problem in train}
     loose = {normalised(question) for question in written}
     shares = []
     for name, problems in evaluations.items():
-        shared = [p.text for p in problems if p.text in written or normalised(p.text) in loose]
+        questions = [without_system(problem) for problem in problems]
+        shared = [question for question in questions if question in written or normalised(question) in loose]
         exact = sum(question in written for question in shared)
         shares.append(Overlap(name, len(problems), exact, len(shared), shared[0] if shared else None))
     return shares
