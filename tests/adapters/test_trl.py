@@ -18,7 +18,7 @@ from rlcsd.config.load import build_method, load
 from rlcsd.engine.local import LocalEngine
 from rlcsd.errors import InputError
 from rlcsd.prompts import student_prompt
-from rlcsd.records import Problem, Sample, StudentLogProbs
+from rlcsd.records import Pair, Problem, Sample, StudentLogProbs
 from rlcsd.stages.grade import grade
 from rlcsd.stages.hint import TeacherPrompts, hinted_examples
 from rlcsd.stages.score import build_token_batch, with_old_log_probs
@@ -143,6 +143,16 @@ def test_a_batch_without_an_update_warns_and_says_why(tmp_path):
         run("rlcsd", str(tmp_path), rows=4, accumulation=3, scale=0.5)
 
 
+def test_teacher_and_policy_are_of_one_temperature_and_what_is_cut_off_is_not_counted(tmp_path):
+    options = {"temperature": 0.5, "mask_truncated_completions": True}
+    _, trainer = run("rlsd", str(tmp_path), rows=4, accumulation=3, unfinished=0, **options)
+    assert trainer.state.log_history[0]["hints/updated_share"] == pytest.approx(11 / 12)
+    ids = torch.tensor([[5, 6, 7, 8, 9]])
+    theirs = trainer._get_per_token_logps_and_entropies(trainer.model, ids, torch.ones_like(ids), 3)[0][0]
+    ours = trainer.teacher.score([Pair((5, 6), (7, 8, 9))]).log_prob  # by a copy of weights that have not moved
+    torch.testing.assert_close(ours, theirs.detach(), rtol=1e-5, atol=1e-5)
+
+
 def two_processes(name: str, out: Path) -> subprocess.CompletedProcess[str]:
     """The case of a method by Gloo on two processes with half of the rollouts each, the middle group on both."""
     case = Path(__file__).with_name("trl_case.py")
@@ -208,8 +218,10 @@ def test_what_cannot_be_is_one_sentence(settings, message, tmp_path):
         RLCSDConfig(output_dir=str(tmp_path), use_cpu=True, bf16=False, **settings)
 
 
-def test_a_prompt_without_a_chat_or_a_missing_column_is_one_sentence(tmp_path):
+def test_what_cannot_be_trained_on_is_one_sentence(tmp_path):
     with pytest.raises(InputError, match="answer_column=answers"):
         run("rlcsd_extended", str(tmp_path), rows=4, accumulation=3, answer_column="answers")
     with pytest.raises(InputError, match="prompt: must be a list of messages"):
         run("rlcsd_extended", str(tmp_path), rows=4, accumulation=3, chat=False)
+    with pytest.raises(InputError, match="rollout_func: returns env_mask"):
+        run("grpo", str(tmp_path), rows=4, accumulation=3, environment=True)

@@ -64,11 +64,14 @@ def run(
     chat: bool = True,
     resume: bool = False,
     unjudged: int | None = None,
+    unfinished: int | None = None,
+    environment: bool = False,
     scale: float = 1.0,
     **settings: Any,
 ) -> Any:
     """Train on the fixed rollouts, `rows` of them in a micro-batch of each process; returns what was kept, and the
-    trainer. The reward function gives no reward to the rollout `unjudged`; `scale` is the reward of the correct."""
+    trainer. The reward function gives no reward to the rollout `unjudged`; the rollout `unfinished` has no end;
+    `scale` is the reward of the correct; with `environment` the rollouts have a mask of an environment's tokens."""
     tokenizer = load_tokenizer(ModelConfig())
     keep = Keep()
 
@@ -78,7 +81,9 @@ def run(
             tokenizer.apply_chat_template(p, add_generation_prompt=True)["input_ids"] if chat else [5] for p in prompts
         ]
         indices = [(first + i) % len(FLAT) for i in range(len(prompts))]
-        return {"prompt_ids": ids, "completion_ids": [completion(tokenizer, i) for i in indices], "logprobs": None}
+        completions = [completion(tokenizer, i)[: -1 if i == unfinished else None] for i in indices]
+        masks = {"env_mask": [[1] * len(one) for one in completions]} if environment else {}
+        return {"prompt_ids": ids, "completion_ids": completions, "logprobs": None, **masks}
 
     data = {
         "prompt": [[{"role": "user", "content": question}] for question in QUESTIONS] if chat else QUESTIONS,

@@ -128,10 +128,15 @@ class BatchHealth:
         counts: HintCounts,
         by_text: bool,
         step: int = 1,
+        written: Sequence[bool] | None = None,
     ) -> tuple[dict[str, float], list[str]]:
-        """The figures by name of the batch of training step `step`, and the warnings about it."""
+        """The figures by name of the batch of training step `step`, and the warnings about it.
+
+        `written` says which of the responses the other trainer's loss takes at all; None: every one.
+        """
         judged = [group for group in map(_judged, groups) if group.rollouts]
-        kept = [row for row in examples if stays_in_update(row, self.method, step)]
+        taken = zip(examples, written or [True] * len(examples), strict=True)
+        kept = [row for row, is_written in taken if is_written and stays_in_update(row, self.method, step)]
         figures = combined([rollout_metrics(judged) if judged else {}, counts.metrics() if self.method.hinted else {}])
         figures = {name: value for name, value in figures.items() if name not in _LOGGED_BY_OTHERS}
         figures["hints/updated_share"] = len(kept) / len(examples)

@@ -177,7 +177,8 @@ class RLCSDTrainer(GRPOTrainer):  # type: ignore[misc]
             raise InputError("tools: a teacher cannot score responses that contain what tools answered")
         self.importance_sampling_level = self.method.objective.ratio
         self.loss_type = "cispo" if self.method.objective.surrogate == "cispo" else "dapo"  # of the same denominator
-        policy = Network(self.model.to(self.accelerator.device), autocast=args.bf16)
+        model = self.model.to(self.accelerator.device)
+        policy = Network(model, autocast=args.bf16, temperature=args.temperature)  # at which TRL's log-probs are
         self.teacher = TeacherScorer(policy, self.method, self._tokenizer.pad_token_id, args.score_tokens)
         self.health = BatchHealth(self.method, _NAMES)
         self.add_callback(_TeacherFollows(self.teacher))
@@ -216,6 +217,8 @@ class RLCSDTrainer(GRPOTrainer):  # type: ignore[misc]
         output: dict[str, Any] = super()._generate_and_score_completions(inputs)
         if not training:
             return output
+        if "tool_mask" in output:
+            raise InputError("rollout_func: returns env_mask, and a teacher cannot score what an environment answered")
         first, device = self.accelerator.process_index * len(inputs), output["completion_ids"].device
         context_length = self.model.config.get_text_config().max_position_embeddings
         limit = teacher_token_limit(self.args.max_teacher_tokens, context_length)
@@ -224,23 +227,36 @@ class RLCSDTrainer(GRPOTrainer):  # type: ignore[misc]
         rng, step = step_rng(self.args.seed, "hint", self.state.global_step), self._training_step()  # alike everywhere
         groups = build_groups(self._responses, self.num_generations, self.method, self.args.success, self.answer_of)
         examples, counts = build_examples(groups, self.method, prompts, rng, step)
-        self._report(groups, examples, counts)
+        written = output["completion_mask"].bool().any(dim=1)  # TRL may leave out what the token limit cut off
+        self._report(groups, examples, counts, self.accelerator.gather(written).tolist())
         rows = examples[first : first + len(inputs)]
         self._columns = build_token_batch(self.teacher, rows, self.method)  # type: ignore[arg-type]
         if not isinstance(self.method, GRPO):  # which needs none
             self._columns = self._columns.with_columns(**self._old_columns(output))
-        written = output["completion_mask"].bool().any(dim=1)  # TRL may leave out what the token limit cut off
         self._kept = written & torch.tensor([stays_in_update(row, self.method, step) for row in rows], device=device)
         output["row"], self._weighed = torch.arange(len(inputs), device=device), False
         return output
 
-    def _report(self, groups: Sequence[Group], examples: Sequence[TrainingExample], counts: HintCounts) -> None:
-        """Log the counts of a rollout batch, which is that of all processes; warn about one that teaches nothing."""
+    def _report(
+        self,
+        groups: Sequence[Group],
+        examples: Sequence[TrainingExample],
+        counts: HintCounts,
+        written: Sequence[bool],
+    ) -> None:
+        """Log the counts of a rollout batch, which is that of all processes; warn about one that teaches nothing.
+
+        `written` says of which responses TRL's loss has tokens.
+        """
         figures, told = self.health.after_batch(
-            groups, examples, counts, self.args.hints_by_text, self._training_step()
+            groups, examples, counts, self.args.hints_by_text, self._training_step(), written
         )
         self._log(figures)
-        if not figures["hints/updated_share"]:
+        if not any(written):
+            told.insert(
+                0, f"mask_truncated_completions leaves out all {len(written)} responses of this batch: no update"
+            )
+        elif not figures["hints/updated_share"]:
             told.insert(0, nothing_usable(self._responses, self.method, self.args.success))
         for sentence in told if self.accelerator.is_main_process else ():
             warnings.warn(sentence, stacklevel=2)

@@ -132,11 +132,14 @@ class Head(nn.Module):
     """Log-probs from hidden states by a model's output embedding, `chunk` tokens at a time.
 
     `softcap` bounds logits as softcap · tanh(logits / softcap), for models with that in their config (Gemma).
+    `temperature` divides them. Here it is 1 everywhere; other trainers take log-probs at the temperature of sampling.
     """
 
-    def __init__(self, projection: nn.Module, softcap: float | None = None, chunk: int = 4096) -> None:
+    def __init__(
+        self, projection: nn.Module, softcap: float | None = None, chunk: int = 4096, temperature: float = 1.0
+    ) -> None:
         super().__init__()
-        self.projection, self.softcap, self.chunk = projection, softcap, chunk
+        self.projection, self.softcap, self.chunk, self.temperature = projection, softcap, chunk, temperature
 
     def rounded_weight(self, hidden_dtype: torch.dtype) -> Tensor | None:
         """The weight `[V, H]` rounded as `logits` needs it for hidden states of this dtype, or None in float32.
@@ -160,7 +163,9 @@ class Head(nn.Module):
             else:
                 logits = _RoundedLinear.apply(hidden, weight, rounded)
                 logits = logits if bias is None else logits + bias.float()
-        return logits if self.softcap is None else self.softcap * torch.tanh(logits / self.softcap)
+        if self.softcap is not None:
+            logits = self.softcap * torch.tanh(logits / self.softcap)
+        return logits if self.temperature == 1 else logits / self.temperature
 
     def _chunk(
         self,

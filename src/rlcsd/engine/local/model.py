@@ -41,14 +41,14 @@ _NO_LIMIT = 1 << 30  # context length of a model whose config states none
 class Network:
     """`model` (a transformers causal LM, or a peft wrapper of one), its `backbone` and its chunked `head`."""
 
-    def __init__(self, model: Any, head_chunk: int = 4096, autocast: bool = False) -> None:
+    def __init__(self, model: Any, head_chunk: int = 4096, autocast: bool = False, temperature: float = 1.0) -> None:
         self.model = model
         self.head_chunk = head_chunk
         self.autocast_dtype = torch.bfloat16 if autocast else None
         attend_in_blocks(self.core)
         self.backbone: Any = self.core.base_model
         softcap = getattr(self.core.config.get_text_config(), "final_logit_softcapping", None)
-        self.head = Head(self.core.get_output_embeddings(), softcap, head_chunk)
+        self.head = Head(self.core.get_output_embeddings(), softcap, head_chunk, temperature)
 
     @property
     def core(self) -> Any:
@@ -107,7 +107,8 @@ class Network:
         With adapters, the copy is a second adapter over the same base; without, a second model.
         """
         shared = {id(p): p for p in self.model.parameters() if not p.requires_grad}
-        other = Network(copy.deepcopy(self.model, shared), self.head_chunk, self.autocast_dtype is not None)
+        model, autocast = copy.deepcopy(self.model, shared), self.autocast_dtype is not None
+        other = Network(model, self.head_chunk, autocast, self.head.temperature)
         for parameter in other.model.parameters():
             parameter.requires_grad_(False)
         other.model.eval()
