@@ -111,6 +111,13 @@ def test_requests_have_the_published_sampling_parameters(which, expected):
     assert all(0 <= one["seed"] < 2**31 for one in received)
 
 
+def test_a_greedy_token_was_certain():
+    """As in the local engine: log-probs of a sample are those of the distribution that was drawn from."""
+    output = SimpleNamespace(token_ids=[5, 7], log_probs=[-0.1, -0.2])
+    assert sample_of(output, [7], greedy=True).sampled_log_probs.tolist() == [0.0, 0.0]
+    assert sample_of(output, [7]).sampled_log_probs.tolist() == pytest.approx([-0.1, -0.2])
+
+
 @pytest.mark.parametrize("output", [([], []), ([5, 7], None), ([5, 7], [-0.1])])
 def test_a_server_that_answers_without_log_probs_is_named(output):
     with pytest.raises(InputError, match="a rollout server gave no tokens, or tokens without log-probs"):

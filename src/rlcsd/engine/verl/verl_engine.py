@@ -74,7 +74,8 @@ class VerlEngine:
         self.servers.wake(self.version)
         distinct = n if sampling.temperature > 0 else 1  # greedy responses to a prompt are all the same
         outputs = self.servers.wait_for(requests(self.servers.client, prompts, distinct, sampling, self.stop, seed))
-        samples = [sample_of(output, self.stop, sampling.keep_mask) for output in outputs]
+        greedy = sampling.temperature == 0
+        samples = [sample_of(output, self.stop, sampling.keep_mask, greedy) for output in outputs]
         groups = [samples[i : i + distinct] * (n // distinct) for i in range(0, len(samples), distinct)]
         self.work.sampled(prompts, groups)
         return groups
@@ -275,7 +276,7 @@ def requests(
     ]
 
 
-def sample_of(output: Any, stop: Sequence[int], keep_mask: bool = False) -> Sample:
+def sample_of(output: Any, stop: Sequence[int], keep_mask: bool = False, greedy: bool = False) -> Sample:
     """A server's answer as a sample.
 
     Raises InputError if it has no tokens, or tokens without log-probs or, with `keep_mask`, without a mask.
@@ -284,7 +285,9 @@ def sample_of(output: Any, stop: Sequence[int], keep_mask: bool = False) -> Samp
     if not ids or output.log_probs is None or len(output.log_probs) != len(ids):
         raise InputError("sampling: a rollout server gave no tokens, or tokens without log-probs")
     mask = sampling_mask_of(returned_mask(output), ids) if keep_mask else None
-    return Sample(ids, None, torch.tensor(output.log_probs), ids[-1] in stop, sampling_mask=mask)
+    # Greedily a token is certain; servers give its log-prob at temperature 1.
+    log_probs = torch.zeros(len(ids)) if greedy else torch.tensor(output.log_probs)
+    return Sample(ids, None, log_probs, ids[-1] in stop, sampling_mask=mask)
 
 
 # ------------------------------------------------------------------ rows to ranks
