@@ -429,7 +429,7 @@ class TokenBatch:
     Set by the method, `[N]`: `contrast` = e_t; `credit`, the token's advantage after the teacher's signal (credit
     methods), or the factor of its divergence (srpo); `selected` (bool), tokens on the method's second path; `lam`, the
     share of the modulated advantage (rlsd); `weight`, the token's share in the loss. `mean_tokens` is the number
-    of tokens of the plain mean that a token is in (regularisers are such means) where that is not N, else None.
+    of tokens of the plain mean that a token is in (regularisers and sdar's second term are such means); None: N.
     """
 
     rollout: Tensor

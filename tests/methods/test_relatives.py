@@ -128,9 +128,11 @@ def test_sdar_is_grpo_and_a_gated_gap_token_by_token(lengths, seed, beta, coeffi
     torch.testing.assert_close(gradients(loss, logits), gradients(total, logits), rtol=1e-9, atol=1e-13)
 
 
-def test_sdars_second_term_raises_every_hinted_token_by_its_gate():
-    method = METHODS["sdar"].from_fields(coefficient=1.0)
-    _, _, batch = random_batch(method, [6], 3)
+@pytest.mark.parametrize("reduction", ["token", "sequence", "constant"])
+def test_sdars_second_term_raises_every_hinted_token_by_its_gate(reduction):
+    """Its mean is over tokens, whatever the first term's is."""
+    method = METHODS["sdar"].from_fields(coefficient=1.0, reduction=reduction, constant_length=4)
+    _, _, batch = random_batch(method, [2, 4], 3)
     prepared = method.prepare(batch.with_columns(advantage=torch.zeros_like(batch.advantage)), 1)
     own = prepared.old_log_prob.clone().requires_grad_()
     (gradient,) = torch.autograd.grad(method.token_loss(StudentLogProbs(own), prepared).sum(), own)

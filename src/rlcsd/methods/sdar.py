@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..metrics import Mean, Metrics
 from ..records import StudentLogProbs, TokenBatch
-from .base import TEACHER, UNUSABLE, HintedConfig, Method, TeacherKind
+from .base import TEACHER, UNUSABLE, HintedConfig, Method, Sums, TeacherKind, mean_sums
 from .contrast import teacher_gap
 from .objective import Objective, ObjectiveConfig
 
@@ -27,7 +27,8 @@ class SDAR(Method):
     """PPO(A) + c · g_t (log π_T(y_t|h) − log π(y_t)), g_t = σ(β (log π_T(y_t|h) − log π(y_t))) without gradient.
 
     The gradient of the second term is −c g_t ∇ log π(y_t): every sampled token is raised, one that the teacher gives
-    less probability only less so. Tokens without a teacher have the first term alone.
+    less probability only less so. Tokens without a teacher have the first term alone. The objective's reduction is that
+    of the first term; the second is a mean over all tokens (`mean_tokens`), without the rollout correction.
     """
 
     name = "sdar"
@@ -43,12 +44,21 @@ class SDAR(Method):
         """g of the gap log π_T − log π, any shape."""
         return torch.sigmoid(self.config.gate_beta * gap)
 
+    def sums(self, batch: TokenBatch) -> Sums:
+        return {**super().sums(batch), **mean_sums("tokens", batch.rollout)}
+
+    def normalise(self, batch: TokenBatch, sums: Sums) -> TokenBatch:
+        batch = super().normalise(batch, sums)
+        assert batch.weight is not None
+        return batch.with_columns(mean_tokens=torch.full_like(batch.weight, float(sums["tokens"])))
+
     def token_loss(self, student: StudentLogProbs, batch: TokenBatch) -> Tensor:
-        assert batch.weight is not None and batch.teacher_log_prob is not None
+        assert batch.weight is not None and batch.mean_tokens is not None and batch.teacher_log_prob is not None
         rewarded = self.objective.token_loss(student.log_prob, batch.advantage, batch) * batch.correction
         gap = batch.teacher_log_prob - student.log_prob
         distilled = torch.where(batch.hinted, self.gate(gap.detach()) * gap, 0.0)
-        return (rewarded + self.config.coefficient * distilled) * batch.weight.to(rewarded.dtype)
+        weight, tokens = (column.to(rewarded.dtype) for column in (batch.weight, batch.mean_tokens))
+        return rewarded * weight + self.config.coefficient * distilled / tokens
 
     def clipped_advantage(self, log_prob: Tensor, batch: TokenBatch) -> Tensor:
         return batch.advantage
