@@ -163,6 +163,16 @@ def test_everything_is_fetched_used_and_told(hub, tmp_path, capsys):
     assert (root / "extra" / "val.parquet").is_file()
 
 
+def test_generated_puzzles_are_in_the_sets_of_the_published_ones(tmp_path):
+    """So that the average of an evaluation is the same mean of four, whatever is on the disk."""
+    parameters = load(["task=logic_kk", f"task.published={tmp_path}", "task.eval_per_size=2"]).task
+    few, counts = parameters.preview(64)
+    assert counts == {"train": 4500, "kk_4to8_test": 10, "kk_9": 2, "kk_10": 2, "kk_11": 2}
+    sets = build_task(few).evaluations
+    assert {name: len(problems) for name, problems in sets.items()} == {n: counts[n] for n in counts if n != "train"}
+    assert {problem.extra["size"] for problem in sets["kk_10"]} == {10}
+
+
 def test_a_download_that_breaks_off_goes_on_where_it_stopped(hub, tmp_path, capsys):
     files = fill(hub)
     path, name = "kk_4to8/train.parquet", "kk_4to8"

@@ -140,13 +140,20 @@ class KnightsAndKnavesParameters(TaskParameters):
         sizes = [*self.train_sizes, *self.unseen_sizes]
         if min(sizes) <= _SCARCE or self.uses_published():
             return None
-        trained, unseen = len(set(self.train_sizes)), len(set(self.unseen_sizes))
+        trained = len(set(self.train_sizes))
         some = max(_PREVIEWED, -(-least // trained))
         fewer = {"train_per_size": min(self.train_per_size, some), "eval_per_size": min(self.eval_per_size, _PREVIEWED)}
-        counts = {"train": trained * self.train_per_size, "seen_sizes": trained * self.eval_per_size}
-        if unseen:
-            counts["unseen_sizes"] = unseen * self.eval_per_size
-        return self.model_copy(update=fewer), counts
+        sets = {name: len(set(people)) * self.eval_per_size for name, people in self.evaluation_sizes().items()}
+        return self.model_copy(update=fewer), {"train": trained * self.train_per_size, **sets}
+
+    def evaluation_sizes(self) -> dict[str, list[int]]:
+        """People per puzzle in each evaluation set.
+
+        Where published puzzles are used if they are there, the sets are theirs: an average counts each set alike.
+        """
+        if self.published is not None:
+            return published_sets(self.train_sizes, self.unseen_sizes)
+        return {"seen_sizes": self.train_sizes, **({"unseen_sizes": self.unseen_sizes} if self.unseen_sizes else {})}
 
     def uses_published(self) -> bool:
         return self.published is not None and is_published(Path(self.published) / range_name(self.train_sizes))
@@ -160,7 +167,7 @@ def knights_and_knaves(p: KnightsAndKnavesParameters) -> Task:
     """
     name = range_name(p.train_sizes)
     if p.published is not None and p.uses_published():
-        sets = "+".join([f"{name}_test", *(range_name([size]) for size in p.unseen_sizes)])
+        sets = "+".join(p.evaluation_sizes())
         source = sources_in_use(p.published, name, sets)
         return p.task(*read_task_sets(p.published, name, sets), "knights_and_knaves", source=source)
     overlap = sorted(set(p.train_sizes) & set(p.unseen_sizes))
@@ -171,9 +178,7 @@ def knights_and_knaves(p: KnightsAndKnavesParameters) -> Task:
             raise InputError(f"task: a puzzle of {size} people needs a size from 2 to people={p.people}")
     recipe = Recipe(tuple(p.forms), NAMES[: p.people], p.wording)
     draw = partial(draw_problems, recipe=recipe, seed=p.seed, processes=p.processes)
-    evaluations = {"seen_sizes": draw(p.train_sizes, p.eval_per_size, p.eval_split)}
-    if p.unseen_sizes:
-        evaluations["unseen_sizes"] = draw(p.unseen_sizes, p.eval_per_size, p.eval_split)
+    evaluations = {name: draw(sizes, p.eval_per_size, p.eval_split) for name, sizes in p.evaluation_sizes().items()}
     return p.task(draw(p.train_sizes, p.train_per_size, "train"), evaluations, "knights_and_knaves")
 
 
@@ -216,6 +221,11 @@ def range_name(sizes: Sequence[int]) -> str:
     return "kk_" + "_".join(map(str, ordered))
 
 
+def published_sets(sizes: Sequence[int], unseen: Sequence[int]) -> dict[str, list[int]]:
+    """People per puzzle in each evaluation set of the published layout: one of all trained sizes, one of each other."""
+    return {f"{range_name(sizes)}_test": list(sizes), **{range_name([size]): [size] for size in unseen}}
+
+
 def build_splits(out: Path, request: PuzzleRequest) -> str:
     """Write `train.jsonl`, `val.jsonl`, `test.jsonl` and a card to `out`, all or nothing; returns the card.
 
@@ -246,7 +256,7 @@ def build_layout(root: Path, request: PuzzleRequest) -> list[str]:
     Returns the two cards. Raises as `build_splits`.
     """
     name = range_name(request.sizes)
-    sets = {f"{name}_test": list(request.sizes), **{range_name([size]): [size] for size in request.unseen}}
+    sets = published_sets(request.sizes, request.unseen)
     for folder in (name, "+".join(sets)):
         check_new_folder(root / folder)  # both, before either is made
     train = to_rows(request.draw(request.sizes, request.train, "train"), name, "logic", "train")
