@@ -65,7 +65,7 @@ def written(number: Any) -> Any:
         return str(int(number))
     if not math.isfinite(number):
         return number
-    return str(int(number)) if float(number).is_integer() and abs(float(number)) < 2**53 else str(number)
+    return str(int(float(number))) if float(number).is_integer() and abs(float(number)) < 2**53 else str(number)
 
 
 @dataclass(frozen=True)

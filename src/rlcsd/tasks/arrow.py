@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from functools import partial
 from typing import Any
 
 
-def arrow_rows(table: Any) -> list[dict[str, Any]]:
+def arrow_rows(table: Any) -> list[Mapping[str, Any]]:
     """The rows of an Arrow table as plain Python values."""
     columns = {}
     for name, column in zip(table.column_names, table.columns, strict=True):

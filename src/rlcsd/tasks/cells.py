@@ -74,7 +74,7 @@ def rows_of(where: str, table: Any) -> list[Row]:
     return [{key: None if _is_nan(value) else value for key, value in row.items()} for row in rows]
 
 
-def _polars_rows(where: str, table: Any) -> list[dict[str, Any]]:
+def _polars_rows(where: str, table: Any) -> list[Row]:
     try:
         return arrow_rows(table.to_arrow())
     except ImportError:
