@@ -8,7 +8,6 @@ G⁻ \\ {y} (RLCSD, arXiv 2606.11709, section 3.2). With `hint_source=answer_pai
 from __future__ import annotations
 
 import random
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -22,7 +21,6 @@ from ..records import Group, Hint, Hints, Problem, Rollout, TrainingExample
 from ..verifiers.boxed import last_boxed, without_thinking
 from .grade import OVERLONG
 
-_IN_DOLLARS = re.compile(r"\A(\${1,2})\s*([^$]*[^$\s])\s*\1\Z")
 NO_HINT = Hint(None, "")  # the teacher is another model then and sees the student's own prompt
 
 
@@ -291,9 +289,8 @@ def _draw(
     def sibling(index: int) -> Hint:
         rollout = group.rollouts[index]
         text = without_thinking(rollout.text) if config.strip_thinking else rollout.text
-        given = (
-            stated_answer(group.problem) if rollout.is_correct else ""
-        )  # a verifier may accept an answer without a box
+        # A verifier may accept an answer without a box.
+        given = stated_answer(group.problem) if rollout.is_correct else ""
         return Hint(text, rollout.answer or given, index)
 
     if config.hint_source == "none":
@@ -349,7 +346,12 @@ def stated_answer(problem: Problem) -> str:
     and spaces at its ends. Otherwise the contrast with wrong answers would be one of notation."""
     answer = str(problem.answer)
     boxed = last_boxed(answer)
-    return _IN_DOLLARS.sub(r"\2", (answer if boxed is None else boxed).strip())
+    stated = (answer if boxed is None else boxed).strip()
+    for sign in ("$$", "$"):
+        inside = stated[len(sign) : -len(sign)].strip()
+        if stated == f"{sign}{stated[len(sign) : -len(sign)]}{sign}" and inside and "$" not in inside:
+            return inside
+    return stated
 
 
 # ------------------------------------------------------------------ the teacher's prompt
