@@ -113,7 +113,13 @@ def own_answer(entry) -> str | None:
     return json.dumps(answer) if isinstance(answer, dict) else answer
 
 
-@pytest.mark.parametrize("name", sorted(set(factory.DATASETS) - {"composite"}))
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] if name in ("intermediate_integration", "sokoban") else [])
+        for name in sorted(set(factory.DATASETS) - {"composite"})
+    ],
+)
 def test_every_generator_takes_its_own_answers_typeset_and_no_others(name):
     dataset = factory.create_dataset(name, seed=11, size=2)
     scorer = Scorer({name: dataset})
