@@ -32,7 +32,7 @@ def described(error: BaseException, path: str) -> str:
 def load_attribute(field: str, name: str) -> Any:
     """The attribute that `path/to/file.py:Name` names (dotted names too), None if the file has none of that name.
 
-    A verifier's file runs once, and again when it has changed: it may load a model.
+    A file runs once, and again when it has changed: that of a verifier may load a model.
 
     Raises:
         InputError: there is no such file, or it cannot be imported.
@@ -45,7 +45,7 @@ def load_attribute(field: str, name: str) -> Any:
     facts = Path(path).stat()
     version = (spec.origin, facts.st_mtime_ns, facts.st_size)
     module = sys.modules.get(spec.name)
-    if module is None or field != "verifier" or module.__dict__.get("__rlcsd_version__") != version:
+    if module is None or module.__dict__.get("__rlcsd_version__") != version:
         module = importlib.util.module_from_spec(spec)
         module.__dict__["__rlcsd_version__"] = version
         sys.modules[spec.name] = module  # dataclasses and pydantic look their module up by name

@@ -220,8 +220,7 @@ class RLCSDTrainer(GRPOTrainer):  # type: ignore[misc]
         if "tool_mask" in output:
             raise InputError("rollout_func: returns env_mask, and a teacher cannot score what an environment answered")
         first, device = self.accelerator.process_index * len(inputs), output["completion_ids"].device
-        context_length = self.model.config.get_text_config().max_position_embeddings
-        limit = teacher_token_limit(self.args.max_teacher_tokens, context_length)
+        limit = teacher_token_limit(self.args.max_teacher_tokens, self.teacher.policy.context_length)
         by_text = self.args.hints_by_text
         prompts = TeacherPrompts(self._tokenizer, limit, self.args.thinking_teacher, instruction="", by_text=by_text)
         rng, step = step_rng(self.args.seed, "hint", self.state.global_step), self._training_step()  # alike everywhere

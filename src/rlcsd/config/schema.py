@@ -566,6 +566,11 @@ def default_values(values: Mapping[str, Any]) -> dict[str, Any]:
     return {**defaults, "method": known}
 
 
+def different_keys(first: Mapping[str, Any], second: Mapping[str, Any]) -> list[str]:
+    """The keys, sorted, in which two flat configs differ; a key that one of them lacks is None there."""
+    return [key for key in sorted(first.keys() | second.keys()) if first.get(key) != second.get(key)]
+
+
 def may_change_on_resume(schema: type[BaseModel] = Config, prefix: str = "") -> tuple[str, ...]:
     """The dotted keys marked `Resumable`, those of every engine included; a section stands for all of its keys."""
 
@@ -578,3 +583,8 @@ def may_change_on_resume(schema: type[BaseModel] = Config, prefix: str = "") -> 
                 yield from may_change_on_resume(section, f"{prefix}{name}.")
 
     return tuple(dict.fromkeys(keys()))
+
+
+def is_free(key: str) -> bool:
+    """Whether a resumed run may change the dotted key."""
+    return any(key == free or key.startswith(f"{free}.") for free in may_change_on_resume())

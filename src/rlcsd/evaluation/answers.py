@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config.load import from_yaml, to_yaml
-from ..config.schema import Config, may_change_on_resume
+from ..config.schema import Config, different_keys, is_free
 from ..decoding import response_text
 from ..engine.interface import Scorer
 from ..errors import InputError
@@ -185,12 +185,11 @@ def _read(line: str) -> Answered | None:
 def _holds(path: Path, config: Config) -> bool:
     """Whether a config file has these values, whatever version wrote it, but for those of the engine that change
     results by rounding alone."""
-    free = {key for key in may_change_on_resume() if key.startswith("engine.")}
     try:
         ours, theirs = (flat_config(one.model_dump()) for one in (config, from_yaml(path)))
     except InputError:
         return False
-    return all(ours.get(key) == theirs.get(key) for key in (ours.keys() | theirs.keys()) - free)
+    return all(key.startswith("engine.") and is_free(key) for key in different_keys(ours, theirs))
 
 
 class EvaluationFolder:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import yaml
 
 from ..config.names import current_names
-from ..config.schema import default_values
+from ..config.schema import default_values, different_keys
 from ..errors import InputError
 from ..evaluation import no_longer_better, reported_average, summaries_of
 from ..storage import read_jsonl
@@ -290,8 +290,7 @@ _REMEDY = "add such a key to --by"
 
 def _differences(first: RunResult, run: RunResult) -> list[str]:
     """The keys in which two runs are not seeds of one experiment."""
-    keys = sorted(run.config.keys() | first.config.keys())
-    return [key for key in keys if key not in _NO_DIFFERENCE and run.config.get(key) != first.config.get(key)]
+    return [key for key in different_keys(first.config, run.config) if key not in _NO_DIFFERENCE]
 
 
 def _check_same_experiment(first: RunResult, run: RunResult, remedy: str) -> None:
@@ -334,9 +333,8 @@ def different_start(runs: Sequence[RunResult]) -> str | None:
 
 
 def _first_difference(first: RunResult, run: RunResult, sections: tuple[str, ...]) -> str | None:
-    keys = sorted(key for key in run.config.keys() | first.config.keys() if key.startswith(sections))
-    measured = [key for key in keys if key not in _NOT_MEASURED]
-    return next((key for key in measured if run.config.get(key) != first.config.get(key)), None)
+    differ = different_keys(first.config, run.config)
+    return next((key for key in differ if key.startswith(sections) and key not in _NOT_MEASURED), None)
 
 
 def all_sets(runs: Sequence[RunResult], average: bool = True) -> list[str]:

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from ..config.load import validated
 from ..config.names import current_names
-from ..config.schema import Config, may_change_on_resume
+from ..config.schema import Config, different_keys, is_free
 from ..engine.interface import Engine
 from ..errors import InputError, first_line
 from ..evaluation import Summary, reported_average
@@ -211,8 +211,8 @@ def check_same_run(
         raise InputError(f"{key}: the run has already done {facts['step']} steps")
     old = validated(current_names(facts["config"]))
     then, now = (flat_config(one.model_dump(mode="json")) for one in (old, config))
-    for key in sorted(then.keys() | now.keys()):
-        if then.get(key) != now.get(key) and not is_free(key):
+    for key in different_keys(then, now):
+        if not is_free(key):
             raise InputError(
                 f"{key}={now.get(key)}: the run of {checkpoint} has {key}={then.get(key)}; restore that value in "
                 "config.yaml, or start a new run"
@@ -222,11 +222,6 @@ def check_same_run(
             f"task={task.name}: the problems are not those that the run of {checkpoint} was trained on; restore the "
             "data, or start a new run"
         )
-
-
-def is_free(key: str) -> bool:
-    """Whether a resumed run may change the key."""
-    return any(key == free or key.startswith(f"{free}.") for free in may_change_on_resume())
 
 
 def log_lengths(folder: Path) -> dict[str, int]:

@@ -18,7 +18,7 @@ import yaml
 from filelock import FileLock, Timeout
 
 from ..config.load import changed, from_yaml, load, parsed, split_override
-from ..config.schema import Config, may_change_on_resume
+from ..config.schema import Config, is_free, may_change_on_resume
 from ..engine.interface import Engine
 from ..errors import InputError
 from ..methods import HintedConfig
@@ -28,7 +28,7 @@ from ..tasks.given_task import AGAIN, GivenTaskParameters, check_same, read_copy
 from ..tasks.registry import changed_task
 from ..tasks.task import Task
 from ..validation import flat_config
-from .checkpoint import is_free, latest_checkpoint
+from .checkpoint import latest_checkpoint
 
 # ------------------------------------------------------------------ a folder
 

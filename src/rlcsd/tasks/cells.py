@@ -174,7 +174,7 @@ def chat_in(cell: Any) -> Any:
     return _chat_of(cell) or cell
 
 
-_PRINTED = re.compile(r"\s*\[*\s*\{\s*'(?:role|content|messages)'\s*:.*[\]}]\s*", re.DOTALL)
+_PRINTED = re.compile(r"\s*(?:\[+\s*)?\{\s*'(?:role|content|messages)'\s*:.*[\]}]\s*", re.DOTALL)
 
 
 def _printed(text: str) -> Any:
